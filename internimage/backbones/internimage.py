@@ -1,0 +1,249 @@
+"""The InternImage backbone: a stem and four levels of deformable-convolution blocks.
+
+Shape legend: N images, H W map, C channels. Inside the network maps are channels last, (N, H, W, C); the public output
+is (N, C, H, W), the same memory seen through a permute.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from internimage.backbones.config import BackboneConfig
+from internimage.layers.deform_conv import NORM_EPS, DCNv3
+from internimage.layers.mlp import MLP
+from internimage.types import Features
+
+
+def channels_last_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a convolution to an (N, H, W, C) map and return one; both permutes are views."""
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Stem(nn.Module):
+    """Two strided convolutions with norms: (N, in_chans, H, W) to (N, H/4, W/4, C), sizes rounded up."""
+
+    def __init__(self, in_chans: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_chans, channels // 2, 3, stride=2, padding=1)
+        self.norm1 = nn.LayerNorm(channels // 2, eps=NORM_EPS)
+        self.act = nn.GELU()
+        self.conv2 = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
+        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map (N, in_chans, H, W) pixels to an (N, H/4, W/4, C) map."""
+        x = self.conv1(pixels.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        return self.norm2(channels_last_conv(self.conv2, self.act(self.norm1(x))))
+
+
+class Downsample(nn.Module):
+    """Strided convolution and norm between two levels: halves the sides (rounded up), doubles the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.LayerNorm(2 * channels, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to (N, H/2, W/2, 2C)."""
+        return self.norm(channels_last_conv(self.conv, x))
+
+
+class Block(nn.Module):
+    """Two residual branches, operator and MLP, in one of the five published arrangements of norms and scales."""
+
+    def __init__(self, config: BackboneConfig, level: int, *, drop_path_rate: float, backend: str) -> None:
+        super().__init__()
+        channels = config.widths[level]
+        self.post_norm = config.post_norm
+        self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.dcn = DCNv3(
+            channels,
+            config.groups[level],
+            kernel_size=config.kernel_size,
+            dw_kernel_size=config.dw_kernel_size,
+            offset_scale=config.offset_scale,
+            center_feature_scale=config.center_feature_scale,
+            remove_center=config.remove_center,
+            backend=backend,
+        )
+        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.mlp = MLP(channels, int(channels * config.mlp_ratio), drop_rate=config.drop_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+        has_scale = config.layer_scale is not None
+        self.gamma1 = nn.Parameter(torch.full((channels,), config.layer_scale)) if has_scale else None
+        self.gamma2 = nn.Parameter(torch.full((channels,), config.layer_scale)) if has_scale else None
+        # The published models ignore res_post_norm where post_norm or layer_scale is set.
+        res_post_norm = config.res_post_norm and not config.post_norm and not has_scale
+        self.res_post_norm1 = nn.LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
+        self.res_post_norm2 = nn.LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to (N, H, W, C)."""
+        x = x + self._branch(x, self.norm1, self.dcn, self.res_post_norm1, self.gamma1)
+        return x + self._branch(x, self.norm2, self.mlp, self.res_post_norm2, self.gamma2)
+
+    def _branch(
+        self, x: Tensor, norm: nn.Module, layer: nn.Module, res_norm: nn.Module | None, gamma: Tensor | None
+    ) -> Tensor:
+        """One residual branch without its shortcut."""
+        y = norm(layer(x)) if self.post_norm else layer(norm(x))
+        if res_norm is not None:
+            y = res_norm(y)
+        if gamma is not None:
+            y = y * gamma
+        return self.drop_path(y)
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, their norms and the way down to the next level."""
+
+    def __init__(self, config: BackboneConfig, level: int, *, drop_path_rates: list[float], backend: str) -> None:
+        super().__init__()
+        channels = config.widths[level]
+        self.blocks = nn.ModuleList(
+            Block(config, level, drop_path_rate=rate, backend=backend) for rate in drop_path_rates
+        )
+        self.post_norm_block_ids = config.level2_post_norm_block_ids if level == 2 else ()
+        self.post_norms = nn.ModuleList(nn.LayerNorm(channels, eps=NORM_EPS) for _ in self.post_norm_block_ids)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS) if config.has_level_norm else None
+        self.downsample = Downsample(channels) if level < 3 else None
+        self.activation_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to the output of this level, before the way down."""
+        extra_norms = dict(zip(self.post_norm_block_ids, self.post_norms, strict=True))
+        for i, block in enumerate(self.blocks):
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+            if i in extra_norms:
+                x = extra_norms[i](x)
+        return x if self.norm is None else self.norm(x)
+
+
+class InternImage(nn.Module):
+    """InternImage backbone: pictures in, maps at strides 4, 8, 16 and 32 out, for any input size.
+
+    Args:
+        config: architecture, see `BackboneConfig`; the published ones are in `VARIANTS`.
+        out_indices: levels whose maps are returned, ascending, each 0..3.
+        frozen_stages: -1 trains everything; k >= 0 freezes the stem and the first k levels: no gradients, no dropout.
+        activation_checkpointing: recompute each block in the backward pass, which saves memory and costs time.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Raises:
+        ValueError: `out_indices` or `frozen_stages` is out of range.
+
+    Source: InternImage, section 3.2, arXiv 2211.05778.
+
+    Example:
+        >>> from internimage.backbones import InternImage, variant
+        >>> maps = InternImage(variant("internimage_pico"))(torch.rand(1, 3, 64, 96)).maps
+        >>> [tuple(m.shape[1:]) for m in maps]
+        [(24, 16, 24), (48, 8, 12), (96, 4, 6), (192, 2, 3)]
+    """
+
+    strides = (4, 8, 16, 32)
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        *,
+        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        activation_checkpointing: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(4))):
+            raise ValueError(f"out_indices must be ascending numbers of 0..3, given {out_indices}")
+        if not -1 <= frozen_stages <= 4:
+            raise ValueError(f"frozen_stages must lie in -1..4, given {frozen_stages}")
+        self.config = config
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.patch_embed = Stem(config.in_chans, config.channels)
+        self.pos_drop = nn.Dropout(config.drop_rate)
+        rates = iter(drop_path_rates(config))
+        self.levels = nn.ModuleList(
+            Level(config, i, drop_path_rates=[next(rates) for _ in range(depth)], backend=backend)
+            for i, depth in enumerate(config.depths)
+        )
+        self.apply(init_weights)
+        self.set_activation_checkpointing(activation_checkpointing)
+        self._freeze()
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the returned maps, in the order of `out_indices`."""
+        return tuple(self.config.widths[i] for i in self.out_indices)
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Switch the recomputation of blocks in the backward pass on or off."""
+        for level in self.levels:
+            level.activation_checkpointing = enabled
+
+    def forward(self, pixels: Tensor) -> Features:
+        """Return the maps of the chosen levels.
+
+        Args:
+            pixels: (N, in_chans, H, W) float, normalised, any size.
+
+        Returns:
+            `Features` with (N, C_i, H_i, W_i) maps; each side is ceil(side / stride).
+
+        Raises:
+            ValueError: the shape is not (N, in_chans, H, W).
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != self.config.in_chans:
+            raise ValueError(f"pixels must be (N, {self.config.in_chans}, H, W), given {tuple(pixels.shape)}")
+        x = self.pos_drop(self.patch_embed(pixels))
+        maps: list[Tensor] = []
+        for i, level in enumerate(self.levels):
+            x = level(x)
+            if i in self.out_indices:
+                maps.append(x.permute(0, 3, 1, 2))
+            if i == self.out_indices[-1]:
+                break
+            x = level.downsample(x)
+        return Features(tuple(maps))
+
+    def train(self, mode: bool = True) -> InternImage:
+        """Set the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        return [self.patch_embed, self.pos_drop, *self.levels[: self.frozen_stages]]
+
+    def _freeze(self) -> None:
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+            part.eval()
+
+
+def drop_path_rates(config: BackboneConfig) -> list[float]:
+    """Return the stochastic-depth rate of every block, first to last."""
+    total = sum(config.depths)
+    if config.drop_path_type == "uniform":
+        return [config.drop_path_rate] * total
+    return torch.linspace(0, config.drop_path_rate, total, device="cpu").tolist()
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise one module the published way; for `nn.Module.apply`, which visits children before parents."""
+    if isinstance(module, DCNv3):
+        module.reset_parameters()
+    elif isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

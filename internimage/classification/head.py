@@ -1,0 +1,138 @@
+"""Classification heads: from the maps of a backbone to one logit for each class.
+
+Shape legend: N images, H W map, C channels of the first level, K classes. Maps are (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internimage.backbones import BackboneConfig
+from internimage.layers.attention_pool import AttentionPool
+from internimage.layers.deform_conv import NORM_EPS
+from internimage.types import Features
+
+HeadKind = Literal["conv", "attention_pool", "attention_pool_metadata"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("conv", "attention_pool", "attention_pool_metadata")
+TEMPORAL_SIZE, SPATIAL_SIZE = 4, 3
+
+
+class ConvHead(nn.Module):
+    """1x1 convolution, batch norm and GELU on the last map, global average, linear (T, S, B, L, XL)."""
+
+    def __init__(self, config: BackboneConfig, num_classes: int, *, scale: float = 1.5) -> None:
+        super().__init__()
+        hidden = int(config.widths[-1] * scale)
+        self.conv = nn.Conv2d(config.widths[-1], hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.act = nn.GELU()
+        self.classifier = nn.Linear(hidden, num_classes)
+
+    def pool(self, features: Features) -> Tensor:
+        """Return the (N, hidden) vector in front of the last linear layer."""
+        return self.act(self.norm(self.conv(features.maps[-1]))).mean(dim=(2, 3))
+
+    def forward(self, features: Features) -> Tensor:
+        """Map features to (N, K) logits."""
+        return self.classifier(self.pool(features))
+
+
+class AttentionPoolHead(nn.Module):
+    """Sum of the projected last two maps, attention pooling, norm, linear (H, G)."""
+
+    CHANNELS, HEADS, POOLED = 1024, 16, 768
+
+    def __init__(self, config: BackboneConfig, num_classes: int) -> None:
+        super().__init__()
+        self.project_x4 = nn.Conv2d(config.widths[3], 4 * self.CHANNELS, 1)
+        self.project_x3 = nn.Conv2d(config.widths[2], self.CHANNELS, 1)
+        self.attention_pool = AttentionPool(self.CHANNELS, num_heads=self.HEADS, out_channels=self.POOLED, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(self.POOLED, eps=NORM_EPS)
+        self.classifier = nn.Linear(self.POOLED, num_classes)
+
+    def pool(self, features: Features) -> Tensor:
+        """Return the (N, 768) vector in front of the last linear layer."""
+        x3 = self.project_x3(features.maps[-2])
+        x4 = F.pixel_shuffle(self.project_x4(features.maps[-1]), 2)
+        # An odd stage-3 side makes the shuffled map one row or column larger; the surplus lies outside of the picture.
+        x = x3 + x4[:, :, : x3.shape[2], : x3.shape[3]]
+        return self.norm(self.attention_pool(x.flatten(2).transpose(1, 2)))
+
+    def forward(self, features: Features) -> Tensor:
+        """Map features to (N, K) logits."""
+        return self.classifier(self.pool(features))
+
+
+class MetadataResidual(nn.Module):
+    """Two linear layers, each followed by ReLU and norm, around a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1, self.norm1 = nn.Linear(channels, channels), nn.LayerNorm(channels)
+        self.fc2, self.norm2 = nn.Linear(channels, channels), nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C) to (N, C)."""
+        return x + self.norm2(F.relu(self.fc2(self.norm1(F.relu(self.fc1(x))))))
+
+
+class MetadataEncoder(nn.Module):
+    """Embed a small vector of side information: linear, ReLU, norm, residual block."""
+
+    def __init__(self, in_features: int, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(in_features, channels)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.residual = MetadataResidual(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_features) to (N, C)."""
+        return self.residual(self.norm(F.relu(self.fc(x))))
+
+
+class MetadataHead(nn.Module):
+    """Attention-pool head plus logits from the date and the place of a picture (iNaturalist).
+
+    Source: InternImage release, iNaturalist-2018 model.
+    """
+
+    CHANNELS = 64
+
+    def __init__(self, config: BackboneConfig, num_classes: int) -> None:
+        super().__init__()
+        self.image = AttentionPoolHead(config, num_classes)
+        self.temporal = MetadataEncoder(TEMPORAL_SIZE, self.CHANNELS)
+        self.spatial = MetadataEncoder(SPATIAL_SIZE, self.CHANNELS)
+        self.norm = nn.LayerNorm(2 * self.CHANNELS, eps=NORM_EPS)
+        self.classifier = nn.Linear(2 * self.CHANNELS, num_classes)
+
+    def pool(self, features: Features) -> Tensor:
+        """Return the (N, 768) picture vector."""
+        return self.image.pool(features)
+
+    def forward(self, features: Features, metadata: Tensor) -> Tensor:
+        """Map features and (N, 7) metadata, temporal values first, to (N, K) logits."""
+        temporal, spatial = metadata.split([TEMPORAL_SIZE, SPATIAL_SIZE], dim=1)
+        side = torch.cat([self.temporal(temporal), self.spatial(spatial)], dim=1)  # (N, 128)
+        return self.image(features) + self.classifier(self.norm(side))
+
+
+def build_head(kind: HeadKind, config: BackboneConfig, num_classes: int) -> nn.Module:
+    """Return the head named `kind` for a backbone.
+
+    Raises:
+        ValueError: `kind` is none of `HEAD_KINDS`, or `num_classes` is below 1.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, given {num_classes}")
+    if kind == "conv":
+        return ConvHead(config, num_classes)
+    if kind == "attention_pool":
+        return AttentionPoolHead(config, num_classes)
+    if kind == "attention_pool_metadata":
+        return MetadataHead(config, num_classes)
+    raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {kind!r}")

@@ -1,0 +1,143 @@
+"""The classifier: preprocess -> backbone -> head -> postprocess.
+
+Shape legend: N images, H W map, K classes, M metadata values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from internimage.backbones import BackboneConfig, InternImage
+from internimage.backbones.internimage import init_weights
+from internimage.classification.head import SPATIAL_SIZE, TEMPORAL_SIZE, HeadKind, MetadataHead, build_head
+from internimage.classification.loss import classification_loss
+from internimage.classification.postprocess import classify
+from internimage.classification.preprocess import Observation, PreprocessConfig, encode_observation, prepare
+from internimage.flow import Picture, TaskModel
+from internimage.types import Classification, Images
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Everything needed to rebuild a classifier.
+
+    Args:
+        backbone: architecture of the backbone.
+        num_classes: K, at least 1.
+        head: "conv" (T to XL), "attention_pool" (H, G) or "attention_pool_metadata" (iNaturalist).
+        preprocess: how pictures become pixels.
+        class_names: K names, or None.
+    """
+
+    backbone: BackboneConfig
+    num_classes: int
+    head: HeadKind = "conv"
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
+
+
+class Classifier(TaskModel[Classification]):
+    """An InternImage classifier with its preprocessing and class names.
+
+    Args:
+        config: architecture, preprocessing and class names.
+        activation_checkpointing: recompute blocks in the backward pass.
+        frozen_stages: see `InternImage`.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Example:
+        >>> import numpy as np
+        >>> from internimage.backbones import variant
+        >>> model = Classifier(ClassifierConfig(variant("internimage_pico"), num_classes=10))
+        >>> [answer] = model.predict([np.zeros((64, 80, 3), dtype=np.uint8)])
+        >>> answer.scores.shape
+        torch.Size([10])
+    """
+
+    task = "classification"
+
+    def __init__(
+        self,
+        config: ClassifierConfig,
+        *,
+        activation_checkpointing: bool = False,
+        frozen_stages: int = -1,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = InternImage(
+            config.backbone,
+            frozen_stages=frozen_stages,
+            activation_checkpointing=activation_checkpointing,
+            backend=backend,
+        )
+        self.head = build_head(config.head, config.backbone, config.num_classes)
+        self.head.apply(init_weights)
+
+    @property
+    def takes_metadata(self) -> bool:
+        """Whether the head reads the date and the place of a picture."""
+        return isinstance(self.head, MetadataHead)
+
+    def preprocess(self, images: Sequence[Picture], observations: Sequence[Observation | None] | None = None) -> Images:
+        """Read, resize, crop and normalise pictures.
+
+        Args:
+            images: pictures, see `TaskModel.predict`.
+            observations: date and place of each picture, for models that take metadata; None where unknown.
+
+        Raises:
+            ValueError: a picture cannot be read, or `observations` is given to a model that does not take it.
+        """
+        if observations is not None and not self.takes_metadata:
+            raise ValueError("this classifier does not use observations (date and place); leave them out")
+        batch = prepare(images, self.config.preprocess)
+        if not self.takes_metadata:
+            return batch
+        known = observations if observations is not None else [None] * len(images)
+        if len(known) != len(images):
+            raise ValueError(f"observations must hold one entry per picture: {len(images)}, given {len(known)}")
+        return Images(batch.pixels, batch.valid_hw, batch.original_hw, encode_observation(known))
+
+    def forward(self, pixels: Tensor, valid_hw: Tensor | None = None, metadata: Tensor | None = None) -> Tensor:
+        """Return logits.
+
+        Args:
+            pixels: (N, 3, H, W) normalised pixels.
+            valid_hw: ignored; a classifier looks at the whole picture.
+            metadata: (N, 7) encoded date and place, zeros where unknown; for models that take metadata.
+
+        Returns:
+            (N, K) logits.
+        """
+        features = self.backbone(pixels)
+        if not self.takes_metadata:
+            return self.head(features)
+        if metadata is None:
+            metadata = pixels.new_zeros(pixels.shape[0], TEMPORAL_SIZE + SPATIAL_SIZE)
+        return self.head(features, metadata)
+
+    def run(self, images: Images) -> Tensor:
+        """Call `forward` on a batch that is already on the right device."""
+        return self(images.pixels, images.valid_hw, images.metadata)
+
+    def postprocess(self, outputs: Tensor, images: Images) -> list[Classification]:
+        """Turn (N, K) logits into results."""
+        return classify(outputs, images, self.config.class_names)
+
+    def loss(self, images: Images, targets: Tensor, *, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+        """Return {"cross_entropy": scalar} for (N,) class indices or (N, K) soft targets."""
+        return {"cross_entropy": classification_loss(self.run(images), targets, label_smoothing=label_smoothing)}
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Return the (N, F) picture vectors in front of the last linear layer."""
+        return self.head.pool(self.backbone(pixels))
+

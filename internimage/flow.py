@@ -1,0 +1,94 @@
+"""The pipeline every model obeys: image -> preprocess -> backbone -> head -> postprocess -> result.
+
+Read this file first. Each task folder holds these stations under the same file names, in this order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor, nn
+
+from internimage.types import Images
+
+Picture = str | PathLike[str] | PIL.Image.Image | np.ndarray | Tensor
+Result = TypeVar("Result")
+
+
+class TaskModel(nn.Module, ABC, Generic[Result]):
+    """A network together with the way into it (pictures) and out of it (results).
+
+    `forward` is the graph that is exported: tensors in, raw outputs out, whatever the mode. `loss` is a path of its own.
+    `predict` takes a list and gives a list, one result for each picture, in the order given.
+    """
+
+    task: ClassVar[str]
+
+    @abstractmethod
+    def preprocess(self, images: Sequence[Picture]) -> Images:
+        """Read and normalise pictures: (N, 3, H, W) float on the CPU with their valid and original sizes."""
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> Any:
+        """Map normalised pixels (N, 3, H, W) to raw outputs; `valid_hw` (N, 2) is the size before padding."""
+
+    @abstractmethod
+    def postprocess(self, outputs: Any, images: Images) -> list[Result]:
+        """Turn raw outputs into one result for each picture, in original-picture terms."""
+
+    @abstractmethod
+    def loss(self, images: Images, targets: Any) -> dict[str, Tensor]:
+        """Return the named scalar losses of a batch; their sum is what training minimises."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters."""
+        return next(self.parameters()).dtype
+
+    def run(self, images: Images) -> Any:
+        """Call `forward` on a batch that is already on the right device."""
+        return self(images.pixels, images.valid_hw)
+
+    def predict(self, images: Sequence[Picture], *, batch_size: int = 8) -> list[Result]:
+        """Answer for each picture: read, run in evaluation mode without gradients, and post-process.
+
+        Args:
+            images: paths, PIL pictures, uint8 (H, W, 3) arrays or uint8/float (3, H, W) tensors, RGB.
+            batch_size: pictures in one forward pass, at least 1.
+
+        Returns:
+            One result for each picture, in the order given.
+
+        Raises:
+            TypeError: `images` is one picture instead of a list of them.
+            ValueError: a picture cannot be read; the message names it.
+        """
+        if isinstance(images, str | PathLike | PIL.Image.Image | np.ndarray | Tensor):
+            raise TypeError(f"predict takes a list of pictures, given one {type(images).__name__}; write predict([...])")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, given {batch_size}")
+        was_training = self.training
+        self.eval()
+        try:
+            results: list[Result] = []
+            for start in range(0, len(images), batch_size):
+                results += self.predict_batch(self.preprocess(images[start : start + batch_size]))
+            return results
+        finally:
+            self.train(was_training)
+
+    def predict_batch(self, images: Images) -> list[Result]:
+        """Run one preprocessed batch through the network and post-process it; the mode is the caller's."""
+        with torch.inference_mode():
+            return self.postprocess(self.run(images.to(self.device, self.dtype)), images)

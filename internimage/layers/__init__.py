@@ -1,0 +1,1 @@
+"""Small modules shared by two or more networks."""
