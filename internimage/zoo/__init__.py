@@ -1,0 +1,1 @@
+"""The zoo: every published checkpoint, where it comes from, how it is read and how it becomes a model."""

@@ -1,0 +1,130 @@
+"""The JSON document that travels in the header of our files: everything needed to rebuild the model around the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from internimage.backbones import BackboneConfig, InternImage
+from internimage.classification import Classifier, ClassifierConfig
+
+FORMAT_VERSION = 1
+HEADER_KEY = "internimage"
+MAX_DOCUMENT_BYTES = 16 * 2**20
+
+Config = TypeVar("Config")
+CONFIGS: dict[str, type] = {"classification": ClassifierConfig, "backbone": BackboneConfig}
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a file of ours says about its weights.
+
+    Args:
+        task: "classification" or "backbone".
+        config: the complete configuration of the model.
+        info: free notes of the writer, for example measured metrics; JSON types only.
+    """
+
+    task: str
+    config: ClassifierConfig | BackboneConfig
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def describe(model: Classifier | InternImage, info: Mapping[str, Any] | None = None) -> Document:
+    """Return the document of a model.
+
+    Raises:
+        TypeError: the model is neither a `Classifier` nor an `InternImage` backbone.
+    """
+    if isinstance(model, Classifier):
+        return Document("classification", model.config, dict(info or {}))
+    if isinstance(model, InternImage):
+        return Document("backbone", model.config, dict(info or {}))
+    raise TypeError(f"expected a Classifier or an InternImage backbone, given {type(model).__name__}")
+
+
+def to_json(document: Document) -> str:
+    """Write a document as JSON.
+
+    Raises:
+        TypeError: `info` holds something that JSON cannot express.
+    """
+    content = {
+        "format_version": FORMAT_VERSION,
+        "task": document.task,
+        "config": dataclasses.asdict(document.config),
+        "info": dict(document.info),
+    }
+    return json.dumps(content, ensure_ascii=False)
+
+
+def from_json(text: str, source: str) -> Document:
+    """Read a document, checking every field.
+
+    Raises:
+        ValueError: the text is no document of this format or a newer one; the message names `source`.
+    """
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise ValueError(f"{source}: the description of the model is larger than {MAX_DOCUMENT_BYTES} bytes")
+    try:
+        content = json.loads(text)
+        version, task = content["format_version"], content["task"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version}; this release reads version {FORMAT_VERSION}")
+        if task not in CONFIGS:
+            raise ValueError(f"task {task!r}; this release builds {', '.join(CONFIGS)}")
+        return Document(task, from_plain(CONFIGS[task], content["config"]), content.get("info") or {})
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: cannot read the description of the model: {error}") from error
+
+
+def from_plain(config: type[Config], values: Mapping[str, Any]) -> Config:
+    """Rebuild a configuration dataclass from the dictionaries and lists that JSON gives.
+
+    Raises:
+        ValueError: a field is unknown.
+        TypeError: a field is missing or has the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{config.__name__} must be an object, given {type(values).__name__}")
+    hints = typing.get_type_hints(config)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(
+            f"{config.__name__} has no field {', '.join(unknown)}; was the file written by a newer release?"
+        )
+    return config(**{name: _convert(hints[name], value, f"{config.__name__}.{name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """Turn a JSON value into the type that a field declares; refuse every other type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Union or origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        [hint] = [a for a in arguments if a is not type(None)]
+        return _convert(hint, value, name)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{name} must be a list, given {value!r}")
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(inner) != len(value):
+            raise TypeError(f"{name} must have {len(inner)} entries, given {value!r}")
+        return tuple(_convert(h, v, name) for h, v in zip(inner, value, strict=True))
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(f"{name} must be one of {arguments}, given {value!r}")
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_plain(hint, value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError(f"{name} must be {hint.__name__}, given {value!r}")
+    return value

@@ -1,0 +1,114 @@
+"""Writing our weight files: safetensors with the model's document in the header, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from internimage.backbones import InternImage
+from internimage.classification import Classifier
+from internimage.zoo.document import HEADER_KEY, describe, to_json
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block succeeds, remove it when it fails.
+
+    The content is on the disk before the rename, so that a crash leaves the old file or the new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        _flush(path.parent)
+
+
+def save_model(
+    model: Classifier | InternImage,
+    path: str | os.PathLike[str],
+    *,
+    info: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model to one safetensors file that `internimage.load` rebuilds exactly.
+
+    Args:
+        model: a classifier or a bare backbone.
+        path: where to write; an existing file is replaced only when the new one is complete.
+        info: notes to keep in the file, for example metrics; JSON types only.
+        dtype: floating type in the file, None keeps the model's; `torch.float16` halves the size.
+
+    Returns:
+        The path written.
+
+    Raises:
+        TypeError: the model or `info` cannot be described.
+        ValueError: `path` does not end in ".safetensors", `dtype` is no floating type or a value does not fit it.
+        OSError: the file cannot be written; nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> from internimage.backbones import InternImage, variant
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(InternImage(variant("internimage_pico")), f"{folder}/pico.safetensors").name
+        'pico.safetensors'
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, given {path.name!r}; other formats: internimage.convert")
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating type, given {dtype}")
+    header = {"format": "pt", HEADER_KEY: to_json(describe(model, info))}
+    tensors = {key: _prepared(key, value, dtype) for key, value in model.state_dict().items()}
+    write_safetensors(tensors, path, header)
+    return path
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str]) -> None:
+    """Write contiguous CPU tensors and string metadata, whole or not at all."""
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary, metadata=dict(header))
+
+
+def _prepared(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return a tensor as it is stored: on the CPU, contiguous, of the wished type."""
+    if value.is_meta:
+        raise ValueError(f"{key} has no values (meta device); load weights before saving")
+    value = value.detach().cpu()
+    if dtype is not None and value.is_floating_point():
+        narrowed = value.to(dtype)
+        if not narrowed.isfinite().all() and value.isfinite().all():
+            raise ValueError(f"{key} holds values that {dtype} cannot express; choose another dtype")
+        value = narrowed
+    return value.contiguous()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
