@@ -1,0 +1,5 @@
+"""Operators: tensors in, tensors out, no parameters; the only home of kernels."""
+
+from internimage.ops.backends import Support as Support
+from internimage.ops.backends import support_table as support_table
+from internimage.ops.deform_conv_v3 import dcnv3 as dcnv3

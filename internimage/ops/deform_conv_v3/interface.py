@@ -1,0 +1,151 @@
+"""The public operator `dcnv3`, its checks, and its registration with torch.
+
+Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K points of a window.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from internimage.ops import backends
+from internimage.ops.backends import Backend
+from internimage.ops.deform_conv_v3 import kernel_cpp, reference
+from internimage.ops.sampling import (
+    Pair,
+    Window,
+    autocast,
+    check_companion,
+    check_map,
+    expect_shape,
+    make_window,
+)
+
+_GEOMETRY = (
+    "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, int groups, float offset_scale, "
+    "bool remove_center, bool softmax, str backend"
+)
+_library = torch.library.Library("internimage", "FRAGMENT")
+_library.define(f"dcnv3(Tensor x, Tensor offset, Tensor mask, {_GEOMETRY}) -> Tensor")
+_library.define(
+    f"dcnv3_backward(Tensor grad, Tensor x, Tensor offset, Tensor mask, {_GEOMETRY}) -> (Tensor, Tensor, Tensor)"
+)
+
+backends.register(
+    "dcnv3",
+    {
+        "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.forward, kernel_cpp.backward),
+        "reference": Backend(reference.missing_reason, reference.forward, reference.backward),
+    },
+)
+
+
+def dcnv3(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    *,
+    groups: int,
+    kernel_size: Pair = 3,
+    stride: Pair = 1,
+    padding: Pair | None = None,
+    dilation: Pair = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Sample `x` at learned positions and sum the samples with learned weights.
+
+    Every backend gives the result of the reference within the tolerances of docs/operators.md. Positions and sums
+    are computed in float32 (float64 for float64) whatever the dtype. Slices of the last axis of a contiguous tensor
+    are read in place. Under autocast the three tensors are converted to the autocast dtype.
+
+    Args:
+        x: (N, H, W, C) map, channels last; float16, bfloat16, float32 or float64.
+        offset: (N, Ho, Wo, G*K*2) shifts in input pixels, (x, y) pairs, points width-outer and height-inner.
+        mask: (N, Ho, Wo, G*K) weights, already softmaxed over K; logits when `softmax` is true.
+        groups: G; C must be divisible by G.
+        kernel_size: sides of the grid; K is their product, less one with `remove_center`.
+        stride: pixels between windows.
+        padding: zero pixels around the map; None keeps the map's size at stride 1 for odd kernels.
+        dilation: pixels between grid points.
+        offset_scale: factor on the grid (about its center) and on the offsets, no unit.
+        remove_center: leave out the grid's middle point; kernel sides must be odd.
+        softmax: apply the softmax over each group's K weights inside the operator.
+        backend: "auto" takes the first that can run; a named one never falls back. "reference" is traced by
+            torch.export as ordinary torch operators, the others as one node.
+
+    Returns:
+        (N, Ho, Wo, C) map, same dtype as `x`.
+
+    Raises:
+        ValueError: a shape or setting does not fit; the message shows the expected and the given one.
+        TypeError: the dtypes differ or are not floating point.
+        BackendUnavailable: a named backend cannot run here; the message says why.
+
+    Source: InternImage, section 3.1, https://arxiv.org/abs/2211.05778; checked against OpenGVLab/InternImage 31c962d.
+
+    Example:
+        >>> x, offset, mask = torch.rand(1, 8, 8, 16), torch.zeros(1, 8, 8, 4 * 9 * 2), torch.ones(1, 8, 8, 4 * 9) / 9
+        >>> dcnv3(x, offset, mask, groups=4).shape
+        torch.Size([1, 8, 8, 16])
+    """
+    window = make_window(
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        offset_scale=offset_scale,
+        remove_center=remove_center,
+        softmax=softmax,
+    )
+    x, offset, mask = autocast(x, offset, mask)
+    out_hw = check_map(x, window)
+    k = window.points
+    expect_shape("offset", offset, (x.shape[0], *out_hw, groups * k * 2), "(N, Ho, Wo, G*K*2)")
+    expect_shape("mask", mask, (x.shape[0], *out_hw, groups * k), "(N, Ho, Wo, G*K)")
+    check_companion("offset", offset, x)
+    check_companion("mask", mask, x)
+    if backend == "reference":
+        return reference.forward(x, offset, mask, window)
+    backends.check_name("dcnv3", backend)
+    return torch.ops.internimage.dcnv3(x, offset, mask, *window, backend)
+
+
+def _forward(x: Tensor, offset: Tensor, mask: Tensor, *settings) -> Tensor:
+    *geometry, backend = settings
+    chosen = backends.choose("dcnv3", backend, x.device.type, x.dtype)
+    return chosen.forward(x, offset, mask, Window(*geometry))
+
+
+def _backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, *settings) -> tuple[Tensor, Tensor, Tensor]:
+    *geometry, backend = settings
+    chosen = backends.choose("dcnv3", backend, x.device.type, x.dtype)
+    return chosen.backward(grad, x, offset, mask, Window(*geometry))
+
+
+def _fake_forward(x: Tensor, offset: Tensor, mask: Tensor, *settings) -> Tensor:
+    return x.new_empty(offset.shape[0], offset.shape[1], offset.shape[2], x.shape[3])
+
+
+def _fake_backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, *settings) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), offset.new_empty(offset.shape), mask.new_empty(mask.shape)
+
+
+def _save(ctx, inputs, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+def _autograd(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.internimage.dcnv3_backward(grad, *ctx.saved_tensors, *ctx.settings)
+    return (*grads, *(None for _ in ctx.settings))
+
+
+_library.impl("dcnv3", _forward, "CompositeExplicitAutograd")
+_library.impl("dcnv3_backward", _backward, "CompositeExplicitAutograd")
+torch.library.register_fake("internimage::dcnv3", _fake_forward, lib=_library)
+torch.library.register_fake("internimage::dcnv3_backward", _fake_backward, lib=_library)
+torch.library.register_autograd("internimage::dcnv3", _autograd, setup_context=_save, lib=_library)

@@ -1,0 +1,92 @@
+"""dcnv3 on a CPU through the compiled kernels (kernel_cpp.cpp).
+
+Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K points.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from internimage.ops.native import library
+from internimage.ops.sampling import Window, pixel_rows, pixel_stride
+
+
+def missing_reason(device: str, dtype: torch.dtype) -> str | None:
+    """Why the compiled kernels cannot run on tensors of this device type and dtype, or None when they can."""
+    if device != "cpu":
+        return f"the compiled kernels run on cpu tensors, given {device}"
+    if dtype not in library.DATA_TYPES:
+        return f"the compiled kernels support float32, float64, float16 and bfloat16, given {dtype}"
+    return library.missing_reason()
+
+
+def forward(x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> Tensor:
+    """(N, Ho, Wo, C); strided views whose channels lie side by side are read in place."""
+    x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
+    n, out_h, out_w, _ = offset.shape
+    k = window.points
+    out = x.new_empty(n, out_h, out_w, x.shape[3])
+    run_forward(x, offset, 2 * k, mask, k, out, window)
+    return out
+
+
+def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, offset and mask, all contiguous."""
+    x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
+    k = window.points
+    grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, offset, mask))
+    run_backward(grad, x, offset, 2 * k, mask, k, *grads, window)
+    return grads
+
+
+def run_forward(
+    x: Tensor, offset: Tensor, offset_group: int, weight: Tensor, weight_group: int, out: Tensor, window: Window
+) -> None:
+    """Fill `out`; `*_group` is the distance in elements from one group's values to the next."""
+    if out.numel() == 0:
+        return
+    args = _arguments(x, offset, offset_group, weight, weight_group, out, window)
+    args.out = out.data_ptr()
+    library.call("internimage_window_forward", args)
+
+
+def run_backward(
+    grad: Tensor,
+    x: Tensor,
+    offset: Tensor,
+    offset_group: int,
+    weight: Tensor,
+    weight_group: int,
+    grad_x: Tensor,
+    grad_offset: Tensor,
+    grad_weight: Tensor,
+    window: Window,
+) -> None:
+    """Fill the three gradients; the gradients of offset and weight keep the group distances of their inputs."""
+    if grad.numel() == 0:
+        return
+    grad = grad.contiguous()
+    args = _arguments(x, offset, offset_group, weight, weight_group, grad, window)
+    args.grad_out, args.grad_x = grad.data_ptr(), grad_x.data_ptr()
+    args.grad_offset, args.grad_weight = grad_offset.data_ptr(), grad_weight.data_ptr()
+    args.grad_offset_stride, args.grad_offset_group = pixel_stride(grad_offset), offset_group
+    args.grad_weight_stride, args.grad_weight_group = pixel_stride(grad_weight), weight_group
+    library.call("internimage_window_backward", args)
+
+
+def _arguments(
+    x: Tensor, offset: Tensor, offset_group: int, weight: Tensor, weight_group: int, out: Tensor, window: Window
+) -> library.WindowArgs:
+    """The part of the arguments that both directions share."""
+    n, height, width, channels = x.shape
+    if height * width >= 2**31:
+        raise ValueError(f"the compiled kernels take maps of fewer than 2**31 pixels, given {height} x {width}")
+    return library.WindowArgs(
+        *(x.data_ptr(), offset.data_ptr(), weight.data_ptr(), 0, 0, 0, 0, 0),
+        *(n, height, width, out.shape[1], out.shape[2], window.groups, channels // window.groups, window.points),
+        *(pixel_stride(x), pixel_stride(offset), offset_group, pixel_stride(weight), weight_group, 0, 0, 0, 0),
+        *(*window.kernel_size, *window.stride, *window.padding, *window.dilation),
+        *(window.remove_center, window.softmax, library.DATA_TYPES[x.dtype], torch.get_num_threads()),
+        *(window.offset_scale, library.start_team()),
+    )

@@ -1,0 +1,37 @@
+// The C interface between Python (ctypes) and the compiled kernels: raw pointers and 64-bit integers, nothing else.
+// Strides count elements.  The same fields, in the same order, stand in library.py.
+#pragma once
+#include <cstdint>
+
+enum DataType : int64_t { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3 };
+
+// How the scheduler starts a team: the signature of libgomp's GOMP_parallel, or null for plain threads.
+using StartTeam = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+
+// One window operator call (dcnv3, dcnv4): N images, G groups of D channels, K points per output pixel.
+struct WindowArgs {
+    const void* x;            // (N, H, W, >= G*D), pixel stride x_stride
+    const void* offset;       // first offset of pixel 0, group 0
+    const void* weight;       // first weight of pixel 0, group 0
+    const void* grad_out;     // (N, Ho, Wo, G*D) contiguous; backward only
+    void* out;                // (N, Ho, Wo, G*D) contiguous; forward only
+    void* grad_x;             // (N, H, W, G*D) contiguous
+    void* grad_offset;        // as offset, with its own strides
+    void* grad_weight;
+    int64_t batch, height, width, out_height, out_width, groups, channels, points;
+    int64_t x_stride;
+    int64_t offset_stride, offset_group, weight_stride, weight_group;
+    int64_t grad_offset_stride, grad_offset_group, grad_weight_stride, grad_weight_group;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    int64_t remove_center, softmax, data_type, threads;
+    double offset_scale;
+    StartTeam start_team;
+};
+
+// What one instruction set offers for one operator direction: `units` independent pieces of work, in any order.
+template <class Args>
+struct Kernel {
+    int64_t (*units)(const Args&);
+    int64_t (*scratch_bytes)(const Args&);
+    void (*run)(const Args&, int64_t unit, void* scratch);
+};

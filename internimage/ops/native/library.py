@@ -1,0 +1,103 @@
+"""Find and load the compiled kernels: a plain shared library with a C interface, called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+import torch
+
+ABI_VERSION = 1
+INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512")
+DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+
+_POINTERS = ("x", "offset", "weight", "grad_out", "out", "grad_x", "grad_offset", "grad_weight")
+_INTEGERS = (
+    *("batch", "height", "width", "out_height", "out_width", "groups", "channels", "points", "x_stride"),
+    *("offset_stride", "offset_group", "weight_stride", "weight_group"),
+    *("grad_offset_stride", "grad_offset_group", "grad_weight_stride", "grad_weight_group"),
+    *("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
+    *("remove_center", "softmax", "data_type", "threads"),
+)
+
+
+class WindowArgs(ctypes.Structure):
+    """The arguments of one window operator call; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_int64) for name in _INTEGERS),
+        ("offset_scale", ctypes.c_double),
+        ("start_team", ctypes.c_void_p),
+    )
+
+
+def path() -> Path:
+    """Where the library is expected: beside this file."""
+    return Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
+
+
+@functools.cache
+def missing_reason() -> str | None:
+    """Why the compiled kernels cannot be used, or None when they can."""
+    if not path().is_file():
+        return (
+            "the compiled kernels are not installed (this install had no C++ compiler or no CMake); "
+            "install both and run `pip install --force-reinstall --no-deps` on the package, "
+            "or in a checkout `cmake -S . -B build && cmake --build build`"
+        )
+    try:
+        found = int(ctypes.CDLL(str(path())).internimage_abi_version())
+    except (OSError, AttributeError) as error:
+        return f"the compiled kernels cannot be loaded: {error}"
+    if found != ABI_VERSION:
+        return f"the compiled kernels are of another version ({found}, expected {ABI_VERSION}); build them again"
+    return None
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL:
+    """The loaded library; call it only when `missing_reason()` is None."""
+    library = ctypes.CDLL(str(path()))
+    for name in ("internimage_window_forward", "internimage_window_backward"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int
+    return library
+
+
+@functools.cache
+def start_team() -> int:
+    """Address of GOMP_parallel in the OpenMP runtime that torch already loaded, or 0 for plain threads.
+
+    Using torch's own runtime keeps one team of worker threads in the process instead of two that compete.
+    """
+    if not sys.platform.startswith("linux"):
+        return 0
+    home = Path(torch.__file__).parent
+    bundled = [p for folder in ("lib", "../torch.libs") for p in sorted((home / folder).glob("lib*omp*.so*"))]
+    for candidate in [*map(str, bundled), "libgomp.so.1"]:
+        try:
+            return ctypes.cast(ctypes.CDLL(candidate).GOMP_parallel, ctypes.c_void_p).value or 0
+        except (OSError, AttributeError):
+            continue
+    return 0
+
+
+def instruction_set() -> str:
+    """Name of the instruction set the loaded kernels use."""
+    return INSTRUCTION_SETS[int(kernels().internimage_instruction_set())]
+
+
+def limit_instruction_set(name: str) -> str:
+    """Use at most instruction set `name` from now on, for tests and measurements; returns the one in use."""
+    if name not in INSTRUCTION_SETS:
+        raise ValueError(f"instruction set must be one of {INSTRUCTION_SETS}, given {name!r}")
+    return INSTRUCTION_SETS[int(kernels().internimage_limit_instruction_set(INSTRUCTION_SETS.index(name)))]
+
+
+def call(function: str, args: ctypes.Structure) -> None:
+    """Run one entry point; raises MemoryError when its scratch buffers do not fit."""
+    if getattr(kernels(), function)(ctypes.byref(args)) != 0:
+        raise MemoryError(f"{function}: not enough memory for the kernels' scratch buffers")

@@ -1,0 +1,131 @@
+// Entry points of the library: chooses the instruction set once, and hands units to a team of threads.
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "abi.h"
+
+#if defined(_WIN32)
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+#define DECLARE(isa) Kernel<WindowArgs> window_kernel_##isa(int64_t data_type, bool backward);
+DECLARE(baseline)
+#if defined(INTERNIMAGE_X86)
+DECLARE(avx2)
+DECLARE(avx512)
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <immintrin.h>
+#include <intrin.h>
+#endif
+#endif
+
+namespace {
+
+enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
+
+#if defined(INTERNIMAGE_X86) && defined(_MSC_VER) && !defined(__clang__)
+Isa detect() {
+    int info[4];
+    __cpuidex(info, 1, 0);
+    const bool saves_state = (info[2] >> 27) & 1, has_fma = (info[2] >> 12) & 1, has_f16c = (info[2] >> 29) & 1;
+    if (!saves_state || !has_fma || !has_f16c || (_xgetbv(0) & 6) != 6) return kBaseline;
+    __cpuidex(info, 7, 0);
+    const bool has_avx2 = (info[1] >> 5) & 1;
+    const unsigned wanted = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
+    const bool has_avx512 = (unsigned(info[1]) & wanted) == wanted && (_xgetbv(0) & 0xe6) == 0xe6;
+    return !has_avx2 ? kBaseline : has_avx512 ? kAvx512 : kAvx2;
+}
+#elif defined(INTERNIMAGE_X86)
+Isa detect() {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return kBaseline;
+    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return wide ? kAvx512 : kAvx2;
+}
+#else
+Isa detect() { return kBaseline; }
+#endif
+
+std::atomic<int>& chosen_isa() {
+    static std::atomic<int> isa{detect()};
+    return isa;
+}
+
+Kernel<WindowArgs> window_kernel(int64_t data_type, bool backward) {
+#if defined(INTERNIMAGE_X86)
+    const int isa = chosen_isa();
+    if (isa == kAvx512) return window_kernel_avx512(data_type, backward);
+    if (isa == kAvx2) return window_kernel_avx2(data_type, backward);
+#endif
+    return window_kernel_baseline(data_type, backward);
+}
+
+// One call shared by its threads: each takes the next unit until none is left.
+template <class Args>
+struct Job {
+    const Args& args;
+    Kernel<Args> kernel;
+    int64_t units;
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> out_of_memory{false};
+};
+
+template <class Args>
+void work(void* data) {
+    Job<Args>& job = *static_cast<Job<Args>*>(data);
+    const size_t bytes = size_t(job.kernel.scratch_bytes(job.args)) + 64;
+    std::unique_ptr<char, decltype(&std::free)> memory(static_cast<char*>(std::malloc(bytes)), &std::free);
+    if (!memory) {
+        job.out_of_memory = true;
+        return;
+    }
+    char* scratch = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64);
+    for (int64_t unit = job.next++; unit < job.units; unit = job.next++) job.kernel.run(job.args, unit, scratch);
+}
+
+// 0: done; 1: not enough memory for the scratch buffers.
+template <class Args>
+int run(const Args& args, Kernel<Args> kernel) {
+    Job<Args> job{args, kernel, kernel.units(args)};
+    const int64_t threads = args.threads < job.units ? args.threads : job.units;
+    if (threads <= 1) {
+        work<Args>(&job);
+    } else if (args.start_team) {
+        args.start_team(&work<Args>, &job, unsigned(threads), 0);
+    } else {
+        std::vector<std::thread> team;
+        for (int64_t i = 1; i < threads; ++i) team.emplace_back(&work<Args>, &job);
+        work<Args>(&job);
+        for (std::thread& thread : team) thread.join();
+    }
+    return job.out_of_memory ? 1 : 0;
+}
+
+}  // namespace
+
+EXPORT int internimage_window_forward(const WindowArgs* args) {
+    return run(*args, window_kernel(args->data_type, false));
+}
+EXPORT int internimage_window_backward(const WindowArgs* args) {
+    return run(*args, window_kernel(args->data_type, true));
+}
+
+// The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512.
+EXPORT int internimage_instruction_set() { return chosen_isa(); }
+
+// Use at most this instruction set; returns the one then in use.  For tests and measurements.
+EXPORT int internimage_limit_instruction_set(int limit) {
+    const int best = detect();
+    chosen_isa() = limit < best ? (limit < 0 ? 0 : limit) : best;
+    return chosen_isa();
+}
+
+// Grows when a struct in abi.h changes, so that a stale library is noticed.
+EXPORT int internimage_abi_version() { return 1; }
