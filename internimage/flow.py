@@ -6,7 +6,7 @@ Read this file first. Each task folder holds these stations under the same file 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -15,16 +15,16 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
+from internimage.data.pictures import Picture as Picture
 from internimage.types import Images
 
-Picture = str | PathLike[str] | PIL.Image.Image | np.ndarray | Tensor
 Result = TypeVar("Result")
 
 
 class TaskModel(nn.Module, ABC, Generic[Result]):
     """A network together with the way into it (pictures) and out of it (results).
 
-    `forward` is the graph that is exported: tensors in, raw outputs out, whatever the mode. `loss` is a path of its own.
+    `forward` is the graph that is exported: tensors in, raw outputs out, whatever the mode. `loss` is its own path.
     `predict` takes a list and gives a list, one result for each picture, in the order given.
     """
 
@@ -74,19 +74,28 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
             TypeError: `images` is one picture instead of a list of them.
             ValueError: a picture cannot be read; the message names it.
         """
+        return self.predict_in_batches(images, lambda part: self.preprocess(images[part]), batch_size=batch_size)
+
+    def predict_in_batches(
+        self, images: Sequence[Picture], preprocess: Callable[[slice], Images], *, batch_size: int
+    ) -> list[Result]:
+        """Do what `predict` promises; `preprocess(part)` reads `images[part]`, with whatever else belongs to them."""
         if isinstance(images, str | PathLike | PIL.Image.Image | np.ndarray | Tensor):
-            raise TypeError(f"predict takes a list of pictures, given one {type(images).__name__}; write predict([...])")
+            raise TypeError(
+                f"predict takes a list of pictures, given one {type(images).__name__}; write predict([...])"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, given {batch_size}")
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             results: list[Result] = []
             for start in range(0, len(images), batch_size):
-                results += self.predict_batch(self.preprocess(images[start : start + batch_size]))
+                results += self.predict_batch(preprocess(slice(start, start + batch_size)))
             return results
         finally:
-            self.train(was_training)
+            for module, mode in modes:  # one by one: frozen parts may differ from the whole
+                module.training = mode
 
     def predict_batch(self, images: Images) -> list[Result]:
         """Run one preprocessed batch through the network and post-process it; the mode is the caller's."""

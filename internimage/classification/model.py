@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.backbones.internimage import init_weights
@@ -97,15 +97,45 @@ class Classifier(TaskModel[Classification]):
         Raises:
             ValueError: a picture cannot be read, or `observations` is given to a model that does not take it.
         """
-        if observations is not None and not self.takes_metadata:
-            raise ValueError("this classifier does not use observations (date and place); leave them out")
+        if observations is not None:
+            self._check_observations(images, observations)
         batch = prepare(images, self.config.preprocess)
         if not self.takes_metadata:
             return batch
         known = observations if observations is not None else [None] * len(images)
-        if len(known) != len(images):
-            raise ValueError(f"observations must hold one entry per picture: {len(images)}, given {len(known)}")
         return Images(batch.pixels, batch.valid_hw, batch.original_hw, encode_observation(known))
+
+    def predict(
+        self,
+        images: Sequence[Picture],
+        *,
+        batch_size: int = 8,
+        observations: Sequence[Observation | None] | None = None,
+    ) -> list[Classification]:
+        """Answer for each picture, see `TaskModel.predict`.
+
+        Args:
+            images: pictures, see `TaskModel.predict`.
+            batch_size: pictures in one forward pass, at least 1.
+            observations: date and place of each picture, for models that take metadata; None where unknown.
+
+        Raises:
+            TypeError: `images` is one picture instead of a list of them.
+            ValueError: a picture cannot be read, or `observations` has another length than `images` or is given to a
+                model that does not take it.
+        """
+        if observations is None:
+            return super().predict(images, batch_size=batch_size)
+        self._check_observations(images, observations)
+        return self.predict_in_batches(
+            images, lambda part: self.preprocess(images[part], observations[part]), batch_size=batch_size
+        )
+
+    def _check_observations(self, images: Sequence[Picture], observations: Sequence[Observation | None]) -> None:
+        if not self.takes_metadata:
+            raise ValueError("this classifier does not use observations (date and place); leave them out")
+        if len(observations) != len(images):
+            raise ValueError(f"observations must hold one entry per picture: {len(images)}, given {len(observations)}")
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None, metadata: Tensor | None = None) -> Tensor:
         """Return logits.
@@ -140,4 +170,3 @@ class Classifier(TaskModel[Classification]):
     def pool(self, pixels: Tensor) -> Tensor:
         """Return the (N, F) picture vectors in front of the last linear layer."""
         return self.head.pool(self.backbone(pixels))
-

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor
@@ -18,6 +19,12 @@ from torch import Tensor
 from internimage.data.pictures import read_picture
 from internimage.flow import Picture
 from internimage.types import Images
+
+RESAMPLING = {"bicubic": Resampling.BICUBIC, "bilinear": Resampling.BILINEAR}
+# Half width of the widest resampling kernel (bicubic), in source pixels of a picture that is not made smaller.
+KERNEL_SUPPORT = 2
+# Beyond this aspect ratio a picture is cut to what the centre crop can see before it is resized.
+MAX_ASPECT_RATIO = 32
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,3 +55,138 @@ class PreprocessConfig:
             raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', given {self.interpolation!r}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, given {self.std}")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """When and where a picture was taken.
+
+    Args:
+        date: day of the picture; only the month is used, as in the published model. None if unknown.
+        latitude: degrees north, -90..90, or None if unknown.
+        longitude: degrees east, -180..180, or None if unknown.
+
+    Example:
+        >>> Observation(datetime.date(2018, 6, 1), latitude=0.0, longitude=6.7).latitude
+        0.0
+    """
+
+    date: datetime.date | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError(
+                f"give latitude and longitude together or neither, given {self.latitude} and {self.longitude}"
+            )
+        for name, limit in (("latitude", 90.0), ("longitude", 180.0)):
+            degrees = getattr(self, name)
+            if degrees is not None and not -limit <= degrees <= limit:  # also true for NaN
+                raise ValueError(f"{name} must lie in {-limit:g}..{limit:g} degrees, given {degrees}")
+
+
+def encode_observation(observations: Sequence[Observation | None]) -> Tensor:
+    """Encode dates and places the way the iNaturalist model reads them.
+
+    Args:
+        observations: one entry for each picture; None where nothing is known.
+
+    Returns:
+        (N, 7) float32: sine and cosine of the month's angle, two zeros for the time of day, which the model has never
+        seen, and the place as a point (x, y, z) of the unit sphere. What is not known is zero. Latitude or longitude
+        0 is a place like any other (the original release took it for a missing one).
+
+    Example:
+        >>> encode_observation([Observation(latitude=0.0, longitude=0.0), None]).tolist()
+        [[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+    """
+    rows = [(*_encode_date(known.date), *_encode_place(known)) for known in (o or Observation() for o in observations)]
+    return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), 7)
+
+
+def _encode_date(date: datetime.date | None) -> tuple[float, float, float, float]:
+    if date is None:
+        return (0.0, 0.0, 0.0, 0.0)
+    angle = 2 * math.pi * date.month / 12
+    return (math.sin(angle), math.cos(angle), 0.0, 0.0)
+
+
+def _encode_place(observation: Observation) -> tuple[float, float, float]:
+    if observation.latitude is None or observation.longitude is None:
+        return (0.0, 0.0, 0.0)
+    latitude, longitude = math.radians(observation.latitude), math.radians(observation.longitude)
+    return (
+        math.cos(latitude) * math.cos(longitude),
+        math.cos(latitude) * math.sin(longitude),
+        math.sin(latitude),
+    )
+
+
+def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
+    """Read, resize, crop and normalise pictures.
+
+    Args:
+        images: pictures, see `internimage.data.pictures.read_picture`.
+        config: size of the input, crop, interpolation and statistics.
+
+    Returns:
+        A batch of (N, 3, S, S) float32 pixels on the CPU, channels last in memory.
+
+    Raises:
+        BadPicture: a ValueError; a picture cannot be read.
+    """
+    pixels = torch.empty(len(images), config.size, config.size, 3, dtype=torch.uint8)  # (N, S, S, 3)
+    original_hw: list[tuple[int, int]] = []
+    for i, source in enumerate(images):
+        picture = read_picture(source)
+        original_hw.append((picture.height, picture.width))
+        pixels[i] = torch.from_numpy(np.array(fit(picture, config)))
+    return Images(
+        normalize(pixels, config),
+        torch.full((len(images), 2), config.size, dtype=torch.int64),
+        tuple(original_hw),
+    )
+
+
+def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
+    """Map (N, S, S, 3) uint8 RGB to (N, 3, S, S) normalised float32, the same memory order seen through a permute."""
+    return (pixels.float().div_(255) - torch.tensor(config.mean)).div_(torch.tensor(config.std)).permute(0, 3, 1, 2)
+
+
+def fit(picture: Image, config: PreprocessConfig) -> Image:
+    """Bring an RGB picture to S x S; the numbers are those of Pillow and of torchvision's PIL transforms."""
+    size, resampling = config.size, RESAMPLING[config.interpolation]
+    shorter, longer = sorted(picture.size)
+    is_thin = longer > MAX_ASPECT_RATIO * shorter
+    if not config.crop:
+        if is_thin:  # shrink first: enlarging the shorter side of a very long picture would need gigabytes
+            picture = picture.resize((min(picture.width, size), min(picture.height, size)), resampling)
+        return picture.resize((size, size), resampling)
+    if is_thin:
+        return _resize_centre(picture, size, resampling)
+    resized_longer = int(size * longer / shorter)
+    is_tall = picture.height >= picture.width
+    resized = picture.resize((size, resized_longer) if is_tall else (resized_longer, size), resampling)
+    left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def _resize_centre(picture: Image, size: int, resampling: Resampling) -> Image:
+    """Resize the shorter side to S and crop the centre, computing only the crop: for very thin pictures.
+
+    Equal to resizing the whole picture up to the rounding of Pillow's single-precision box.
+    """
+    shorter, longer = sorted(picture.size)
+    resized_longer = int(size * longer / shorter)
+    scale = longer / resized_longer  # source pixels for one pixel of the result
+    first = round((resized_longer - size) / 2.0)
+    start, stop = first * scale, (first + size) * scale
+    margin = math.ceil(KERNEL_SUPPORT * max(scale, 1.0)) + 1
+    low, high = max(0, math.floor(start) - margin), min(longer, math.ceil(stop) + margin)
+    start, stop = start - low, min(stop - low, high - low)
+    if picture.height >= picture.width:
+        part = picture.crop((0, low, shorter, high))
+        return part.resize((size, size), resampling, box=(0, start, shorter, stop))
+    part = picture.crop((low, 0, high, shorter))
+    return part.resize((size, size), resampling, box=(start, 0, stop, shorter))
