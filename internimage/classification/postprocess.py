@@ -21,5 +21,6 @@ def classify(logits: Tensor, images: Images, class_names: tuple[str, ...] | None
             "check the weights (NaN parameters?) and, in half precision, try float32"
         )
     return [
-        Classification(row, class_names, original_hw) for row, original_hw in zip(scores, images.original_hw, strict=True)
+        Classification(row, class_names, original_hw)
+        for row, original_hw in zip(scores, images.original_hw, strict=True)
     ]
