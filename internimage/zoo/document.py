@@ -1,4 +1,4 @@
-"""The JSON document that travels in the header of our files: everything needed to rebuild the model around the weights."""
+"""The JSON document in the header of our files: everything needed to rebuild the model around the weights."""
 
 from __future__ import annotations
 

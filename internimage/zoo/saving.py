@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,13 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     The content is on the disk before the rename, so that a crash leaves the old file or the new one, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -84,7 +82,10 @@ def save_model(
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str]) -> None:
     """Write contiguous CPU tensors and string metadata, whole or not at all."""
     with replacing(path) as temporary:
-        save_file(dict(tensors), temporary, metadata=dict(header))
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(header))
+        except SafetensorError as error:  # a full disk, a lost mount
+            raise OSError(f"cannot write {path}: {error}") from error
 
 
 def _prepared(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -106,9 +107,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
