@@ -61,6 +61,7 @@ class DCNv3(nn.Module):
         self.input_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
         self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Apply the published initialisation: zero offsets and logits, Xavier projections, closed gates."""
