@@ -86,7 +86,7 @@ class MetadataEncoder(nn.Module):
     def __init__(self, in_features: int, channels: int) -> None:
         super().__init__()
         self.fc = nn.Linear(in_features, channels)
-        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(channels)  # with torch's epsilon, unlike the other norms of the model
         self.residual = MetadataResidual(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,8 +121,8 @@ class MetadataHead(nn.Module):
         return self.image(features) + self.classifier(self.norm(side))
 
 
-def build_head(kind: HeadKind, config: BackboneConfig, num_classes: int) -> nn.Module:
-    """Return the head named `kind` for a backbone.
+def build_head(kind: HeadKind, config: BackboneConfig, num_classes: int, *, conv_ratio: float = 1.5) -> nn.Module:
+    """Return the head named `kind` for a backbone; `conv_ratio` widens the convolution of the conv head.
 
     Raises:
         ValueError: `kind` is none of `HEAD_KINDS`, or `num_classes` is below 1.
@@ -130,7 +130,7 @@ def build_head(kind: HeadKind, config: BackboneConfig, num_classes: int) -> nn.M
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, given {num_classes}")
     if kind == "conv":
-        return ConvHead(config, num_classes)
+        return ConvHead(config, num_classes, scale=conv_ratio)
     if kind == "attention_pool":
         return AttentionPoolHead(config, num_classes)
     if kind == "attention_pool_metadata":

@@ -30,6 +30,7 @@ class ClassifierConfig:
         head: "conv" (T to XL), "attention_pool" (H, G) or "attention_pool_metadata" (iNaturalist).
         preprocess: how pictures become pixels.
         class_names: K names, or None.
+        conv_head_ratio: width of the convolution of a "conv" head over the width of the last level.
     """
 
     backbone: BackboneConfig
@@ -37,6 +38,7 @@ class ClassifierConfig:
     head: HeadKind = "conv"
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     class_names: tuple[str, ...] | None = None
+    conv_head_ratio: float = 1.5
 
     def __post_init__(self) -> None:
         if self.class_names is not None and len(self.class_names) != self.num_classes:
@@ -79,7 +81,7 @@ class Classifier(TaskModel[Classification]):
             activation_checkpointing=activation_checkpointing,
             backend=backend,
         )
-        self.head = build_head(config.head, config.backbone, config.num_classes)
+        self.head = build_head(config.head, config.backbone, config.num_classes, conv_ratio=config.conv_head_ratio)
         self.head.apply(init_weights)
 
     @property
