@@ -102,7 +102,7 @@ _G = BackboneConfig(
     level2_post_norm_block_ids=(5, 11, 17, 23, 29, 35, 41, 47),
     center_feature_scale=True,
 )
-_PICO = BackboneConfig(channels=24, depths=(2, 2, 5, 1), groups=(3, 6, 12, 24))
+_PICO = BackboneConfig(channels=24, depths=(2, 2, 5, 1), groups=(1, 3, 6, 12))
 
 VARIANTS: dict[str, BackboneConfig] = {
     "internimage_pico": _PICO,

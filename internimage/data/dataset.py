@@ -1,0 +1,105 @@
+"""What a data set is here: numbered pictures with a target and a name, read one at a time.
+
+Every task uses the same protocol; only the type of the target differs (a class index for classification).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from PIL.Image import Image
+
+Target = TypeVar("Target", covariant=True)
+
+
+@dataclass(frozen=True)
+class Sample(Generic[Target]):
+    """One picture of a data set.
+
+    Args:
+        picture: RGB picture.
+        target: what is to be learned, for classification the class index.
+        name: file name, or file and number, for messages.
+    """
+
+    picture: Image
+    target: Target
+    name: str
+
+
+class PictureDataset(Protocol[Target]):
+    """Numbered samples; `dataset[i]` raises a ValueError that names the file when picture `i` cannot be read."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of their indices."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample[Target]: ...
+
+
+class Selection(Generic[Target]):
+    """Some samples of a data set, in a given order.
+
+    Args:
+        dataset: where the samples come from.
+        indices: which of them, each in 0..len(dataset) - 1.
+    """
+
+    def __init__(self, dataset: PictureDataset[Target], indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = np.asarray(indices, dtype=np.int64)
+        if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
+            raise ValueError(f"indices must lie in 0..{len(dataset) - 1}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of the whole data set."""
+        return self.dataset.class_names
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample[Target]:
+        return self.dataset[int(self.indices[index])]
+
+
+def hold_out(dataset: PictureDataset[Target], count: int) -> tuple[Selection[Target], Selection[Target]]:
+    """Split off `count` randomly chosen samples; the same ones whenever the data set has the same length.
+
+    Returns:
+        (the remaining samples, the held-out samples).
+
+    Raises:
+        ValueError: `count` leaves one side empty.
+    """
+    if not 0 < count < len(dataset):
+        raise ValueError(f"the held-out count must lie in 1..{len(dataset) - 1}, given {count}")
+    order = np.random.default_rng(2023).permutation(len(dataset))
+    return Selection(dataset, np.sort(order[count:])), Selection(dataset, np.sort(order[:count]))
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture that could not be read.
+
+    Args:
+        index: its number in the data set.
+        reason: the message of the reader; it names the file.
+    """
+
+    index: int
+    reason: str
+
+
+def read_sample(dataset: PictureDataset[Target], index: int) -> Sample[Target] | Unreadable:
+    """Read one sample; a broken picture becomes an `Unreadable`, which the caller must count and report."""
+    try:
+        return dataset[index]
+    except (ValueError, OSError) as error:
+        return Unreadable(index, str(error))

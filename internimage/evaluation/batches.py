@@ -1,0 +1,75 @@
+"""A whole data set in preprocessed batches, each picture once, broken ones reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.utils.data
+
+from internimage.data import PictureDataset, Sample, Unreadable, read_sample
+from internimage.flow import Picture
+from internimage.types import Images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures of a data set.
+
+    Args:
+        images: the preprocessed pictures, None when not one of them could be read.
+        targets: their targets, in the same order.
+        unreadable: the pictures that are missing from `images`.
+    """
+
+    images: Images | None
+    targets: list[Any]
+    unreadable: list[Unreadable]
+
+
+class _Reading(torch.utils.data.Dataset):
+    """Reads samples in the worker processes; a broken picture arrives as `Unreadable`."""
+
+    def __init__(self, dataset: PictureDataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample[Any] | Unreadable:
+        return read_sample(self.dataset, index)
+
+
+class _Collating:
+    """Turns what was read into a batch, in the worker process."""
+
+    def __init__(self, preprocess: Callable[[Sequence[Picture]], Images]) -> None:
+        self.preprocess = preprocess
+
+    def __call__(self, entries: list[Sample[Any] | Unreadable]) -> Batch:
+        samples = [entry for entry in entries if isinstance(entry, Sample)]
+        images = self.preprocess([sample.picture for sample in samples]) if samples else None
+        unreadable = [entry for entry in entries if isinstance(entry, Unreadable)]
+        return Batch(images, [sample.target for sample in samples], unreadable)
+
+
+def batches(
+    dataset: PictureDataset[Any],
+    preprocess: Callable[[Sequence[Picture]], Images],
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yield every picture of a data set exactly once, in order.
+
+    Args:
+        dataset: what is read.
+        preprocess: maps a list of pictures to a batch; runs in the worker processes.
+        batch_size: pictures of one batch, at least 1.
+        workers: reading processes; 0 reads here.
+    """
+    loader = torch.utils.data.DataLoader(
+        _Reading(dataset), batch_size=batch_size, num_workers=workers, collate_fn=_Collating(preprocess)
+    )
+    yield from loader

@@ -1,0 +1,130 @@
+"""How training pictures are varied: one picture at a time (ImageNet) or a batch at a time (small pictures).
+
+Shape legend: B pictures of a batch, S side in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from internimage.classification.preprocess import PreprocessConfig
+from internimage.errors import MissingExtra
+from internimage.training.config import AugmentSettings
+from internimage.training.randomness import seeded
+
+ERASED_AREA = (0.02, 1 / 3)
+ERASED_ASPECT = (0.3, 1 / 0.3)
+
+
+def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> Callable[[Image], Tensor]:
+    """Return the published training transform: PIL picture to (3, S, S) normalised pixels.
+
+    Random resized crop, flip, RandAugment, normalisation, random erasing. It draws from the global generators.
+
+    Raises:
+        MissingExtra: timm is not installed.
+    """
+    try:
+        from timm.data import create_transform
+    except ImportError as error:
+        raise MissingExtra("timm", "train", "the 'crop' augmentation") from error
+    return create_transform(
+        preprocess.size,
+        is_training=True,
+        scale=settings.crop_scale,
+        hflip=settings.horizontal_flip,
+        color_jitter=None,
+        auto_augment=settings.rand_augment or None,
+        interpolation=preprocess.interpolation,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        re_prob=settings.erase_probability,
+        re_mode="pixel",
+        re_count=1,
+    )
+
+
+def batch_mixer(
+    settings: AugmentSettings, *, num_classes: int, label_smoothing: float
+) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] | None:
+    """Return a function (pixels, labels, seed) -> (mixed pixels, (B, K) targets), None when nothing is mixed.
+
+    Raises:
+        MissingExtra: timm is not installed.
+    """
+    if not settings.mixup and not settings.cutmix:
+        return None
+    try:
+        from timm.data import Mixup
+    except ImportError as error:
+        raise MissingExtra("timm", "train", "mixup and CutMix") from error
+    mixup: Any = Mixup(
+        mixup_alpha=settings.mixup,
+        cutmix_alpha=settings.cutmix,
+        prob=settings.mix_probability,
+        switch_prob=settings.mix_switch_probability,
+        label_smoothing=label_smoothing,
+        num_classes=num_classes,
+    )
+
+    def mix(pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        with seeded(seed):
+            return mixup(pixels.clone(), labels)
+
+    return mix
+
+
+def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: PreprocessConfig, seed: int) -> Tensor:
+    """Move, flip, normalise and erase a batch, each picture on its own.
+
+    Args:
+        pixels: (B, C, S, S) uint8 with C = 1 (grey) or 3 channels.
+        settings: sizes and probabilities.
+        preprocess: mean and standard deviation.
+        seed: all draws of this batch follow from it.
+
+    Returns:
+        (B, 3, S, S) float32 normalised pixels; what moves in from outside is black.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    moved = _move_and_flip(pixels, settings, generator).to(torch.float32).div_(255).expand(-1, 3, -1, -1)
+    mean, std = torch.tensor(preprocess.mean).view(3, 1, 1), torch.tensor(preprocess.std).view(3, 1, 1)
+    return _erase((moved - mean).div_(std), settings.erase_probability, generator)
+
+
+def _move_and_flip(pixels: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
+    """Shift each picture by up to `shift_pixels` in both directions and mirror some."""
+    batch, _, height, width = pixels.shape
+    reach = settings.shift_pixels
+    padded = torch.nn.functional.pad(pixels, (reach, reach, reach, reach))
+    shifts = torch.randint(0, 2 * reach + 1, (batch, 2), generator=generator)
+    flips = torch.rand(batch, generator=generator) < settings.horizontal_flip
+    rows = torch.arange(height) + shifts[:, :1]  # (B, S)
+    columns = torch.arange(width).expand(batch, width)
+    columns = torch.where(flips[:, None], width - 1 - columns, columns) + shifts[:, 1:]
+    number = torch.arange(batch)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _erase(pixels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Overwrite a random box of some pictures with normal noise, as in Zhong et al., arXiv 1708.04896."""
+    batch, channels, height, width = pixels.shape
+    chosen = (torch.rand(batch, generator=generator) < probability).nonzero().flatten().tolist()
+    draws = torch.rand(batch, 4, generator=generator).tolist()
+    for i in chosen:
+        area, aspect, top, left = draws[i]
+        area = height * width * (ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0]))
+        low, high = math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])
+        aspect = math.exp(low + aspect * (high - low))
+        box_height = min(height, max(1, round(math.sqrt(area * aspect))))
+        box_width = min(width, max(1, round(math.sqrt(area / aspect))))
+        y, x = int(top * (height - box_height + 1)), int(left * (width - box_width + 1))
+        noise = torch.randn(channels, box_height, box_width, generator=generator)
+        pixels[i, :, y : y + box_height, x : x + box_width] = noise
+    return pixels

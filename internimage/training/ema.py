@@ -1,0 +1,42 @@
+"""The running average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from internimage.training.config import EmaSettings
+
+
+def decay_at(update: int, settings: EmaSettings) -> float:
+    """Return the decay of zero-based `update`: constant, or rising to it with `warmup`."""
+    if not settings.warmup:
+        return settings.decay
+    return min(settings.decay, (1 + update) / (10 + update))
+
+
+def build_ema(model: nn.Module, settings: EmaSettings) -> AveragedModel:
+    """Return a copy of `model` that follows it: `ema.update_parameters(model)` after each step, `ema.module` to use.
+
+    Floating buffers are averaged like parameters; counters are copied.
+
+    Args:
+        model: what is averaged; the copy starts with its present values.
+        settings: decay; must be on.
+    """
+
+    def average(old: Sequence[Tensor], new: Sequence[Tensor], num_averaged: Tensor | int) -> None:
+        decay = decay_at(int(num_averaged) - 1, settings)
+        if old[0].is_floating_point():
+            torch._foreach_lerp_(list(old), list(new), 1.0 - decay)
+        else:
+            for kept, present in zip(old, new, strict=True):
+                kept.copy_(present)
+
+    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    ema.n_averaged.fill_(1)  # torch copies the model at count 0; the average is to start from the initial weights
+    ema.module.requires_grad_(False)
+    return ema.eval()

@@ -1,0 +1,112 @@
+"""What a run writes down: metrics.csv, TensorBoard events, the plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from internimage.errors import MissingExtra
+from internimage.training.config import RunSettings
+
+COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "images_per_second", "seconds")
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    """Write a file under a temporary name in the same folder and rename it when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+class Records:
+    """The rows of a run and the files that show them.
+
+    Args:
+        out: folder of the run.
+        settings: which files are written besides metrics.csv.
+
+    Raises:
+        MissingExtra: TensorBoard or matplotlib is wanted and not installed.
+    """
+
+    def __init__(self, out: Path, settings: RunSettings) -> None:
+        self.out = out
+        self.rows: list[dict[str, float]] = []
+        self._plot = _import_pyplot() if settings.plot else None
+        self._writer = _open_tensorboard(out) if settings.tensorboard else None
+
+    def add(self, row: dict[str, float]) -> None:
+        """Append the row of an epoch and bring every file up to date."""
+        self.rows.append(row)
+        self.write_csv()
+        if self._writer is not None:
+            for name in COLUMNS[2:]:
+                if name in row:
+                    self._writer.add_scalar(name, row[name], int(row["step"]))
+            self._writer.flush()
+        if self._plot is not None:
+            write_atomically(self.out / "curves.png", lambda file: draw_curves(self._plot, self.rows, file))
+
+    def write_csv(self) -> None:
+        """Write metrics.csv anew from the rows, which drops what an interrupted run wrote after its last state."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in self.rows)
+        write_atomically(self.out / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+
+    def close(self) -> None:
+        """Close the TensorBoard file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def draw_curves(figure_class: Any, rows: list[dict[str, float]], file: IO[bytes]) -> None:
+    """Draw losses, accuracy and learning rate over the epochs as a PNG."""
+    figure = figure_class(figsize=(12, 3.6), layout="constrained")
+    losses, accuracy, rate = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in rows]
+    losses.plot(epochs, [row["train_loss"] for row in rows], label="training (augmented, smoothed)")
+    losses.plot(epochs, [row["val_loss"] for row in rows], label="validation")
+    losses.set(title="loss", xlabel="epoch")
+    accuracy.plot(epochs, [100 * row["val_top1"] for row in rows], label="validation")
+    accuracy.set(title="top-1 accuracy (%)", xlabel="epoch")
+    rate.plot(epochs, [row["lr"] for row in rows], label="last step of the epoch")
+    rate.set(title="learning rate", xlabel="epoch")
+    for axes in (losses, accuracy, rate):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(file, format="png", dpi=100)
+
+
+def _short(value: float) -> str | int:
+    return value if isinstance(value, int) else f"{value:.6g}"
+
+
+def _import_pyplot() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "train", "the plot of a run (run.plot=false goes without)") from error
+    return Figure
+
+
+def _open_tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra(
+            "tensorboard", "train", "the TensorBoard log of a run (run.tensorboard=false goes without)"
+        ) from error
+    return SummaryWriter(str(out / "tensorboard"))
