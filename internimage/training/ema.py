@@ -12,7 +12,7 @@ from internimage.training.config import EmaSettings
 
 
 def decay_at(update: int, settings: EmaSettings) -> float:
-    """Return the decay of zero-based `update`: constant, or rising to it with `warmup`."""
+    """Return the decay of the update with this number, counted from 1: constant, or rising to it with `warmup`."""
     if not settings.warmup:
         return settings.decay
     return min(settings.decay, (1 + update) / (10 + update))
@@ -29,7 +29,7 @@ def build_ema(model: nn.Module, settings: EmaSettings) -> AveragedModel:
     """
 
     def average(old: Sequence[Tensor], new: Sequence[Tensor], num_averaged: Tensor | int) -> None:
-        decay = decay_at(int(num_averaged) - 1, settings)
+        decay = decay_at(int(num_averaged), settings)
         if old[0].is_floating_point():
             torch._foreach_lerp_(list(old), list(new), 1.0 - decay)
         else:
@@ -37,6 +37,6 @@ def build_ema(model: nn.Module, settings: EmaSettings) -> AveragedModel:
                 kept.copy_(present)
 
     ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-    ema.n_averaged.fill_(1)  # torch copies the model at count 0; the average is to start from the initial weights
+    ema.n_averaged.fill_(1)  # torch would copy the model at count 0; the average is to start from the initial weights
     ema.module.requires_grad_(False)
     return ema.eval()
