@@ -1,0 +1,230 @@
+"""Results drawn on pictures: `draw(result, picture)` for one, `contact_sheet` for many.
+
+Sizes are (width, height) here, as Pillow has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import unicodedata
+from collections.abc import Sequence
+from functools import cache, singledispatch
+
+import PIL.Image
+from PIL import ImageDraw, ImageFont
+from PIL.Image import Image, Resampling
+
+from internimage.data.pictures import Picture, read_picture
+from internimage.types import Classification
+
+Color = tuple[int, int, int]
+
+PANEL: Color = (17, 22, 29)
+TILE: Color = (27, 34, 43)
+TRACK: Color = (45, 55, 68)
+TEXT: Color = (241, 245, 249)
+FAINT: Color = (158, 170, 186)
+ACCENT: Color = (45, 202, 168)
+SECONDARY: Color = (84, 120, 148)
+WRONG: Color = (244, 114, 104)
+
+# Smaller pictures are enlarged and larger ones reduced, so that the caption is legible beside the picture.
+SHORTEST_SIDE, LONGEST_SIDE = 448, 2048
+# The longest side at which text has its natural size; beyond it, text grows with the picture.
+NATURAL_SIDE = 640
+PANEL_WIDTH = 360
+NUM_ROWS = 5
+MAX_CHARACTERS = 200
+
+# The font inside Pillow covers English; names in other scripts look for one of these on the machine.
+SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
+
+
+@singledispatch
+def draw(result: object, image: Picture) -> Image:
+    """Draw a result on its picture.
+
+    Args:
+        result: what `predict` answered: a `Classification`.
+        image: the picture it belongs to, see `internimage.data.pictures.read_picture`.
+
+    Returns:
+        RGB picture. For a classification: the picture, enlarged or reduced to a longest side of 448 to 2048 pixels,
+        above a panel with the five most probable classes.
+
+    Raises:
+        TypeError: `result` is no result that can be drawn.
+        ValueError: the picture cannot be read.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> result = Classification(torch.tensor([0.2, 0.8]), ("cat", "dog"))
+        >>> draw(result, np.zeros((28, 28, 3), dtype=np.uint8)).width
+        448
+    """
+    raise TypeError(f"draw takes a result of predict (Classification), given {type(result).__name__}")
+
+
+@draw.register
+def _draw_classification(result: Classification, image: Picture) -> Image:
+    picture = _fit_for_viewing(read_picture(image))
+    unit = max(1.0, max(picture.size) / NATURAL_SIDE)
+    rows = result.top(NUM_ROWS)
+    width = max(picture.width, round(PANEL_WIDTH * unit))
+    margin, row_height = round(20 * unit), round(40 * unit)
+    panel_height = 2 * margin + row_height * len(rows) - round(10 * unit)
+    canvas = PIL.Image.new("RGB", (width, picture.height + panel_height), PANEL)
+    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    for i, (name, score) in enumerate(rows):
+        top = picture.height + margin + i * row_height
+        color = ACCENT if i == 0 else SECONDARY
+        _bar_row(canvas, (margin, top, width - margin), name, score, color=color, unit=unit)
+    return canvas
+
+
+def contact_sheet(
+    results: Sequence[Classification],
+    images: Sequence[Picture],
+    *,
+    truths: Sequence[str] | None = None,
+    columns: int | None = None,
+    heading: str = "",
+) -> Image:
+    """Lay out many pictures with their most probable class on one sheet.
+
+    Args:
+        results: one classification for each picture.
+        images: the pictures.
+        truths: the right class names; a wrong answer is marked and shows the right one. None if unknown.
+        columns: tiles side by side, at least 1; None takes a layout a little wider than high.
+        heading: a line above the tiles.
+
+    Returns:
+        RGB picture.
+
+    Raises:
+        TypeError: a result cannot be drawn.
+        ValueError: the numbers of results, pictures and truths differ, there are none, or a picture cannot be read.
+    """
+    if not (results and len(results) == len(images) == (len(images) if truths is None else len(truths))):
+        raise ValueError(
+            "a contact sheet needs as many results as pictures (and truths), at least one; given "
+            f"{len(results)}, {len(images)}{'' if truths is None else f', {len(truths)}'}"
+        )
+    if columns is None:
+        columns = min(len(results), max(1, math.ceil(math.sqrt(1.6 * len(results)))))
+    elif columns < 1:
+        raise ValueError(f"columns must be at least 1, given {columns}")
+    width, height, gap = 208, 246 if truths is None else 266, 14
+    top = 64 if heading else 0
+    num_rows = math.ceil(len(results) / columns)
+    size = (gap + columns * (width + gap), top + gap + num_rows * (height + gap))
+    canvas = PIL.Image.new("RGB", size, PANEL)
+    if heading:
+        _text(canvas, (gap + 2, 26), heading, 22, TEXT, max_width=size[0] - 2 * gap)
+    for i, (result, image) in enumerate(zip(results, images, strict=True)):
+        row, column = divmod(i, columns)
+        tile = _tile(result, image, None if truths is None else truths[i], (width, height))
+        canvas.paste(tile, (gap + column * (width + gap), top + gap + row * (height + gap)))
+    return canvas
+
+
+def _tile(result: Classification, image: Picture, truth: str | None, size: tuple[int, int]) -> Image:
+    """One picture of a contact sheet with its answer."""
+    if not isinstance(result, Classification):
+        raise TypeError(f"a contact sheet takes Classification results, given {type(result).__name__}")
+    width, height = size
+    tile = PIL.Image.new("RGB", size, PANEL)
+    _rounded(tile, (0, 0, width, height), 10, TILE)
+    inner = width - 12
+    picture = _fit_inside(read_picture(image), (inner, inner))
+    tile.paste(picture, ((width - picture.width) // 2, 6 + (inner - picture.height) // 2))
+    is_wrong = truth is not None and truth != result.name
+    _bar_row(tile, (12, width, width - 12), result.name, result.score, color=WRONG if is_wrong else ACCENT, unit=0.95)
+    if is_wrong:
+        _text(tile, (12, width + 32), f"truth: {truth}", 14, WRONG, max_width=width - 24)
+    return tile
+
+
+def _bar_row(canvas: Image, box: tuple[int, int, int], name: str, score: float, *, color: Color, unit: float) -> None:
+    """A class name, its probability at the right, and a bar below; `box` is (left, top, right)."""
+    left, top, right = box
+    size, percent = round(17 * unit), f"{score:.1%}"
+    percent_width = math.ceil(_fonts(size)[0].getlength(percent))
+    name_width = right - left - percent_width - round(12 * unit)
+    _text(canvas, (left, top), name, size, TEXT, max_width=name_width)
+    _text(canvas, (right - percent_width, top), percent, size, FAINT, max_width=percent_width)
+    bar_top, thickness = top + round(23 * unit), max(4, round(5 * unit))
+    _rounded(canvas, (left, bar_top, right, bar_top + thickness), thickness / 2, TRACK)
+    filled = round((right - left) * score)
+    if filled >= 1:
+        _rounded(canvas, (left, bar_top, left + max(filled, thickness), bar_top + thickness), thickness / 2, color)
+
+
+def _fit_for_viewing(picture: Image) -> Image:
+    """Bring the longest side into 448..2048 pixels; small pictures keep their pixels visible."""
+    longest = max(picture.size)
+    if longest > LONGEST_SIDE:
+        return _fit_inside(picture, (LONGEST_SIDE, LONGEST_SIDE))
+    if longest < SHORTEST_SIDE:
+        return _fit_inside(picture, (SHORTEST_SIDE, SHORTEST_SIDE))
+    return picture
+
+
+def _fit_inside(picture: Image, size: tuple[int, int]) -> Image:
+    """Scale a picture to the largest size inside of a box, every side at least 1 pixel."""
+    factor = min(size[0] / picture.width, size[1] / picture.height)
+    # Enlarged several times, a smooth picture is a blur: show its pixels, which are what the model saw.
+    shows_pixels = factor >= 3
+    if shows_pixels:
+        factor = math.floor(factor)
+    target = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    resampling = Resampling.NEAREST if shows_pixels else Resampling.LANCZOS
+    return picture.resize(target, resampling, reducing_gap=3.0 if factor < 1 else None)
+
+
+def _text(canvas: Image, at: tuple[int, int], text: str, size: int, color: Color, *, max_width: int) -> None:
+    """Write one line with its upper left corner at `at`, cut with an ellipsis where it is too long."""
+    text = " ".join(text[:MAX_CHARACTERS].split())
+    font = next((font for font in _fonts(size) if _covers(font, text)), None)
+    if font is None:
+        text, font = _in_ascii(text), _fonts(size)[0]
+    if font.getlength(text) > max_width:
+        while text and font.getlength(f"{text}…") > max_width:
+            text = text[:-1]
+        text = text.rstrip(" ,;") + "…"
+    ImageDraw.Draw(canvas).text((at[0], at[1] + size), text, fill=color, font=font, anchor="ls")
+
+
+@cache
+def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
+    """The font inside Pillow, then those that the machine has, for other scripts than English."""
+    fonts = [ImageFont.load_default(size)]
+    for name in SYSTEM_FONTS:
+        with contextlib.suppress(OSError):
+            fonts.append(ImageFont.truetype(name, size))
+    return fonts
+
+
+def _covers(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    """Whether a font has a glyph for every character: a missing one looks like that of a non-character."""
+    if text.isascii():
+        return True
+    missing = bytes(font.getmask("\U0010ffff"))
+    return all(bytes(font.getmask(letter)) != missing for letter in set(text) if not letter.isascii())
+
+
+def _in_ascii(text: str) -> str:
+    """Write letters without their accents, and what has no such form as a question mark."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return plain.encode("ascii", "replace").decode("ascii")
+
+
+def _rounded(canvas: Image, box: tuple[int, int, int, int], radius: float, color: Color) -> None:
+    """Fill a rectangle with smooth round corners; `box` is (left, top, right, bottom)."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    fine = 4  # Pillow draws shapes without antialiasing: draw larger, then reduce
+    mask = PIL.Image.new("L", (width * fine, height * fine), 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, width * fine - 1, height * fine - 1), radius * fine, fill=255)
+    canvas.paste(color, box, mask.resize((width, height), Resampling.BOX))

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from internimage.types import Classification
+from internimage.visualize import ACCENT, PANEL, WRONG, contact_sheet, draw
+
+NAMES = (
+    "cat",
+    "dog",
+    "an animal whose name is far too long for any caption " * 8,
+    "Käse",
+    "\U0010fffd日本",
+    "two\nlines",
+)
+
+
+def answer(*logits: float, names: tuple[str, ...] | None = None) -> Classification:
+    return Classification(torch.tensor(logits, dtype=torch.float32).softmax(0), names)
+
+
+def grey(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 128, dtype=np.uint8)
+
+
+def count(picture: PIL.Image.Image, color: tuple[int, int, int]) -> int:
+    return int((np.asarray(picture) == color).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize(
+    "hw", [(1, 1), (28, 28), (30, 100), (300, 400), (900, 700), (5000, 10), (10, 5000), (3000, 2500)]
+)
+def test_caption_is_legible_at_every_size(hw: tuple[int, int]) -> None:
+    drawn = draw(answer(3.0, 1.0, 0.5, 0.2, 0.1, 0.0, names=NAMES), grey(*hw))
+    assert drawn.mode == "RGB"
+    assert 360 <= drawn.width <= 2048 and drawn.height <= 2 * 2048
+    shown = count(drawn, (128, 128, 128))
+    scale = min(2048 / max(hw), max(1.0, 400 / max(hw)))
+    assert shown >= 0.5 * hw[0] * hw[1] * scale**2  # the picture itself, enlarged or reduced
+    panel = np.asarray(drawn)[-60:].reshape(-1, 3)
+    assert count(drawn, ACCENT) > 100 and (panel == PANEL).all(axis=1).mean() > 0.5
+
+
+def test_small_pictures_keep_their_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    drawn = np.asarray(draw(answer(1.0, 0.0), pixels))
+    np.testing.assert_array_equal(drawn[:448:16, ::16], pixels)
+    np.testing.assert_array_equal(drawn[15:448:16, 15::16], pixels)
+
+
+def test_the_bar_is_as_long_as_the_probability() -> None:
+    for score in (0.1, 0.5, 1.0):
+        drawn = np.asarray(draw(Classification(torch.tensor([score, 0.0])), grey(500, 500)))
+        longest = (drawn == ACCENT).all(axis=-1).sum(axis=1).max()
+        assert longest == pytest.approx(score * 460, abs=4)
+
+
+def test_few_classes_make_a_small_panel_and_the_picture_is_left_alone() -> None:
+    source = PIL.Image.fromarray(grey(500, 500))
+    heights = [draw(answer(*range(k)), source).height for k in (1, 2, 5, 9)]
+    assert heights[0] < heights[1] < heights[2] == heights[3]
+    assert count(source, (128, 128, 128)) == 500 * 500
+
+
+def test_draw_takes_what_predict_takes(tmp_path: Path) -> None:
+    PIL.Image.fromarray(grey(30, 40)).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(grey(30, 40)).permute(2, 0, 1)
+    drawn = [np.asarray(draw(answer(1.0, 0.0), source)) for source in (tmp_path / "a.png", grey(30, 40), tensor)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    with pytest.raises(ValueError, match="no such file"):
+        draw(answer(1.0), tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("result", [None, "cat", [answer(1.0)], torch.ones(3)])
+def test_draw_refuses_what_is_no_result(result: object) -> None:
+    with pytest.raises(TypeError, match="draw takes a result of predict"):
+        draw(result, grey(4, 4))
+
+
+@pytest.mark.parametrize(("number", "columns"), [(1, None), (7, None), (7, 2), (3, 9)])
+def test_contact_sheet_layout(number: int, columns: int | None) -> None:
+    results, images = [answer(2.0, 0.0, names=("cat", "dog"))] * number, [grey(20, 20)] * number
+    sheet = contact_sheet(results, images, columns=columns)
+    headed = contact_sheet(results, images, columns=columns, heading="A heading")
+    assert headed.width == sheet.width and headed.height > sheet.height
+    wide = (sheet.width - 14) // 222
+    assert wide == (columns or min(number, {1: 2, 7: 4}[number]))
+    assert count(sheet, WRONG) == 0
+    assert count(sheet, (128, 128, 128)) >= number * 180 * 180
+
+
+def test_contact_sheet_marks_wrong_answers() -> None:
+    results = [answer(2.0, 0.0, names=("cat", "dog"))] * 2
+    right = contact_sheet(results, [grey(20, 20)] * 2, truths=["cat", "cat"])
+    wrong = contact_sheet(results, [grey(20, 20)] * 2, truths=["cat", "dog"])
+    assert count(right, WRONG) == 0 and count(right, ACCENT) > 0
+    assert count(wrong, WRONG) > 100 and count(wrong, ACCENT) > 100
+    # Only the second tile differs.
+    differs = (np.asarray(right) != np.asarray(wrong)).any(axis=(0, 2)).nonzero()[0]
+    assert differs.min() > right.width / 2
+
+
+def test_wrong_contact_sheets() -> None:
+    for results, images, options in (
+        ([], [], {}),
+        ([answer(1.0)], [], {}),
+        ([answer(1.0)], [grey(2, 2)], {"truths": ["cat", "dog"]}),
+        ([answer(1.0)], [grey(2, 2)], {"columns": 0}),
+    ):
+        with pytest.raises(ValueError, match=r"as many results|columns"):
+            contact_sheet(results, images, **options)
+    with pytest.raises(TypeError, match="Classification"):
+        contact_sheet(["cat"], [grey(2, 2)])
