@@ -14,6 +14,7 @@ from torchvision.ops import StochasticDepth
 from internimage.backbones.config import BackboneConfig
 from internimage.layers.deform_conv import NORM_EPS, DCNv3
 from internimage.layers.mlp import MLP
+from internimage.ops import rowwise
 from internimage.types import Features
 
 
@@ -83,6 +84,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
+        if not self.training and rowwise.can_fuse(x, backend=self.dcn.backend):
+            return self._forward_fused(x.contiguous())
         x = x + self._branch(x, self.norm1, self.dcn, self.res_post_norm1, self.gamma1)
         return x + self._branch(x, self.norm2, self.mlp, self.res_post_norm2, self.gamma2)
 
@@ -96,6 +99,17 @@ class Block(nn.Module):
         if gamma is not None:
             y = y * gamma
         return self.drop_path(y)
+
+    def _forward_fused(self, x: Tensor) -> Tensor:
+        """The same function for inference: sums and norms in one pass over each branch's output."""
+        y = self.dcn(x if self.post_norm else self.norm1(x), fuse=True)
+        if self.post_norm:
+            rowwise.residual_(y, x, gamma=self.gamma1, norm=self.norm1)
+            z = self.mlp(y, fuse=True)
+            return rowwise.residual_(z, y, gamma=self.gamma2, norm=self.norm2)
+        normed = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.res_post_norm1, next_norm=self.norm2)
+        z = self.mlp(normed, fuse=True)
+        return rowwise.residual_(z, y, gamma=self.gamma2, norm=self.res_post_norm2)
 
 
 class Level(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from internimage.ops import dcnv3
+from internimage.ops import dcnv3, rowwise
 
 NORM_EPS = 1e-6
 
@@ -73,11 +73,14 @@ class DCNv3(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, H, W, C) to (N, H, W, C)."""
+    def forward(self, x: Tensor, *, fuse: bool = False) -> Tensor:
+        """Map (N, H, W, C) to (N, H, W, C); `fuse` takes the inference-only steps of `internimage.ops.rowwise`."""
         value = self.input_proj(x)
-        query = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        query = self.act(self.dw_norm(query))
+        if fuse:
+            query = rowwise.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
+        else:
+            query = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            query = self.act(self.dw_norm(query))
         y = dcnv3(
             value,
             self.offset(query),

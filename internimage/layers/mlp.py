@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from internimage.ops import rowwise
+
 
 class MLP(nn.Module):
     """Linear, GELU, dropout, linear, dropout over the last axis.
@@ -24,6 +26,8 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to (..., C)."""
+    def forward(self, x: Tensor, *, fuse: bool = False) -> Tensor:
+        """Map (..., C) to (..., C); `fuse` takes the inference-only steps of `internimage.ops.rowwise`."""
+        if fuse:
+            return self.fc2(rowwise.gelu_(self.fc1(x)))
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))

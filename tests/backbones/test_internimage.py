@@ -137,3 +137,16 @@ def test_compiles_without_graph_breaks_and_exports(name: str) -> None:
     for want, first, second in zip(expected, compiled, exported, strict=True):
         torch.testing.assert_close(first, want, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(second, want, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inference_steps_equal_the_training_graph(name: str, dtype: torch.dtype) -> None:
+    backbone = randomised(replace(TINY, **SWITCHES[name])).eval().to(dtype)
+    x = torch.randn(2, 3, 65, 70, dtype=dtype)
+    separate = backbone(x).maps  # gradients are on: the separate operators run
+    with torch.inference_mode():
+        fused = backbone(x).maps
+    tolerance = 2e-4 if dtype == torch.float32 else 0.25
+    for want, got in zip(separate, fused, strict=True):
+        torch.testing.assert_close(got, want.detach(), atol=tolerance, rtol=tolerance)

@@ -28,6 +28,33 @@ struct WindowArgs {
     StartTeam start_team;
 };
 
+// What the steps between matrix products do with `rows` channel rows; null pointers leave a part out.
+enum RowOperation : int64_t {
+    kGelu = 0,      // y = gelu(y)
+    kResidual = 1,  // y = shortcut + gamma * norm_a(y); normed = norm_b(y)
+};
+struct RowArgs {
+    void* y;               // (rows, channels), read and written
+    const void* shortcut;  // (rows, channels); null leaves y as it is
+    const void* gamma;     // (channels)
+    const void *weight_a, *bias_a, *weight_b, *bias_b;  // (channels)
+    void* normed;          // (rows, channels)
+    int64_t rows, channels, operation, data_type, threads;
+    double eps;
+    StartTeam start_team;
+};
+
+// Depth-wise convolution (stride 1, same size, odd kernel), layer norm and GELU of a contiguous (N, H, W, C) map.
+struct DepthwiseArgs {
+    const void* x;
+    const void* weight;  // (kernel * kernel, channels)
+    const void *bias, *norm_weight, *norm_bias;  // (channels)
+    void* out;
+    int64_t batch, height, width, channels, kernel, data_type, threads;
+    double eps;
+    StartTeam start_team;
+};
+
 // What one instruction set offers for one operator direction: `units` independent pieces of work, in any order.
 template <class Args>
 struct Kernel {

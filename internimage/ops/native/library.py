@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512")
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
@@ -30,6 +30,29 @@ class WindowArgs(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in _POINTERS),
         *((name, ctypes.c_int64) for name in _INTEGERS),
         ("offset_scale", ctypes.c_double),
+        ("start_team", ctypes.c_void_p),
+    )
+
+
+class RowArgs(ctypes.Structure):
+    """The arguments of one call on channel rows; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("y", "shortcut", "gamma", "weight_a", "bias_a", "weight_b", "bias_b")),
+        ("normed", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("rows", "channels", "operation", "data_type", "threads")),
+        ("eps", ctypes.c_double),
+        ("start_team", ctypes.c_void_p),
+    )
+
+
+class DepthwiseArgs(ctypes.Structure):
+    """The arguments of one depth-wise convolution; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "norm_weight", "norm_bias", "out")),
+        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels", "kernel", "data_type", "threads")),
+        ("eps", ctypes.c_double),
         ("start_team", ctypes.c_void_p),
     )
 
@@ -61,8 +84,8 @@ def missing_reason() -> str | None:
 def kernels() -> ctypes.CDLL:
     """The loaded library; call it only when `missing_reason()` is None."""
     library = ctypes.CDLL(str(path()))
-    for name in ("internimage_window_forward", "internimage_window_backward"):
-        function = getattr(library, name)
+    for stem in ("window_forward", "window_backward", "rows", "depthwise"):
+        function = getattr(library, f"internimage_{stem}")
         function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int
     return library
 

@@ -14,7 +14,10 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-#define DECLARE(isa) Kernel<WindowArgs> window_kernel_##isa(int64_t data_type, bool backward);
+#define DECLARE(isa)                                                             \
+    Kernel<WindowArgs> window_kernel_##isa(int64_t data_type, bool backward);    \
+    Kernel<RowArgs> row_kernel_##isa(int64_t data_type, int64_t operation);      \
+    Kernel<DepthwiseArgs> depthwise_kernel_##isa(int64_t data_type);
 DECLARE(baseline)
 #if defined(INTERNIMAGE_X86)
 DECLARE(avx2)
@@ -58,14 +61,14 @@ std::atomic<int>& chosen_isa() {
     return isa;
 }
 
-Kernel<WindowArgs> window_kernel(int64_t data_type, bool backward) {
 #if defined(INTERNIMAGE_X86)
-    const int isa = chosen_isa();
-    if (isa == kAvx512) return window_kernel_avx512(data_type, backward);
-    if (isa == kAvx2) return window_kernel_avx2(data_type, backward);
+#define CHOOSE(stem, ...)                                                        \
+    (chosen_isa() == kAvx512 ? stem##_avx512(__VA_ARGS__)                        \
+     : chosen_isa() == kAvx2 ? stem##_avx2(__VA_ARGS__)                          \
+                             : stem##_baseline(__VA_ARGS__))
+#else
+#define CHOOSE(stem, ...) stem##_baseline(__VA_ARGS__)
 #endif
-    return window_kernel_baseline(data_type, backward);
-}
 
 // One call shared by its threads: each takes the next unit until none is left.
 template <class Args>
@@ -111,10 +114,16 @@ int run(const Args& args, Kernel<Args> kernel) {
 }  // namespace
 
 EXPORT int internimage_window_forward(const WindowArgs* args) {
-    return run(*args, window_kernel(args->data_type, false));
+    return run(*args, CHOOSE(window_kernel, args->data_type, false));
 }
 EXPORT int internimage_window_backward(const WindowArgs* args) {
-    return run(*args, window_kernel(args->data_type, true));
+    return run(*args, CHOOSE(window_kernel, args->data_type, true));
+}
+EXPORT int internimage_rows(const RowArgs* args) {
+    return run(*args, CHOOSE(row_kernel, args->data_type, args->operation));
+}
+EXPORT int internimage_depthwise(const DepthwiseArgs* args) {
+    return run(*args, CHOOSE(depthwise_kernel, args->data_type));
 }
 
 // The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512.
@@ -128,4 +137,4 @@ EXPORT int internimage_limit_instruction_set(int limit) {
 }
 
 // Grows when a struct in abi.h changes, so that a stale library is noticed.
-EXPORT int internimage_abi_version() { return 1; }
+EXPORT int internimage_abi_version() { return 2; }
