@@ -121,10 +121,17 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if value not in arguments:
             raise ValueError(f"{name} must be one of {arguments}, given {value!r}")
         return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if not isinstance(hint, type):
+        raise TypeError(f"{name} has a type that files cannot hold: {hint!r}")
+    if dataclasses.is_dataclass(hint):
         return from_plain(hint, value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    return _checked(hint, value, name)
+
+
+def _checked(hint: type, value: Any, name: str) -> Any:
+    """Return a simple value if it has its declared type; a flag is no number."""
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise TypeError(f"{name} must be {hint.__name__}, given {value!r}")
     return value

@@ -1,3 +1,146 @@
-"""Weights in and out: the public names of the readers and writers."""
+"""Weights in and out: read a file or folder of any known kind; write ours.
 
+Reading maps the file where its format allows, so that looking at names and shapes costs nothing.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from internimage.classification import PreprocessConfig
+from internimage.zoo.checkpoint import Checkpoint, plain_names, plain_settings, shapes_of, unpack
+from internimage.zoo.document import HEADER_KEY, Document, from_json, from_plain
+from internimage.zoo.huggingface import (
+    CONFIG,
+    WEIGHT_FILES,
+    read_class_names,
+    read_preprocess,
+    read_settings,
+    shard_names,
+)
+from internimage.zoo.official import own_head_kind, to_official
 from internimage.zoo.saving import save_model as save_model
+from internimage.zoo.torch_files import load_torch_file
+
+
+def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Checkpoint:
+    """Open a weight file or a Transformers folder of any known kind.
+
+    Args:
+        path: `.safetensors` (ours, with the model's description, or anybody's), a `.pth` in any published container,
+            or a folder with `config.json` and `model.safetensors` or `pytorch_model.bin`.
+        ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if there
+            are any.
+
+    Returns:
+        Names, shapes and a way to read the tensors, see `Checkpoint`.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the folder holds no weights.
+        ValueError: the file is damaged, dangerous, or holds no weights.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, ema)
+    if not path.exists():
+        raise FileNotFoundError(f"no weight file at {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, ema)
+    return _read_torch_file(path, ema)
+
+
+def _read_torch_file(path: Path, ema: bool | None) -> Checkpoint:
+    """Open a file of `torch.save`; the older format cannot be mapped and stays in memory."""
+    content = load_torch_file(path)
+    state, is_part = unpack(content, str(path), ema)
+    is_mapped = zipfile.is_zipfile(path)
+    return Checkpoint(
+        source=str(path),
+        shapes=shapes_of(state),
+        open=(lambda: unpack(load_torch_file(path), str(path), ema)[0]) if is_mapped else (lambda: state),
+        in_memory=not is_mapped,
+        settings=plain_settings(content),
+        preprocess=_stored_preprocess(content),
+        class_names=plain_names(content),
+        is_part=is_part,
+    )
+
+
+def _read_safetensors(path: Path, ema: bool | None) -> Checkpoint:
+    """Open a safetensors file; without our description it counts as an original state dict."""
+    state, header = _map_safetensors(path)
+    if HEADER_KEY in header:
+        document = from_json(header[HEADER_KEY], str(path))
+        return _described(path, state, document, ema)
+    settings = read_settings(path.parent) if path.name in WEIGHT_FILES else None
+    canonical, is_part = unpack(state, str(path), ema)
+    return Checkpoint(
+        str(path),
+        shapes_of(canonical),
+        lambda: unpack(_map_safetensors(path)[0], str(path), ema)[0],
+        settings=settings,
+        is_part=is_part,
+    )
+
+
+def _described(path: Path, state: Mapping[str, Tensor], document: Document, ema: bool | None) -> Checkpoint:
+    """Build the checkpoint of a file of ours."""
+    if ema is True:
+        raise ValueError(f"{path} holds one set of weights; ema=True is for training files with two")
+    head = own_head_kind(state)
+    return Checkpoint(
+        source=str(path),
+        shapes=to_official({key: tuple(value.shape) for key, value in state.items()}, head),
+        open=lambda: to_official(_map_safetensors(path)[0], head),
+        document=document,
+    )
+
+
+def _read_folder(folder: Path, ema: bool | None) -> Checkpoint:
+    """Open a folder in the format of Transformers."""
+    found = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    settings = read_settings(folder)
+    if found is None or settings is None:
+        lacking = CONFIG if settings is None else " or ".join(WEIGHT_FILES)
+        raise FileNotFoundError(f"{folder} is no model folder: it has no {lacking}")
+    weights = [folder / name for name in shard_names(folder / found) or [found]]
+    missing = [path.name for path in weights if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; download the folder again")
+
+    def read() -> Mapping[str, Tensor]:
+        state: dict[str, Any] = {}
+        for path in weights:
+            state |= _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
+        return unpack(state, str(folder), ema)[0]
+
+    return Checkpoint(
+        source=str(folder),
+        shapes=shapes_of(read()),
+        open=read,
+        settings=settings,
+        preprocess=read_preprocess(folder),
+        class_names=read_class_names(folder),
+    )
+
+
+def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Map a safetensors file; return its tensors and its header."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _stored_preprocess(content: Any) -> PreprocessConfig | None:
+    """Return the preprocessing that `internimage.convert` stores beside original weights, or None."""
+    values = content.get("preprocess") if isinstance(content, Mapping) else None
+    return from_plain(PreprocessConfig, values) if isinstance(values, Mapping) else None

@@ -1,0 +1,171 @@
+"""One form for every checkpoint: original names without prefixes, shapes, and a way to read the tensors.
+
+Files come in many containers: the weights lie under "model", "module", "state_dict" or "model_ema", or bare; names
+carry the prefixes of wrappers ("module.") and of detectors ("backbone."); some trainings left an averaged copy beside
+the weights as "ema_" entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from internimage.classification import PreprocessConfig
+from internimage.zoo.document import Document
+from internimage.zoo.official import from_huggingface, is_backbone_key, own_head_kind, strip_prefix, to_official
+
+RAW_CONTAINERS = ("model", "module", "state_dict")
+EMA_CONTAINERS = ("model_ema",)
+EMA_PREFIX = "ema_"
+MAX_SETTINGS = 10_000
+MAX_SETTINGS_DEPTH = 8
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of one model and what their file says about it.
+
+    Args:
+        source: what to call it in messages.
+        shapes: original name without prefix, and shape, of every tensor of the model.
+        open: returns the tensors by the same names; mapped from the file unless `in_memory`.
+        in_memory: whether the tensors may be used as they are; mapped ones are copied, because their file may change.
+        document: the description in a file of ours.
+        settings: original-style settings found beside the weights.
+        preprocess: preprocessing found beside the weights.
+        class_names: names found beside the weights.
+        is_part: whether the weights were taken out of a larger model, such as a detector.
+    """
+
+    source: str
+    shapes: Mapping[str, tuple[int, ...]]
+    open: Callable[[], Mapping[str, Tensor]]
+    in_memory: bool = False
+    document: Document | None = None
+    settings: Mapping[str, Any] | None = None
+    preprocess: PreprocessConfig | None = None
+    class_names: tuple[str, ...] | None = None
+    is_part: bool = False
+
+    def backbone(self) -> Checkpoint:
+        """Return the backbone's part of this checkpoint."""
+        shapes = {key: shape for key, shape in self.shapes.items() if is_backbone_key(key)}
+        return Checkpoint(self.source, shapes, self.open, in_memory=self.in_memory, is_part=True)
+
+
+def unpack(content: Any, source: str, ema: bool | None) -> tuple[dict[str, Tensor], bool]:
+    """Find the weights in the object of a checkpoint file and give them original names without prefixes.
+
+    Args:
+        content: what the file held.
+        source: what to call the file in messages.
+        ema: True for the averaged weights, False for the raw ones, None for the raw ones if there are any.
+
+    Returns:
+        The tensors by name, and whether they are a part of a larger model.
+
+    Raises:
+        ValueError: there are no weights, or not of the kind asked for.
+    """
+    container, is_averaged = _container(content, source, ema)
+    state = strip_prefix(_tensors(container, source), "module.")
+    state = _averaged(state, source, ema is True and not is_averaged)
+    if "backbone.patch_embed.norm1.weight" in state or "patch_embed.norm1.weight" in state:
+        return to_official(state, own_head_kind(state)), False
+    if any(key.startswith("model.patch_embed.") for key in state):
+        return from_huggingface(state), False
+    if any(key.startswith("backbone.") for key in state):
+        inner = {key: value for key, value in state.items() if key.startswith("backbone.")}
+        return strip_prefix(inner, "backbone."), len(inner) < len(state)
+    return state, False
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor."""
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def plain_settings(content: Any) -> dict[str, Any] | None:
+    """Return a stored classifier configuration as plain values, or None where there is none.
+
+    A hostile file can nest objects so that they unfold without end; a configuration beyond the limits counts as none.
+    """
+    config = content.get("config") if isinstance(content, Mapping) else None
+    if not isinstance(config, Mapping) or not isinstance(config.get("MODEL"), Mapping):
+        return None
+    budget = [MAX_SETTINGS]
+    parts = {name: _plain(config.get(name), budget, MAX_SETTINGS_DEPTH) for name in ("MODEL", "DATA")}
+    return parts if budget[0] > 0 else None
+
+
+def plain_names(content: Any) -> tuple[str, ...] | None:
+    """Return the class names stored in a checkpoint file, or None."""
+    names = content.get("class_names") if isinstance(content, Mapping) else None
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+def _container(content: Any, source: str, ema: bool | None) -> tuple[Mapping[str, Any], bool]:
+    """Return the mapping that holds the wished weights, and whether they are averaged."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{source} holds a {type(content).__name__}, expected a dictionary of tensors")
+    raw = [content[name] for name in RAW_CONTAINERS if isinstance(content.get(name), Mapping)]
+    averaged = [content[name] for name in EMA_CONTAINERS if isinstance(content.get(name), Mapping)]
+    if ema is True and averaged:
+        return averaged[0], True
+    if raw:
+        return raw[0], False
+    if averaged:
+        if ema is False:
+            raise ValueError(f"{source} holds averaged weights only; load it with ema=None or ema=True")
+        return averaged[0], True
+    return content, False
+
+
+def _tensors(container: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
+    """Keep the tensors of a container and check that each is what it seems."""
+    tensors = {str(key): value for key, value in container.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(
+            f"{source} holds no weights; its entries are {', '.join(map(str, list(container)[:8])) or '(none)'}"
+        )
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ValueError(f"{source}: {key} is no plain dense tensor")
+        # A file of a few bytes can describe a tensor of any size by strides of zero.
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{source}: {key} claims {value.numel()} values, its storage holds fewer")
+    return tensors
+
+
+def _averaged(state: dict[str, Tensor], source: str, wanted: bool) -> dict[str, Tensor]:
+    """Choose between the weights and their "ema_" copies, whose names have underscores for dots."""
+    copies = {key: value for key, value in state.items() if key.startswith(EMA_PREFIX)}
+    weights = {key: value for key, value in state.items() if key not in copies}
+    if not wanted:
+        return weights
+    names = {key: EMA_PREFIX + key.replace(".", "_") for key in weights}
+    missing = [name for name in names.values() if name not in copies]
+    if missing:
+        raise ValueError(
+            f"{source} holds no averaged weights: {len(missing)} of {len(names)} entries have no copy, "
+            f"first {missing[0]}; load it with ema=None"
+        )
+    return {key: copies[name] for key, name in names.items()}
+
+
+def _plain(value: Any, budget: list[int], depth: int) -> Any:
+    """Copy dictionaries, lists and simple values; anything else, and what exceeds the budget, becomes None."""
+    budget[0] -= 1
+    if budget[0] <= 0 or depth == 0:
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, budget, depth - 1) for k, v in value.items() if isinstance(k, str)}
+    if isinstance(value, list | tuple):
+        return [_plain(v, budget, depth - 1) for v in value]
+    return value if isinstance(value, str | int | float | bool) else None

@@ -1,0 +1,272 @@
+"""Getting published files: from where they lie already, or from the network, whole and unchanged.
+
+Order: a file that somebody put into our folder, the cache, the network. The hash of a file is written down when it is
+first used and checked at every later use. Failures name the file, the places that were looked at and the way to put it
+there by hand.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO
+
+import huggingface_hub
+from huggingface_hub import errors as hub_errors
+
+from internimage.zoo.catalog import BUNDLED, CatalogEntry
+from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, WEIGHT_FILES, shard_names
+from internimage.zoo.saving import replacing
+
+log = logging.getLogger(__name__)
+HUB_URL = re.compile(r"https://huggingface\.co/(?P<repo>[^/]+/[^/]+)(?:/resolve/(?P<revision>[^/]+)/(?P<file>[^?]+))?$")
+DOWNLOAD_FAILURES: tuple[type[Exception], ...] = (
+    *(OSError, HTTPException, hub_errors.EntryNotFoundError, getattr(hub_errors, "XetDownloadError", OSError)),
+    # The first base is the root error of whichever HTTP client the installed huggingface_hub uses.
+    hub_errors.HfHubHTTPError.__bases__[0],
+)
+DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+ATTEMPTS = 4
+CHUNK_BYTES = 2**20
+TIMEOUT_S = 30
+
+
+def home(cache_dir: str | PathLike[str] | None = None) -> Path:
+    """Return the folder for files put there by hand, downloads from other places than the Hub, and recorded hashes.
+
+    It is `cache_dir`, else the environment variable INTERNIMAGE_HOME, else `~/.cache/internimage`.
+    """
+    if cache_dir is not None:
+        return Path(cache_dir)
+    if "INTERNIMAGE_HOME" in os.environ:
+        return Path(os.environ["INTERNIMAGE_HOME"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "internimage"
+
+
+@dataclass(frozen=True)
+class Order:
+    """One file or folder to get.
+
+    Args:
+        entry: the row of the catalog.
+        home: folder for files put there by hand, downloads from other places than the Hub, and recorded hashes.
+        hub_cache: cache of huggingface_hub, None for its own choice.
+        offline: use no network.
+    """
+
+    entry: CatalogEntry
+    home: Path
+    hub_cache: Path | None
+    offline: bool
+
+    @property
+    def by_hand(self) -> Path:
+        """Where somebody may put the file."""
+        return self.home / self.entry.filename
+
+    def advice(self, reason: str, file: str | None = None) -> str:
+        """Name the file, the places that were looked at, and the way to put it there."""
+        hub = self.hub_cache or huggingface_hub.constants.HF_HUB_CACHE
+        kind = "the folder's files" if self.entry.source == "huggingface" else "it"
+        return (
+            f"{file or self.entry.filename} of {self.entry.name} is not on this machine, and {reason}.\n"
+            f"Looked for: {self.by_hand} and, in the cache of huggingface_hub, {hub}.\n"
+            f"To go on, download {kind} from {self.entry.url} and save {kind} as {self.by_hand}, or give load() the "
+            "path of your copy."
+        )
+
+
+def fetch(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None, offline: bool = False) -> Path:
+    """Return the local file, or folder, of a catalog row; download it if it is not there.
+
+    Args:
+        entry: a row of the catalog.
+        cache_dir: where files are kept, None for `home()` and the cache of huggingface_hub.
+        offline: use no network.
+
+    Raises:
+        ValueError: nothing was published, or a file is not the one that was first used.
+        FileNotFoundError: the file is not here and may not or cannot be downloaded.
+        ConnectionError: the download failed; a later call tries again.
+        OSError: the disk is full or cannot be written; nothing half-written is left.
+    """
+    if entry.source == "bundled":
+        return BUNDLED / entry.filename
+    if entry.url is None:
+        raise ValueError(f"the weights of {entry.name} were never published")
+    order = Order(entry, home(cache_dir), None if cache_dir is None else home(cache_dir) / "hub", offline)
+    if order.by_hand.is_dir():
+        for path in sorted(order.by_hand.glob("*.safetensors")):
+            verify(path, order)
+        return order.by_hand
+    if order.by_hand.exists():
+        return verify(order.by_hand, order)
+    if "drive.google.com" in entry.url:
+        raise FileNotFoundError(order.advice("Google Drive gives it to browsers only"))
+    hub = HUB_URL.match(entry.url)
+    if hub is None:
+        return _fetch_http(order)
+    if hub["file"] is None:
+        return _fetch_folder(order, hub["repo"])
+    return _fetch_hub(order, hub["repo"], hub["file"], hub["revision"])
+
+
+def verify(path: Path, order: Order) -> Path:
+    """Compare a file with the hash recorded at its first use, or record it now; return its path.
+
+    Raises:
+        ValueError: the file has changed, or arrived damaged.
+    """
+    record = order.home / "sha256" / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', order.entry.name)}.{path.name}.txt"
+    digest = _sha256(path)
+    if record.exists():
+        known = record.read_text(encoding="ascii").strip()
+        if known != digest:
+            raise ValueError(
+                f"{path} is not the file that was first used (sha256 {digest}, recorded {known}): it is damaged or was "
+                f"replaced. Delete it to download it again; if the change is wanted, delete {record}"
+            )
+        return path
+    # The Hub names large files by their hash, which tells a damaged first download.
+    published = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", published) and published != digest:
+        raise ValueError(f"{path} arrived damaged (sha256 {digest}, published {published}); delete it and try again")
+    try:
+        with replacing(record) as temporary:
+            temporary.write_text(digest + "\n", encoding="ascii")
+    except OSError as error:
+        log.warning("cannot record the hash of %s: %s", path, error)
+    return path
+
+
+def _fetch_hub(order: Order, repo: str, file: str, revision: str | None) -> Path:
+    """Return a file of a Hub repository, from its cache or the network."""
+
+    def get(local_files_only: bool) -> Path:
+        path = huggingface_hub.hf_hub_download(
+            repo,
+            file,
+            revision=revision,
+            cache_dir=order.hub_cache,
+            endpoint=os.environ.get("HF_ENDPOINT"),
+            local_files_only=local_files_only,
+        )
+        return Path(path)
+
+    try:
+        path = get(True)
+    except hub_errors.LocalEntryNotFoundError:
+        if order.offline:
+            raise FileNotFoundError(order.advice("offline=True forbids the network", file)) from None
+        log.info("downloading %s from %s", file, repo)
+        path = _explained(lambda: get(False), order, file)
+    return verify(path, order)
+
+
+def _fetch_folder(order: Order, repo: str) -> Path:
+    """Return the folder of a Transformers repository with its configuration and weights."""
+    folder = _fetch_hub(order, repo, CONFIG, None).parent
+    revision = folder.name  # the commit, so that all files are of one version
+    _fetch_optional(order, repo, PREPROCESSOR, revision)
+    for name in WEIGHT_FILES:
+        path = _fetch_optional(order, repo, name, revision)
+        if path is not None:
+            for shard in shard_names(path):
+                _fetch_hub(order, repo, shard, revision)
+            return folder
+    raise FileNotFoundError(order.advice(f"the folder holds none of {', '.join(WEIGHT_FILES)}"))
+
+
+def _fetch_optional(order: Order, repo: str, file: str, revision: str) -> Path | None:
+    """Return a file that a repository may lack, or None."""
+    try:
+        return _fetch_hub(order, repo, file, revision)
+    except FileNotFoundError as error:
+        if order.offline or isinstance(error.__cause__, hub_errors.EntryNotFoundError):
+            return None
+        raise
+
+
+def _fetch_http(order: Order) -> Path:
+    """Download a file from a plain web server."""
+    url = str(order.entry.url)
+    if order.offline:
+        raise FileNotFoundError(order.advice("offline=True forbids the network"))
+    if not url.startswith(("https://", "http://")):
+        raise ValueError(f"{order.entry.name}: only http and https are downloaded, given {url}")
+
+    def get() -> Path:
+        with replacing(order.by_hand) as temporary, temporary.open("wb") as file:
+            _receive(url, file)
+        return order.by_hand
+
+    log.info("downloading %s", url)
+    return verify(_explained(get, order, order.entry.filename), order)
+
+
+def _explained(get: Callable[[], Path], order: Order, file: str) -> Path:
+    """Run a download; turn its failure into an error that names the file and the way out."""
+    try:
+        return get()
+    except DOWNLOAD_FAILURES as error:
+        text = str(error).strip() or type(error).__name__
+        reason = f"the download failed ({text.splitlines()[0]})"
+        if isinstance(error, hub_errors.EntryNotFoundError) and not isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(order.advice("the server has no such file", file)) from error
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise OSError(error.errno, order.advice(f"{reason}; free space or give cache_dir", file)) from error
+        raise ConnectionError(order.advice(reason, file)) from error
+
+
+def _receive(url: str, file: BinaryIO) -> None:
+    """Write the body of a web page to a file; a cut connection goes on where it stopped.
+
+    Raises:
+        ConnectionError: the connection was cut too often, or the server sent another length than it said.
+    """
+    version, total = None, None
+    for attempt in range(ATTEMPTS):
+        headers = {"User-Agent": "internimage"}
+        if file.tell() and version:
+            headers |= {"Range": f"bytes={file.tell()}-", "If-Range": version}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
+                if response.status != 206:
+                    file.seek(0)
+                    file.truncate()
+                    total = _length(response)
+                    version = response.headers.get("ETag")
+                while chunk := response.read(CHUNK_BYTES):
+                    file.write(chunk)
+            if total is None or file.tell() == total:
+                return
+        except urllib.error.HTTPError:
+            raise
+        except (HTTPException, urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            if attempt == ATTEMPTS - 1:
+                raise ConnectionError(f"{error}, after {ATTEMPTS} attempts") from error
+        log.warning("%s: the connection was cut at %d of %s bytes", url, file.tell(), total)
+    raise ConnectionError(f"the server sent {file.tell()} of {total} bytes")
+
+
+def _length(response: HTTPResponse) -> int | None:
+    text = response.headers.get("Content-Length")
+    return int(text) if text and text.isdigit() else None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""The architecture behind a checkpoint that does not state it, told from its names and shapes.
+
+Most of an architecture shows in its parameters. `offset_scale` and the places of the extra norms do not, and neither
+does the order of norms in the largest models: these come from the published size that agrees with everything visible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from internimage.backbones import VARIANTS, BackboneConfig
+from internimage.classification import ClassifierConfig, PreprocessConfig
+from internimage.zoo.labels import IMAGENET_1K, IMAGENET_22K, label_set
+from internimage.zoo.official import head_kind
+
+Shapes = Mapping[str, tuple[int, ...]]
+# Side of the square input of the published classifiers in pixels, by size and number of classes.
+INPUT_SIZES = {"internimage_l": 384, "internimage_xl": 384, "internimage_h": 384, "internimage_g": 384}
+INPUT_SIZES_1K = {"internimage_h": 640, "internimage_g": 512}
+LABELS = {1000: IMAGENET_1K, 21841: IMAGENET_22K}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """What the names and shapes of a checkpoint show of its backbone."""
+
+    channels: int
+    depths: tuple[int, ...]
+    groups: tuple[int, ...]
+    points: int
+    dw_kernel_size: int
+    mlp_ratio: float
+    center_feature_scale: bool
+    level_norm: bool
+    res_post_norm: bool
+    extra_norms: int
+
+
+def infer_backbone(shapes: Shapes, source: str) -> tuple[str, BackboneConfig]:
+    """Return the published size behind an original checkpoint.
+
+    Args:
+        shapes: original names without prefix, and shapes.
+        source: what to call the checkpoint in messages.
+
+    Returns:
+        Name of the size and its configuration, with the branch scales and the removed centre of the checkpoint.
+
+    Raises:
+        ValueError: the entries are no InternImage backbone, or no published size agrees with them.
+    """
+    given = _fingerprint(shapes, source)
+    for name, config in VARIANTS.items():
+        if _of(dataclasses.replace(config, remove_center=given.points == 8)) == given:
+            has_scale = "levels.0.blocks.0.gamma1" in shapes
+            scale = (config.layer_scale or 1.0) if has_scale else None
+            return name, dataclasses.replace(config, layer_scale=scale, remove_center=given.points == 8)
+    raise ValueError(
+        f"{source} is an InternImage of no published size (channels {given.channels}, depths {given.depths}, groups "
+        f"{given.groups}); offset_scale and the order of norms cannot be read from weights. "
+        "Give the original settings: load(..., settings={'channels': ..., 'depths': ..., ...})"
+    )
+
+
+def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
+    """Return the classifier behind an original checkpoint, with the preprocessing and names published for its size.
+
+    Raises:
+        ValueError: the entries are no InternImage classifier, or no published size agrees with them.
+    """
+    head = head_kind(shapes)
+    if head is None or "head.weight" not in shapes:
+        raise ValueError(
+            f"{source} holds no classification head; take its backbone with create('internimage_t', weights=...)"
+        )
+    name, backbone = infer_backbone(shapes, source)
+    num_classes = shapes["head.weight"][0]
+    size = INPUT_SIZES.get(name, 224)
+    if num_classes == 1000:
+        size = INPUT_SIZES_1K.get(name, size)
+    return ClassifierConfig(
+        backbone=backbone,
+        num_classes=num_classes,
+        head=head,
+        preprocess=PreprocessConfig(size=size),
+        class_names=label_set(LABELS[num_classes]).class_names if num_classes in LABELS else None,
+        conv_head_ratio=shapes["conv_head.0.weight"][0] / backbone.widths[-1] if head == "conv" else 1.5,
+    )
+
+
+def _fingerprint(shapes: Shapes, source: str) -> Fingerprint:
+    """Read the visible part of an architecture.
+
+    Raises:
+        ValueError: the entries are not those of a backbone.
+    """
+    try:
+        channels = shapes["patch_embed.conv2.weight"][0]
+        depths = tuple(_count(shapes, rf"levels\.{level}\.blocks\.(\d+)\.") for level in range(4))
+        first = "levels.0.blocks.0"
+        masks = [shapes[f"levels.{level}.blocks.0.dcn.mask.weight"][0] for level in range(4)]
+        points = 9 if all(mask % 9 == 0 and channels * 2**i % (mask // 9) == 0 for i, mask in enumerate(masks)) else 8
+        return Fingerprint(
+            channels=channels,
+            depths=depths,
+            groups=tuple(mask // points for mask in masks),
+            points=points,
+            dw_kernel_size=shapes[f"{first}.dcn.dw_conv.0.weight"][2],
+            mlp_ratio=shapes[f"{first}.mlp.fc1.weight"][0] / channels,
+            center_feature_scale=f"{first}.dcn.center_feature_scale_proj_weight" in shapes,
+            level_norm="levels.0.norm.0.weight" in shapes,
+            res_post_norm=f"{first}.res_post_norm1.0.weight" in shapes,
+            extra_norms=_count(shapes, r"levels\.2\.post_norms\.(\d+)\."),
+        )
+    except (KeyError, IndexError) as error:
+        reason = f"no {error.args[0]}" if isinstance(error, KeyError) else "entries of the wrong rank"
+        raise ValueError(f"{source} is no InternImage checkpoint in the original layout: {reason}") from error
+
+
+def _of(config: BackboneConfig) -> Fingerprint:
+    """What a configuration's checkpoint would show."""
+    return Fingerprint(
+        channels=config.channels,
+        depths=config.depths,
+        groups=config.groups,
+        points=config.kernel_size**2 - config.remove_center,
+        dw_kernel_size=config.dw_kernel_size or config.kernel_size,
+        mlp_ratio=config.mlp_ratio,
+        center_feature_scale=config.center_feature_scale,
+        level_norm=config.has_level_norm,
+        res_post_norm=config.res_post_norm,
+        extra_norms=len(config.level2_post_norm_block_ids),
+    )
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """One more than the largest number that `pattern` finds in the names."""
+    numbers = [int(match[1]) for match in (re.match(pattern, key) for key in shapes) if match]
+    return max(numbers, default=-1) + 1
