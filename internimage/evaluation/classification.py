@@ -18,6 +18,9 @@ from internimage.classification.model import Classifier
 from internimage.classification.preprocess import prepare
 from internimage.data import PictureDataset, Unreadable, open_dataset
 from internimage.evaluation.batches import batches
+from internimage.zoo.labels import rows_22k_to_1k
+
+IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES = 21841, 1000
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,12 @@ def output_rows(num_outputs: int, num_classes: int) -> Tensor | None:
     """
     if num_outputs == num_classes:
         return None
-    raise ValueError(f"the model answers with {num_outputs} classes but the data set has {num_classes}")
+    if (num_outputs, num_classes) == (IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES):
+        return torch.tensor(rows_22k_to_1k())
+    raise ValueError(
+        f"the model answers with {num_outputs} classes but the data set has {num_classes}; "
+        "choose the data set it was trained for, or fine-tune it"
+    )
 
 
 def _refuse_too_many(skipped: list[Unreadable], limit: int) -> None:

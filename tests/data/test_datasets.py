@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from internimage.data import (
+    FashionMNIST,
+    ImageFolder,
+    Sample,
+    Selection,
+    Unreadable,
+    hold_out,
+    open_dataset,
+    read_sample,
+)
+
+
+def idx(values: np.ndarray) -> bytes:
+    return struct.pack(f">{1 + values.ndim}I", 0x0800 | values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def fashion(tmp_path: Path) -> Path:
+    pictures = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 251
+    for part in ("train", "t10k"):
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures)))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.array([0, 9, 3, 3, 1, 2])))
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i, path in enumerate(("train/cat/b.png", "train/cat/a.jpg", "train/dog/deep/c.png", "val/dog/d.png")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (8, 6), (40 * i, 0, 0)).save(tmp_path / path)
+    (tmp_path / "train/cat/notes.txt").write_text("no picture")
+    (tmp_path / "train/cat/.hidden.png").write_bytes(b"")
+    (tmp_path / "train/.cache").mkdir()
+    return tmp_path
+
+
+def test_fashion_mnist(fashion: Path) -> None:
+    dataset = FashionMNIST(fashion, "val")
+    assert len(dataset) == 6 and len(dataset.class_names) == 10
+    sample = dataset[1]
+    assert sample.target == 9 and sample.name == "t10k-images-idx3-ubyte.gz#1"
+    assert sample.picture.mode == "RGB"
+    assert (np.asarray(sample.picture)[..., 2] == dataset.pictures[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train-labels-idx1-ubyte", b"", "ends within its header"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(6))[:-1], "announces 6 bytes .* but holds 5"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(6)) + b"x", "but holds 7"),
+        ("train-labels-idx1-ubyte", idx(np.zeros((6, 1, 1))), "starts with 0x00000803, expected 0x00000801"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(5)), "holds 6 pictures but .* 5 labels"),
+        ("train-labels-idx1-ubyte", idx(np.full(6, 10)), "holds the label 10"),
+        ("train-images-idx3-ubyte.gz", b"not packed", "damaged or not complete"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((6, 28, 28))))[:40], "damaged or not complete"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(struct.pack(">4I", 0x803, *[2**32 - 1] * 3)), "announces"),
+    ],
+)
+def test_broken_idx_files(fashion: Path, name: str, content: bytes, message: str) -> None:
+    (fashion / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        FashionMNIST(fashion, "train")
+    assert name in str(caught.value)
+
+
+def test_missing_idx_file(fashion: Path) -> None:
+    (fashion / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match="neither train-labels-idx1-ubyte nor train-labels-idx1-ubyte.gz"):
+        open_dataset(fashion, "train")
+
+
+def test_image_folder(folder: Path) -> None:
+    dataset = open_dataset(folder, "train")
+    assert dataset.class_names == ("cat", "dog")
+    assert [Path(dataset[i].name).name for i in range(len(dataset))] == ["a.jpg", "b.png", "c.png"]
+    assert [dataset[i].target for i in range(len(dataset))] == [0, 0, 1]
+
+
+def test_validation_classes_follow_the_training_folder(folder: Path) -> None:
+    dataset = open_dataset(folder, "val")
+    assert dataset.class_names == ("cat", "dog")
+    assert [dataset[i].target for i in range(len(dataset))] == [1]
+    (folder / "val/bird").mkdir()
+    with pytest.raises(ValueError, match="bird"):
+        open_dataset(folder, "val")
+
+
+def test_class_folders_alone_are_a_validation_set(folder: Path) -> None:
+    assert len(open_dataset(folder / "train", "val")) == 3
+    with pytest.raises(FileNotFoundError, match="no folder 'train'"):
+        open_dataset(folder / "train", "train")
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        open_dataset(tmp_path / "nowhere")
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match="holds no picture"):
+        ImageFolder(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match="none of val"):
+        open_dataset(tmp_path, "val")
+
+
+def test_a_broken_picture_is_reported_by_file_name(folder: Path) -> None:
+    (folder / "train/cat/b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    dataset = ImageFolder(folder / "train")
+    entry = read_sample(dataset, 1)
+    assert isinstance(entry, Unreadable) and entry.index == 1 and "b.png" in entry.reason
+    assert isinstance(read_sample(dataset, 0), Sample)
+
+
+def test_hold_out_is_a_fixed_partition(fashion: Path) -> None:
+    dataset = FashionMNIST(fashion, "train")
+    train, val = hold_out(dataset, 2)
+    again, _ = hold_out(dataset, 2)
+    assert sorted([*train.indices, *val.indices]) == list(range(6)) and len(val) == 2
+    assert (train.indices == again.indices).all()
+    assert train[0].name == dataset[int(train.indices[0])].name
+    for count in (0, 6):
+        with pytest.raises(ValueError, match=r"1\.\.5"):
+            hold_out(dataset, count)
+    with pytest.raises(ValueError, match=r"0\.\.5"):
+        Selection(dataset, [6])

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor
+
+from internimage.backbones import variant
+from internimage.classification.model import Classifier, ClassifierConfig
+from internimage.classification.preprocess import PreprocessConfig
+from internimage.data import Sample
+from internimage.evaluation import evaluate
+from internimage.evaluation.classification import output_rows
+
+RECORDED = np.load(Path(__file__).parents[1] / "parity" / "training" / "classification_training.npz")
+LOGITS, TARGETS = RECORDED["acc.logits"], RECORDED["acc.targets"]
+
+
+class Numbered:
+    """A data set whose picture `i` is the grey value `i`; some pictures are broken."""
+
+    def __init__(self, targets: np.ndarray, num_classes: int, broken: tuple[int, ...] = ()) -> None:
+        self.targets, self.num_classes, self.broken = targets, num_classes, broken
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(f"class {i}" for i in range(self.num_classes))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Sample[int]:
+        if index in self.broken:
+            raise ValueError(f"{index}.png is broken")
+        return Sample(PIL.Image.new("RGB", (4, 4), (index,) * 3), int(self.targets[index]), f"{index}.png")
+
+
+class Recited(Classifier):
+    """Answers picture `i` with the recorded logits of row `i`."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        preprocess = PreprocessConfig(size=4, mean=(0, 0, 0), std=(1 / 255,) * 3)
+        super().__init__(ClassifierConfig(variant("internimage_pico"), logits.shape[1], preprocess=preprocess))
+        self.logits = torch.from_numpy(logits)
+
+    def forward(self, pixels: Tensor, valid_hw: Any = None, metadata: Any = None) -> Tensor:
+        assert not self.training
+        return self.logits[pixels[:, 0, 0, 0].round().long()]
+
+
+def test_every_picture_counts_once() -> None:
+    """The original counted the pictures that its sampler repeats; the exact figures were recorded beside."""
+    calls: list[tuple[int, int]] = []
+    report = evaluate(
+        Recited(LOGITS), Numbered(TARGETS, 20), batch_size=4, progress=lambda done, total: calls.append((done, total))
+    )
+    assert report.num_images == 27
+    assert 100 * report.top1 == pytest.approx(40.74074, abs=1e-4)
+    assert 100 * report.top5 == pytest.approx(59.25926, abs=1e-4)
+    assert report.loss == pytest.approx(2.31660, abs=1e-5)
+    assert calls[0] == (4, 27) and calls[-1] == (27, 27)
+
+
+def test_confusion_and_classes() -> None:
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
+    report = evaluate(Recited(logits), Numbered(np.array([0, 1, 0, 0]), 3), published=0.9)
+    assert report.confusion.tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
+    assert report.per_class()[0] == {"name": "class 0", "images": 3, "correct": 1, "accuracy": 1 / 3}
+    assert report.per_class()[2]["accuracy"] is None
+    summary = json.loads(json.dumps(report.to_dict()))
+    assert summary["top1"] == 0.5 and summary["published_top1"] == 0.9 and summary["top5"] == 1.0
+
+
+def test_broken_pictures_are_left_out_and_listed() -> None:
+    dataset = Numbered(TARGETS, 20, broken=(0, 1, 2, 3, 5))
+    report = evaluate(Recited(LOGITS), dataset, batch_size=4)
+    assert report.num_images == 22
+    assert report.skipped[-1] == (5, "5.png is broken")
+    kept = [i for i in range(27) if i not in dataset.broken]
+    assert report.top1 == (LOGITS[kept].argmax(1) == TARGETS[kept]).mean()
+    with pytest.raises(ValueError, match=r"more than 2 .*\n.*0.png is broken"):
+        evaluate(Recited(LOGITS), dataset, batch_size=4, max_unreadable=2)
+
+
+def test_workers_give_the_same_numbers() -> None:
+    report = evaluate(Recited(LOGITS), Numbered(TARGETS, 20), batch_size=4, workers=1)
+    assert 100 * report.top1 == pytest.approx(40.74074, abs=1e-4)
+
+
+def test_other_numbers_of_classes() -> None:
+    with pytest.raises(ValueError, match="answers with 20 classes but the data set has 19"):
+        evaluate(Recited(LOGITS), Numbered(TARGETS % 19, 19))
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluate(Recited(LOGITS), Numbered(TARGETS, 20), batch_size=0)
+    rows = output_rows(21841, 1000)
+    assert rows is not None and rows[:3].tolist() == [359, 368, 460] and len(rows) == 1000
+
+
+def test_the_mode_is_restored() -> None:
+    model = Recited(LOGITS).train()
+    evaluate(model, Numbered(TARGETS, 20))
+    assert model.training

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from internimage.training import TrainingResult, train
+from internimage.training.state import load_state
+from internimage.training.trainer import Trainer
+from tests.training.conftest import TINY
+
+RECIPE = "internimage_pico_fashion"
+
+
+def run(data: Path, out: Path, *overrides: str, resume: bool = False) -> TrainingResult:
+    return train(RECIPE, data=data, out=out, resume=resume, overrides=(*TINY, *overrides), progress=False)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, action: Any) -> None:
+    """Call `action(trainer)` when step number `steps` is done."""
+    original = Trainer._train_step
+
+    def step(self: Trainer, micro_batches: Any) -> None:
+        original(self, micro_batches)
+        if self.step == steps:
+            action(self)
+
+    monkeypatch.setattr(Trainer, "_train_step", step)
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    a, b = load_state(first), load_state(second)
+    for row in (*a["rows"], *b["rows"]):
+        row.pop("images_per_second"), row.pop("seconds")
+    assert a["rows"] == b["rows"]
+    assert a["step"] == b["step"] and a["best_top1"] == b["best_top1"]
+    for part in ("model", "ema"):
+        assert a[part].keys() == b[part].keys()
+        for key in a[part]:
+            assert torch.equal(a[part][key], b[part][key]), f"{part}: {key}"
+    for key, moments in a["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, b["optimizer"]["state"][key][name]), f"optimizer: {key} {name}"
+    assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_fashion: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
+    """An uninterrupted run with dropout, two batches a step and everything random switched on."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("run") / "whole"
+    return out, run(tiny_fashion, out, "data.batch_size=8", "optimizer.accumulation_steps=2")
+
+
+def test_a_run_leaves_its_files(whole_run: tuple[Path, TrainingResult]) -> None:
+    out, result = whole_run
+    assert not result.interrupted and result.best is not None and result.last is not None
+    assert sorted(path.name for path in out.iterdir()) == [
+        "best.safetensors",
+        "last.safetensors",
+        "metrics.csv",
+        "recipe.json",
+        "state.pt",
+    ]
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"] and rows[-1]["step"] == "9"
+    assert json.loads((out / "recipe.json").read_text())["schedule"]["epochs"] == 3
+    assert json.loads(json.dumps(result.to_dict()))["best_val_top1"] == max(row["val_top1"] for row in result.history)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_resumed_run_equals_the_uninterrupted_one(
+    whole_run: tuple[Path, TrainingResult],
+    tiny_fashion: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+) -> None:
+    """Interrupted by Ctrl-C after a step in the middle of an epoch (1, 5) or at its end (3)."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+        first = run(tiny_fashion, tmp_path, "data.batch_size=8", "optimizer.accumulation_steps=2")
+    assert first.interrupted and load_state(tmp_path)["step"] == steps
+    torch.rand(7)  # the state of the process must not matter
+    rest = run(tiny_fashion, tmp_path, "data.batch_size=8", "optimizer.accumulation_steps=2", resume=True)
+    assert not rest.interrupted
+    assert_same_state(whole_run[0], tmp_path)
+
+
+def test_a_crash_loses_only_what_came_after_the_last_state(
+    tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(Exception):
+        pass
+
+    def crash(trainer: Trainer) -> None:
+        raise Crash
+
+    run(tiny_fashion, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, crash)
+        with pytest.raises(Crash):
+            run(tiny_fashion, tmp_path / "cut")
+    assert load_state(tmp_path / "cut")["step"] == 3
+    run(tiny_fashion, tmp_path / "cut", resume=True)
+    assert_same_state(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_signal_handlers_are_given_back(whole_run: tuple[Path, TrainingResult]) -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_existing_run_is_not_overwritten(whole_run: tuple[Path, TrainingResult], tiny_fashion: Path) -> None:
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run(tiny_fashion, whole_run[0])
+
+
+def test_resume_refuses_other_settings(whole_run: tuple[Path, TrainingResult], tiny_fashion: Path) -> None:
+    with pytest.raises(ValueError, match=r"run.seed: started with 0, given 5") as caught:
+        run(tiny_fashion, whole_run[0], "run.seed=5", "data.workers=3", resume=True)
+    assert "data.workers" not in str(caught.value) and "optimizer.accumulation_steps" in str(caught.value)
+
+
+def test_resume_needs_a_sound_state(tiny_fashion: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        run(tiny_fashion, tmp_path, resume=True)
+    (tmp_path / "state.pt").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="damaged"):
+        run(tiny_fashion, tmp_path, resume=True)
+    torch.save({"step": 1}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="no training state"):
+        run(tiny_fashion, tmp_path, resume=True)
+
+
+def test_a_diverged_run_stops(tiny_fashion: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run(tiny_fashion, tmp_path, "optimizer.lr_per_512=1e30", "schedule.epochs=30", "optimizer.clip_norm=0")
+
+
+def test_plot_and_tensorboard(tiny_fashion: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tensorboard")
+    overrides = ("run.plot=true", "run.tensorboard=true", "schedule.epochs=2", "ema.decay=0", "run.precision=bf16")
+    run(tiny_fashion, tmp_path, *overrides)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_frozen_stages_do_not_move(tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before: dict[str, torch.Tensor] = {}
+    original = Trainer.run
+
+    def remember(self: Trainer) -> TrainingResult:
+        before.update({key: value.clone() for key, value in self.model.state_dict().items()})
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "run", remember)
+    run(tiny_fashion, tmp_path, "model.frozen_stages=2", "schedule.epochs=2")
+    after = load_state(tmp_path)["model"]
+    frozen = ("backbone.patch_embed", "backbone.levels.0.", "backbone.levels.1.")
+    moved = {key for key in after if not torch.equal(after[key], before[key])}
+    assert moved and not any(key.startswith(frozen) for key in moved)
