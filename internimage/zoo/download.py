@@ -270,3 +270,21 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def local_copy(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None) -> Path | None:
+    """Return where the weights of a row lie on this machine, unchecked, or None; uses no network."""
+    if entry.source == "bundled":
+        return BUNDLED / entry.filename
+    by_hand = home(cache_dir) / entry.filename
+    if by_hand.exists():
+        return by_hand
+    hub = HUB_URL.match(entry.url or "")
+    if hub is None:
+        return None
+    cache = None if cache_dir is None else home(cache_dir) / "hub"
+    for name in (hub["file"],) if hub["file"] else WEIGHT_FILES:
+        found = huggingface_hub.try_to_load_from_cache(hub["repo"], name, cache_dir=cache, revision=hub["revision"])
+        if isinstance(found, str):
+            return Path(found)
+    return None
