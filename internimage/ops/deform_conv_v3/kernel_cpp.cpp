@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr int64_t kTilePoints = 512;
+constexpr int64_t kTilePoints = 128;
 
 int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -67,7 +67,10 @@ ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Points<typename Type::Acc>&
     const int64_t k = a.points;
     const bool packed = a.offset_group == 2 * k && a.weight_group == k;
     const int64_t runs = packed ? 1 : groups, length = packed ? groups * k : k;
-    for (int64_t i = 0; i < pixels; ++i) {
+    if (packed && a.offset_stride == 2 * length && a.weight_stride == length) {
+        decode_run<Type>(offset, points.offset, 2 * pixels * length);
+        decode_run<Type>(weight, points.weight, pixels * length);
+    } else for (int64_t i = 0; i < pixels; ++i) {
         const int64_t at = i * groups * k;
         for (int64_t r = 0; r < runs; ++r) {
             decode_run<Type>(offset + i * a.offset_stride + r * a.offset_group, points.offset + 2 * (at + r * k), 2 * length);
@@ -86,9 +89,10 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     const Plan plan = forward_plan(a);
     Points<Acc> points(scratch, plan.pixels * plan.groups * a.points);
     fill_grid(a, plan, points);
-    const int64_t line = unit / plan.runs_per_row;
-    const int64_t image = line / a.out_height, row = line % a.out_height;
-    const int64_t begin = unit % plan.runs_per_row * plan.run, end = min_of(a.out_width, begin + plan.run);
+    // Down a strip of columns, then the next strip: the rows of x that a strip needs stay in the cache.
+    const int64_t row = unit % a.out_height, strip = unit / a.out_height % plan.runs_per_row;
+    const int64_t image = unit / (a.out_height * plan.runs_per_row), line = image * a.out_height + row;
+    const int64_t begin = strip * plan.run, end = min_of(a.out_width, begin + plan.run);
     const Store* x = static_cast<const Store*>(a.x) + image * a.height * a.width * a.x_stride;
     Store* out = static_cast<Store*>(a.out) + line * a.out_width * a.groups * a.channels;
     for (int64_t column = begin; column < end; column += plan.pixels) {
@@ -122,7 +126,7 @@ ALWAYS_INLINE void write_point_gradients(const WindowArgs& a, const Points<typen
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
     const int64_t k = a.points;
-    point_gradients<Acc>(points, 0, pixels * k, Acc(a.offset_scale), grad_offset, grad_weight);
+    point_gradients<Acc>(points, pixels * k, Acc(a.offset_scale), grad_offset, grad_weight);
     for (int64_t i = 0; i < pixels; ++i) {
         Acc* weight_grad = grad_weight + i * k;
         if (a.softmax) {
@@ -139,9 +143,6 @@ ALWAYS_INLINE void write_point_gradients(const WindowArgs& a, const Points<typen
 }
 
 template <class Type>
-int64_t backward_tile_points(const WindowArgs& a) { return backward_plan(a).pixels * a.points; }
-
-template <class Type>
 void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
@@ -151,8 +152,8 @@ void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     Points<Acc> points(scratch, capacity);
     fill_grid(a, plan, points);
     Acc* grad_offset = reinterpret_cast<Acc*>(static_cast<char*>(scratch) + Points<Acc>::bytes(capacity));
-    Acc* grad_weight = grad_offset + 2 * capacity;
-    Acc* buffer = grad_weight + capacity;
+    Acc* grad_weight = grad_offset + 2 * Points<Acc>::padded(capacity);
+    Acc* buffer = grad_weight + Points<Acc>::padded(capacity);
 
     const Band band = band_of(a, plan, unit);
     const int64_t all_channels = a.groups * a.channels, d = a.channels;
@@ -205,7 +206,7 @@ int64_t backward_scratch(const WindowArgs& a) {
     const int64_t capacity = plan.pixels * a.points;
     const bool direct = sizeof(typename Type::Store) == sizeof(Acc);
     const int64_t rows = direct ? 0 : divide_up(a.height, plan.bands);
-    return Points<Acc>::bytes(capacity) + int64_t(sizeof(Acc)) * (3 * capacity + rows * a.width * a.channels);
+    return Points<Acc>::bytes(capacity) + int64_t(sizeof(Acc)) * (3 * Points<Acc>::padded(capacity) + rows * a.width * a.channels);
 }
 
 template <class Type>

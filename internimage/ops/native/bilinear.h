@@ -17,17 +17,20 @@ using IndexOf = std::conditional_t<sizeof(Acc) == 4, int32_t, int64_t>;
 template <class Acc>
 struct Points {
     using Index = IndexOf<Acc>;
+    static int64_t padded(int64_t count) { return (count + kPointLanes<Acc> - 1) / kPointLanes<Acc> * kPointLanes<Acc>; }
     int64_t capacity;
     Acc *offset, *weight;           // raw input: (x, y) pairs, weights (softmaxed in place when asked)
     Acc *grid_x, *grid_y;           // position of each point relative to the tile, before its offset
-    Acc* corner[4];                 // weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
+    Acc *corner;                    // 4 a point: weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
     Acc *low_x, *high_x, *low_y, *high_y;  // bilinear factors per axis
     Acc *slope_x, *slope_y;         // derivative of low_*: -1, or +1 when only that corner lies inside
-    Acc *dots;                      // capacity * 4: <grad_out, corner>
+    Acc *dots;                      // 4 a point: <grad_out, corner>
     Index *index, *step_x, *step_y; // in pixels
 
     static constexpr int64_t kBytesPerPoint = 20 * sizeof(Acc) + 3 * sizeof(Index);
-    static int64_t bytes(int64_t capacity) { return (capacity * kBytesPerPoint + 23 * 64 + 63) / 64 * 64; }
+    static int64_t bytes(int64_t capacity) {
+        return (padded(capacity) * kBytesPerPoint + 23 * 64 + 63) / 64 * 64;
+    }
 
     Points(void* memory, int64_t count) : capacity(count) {
         char* at = static_cast<char*>(memory);
@@ -35,8 +38,9 @@ struct Points {
             array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(at);
             at += (length * int64_t(sizeof(*array)) + 63) / 64 * 64;
         };
+        count = padded(count);
         take(offset, 2 * count), take(weight, count), take(grid_x, count), take(grid_y, count);
-        for (auto& array : corner) take(array, count);
+        take(corner, 4 * count);
         take(low_x, count), take(high_x, count), take(low_y, count), take(high_y, count);
         take(slope_x, count), take(slope_y, count), take(dots, 4 * count);
         take(index, count), take(step_x, count), take(step_y, count);
@@ -80,24 +84,26 @@ ALWAYS_INLINE void softmax_runs(Acc* weight, int64_t runs, int64_t points) {
     }
 }
 
-// One axis: clamped cell, factors of the two corners, and whether the second corner exists.
-template <class Acc>
+// One axis: clamped cell, factors of its two corners, and all ones where the second corner exists.
+template <class Lane>
 struct AxisCell {
-    IndexOf<Acc> cell;
-    Acc low, high, slope;
-    bool has_high;
+    typename Lane::V cell, low, high;
+    typename Lane::I step, index;
 };
-template <class Acc>
-ALWAYS_INLINE AxisCell<Acc> axis_cell(Acc position, Acc last) {
-    AxisCell<Acc> axis;
-    Acc inside = position > Acc(0) ? position : Acc(0);  // also turns NaN into 0
-    inside = inside < last ? inside : last;
-    axis.cell = IndexOf<Acc>(inside);
-    const Acc distance = position - Acc(axis.cell);
-    axis.has_high = (position >= Acc(0)) & (position < last);
-    axis.low = Acc(1) - (distance < Acc(0) ? -distance : distance);
-    axis.high = axis.has_high ? distance : Acc(0);
-    axis.slope = position < Acc(0) ? Acc(1) : Acc(-1);
+template <class Lane, class Acc>
+ALWAYS_INLINE AxisCell<Lane> axis_cell(typename Lane::V position, Acc last, typename Lane::Index pitch) {
+    using V = typename Lane::V;
+    const V zero = Lane::all(0), end = Lane::all(last);
+    AxisCell<Lane> axis;
+    V inside = position > zero ? position : zero;  // also turns NaN into 0
+    inside = inside < end ? inside : end;
+    const auto cell = Lane::truncate(inside);
+    const V distance = position - Lane::real(cell);
+    axis.low = Lane::all(1) - (distance < zero ? -distance : distance);
+    const auto has_high = (position >= zero) & (position < end);
+    axis.high = has_high ? distance : zero;
+    axis.step = has_high ? Lane::all_index(pitch) : Lane::all_index(0);
+    axis.index = cell * pitch;
     return axis;
 }
 
@@ -105,31 +111,29 @@ ALWAYS_INLINE AxisCell<Acc> axis_cell(Acc position, Acc last) {
 template <class Acc, bool kBackward>
 ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, Acc base_x, Acc base_y, Acc scale,
                           int64_t height, int64_t width) {
-    using Index = IndexOf<Acc>;
+    using Lane = Lanes<Acc, kPointLanes<Acc>>;
+    using V = typename Lane::V;
     const Acc last_x = Acc(width - 1), last_y = Acc(height - 1);
-    const Acc *RESTRICT offset = points.offset, *RESTRICT weight = points.weight;
-    const Acc *RESTRICT grid_x = points.grid_x, *RESTRICT grid_y = points.grid_y;
-    Acc *RESTRICT c00 = points.corner[0], *RESTRICT c01 = points.corner[1];
-    Acc *RESTRICT c10 = points.corner[2], *RESTRICT c11 = points.corner[3];
-    Acc *RESTRICT low_x = points.low_x, *RESTRICT high_x = points.high_x;
-    Acc *RESTRICT low_y = points.low_y, *RESTRICT high_y = points.high_y;
-    Acc *RESTRICT slope_x = points.slope_x, *RESTRICT slope_y = points.slope_y;
-    Index *RESTRICT index = points.index, *RESTRICT step_x = points.step_x, *RESTRICT step_y = points.step_y;
-    const Index pitch = Index(width);
-    for (int64_t p = 0; p < count; ++p) {
-        const Acc px = base_x + grid_x[p] + scale * offset[2 * p];
-        const Acc py = base_y + grid_y[p] + scale * offset[2 * p + 1];
-        const AxisCell<Acc> x = axis_cell(px, last_x), y = axis_cell(py, last_y);
-        const bool counts = (px > Acc(-1)) & (px < last_x + Acc(1)) & (py > Acc(-1)) & (py < last_y + Acc(1));
-        index[p] = counts ? y.cell * pitch + x.cell : Index(-1);
-        step_x[p] = x.has_high ? Index(1) : Index(0);
-        step_y[p] = y.has_high ? pitch : Index(0);
-        const Acc low = weight[p] * y.low, high = weight[p] * y.high;
-        c00[p] = low * x.low, c01[p] = low * x.high;
-        c10[p] = high * x.low, c11[p] = high * x.high;
+    const V outside = Lane::all(-1), end_x = Lane::all(last_x + 1), end_y = Lane::all(last_y + 1);
+    for (int64_t p = 0; p < count; p += kPointLanes<Acc>) {
+        V dx, dy;
+        Lane::read_pairs(points.offset + 2 * p, dx, dy);
+        const V px = base_x + Lane::read(points.grid_x + p) + scale * dx;
+        const V py = base_y + Lane::read(points.grid_y + p) + scale * dy;
+        const auto x = axis_cell<Lane, Acc>(px, last_x, 1), y = axis_cell<Lane, Acc>(py, last_y, typename Lane::Index(width));
+        const auto counts = (px > outside) & (px < end_x) & (py > outside) & (py < end_y);
+        Lane::write(points.index + p, counts ? y.index + x.index : Lane::all_index(-1));
+        Lane::write(points.step_x + p, x.step);
+        Lane::write(points.step_y + p, y.step);
+        const V weight = Lane::read(points.weight + p);
+        const V low = weight * y.low, high = weight * y.high;
+        Lane::write_fours(points.corner + 4 * p, low * x.low, low * x.high, high * x.low, high * x.high);
         if constexpr (kBackward) {
-            low_x[p] = x.low, high_x[p] = x.high, slope_x[p] = x.slope;
-            low_y[p] = y.low, high_y[p] = y.high, slope_y[p] = y.slope;
+            const V zero = Lane::all(0), one = Lane::all(1);
+            Lane::write(points.low_x + p, x.low), Lane::write(points.high_x + p, x.high);
+            Lane::write(points.low_y + p, y.low), Lane::write(points.high_y + p, y.high);
+            Lane::write(points.slope_x + p, px < zero ? one : -one);
+            Lane::write(points.slope_y + p, py < zero ? one : -one);
         }
     }
 }
@@ -144,22 +148,23 @@ ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, int64_
     V even_low[NV] = {}, odd_low[NV] = {};
     const auto* index = points.index + first;
     const auto *step_x = points.step_x + first, *step_y = points.step_y + first;
-    const Acc *c00 = points.corner[0] + first, *c01 = points.corner[1] + first;
-    const Acc *c10 = points.corner[2] + first, *c11 = points.corner[3] + first;
+    const Acc* corner = points.corner + 4 * first;
     for (int64_t p = 0; p < count; ++p) {
         if (index[p] < 0) continue;
         const auto* top = x + int64_t(index[p]) * stride;
         const auto* bottom = top + int64_t(step_y[p]) * stride;
         const int64_t right = int64_t(step_x[p]) * stride;
+        V c00, c01, c10, c11;
+        spread4<Acc, L>(corner + 4 * p, c00, c01, c10, c11);
         for (int v = 0; v < NV; ++v) {
-            even[v] += c00[p] * load<Type, L>(top + v * L);
-            odd[v] += c01[p] * load<Type, L>(top + right + v * L);
+            even[v] += c00 * load<Type, L>(top + v * L);
+            odd[v] += c01 * load<Type, L>(top + right + v * L);
             if constexpr (NV == 1) {
-                even_low[v] += c10[p] * load<Type, L>(bottom + v * L);
-                odd_low[v] += c11[p] * load<Type, L>(bottom + right + v * L);
+                even_low[v] += c10 * load<Type, L>(bottom + v * L);
+                odd_low[v] += c11 * load<Type, L>(bottom + right + v * L);
             } else {
-                even[v] += c10[p] * load<Type, L>(bottom + v * L);
-                odd[v] += c11[p] * load<Type, L>(bottom + right + v * L);
+                even[v] += c10 * load<Type, L>(bottom + v * L);
+                odd[v] += c11 * load<Type, L>(bottom + right + v * L);
             }
         }
     }
@@ -179,8 +184,9 @@ ALWAYS_INLINE void gather_tail(const Points<typename Type::Acc>& points, int64_t
             const auto* top = x + int64_t(points.index[p]) * stride + c;
             const auto* bottom = top + int64_t(points.step_y[p]) * stride;
             const int64_t right = int64_t(points.step_x[p]) * stride;
-            sum += points.corner[0][p] * decode(top[0], Type{}) + points.corner[1][p] * decode(top[right], Type{}) +
-                   points.corner[2][p] * decode(bottom[0], Type{}) + points.corner[3][p] * decode(bottom[right], Type{});
+            const Acc* corner = points.corner + 4 * p;
+            sum += corner[0] * decode(top[0], Type{}) + corner[1] * decode(top[right], Type{}) +
+                   corner[2] * decode(bottom[0], Type{}) + corner[3] * decode(bottom[right], Type{});
         }
         out[c] = encode(sum, Type{});
     }
@@ -217,8 +223,8 @@ struct Target {
     bool whole;  // the band is the whole map: no row test
 };
 
-template <class V, class Acc, int L>
-ALWAYS_INLINE void add_to(Acc* at, Acc factor, V value) {
+template <class V, class Acc>
+ALWAYS_INLINE void add_to(Acc* at, V factor, V value) {
     V sum;
     std::memcpy(&sum, at, sizeof(sum));
     sum += factor * value;
@@ -249,21 +255,26 @@ ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, int64
                 d10 += grad[v] * load<Type, L>(bottom + v * L);
                 d11 += grad[v] * load<Type, L>(bottom + right * stride + v * L);
             }
-            add_to<Vec<Acc, 4>, Acc, 4>(points.dots + 4 * p, Acc(1), sum_each<Acc, L>(d00, d01, d10, d11));
+            Vec<Acc, 4> sums;
+            std::memcpy(&sums, points.dots + 4 * p, sizeof(sums));
+            sums += sum_each<Acc, L>(d00, d01, d10, d11);
+            std::memcpy(points.dots + 4 * p, &sums, sizeof(sums));
         }
+        V c00, c01, c10, c11;
+        spread4<Acc, L>(points.corner + 4 * p, c00, c01, c10, c11);
         Acc* top = target.base + pixel * target.stride + channel;
         Acc* bottom = top + down * target.stride;
         const int64_t beside = right * target.stride;
         if (target.whole || (pixel >= target.first_pixel && pixel < target.end_pixel)) {
             for (int v = 0; v < NV; ++v) {
-                add_to<V, Acc, L>(top + v * L, points.corner[0][p], grad[v]);
-                add_to<V, Acc, L>(top + beside + v * L, points.corner[1][p], grad[v]);
+                add_to<V, Acc>(top + v * L, c00, grad[v]);
+                add_to<V, Acc>(top + beside + v * L, c01, grad[v]);
             }
         }
         if (target.whole || (pixel + down >= target.first_pixel && pixel + down < target.end_pixel)) {
             for (int v = 0; v < NV; ++v) {
-                add_to<V, Acc, L>(bottom + v * L, points.corner[2][p], grad[v]);
-                add_to<V, Acc, L>(bottom + beside + v * L, points.corner[3][p], grad[v]);
+                add_to<V, Acc>(bottom + v * L, c10, grad[v]);
+                add_to<V, Acc>(bottom + beside + v * L, c11, grad[v]);
             }
         }
     }
@@ -286,7 +297,7 @@ ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, int64_
             for (int64_t c = 0; c < channels; ++c) {
                 const Acc grad = decode(grad_out[c], Type{});
                 if (wants_dots) points.dots[4 * p + corner] += grad * decode(x[at * stride + c], Type{});
-                if (owned) target.base[at * target.stride + channel + c] += points.corner[corner][p] * grad;
+                if (owned) target.base[at * target.stride + channel + c] += points.corner[4 * p + corner] * grad;
             }
         }
     }
@@ -316,22 +327,32 @@ ALWAYS_INLINE void scatter(const Points<typename Type::Acc>& points, int64_t fir
 
 // From the dots of `count` points: gradients of weight and position.  `grad_offset` holds (x, y) pairs.
 template <class Acc>
-ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t first, int64_t count, Acc scale,
-                                   Acc* RESTRICT grad_offset, Acc* RESTRICT grad_weight) {
-    for (int64_t k = 0; k < count; ++k) {
-        const int64_t p = first + k;
-        const Acc* dot = points.dots + 4 * p;
-        const Acc slope_high_x = points.step_x[p] > 0 ? Acc(1) : Acc(0);
-        const Acc slope_high_y = points.step_y[p] > 0 ? Acc(1) : Acc(0);
-        const Acc top = points.low_x[p] * dot[0] + points.high_x[p] * dot[1];
-        const Acc bottom = points.low_x[p] * dot[2] + points.high_x[p] * dot[3];
-        const Acc top_slope = points.slope_x[p] * dot[0] + slope_high_x * dot[1];
-        const Acc bottom_slope = points.slope_x[p] * dot[2] + slope_high_x * dot[3];
-        const Acc factor = points.index[p] < 0 ? Acc(0) : scale * points.weight[p];
-        const bool counts = points.index[p] >= 0;
-        grad_weight[k] = counts ? points.low_y[p] * top + points.high_y[p] * bottom : Acc(0);
-        grad_offset[2 * k] = counts ? factor * (points.low_y[p] * top_slope + points.high_y[p] * bottom_slope) : Acc(0);
-        grad_offset[2 * k + 1] = counts ? factor * (points.slope_y[p] * top + slope_high_y * bottom) : Acc(0);
+ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t count, Acc scale, Acc* grad_offset,
+                                   Acc* grad_weight) {
+    using Lane = Lanes<Acc, kPointLanes<Acc>>;
+    using V = typename Lane::V;
+    constexpr int L = kPointLanes<Acc>;
+    const V zero = Lane::all(0), one = Lane::all(1);
+    for (int64_t p = 0; p < count; p += L) {
+        V a, b, c, d, dot00, dot01, dot10, dot11;
+        Lane::read_pairs(points.dots + 4 * p, a, b);
+        Lane::read_pairs(points.dots + 4 * p + 2 * L, c, d);
+        Lane::split(a, c, dot00, dot10);
+        Lane::split(b, d, dot01, dot11);
+        const V low_x = Lane::read(points.low_x + p), high_x = Lane::read(points.high_x + p);
+        const V low_y = Lane::read(points.low_y + p), high_y = Lane::read(points.high_y + p);
+        const V slope_x = Lane::read(points.slope_x + p), slope_y = Lane::read(points.slope_y + p);
+        const V next_x = Lane::read(points.step_x + p) > 0 ? one : zero;
+        const V next_y = Lane::read(points.step_y + p) > 0 ? one : zero;
+        const V factor = scale * Lane::read(points.weight + p);
+        const V top = low_x * dot00 + high_x * dot01, bottom = low_x * dot10 + high_x * dot11;
+        const V slant_top = slope_x * dot00 + next_x * dot01, slant_bottom = slope_x * dot10 + next_x * dot11;
+        const auto counts = Lane::read(points.index + p) >= 0;
+        const V value = low_y * top + high_y * bottom;
+        const V along_x = factor * (low_y * slant_top + high_y * slant_bottom);
+        const V along_y = factor * (slope_y * top + next_y * bottom);
+        Lane::write(grad_weight + p, counts ? value : zero);
+        Lane::write_pairs(grad_offset + 2 * p, counts ? along_x : zero, counts ? along_y : zero);
     }
 }
 

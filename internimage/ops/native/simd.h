@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__F16C__) && !defined(_MSC_VER)
@@ -48,6 +49,46 @@ template <int L, int... I>
 ALWAYS_INLINE auto high_half(Vec<double, L> v, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(v, v, (I + L / 2)...);
 }
+// The elements at even and at odd places of the two vectors a, b one after the other.
+template <class V, int... I>
+ALWAYS_INLINE void split_pairs(V a, V b, V& even, V& odd, std::integer_sequence<int, I...>) {
+    even = __builtin_shufflevector(a, b, (2 * I)...);
+    odd = __builtin_shufflevector(a, b, (2 * I + 1)...);
+}
+template <class V, int... I>
+ALWAYS_INLINE void join_pairs(V even, V odd, V& a, V& b, std::integer_sequence<int, I...>) {
+    constexpr int L = sizeof...(I);
+    a = __builtin_shufflevector(even, odd, (I / 2 + I % 2 * L)...);
+    b = __builtin_shufflevector(even, odd, (L / 2 + I / 2 + I % 2 * L)...);
+}
+// The four numbers at `p`, again and again.
+template <class T, int L>
+ALWAYS_INLINE Vec<T, L> repeat4(const T* p) {
+    Vec<T, L> v;
+    if constexpr (L == 4) std::memcpy(&v, p, sizeof(v));
+#if defined(__AVX2__)
+    else if constexpr (sizeof(v) == 32) v = (Vec<T, L>)_mm256_broadcast_ps((const __m128*)p);
+#endif
+#if defined(__AVX512F__)
+    else if constexpr (sizeof(T) == 4) v = (Vec<T, L>)_mm512_broadcast_f32x4(_mm_loadu_ps((const float*)p));
+    else v = (Vec<T, L>)_mm512_broadcast_f64x4(_mm256_loadu_pd((const double*)p));
+#endif
+    return v;
+}
+// Each of the four numbers at `p` in every lane of a vector: one load, then shuffles that stay within four lanes.
+template <class T, int L, int... I>
+ALWAYS_INLINE void spread4(const T* p, Vec<T, L>& a, Vec<T, L>& b, Vec<T, L>& c, Vec<T, L>& d,
+                           std::integer_sequence<int, I...>) {
+    const Vec<T, L> all = repeat4<T, L>(p);
+    a = __builtin_shufflevector(all, all, (I / 4 * 4)...);
+    b = __builtin_shufflevector(all, all, (I / 4 * 4 + 1)...);
+    c = __builtin_shufflevector(all, all, (I / 4 * 4 + 2)...);
+    d = __builtin_shufflevector(all, all, (I / 4 * 4 + 3)...);
+}
+template <class T, int L>
+ALWAYS_INLINE void spread4(const T* p, Vec<T, L>& a, Vec<T, L>& b, Vec<T, L>& c, Vec<T, L>& d) {
+    spread4<T, L>(p, a, b, c, d, std::make_integer_sequence<int, L>{});
+}
 template <int L, class T>
 ALWAYS_INLINE Vec<T, 4> fold(Vec<T, L> v) {
     if constexpr (L == 4) {
@@ -76,6 +117,10 @@ struct Vec {
     Vec& operator+=(Vec b) { return *this = *this + b; }
 };
 template <class T, int L>
+ALWAYS_INLINE void spread4(const T* p, Vec<T, L>& a, Vec<T, L>& b, Vec<T, L>& c, Vec<T, L>& d) {
+    for (int i = 0; i < L; ++i) a.lane[i] = p[0], b.lane[i] = p[1], c.lane[i] = p[2], d.lane[i] = p[3];
+}
+template <class T, int L>
 ALWAYS_INLINE Vec<T, 4> sum_each(Vec<T, L> a, Vec<T, L> b, Vec<T, L> c, Vec<T, L> d) {
     Vec<T, 4> sums{};
     for (int i = 0; i < L; ++i) {
@@ -98,6 +143,8 @@ struct Float32 { using Store = float; using Acc = float; };
 struct Float64 { using Store = double; using Acc = double; };
 struct Float16 { using Store = uint16_t; using Acc = float; };
 struct BFloat16 { using Store = uint16_t; using Acc = float; };
+template <class Type>
+using AccOf = std::conditional_t<sizeof(typename Type::Acc) == 4, Float32, Float64>;
 
 ALWAYS_INLINE float decode(float v, Float32) { return v; }
 ALWAYS_INLINE double decode(double v, Float64) { return v; }
@@ -163,6 +210,21 @@ ALWAYS_INLINE void store(typename Type::Store* p, Vec<typename Type::Acc, L> v) 
     if constexpr (sizeof(typename Type::Store) == sizeof(Acc)) {
         std::memcpy(p, &v, sizeof(v));
     } else {
+#if defined(__F16C__) && !defined(_MSC_VER)
+        if constexpr (std::is_same_v<Type, Float16> && L == 4) {
+            _mm_storel_epi64((__m128i*)p, _mm_cvtps_ph((__m128)v, 0));
+            return;
+        } else if constexpr (std::is_same_v<Type, Float16> && L == 8) {
+            _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, 0));
+            return;
+        }
+#if defined(__AVX512F__)
+        else if constexpr (std::is_same_v<Type, Float16> && L == 16) {
+            _mm256_storeu_si256((__m256i*)p, _mm512_maskz_cvtps_ph(0xffff, (__m512)v, 0));
+            return;
+        }
+#endif
+#endif
         Acc lanes[L];
         std::memcpy(lanes, &v, sizeof(v));
         for (int i = 0; i < L; ++i) p[i] = encode(lanes[i], Type{});
@@ -174,16 +236,84 @@ ALWAYS_INLINE void decode_run(const typename Type::Store* RESTRICT from, typenam
     if constexpr (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) {
         std::memcpy(to, from, size_t(n) * sizeof(*to));
     } else {
-        for (int64_t i = 0; i < n; ++i) to[i] = decode(from[i], Type{});
+        int64_t i = 0;
+        for (; i + 4 <= n; i += 4) store<AccOf<Type>, 4>(to + i, load<Type, 4>(from + i));
+        for (; i < n; ++i) to[i] = decode(from[i], Type{});
     }
 }
 
 template <class Type>
 ALWAYS_INLINE void encode_run(const typename Type::Acc* RESTRICT from, typename Type::Store* RESTRICT to, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) to[i] = encode(from[i], Type{});
+    if constexpr (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) {
+        std::memcpy(to, from, size_t(n) * sizeof(*to));
+    } else {
+        int64_t i = 0;
+        for (; i + 4 <= n; i += 4) store<Type, 4>(to + i, load<AccOf<Type>, 4>(from + i));
+        for (; i < n; ++i) to[i] = encode(from[i], Type{});
+    }
 }
+
+template <class Acc, int L>
+struct Lanes;
+#if defined(__GNUC__) || defined(__clang__)
+// Arithmetic on L points at once; `Lanes<Acc, 1>` below is the same on one.
+template <class Acc, int L>
+struct Lanes {
+    using Index = std::conditional_t<sizeof(Acc) == 4, int32_t, int64_t>;
+    using V = Vec<Acc, L>;
+    using I = Vec<Index, L>;
+    using Sequence = std::make_integer_sequence<int, L>;
+    static V all(Acc value) { return value - V{}; }
+    static I all_index(Index value) { return value - I{}; }
+    static V read(const Acc* p) { V v; std::memcpy(&v, p, sizeof(v)); return v; }
+    static I read(const Index* p) { I v; std::memcpy(&v, p, sizeof(v)); return v; }
+    static void write(Acc* p, V v) { std::memcpy(p, &v, sizeof(v)); }
+    static void write(Index* p, I v) { std::memcpy(p, &v, sizeof(v)); }
+    static I truncate(V v) { return __builtin_convertvector(v, I); }
+    static V real(I v) { return __builtin_convertvector(v, V); }
+    static void read_pairs(const Acc* p, V& even, V& odd) { split_pairs(read(p), read(p + L), even, odd, Sequence{}); }
+    static void split(V a, V b, V& even, V& odd) { split_pairs(a, b, even, odd, Sequence{}); }
+    static void write_pairs(Acc* p, V even, V odd) {
+        V a, b;
+        join_pairs(even, odd, a, b, Sequence{});
+        write(p, a), write(p + L, b);
+    }
+    static void write_fours(Acc* p, V a, V b, V c, V d) {
+        V ac_low, ac_high, bd_low, bd_high;
+        join_pairs(a, c, ac_low, ac_high, Sequence{});
+        join_pairs(b, d, bd_low, bd_high, Sequence{});
+        write_pairs(p, ac_low, bd_low), write_pairs(p + 2 * L, ac_high, bd_high);
+    }
+};
+#endif
+template <class Acc>
+struct Lanes<Acc, 1> {
+    using Index = std::conditional_t<sizeof(Acc) == 4, int32_t, int64_t>;
+    using V = Acc;
+    using I = Index;
+    static V all(Acc value) { return value; }
+    static I all_index(Index value) { return value; }
+    static V read(const Acc* p) { return *p; }
+    static I read(const Index* p) { return *p; }
+    static void write(Acc* p, V v) { *p = v; }
+    static void write(Index* p, I v) { *p = v; }
+    static I truncate(V v) { return Index(v); }
+    static V real(I v) { return Acc(v); }
+    static void read_pairs(const Acc* p, V& even, V& odd) { even = p[0], odd = p[1]; }
+    static void split(V a, V b, V& even, V& odd) { even = a, odd = b; }
+    static void write_pairs(Acc* p, V even, V odd) { p[0] = even, p[1] = odd; }
+    static void write_fours(Acc* p, V a, V b, V c, V d) { p[0] = a, p[1] = b, p[2] = c, p[3] = d; }
+};
 
 template <class Acc>
 constexpr int kLanes = VECTOR_BYTES / int(sizeof(Acc)) < 4 ? 4 : VECTOR_BYTES / int(sizeof(Acc));
+// Points handled at once; point arrays are padded to a multiple of it.
+#if defined(__GNUC__) || defined(__clang__)
+template <class Acc>
+constexpr int kPointLanes = kLanes<Acc>;
+#else
+template <class Acc>
+constexpr int kPointLanes = 1;
+#endif
 
 }  // namespace
