@@ -11,9 +11,11 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache, singledispatch
 
+import numpy as np
 import PIL.Image
 from PIL import ImageDraw, ImageFont
-from PIL.Image import Image, Resampling
+from PIL.Image import Image, Resampling, Transpose
+from torch import Tensor
 
 from internimage.data.pictures import Picture, read_picture
 from internimage.types import Classification
@@ -36,6 +38,7 @@ NATURAL_SIDE = 640
 PANEL_WIDTH = 360
 NUM_ROWS = 5
 MAX_CHARACTERS = 200
+MAX_LABELLED_CLASSES = 30
 
 # The font inside Pillow covers English; names in other scripts look for one of these on the machine.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
@@ -228,3 +231,58 @@ def _rounded(canvas: Image, box: tuple[int, int, int, int], radius: float, color
     mask = PIL.Image.new("L", (width * fine, height * fine), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, width * fine - 1, height * fine - 1), radius * fine, fill=255)
     canvas.paste(color, box, mask.resize((width, height), Resampling.BOX))
+
+
+def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
+    """Draw a confusion matrix: rows are the truth, columns the answers, brightness the share of the row.
+
+    Args:
+        confusion: (K, K) counts.
+        class_names: K names.
+
+    Returns:
+        RGB picture; up to 30 classes are labelled, and their shares in percent written into the cells.
+
+    Raises:
+        ValueError: the matrix is not (K, K).
+    """
+    number = len(class_names)
+    if tuple(confusion.shape) != (number, number) or number == 0:
+        raise ValueError(f"the matrix must be ({number}, {number}), one row per class, given {tuple(confusion.shape)}")
+    shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
+    is_labelled = number <= MAX_LABELLED_CLASSES
+    cell = 56 if is_labelled else max(1, 1500 // number)
+    left, top = (180, 196) if is_labelled else (24, 72)
+    canvas = PIL.Image.new("RGB", (max(640, left + number * cell + 24), top + number * cell + 24), PANEL)
+    _text(canvas, (24, 22), "Confusion: rows are the truth, columns the answers", 20, TEXT, max_width=canvas.width - 48)
+    canvas.paste(_colored(shares).resize((number * cell, number * cell), Resampling.NEAREST), (left, top))
+    if is_labelled:
+        _label(canvas, shares, class_names, cell, (left, top))
+    return canvas
+
+
+def _colored(shares: np.ndarray) -> Image:
+    """Paint each share of a (K, K) matrix, 0..1, as one pixel: right answers in one hue, wrong ones in another."""
+    strength = np.sqrt(shares)[..., None]  # (K, K, 1); the root shows rare confusions, too
+    is_right = np.eye(len(shares), dtype=bool)[..., None]
+    color = np.where(is_right, np.array(ACCENT), np.array(WRONG))
+    return PIL.Image.fromarray((np.array(TILE) * (1 - strength) + color * 0.85 * strength).astype(np.uint8))
+
+
+def _label(canvas: Image, shares: np.ndarray, names: Sequence[str], cell: int, corner: tuple[int, int]) -> None:
+    """Write class names beside and above the cells, and percentages into them."""
+    left, top = corner
+    pen = ImageDraw.Draw(canvas)
+    end = len(names) * cell
+    for i, name in enumerate(names):
+        pen.line((left + i * cell, top, left + i * cell, top + end), fill=PANEL, width=2)
+        pen.line((left, top + i * cell, left + end, top + i * cell), fill=PANEL, width=2)
+        _text(canvas, (24, top + i * cell + 17), name, 16, TEXT, max_width=left - 36)
+        upright = PIL.Image.new("RGB", (top - 76, 24), PANEL)
+        _text(upright, (0, 0), name, 16, TEXT, max_width=upright.width)
+        canvas.paste(upright.transpose(Transpose.ROTATE_90), (left + i * cell + 16, 64))
+        for j, share in enumerate(shares[i]):
+            if share >= 0.0005:
+                written = f"{100 * share:.1f}"
+                x = left + j * cell + (cell - _fonts(14)[0].getlength(written)) / 2
+                _text(canvas, (round(x), top + i * cell + 18), written, 14, TEXT, max_width=cell)

@@ -1,0 +1,25 @@
+"""A classifier for a command: loaded, on its device, in its precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from internimage.cli.terminal import Backend, Precision, choose_device, choose_dtype
+
+if TYPE_CHECKING:
+    from internimage.classification import Classifier
+
+
+def load_classifier(name: str, *, device: str, dtype: Precision, backend: Backend) -> Classifier:
+    """Return the classifier that MODEL names, see `internimage.load`.
+
+    Raises:
+        ValueError: MODEL is a bare backbone, which answers nothing.
+    """
+    from internimage.classification import Classifier
+    from internimage.zoo import load
+
+    model = load(name, device=choose_device(device), dtype=choose_dtype(dtype), backend=backend.value)
+    if not isinstance(model, Classifier):
+        raise ValueError(f"{name} holds a bare backbone, which gives maps and no answers; give a classifier")
+    return model

@@ -1,0 +1,157 @@
+"""What the commands share: the two streams, progress, JSON, options with the same meaning everywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import torch
+
+# Width of tables when stdout is a file or a pipe: nothing is cut for want of a terminal.
+WIDTH_WITHOUT_TERMINAL = 240
+
+
+class Precision(str, Enum):
+    """Floating type of weights and pixels."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    float64 = "float64"
+
+
+class Backend(str, Enum):
+    """Operator backend."""
+
+    auto = "auto"
+    reference = "reference"
+    cpp = "cpp"
+
+
+def _model_names(incomplete: str) -> list[str]:
+    from internimage.zoo import list_models
+
+    return list_models(f"{incomplete}*")
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name of `internimage list`, a checkpoint file, or a Hub folder.",
+        autocompletion=_model_names,
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: the accelerator when there is one.")
+]
+PrecisionOption = Annotated[Precision, typer.Option("--dtype", help="Floating type of weights and pixels.")]
+BackendOption = Annotated[Backend, typer.Option("--backend", help="How the operators run; see `internimage env`.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")]
+
+
+def stdout() -> Console:
+    """The console of results."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+
+
+def stderr() -> Console:
+    """The console of everything else."""
+    return Console(file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Write one line to stderr."""
+    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Write a result that a program reads."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", right: str = "") -> None:
+    """Write a table to stdout.
+
+    Args:
+        columns: headings.
+        rows: cells; a `Text` keeps its style, everything else is shown as it is.
+        title: line above the table.
+        right: headings, separated by commas, of the columns that are aligned to the right.
+    """
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        is_number = column in right.split(",")
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    stdout().print(table)
+
+
+def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:
+    """Write names and values, one pair a line, to stdout; empty values are left out."""
+    rows = [(Text(name, style="bold"), value) for name, value in fields.items() if value not in (None, "")]
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, show_header=False)
+    for _ in range(2):
+        table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(str(value)))
+    stdout().print(table)
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr while a terminal is there.
+
+    Args:
+        what: word in front of the bar.
+        total: number of steps; None while it is not known.
+
+    Yields:
+        A function to call with (steps done, steps in all).
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def choose_device(text: str) -> torch.device:
+    """Return the device that `--device` names.
+
+    Raises:
+        typer.BadParameter: no device has this name.
+        ValueError: this machine does not have it.
+    """
+    import torch
+
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{text!r} is no device; give cpu, cuda, cuda:1, mps or auto") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {text} is not here: torch sees {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device mps is not here")
+    return device
+
+
+def choose_dtype(precision: Precision) -> torch.dtype:
+    """Return the torch type that `--dtype` names."""
+    import torch
+
+    return getattr(torch, precision.value)

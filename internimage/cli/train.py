@@ -1,0 +1,65 @@
+"""`internimage train`: a recipe on a data set, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
+
+
+def _recipe_names(incomplete: str) -> list[str]:
+    from internimage.training import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="Name of a recipe.", autocompletion=_recipe_names, show_default=False),
+    ],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.", show_default=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example schedule.epochs=3; repeatable."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, cuda, or auto: the accelerator when there is one.")
+    ] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a classifier by a recipe.
+
+    Ctrl-C saves the run; the same command with --resume goes on with it.
+    """
+    if not data.exists():
+        raise typer.BadParameter(f"there is no folder {data}", param_hint="--data")
+    from internimage import training
+
+    chosen = training.recipe(recipe)
+    try:
+        chosen = chosen.with_overrides(settings or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from error
+    place = None if device == "auto" else choose_device(device)
+    result = training.train(chosen, data=data, out=out, resume=resume, device=place)
+    summary = result.to_dict()
+    if as_json:
+        print_json(summary)
+    else:
+        best = summary["best_val_top1"]
+        fields = {
+            "epochs": len(result.history),
+            "best top-1": None if best is None else f"{best:.2%}",
+            "best weights": result.best,
+            "last weights": result.last,
+        }
+        print_fields(fields, title=str(out))
+    if result.interrupted:
+        note(f"interrupted and saved; the same command with --resume goes on with {out}")
+        raise typer.Exit(1)
