@@ -14,7 +14,9 @@ from torchvision.ops import StochasticDepth
 from internimage.backbones.config import BackboneConfig
 from internimage.layers.deform_conv import NORM_EPS, DCNv3
 from internimage.layers.mlp import MLP
+from internimage.layers.packed_linear import Packable
 from internimage.ops import rowwise
+from internimage.ops.native.allocator import keep_freed_memory
 from internimage.types import Features
 
 
@@ -201,6 +203,20 @@ class InternImage(nn.Module):
         """Switch the recomputation of blocks in the backward pass on or off."""
         for level in self.levels:
             level.activation_checkpointing = enabled
+
+    def fuse(self) -> InternImage:
+        """Prepare for inference and return self: evaluation mode, packed weights, offsets and weights in one product.
+
+        Results stay equal to rounding. The packed copies take as much memory as the linear layers; they are dropped by
+        `train()`, by loading weights and by moving the model, so call `fuse` last. Weights that are changed in place
+        afterwards are not seen.
+        """
+        self.eval()
+        keep_freed_memory()
+        for module in self.modules():
+            if isinstance(module, Packable):
+                module.pack()
+        return self
 
     def forward(self, pixels: Tensor) -> Features:
         """Return the maps of the chosen levels.

@@ -84,6 +84,12 @@ class Classifier(TaskModel[Classification]):
         self.head = build_head(config.head, config.backbone, config.num_classes, conv_ratio=config.conv_head_ratio)
         self.head.apply(init_weights)
 
+    def fuse(self) -> Classifier:
+        """Prepare for inference and return self, see `InternImage.fuse`."""
+        self.eval()
+        self.backbone.fuse()
+        return self
+
     @property
     def takes_metadata(self) -> bool:
         """Whether the head reads the date and the place of a picture."""

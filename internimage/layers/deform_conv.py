@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from internimage.layers.packed_linear import Packable
 from internimage.ops import dcnv3, rowwise
 
 NORM_EPS = 1e-6
 
 
-class DCNv3(nn.Module):
+class DCNv3(Packable):
     """Deformable convolution v3 with its projections.
 
     Offsets and weights come from a depth-wise convolution of the input, followed by norm and GELU; the values are a
@@ -73,18 +74,32 @@ class DCNv3(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
+        """Name the products of this module; offsets and weights come from one."""
+        return {
+            "input": (self.input_proj,),
+            "offset_mask": (self.offset, self.mask),
+            "output": (self.output_proj,),
+        }
+
     def forward(self, x: Tensor, *, fuse: bool = False) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C); `fuse` takes the inference-only steps of `internimage.ops.rowwise`."""
-        value = self.input_proj(x)
+        products = self.products
+        value = products["input"](x) if products else self.input_proj(x)
         if fuse:
             query = rowwise.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
         else:
             query = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             query = self.act(self.dw_norm(query))
+        if products:
+            joined = products["offset_mask"]
+            offset, mask = joined(query).split(joined.sizes, dim=-1)  # views; the operator reads them in place
+        else:
+            offset, mask = self.offset(query), self.mask(query)
         y = dcnv3(
             value,
-            self.offset(query),
-            self.mask(query),
+            offset,
+            mask,
             kernel_size=self.kernel_size,
             groups=self.groups,
             offset_scale=self.offset_scale,
@@ -95,7 +110,7 @@ class DCNv3(nn.Module):
         if self.center_feature_scale_proj is not None:
             gate = torch.sigmoid(self.center_feature_scale_proj(query)).unsqueeze(-1)  # (N, H, W, G, 1)
             y = torch.lerp(y.unflatten(-1, (self.groups, -1)), value.unflatten(-1, (self.groups, -1)), gate).flatten(-2)
-        return self.output_proj(y)
+        return products["output"](y) if products else self.output_proj(y)
 
     def extra_repr(self) -> str:
         """Show the settings that the child modules do not."""

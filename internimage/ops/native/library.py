@@ -51,7 +51,8 @@ class DepthwiseArgs(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "norm_weight", "norm_bias", "out")),
-        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels", "kernel", "data_type", "threads")),
+        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels", "kernel")),
+        *((name, ctypes.c_int64) for name in ("data_type", "threads")),
         ("eps", ctypes.c_double),
         ("start_team", ctypes.c_void_p),
     )

@@ -1,0 +1,100 @@
+"""Linear layers prepared for inference: weights in the layout of the matrix product, several layers as one.
+
+Shapes: ... any leading sizes, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import Self
+
+
+class PackedLinear:
+    """One or more linear layers with the same input, as one matrix product.
+
+    On a CPU with oneDNN the weights are copied once into its blocked layout, which saves the reordering that each call
+    of a plain linear layer does; elsewhere the product is a plain one. The copy is as large as the weights.
+
+    Args:
+        layers: layers with equal inputs; the outputs stand side by side in the order given.
+    """
+
+    def __init__(self, *layers: nn.Linear) -> None:
+        weights = [layer.weight.detach() for layer in layers]
+        biases = [layer.bias.detach() if layer.bias is not None else None for layer in layers]
+        self.sizes = [weight.shape[0] for weight in weights]
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self.bias = _join(biases, self.sizes, weight)
+        self.is_blocked = _has_blocked_product(weight)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.is_blocked else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (..., I) to (..., O)."""
+        if self.is_blocked:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return F.linear(x, self.weight, self.bias)
+
+
+class Packable(nn.Module):
+    """A module that can hold packed copies of its linear layers; whatever may change the weights drops them."""
+
+    packed: dict[str, PackedLinear] | None = None
+
+    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
+        """Name the products and the layers each of them joins."""
+        raise NotImplementedError
+
+    def pack(self) -> None:
+        """Prepare the linear layers for inference."""
+        self.packed = {name: PackedLinear(*layers) for name, layers in self.packable().items()}
+
+    def unpack(self) -> None:
+        """Drop the packed copies."""
+        self.packed = None
+
+    @property
+    def products(self) -> dict[str, PackedLinear] | None:
+        """The packed copies if they may serve now: without gradients and outside of a compiler or exporter."""
+        if self.packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return None
+        return None if torch.is_autocast_enabled(next(self.parameters()).device.type) else self.packed
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; training drops the packed copies."""
+        if mode:
+            self.unpack()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self.unpack()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.unpack()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "packed"}
+
+
+def _join(biases: list[Tensor | None], sizes: list[int], weight: Tensor) -> Tensor | None:
+    """Biases side by side, zeros where a layer has none; None when no layer has one."""
+    if all(bias is None for bias in biases):
+        return None
+    return torch.cat([weight.new_zeros(n) if b is None else b for b, n in zip(biases, sizes, strict=True)])
+
+
+def _has_blocked_product(weight: Tensor) -> bool:
+    """Whether oneDNN's product on blocked weights exists here for this tensor."""
+    if weight.device.type != "cpu" or weight.numel() == 0 or not torch.backends.mkldnn.is_available():
+        return False
+    ops = torch.ops.mkldnn
+    if not (hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(ops._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
