@@ -43,20 +43,27 @@ class Records:
     def __init__(self, out: Path, settings: RunSettings) -> None:
         self.out = out
         self.rows: list[dict[str, float]] = []
-        self._plot = _import_pyplot() if settings.plot else None
-        self._writer = _open_tensorboard(out) if settings.tensorboard else None
+        self._figure = _figure_class() if settings.plot else None
+        self._writer_class = _tensorboard_class() if settings.tensorboard else None
+        self._writer: Any = None
 
     def add(self, row: dict[str, float]) -> None:
         """Append the row of an epoch and bring every file up to date."""
         self.rows.append(row)
         self.write_csv()
-        if self._writer is not None:
-            for name in COLUMNS[2:]:
-                if name in row:
-                    self._writer.add_scalar(name, row[name], int(row["step"]))
-            self._writer.flush()
-        if self._plot is not None:
-            write_atomically(self.out / "curves.png", lambda file: draw_curves(self._plot, self.rows, file))
+        if self._writer_class is not None:
+            self._write_events(row)
+        if self._figure is not None:
+            write_atomically(self.out / "curves.png", lambda file: draw_curves(self._figure, self.rows, file))
+
+    def _write_events(self, row: dict[str, float]) -> None:
+        step = int(row["step"])
+        if self._writer is None:
+            # The purge hides what an interrupted run wrote after the state that this one resumed.
+            self._writer = self._writer_class(str(self.out / "tensorboard"), purge_step=step)
+        for name in COLUMNS[2:]:
+            self._writer.add_scalar(name, row[name], step)
+        self._writer.flush()
 
     def write_csv(self) -> None:
         """Write metrics.csv anew from the rows, which drops what an interrupted run wrote after its last state."""
@@ -94,7 +101,7 @@ def _short(value: float) -> str | int:
     return value if isinstance(value, int) else f"{value:.6g}"
 
 
-def _import_pyplot() -> Any:
+def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -102,11 +109,11 @@ def _import_pyplot() -> Any:
     return Figure
 
 
-def _open_tensorboard(out: Path) -> Any:
+def _tensorboard_class() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtra(
             "tensorboard", "train", "the TensorBoard log of a run (run.tensorboard=false goes without)"
         ) from error
-    return SummaryWriter(str(out / "tensorboard"))
+    return SummaryWriter

@@ -5,20 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
@@ -26,6 +20,7 @@ from internimage.classification.preprocess import PreprocessConfig
 from internimage.data import PictureDataset, hold_out, open_dataset
 from internimage.evaluation import evaluate
 from internimage.training.config import OptimizerSettings, Recipe
+from internimage.training.console import progress_bar, stop_on_signals
 from internimage.training.ema import build_ema
 from internimage.training.engine import Engine
 from internimage.training.loading import TrainBatch, train_batches
@@ -169,7 +164,7 @@ class Trainer:
         self.best_top1 = -1.0
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=self.engine.device)
         self._epoch_seconds = 0.0
-        self._stop = threading.Event()
+        self._last_save = time.monotonic()
 
     def run(self) -> TrainingResult:
         """Train to the end, or until Ctrl-C or SIGTERM, which save the state first."""
@@ -177,10 +172,10 @@ class Trainer:
         write_atomically(self.out / RECIPE_FILE, lambda file: file.write(text.encode()))
         if self.step == 0:
             self.save()
-        with self._signals(), self._progress_bar() as bar:
-            self._last_save = time.monotonic()
-            while self.step < self.schedule.total_steps and not self._stop.is_set():
-                self._train_epoch(bar)
+        total, shown = self.schedule.total_steps, self.progress and self.engine.is_main
+        with stop_on_signals() as stop, progress_bar(total, completed=self.step, shown=shown) as show:
+            while self.step < total and not stop.is_set():
+                self._train_epoch(stop.is_set, show)
         self.save()
         self.records.close()
         best, last = self.out / "best.safetensors", self.out / "last.safetensors"
@@ -188,10 +183,10 @@ class Trainer:
             best if best.exists() else None,
             last if last.exists() else None,
             self.records.rows,
-            self.step < self.schedule.total_steps,
+            interrupted=self.step < total,
         )
 
-    def _train_epoch(self, bar: tuple[Progress, Any]) -> None:
+    def _train_epoch(self, stopped: Callable[[], bool], show: Callable[[int, str], None]) -> None:
         """Train the rest of the present epoch, then validate, unless the run is stopped."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         accumulation = self.recipe.optimizer.accumulation_steps
@@ -200,12 +195,13 @@ class Trainer:
         micro_batches = self.batches.epoch(epoch, start=done * accumulation)
         for _ in range(self.steps_per_epoch - done):
             self._train_step([next(micro_batches) for _ in range(accumulation)])
-            bar[0].update(bar[1], completed=self.step, epoch=f"{epoch + 1}/{self.recipe.schedule.epochs}")
-            if self._stop.is_set() or time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes:
+            show(self.step, f"{epoch + 1}/{self.recipe.schedule.epochs}")
+            is_time = time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes
+            if self.step % self.steps_per_epoch and (stopped() or is_time):
                 self._epoch_seconds, started = self._epoch_seconds + time.monotonic() - started, time.monotonic()
                 self.save()
-            if self._stop.is_set() and self.step % self.steps_per_epoch:
-                return
+                if stopped():
+                    return
         self._epoch_seconds += time.monotonic() - started
         self._finish_epoch(epoch + 1)
 
@@ -225,7 +221,12 @@ class Trainer:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.step += 1
-        if self.step % CHECK_EVERY == 0 and not math.isfinite(self.engine.mean(self._epoch_loss)):
+        if self.step % CHECK_EVERY == 0 or self.step % self.steps_per_epoch == 0:
+            self._refuse_nan()
+
+    def _refuse_nan(self) -> None:
+        """Stop a run that has diverged, before a state of it is saved."""
+        if not math.isfinite(self.engine.mean(self._epoch_loss)):
             raise FloatingPointError(
                 f"the loss is not finite at step {self.step}; lower optimizer.lr_per_512, or resume from the last "
                 "state in the folder of the run"
@@ -234,8 +235,15 @@ class Trainer:
     def _finish_epoch(self, epoch: int) -> None:
         """Validate, write the row of the epoch, the weights and the state."""
         delivered = self.delivered
-        report = evaluate(delivered, self.val_set, batch_size=self.recipe.data.batch_size)
-        pictures = self.steps_per_epoch * self.recipe.optimizer.accumulation_steps * self.recipe.data.batch_size
+        settings = self.recipe.data
+        report = evaluate(
+            delivered,
+            self.val_set,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            max_unreadable=settings.max_unreadable,
+        )
+        pictures = self.steps_per_epoch * self.recipe.optimizer.accumulation_steps * settings.batch_size
         row = {
             "epoch": epoch,
             "step": self.step,
@@ -254,7 +262,7 @@ class Trainer:
             self.records.add(row)
             if report.top1 > self.best_top1:
                 self.best_top1 = report.top1
-                save_model(delivered, self.out / "best.safetensors")
+                save_model(delivered, self.out / "best.safetensors", info=self._notes())
             self.save()
 
     @property
@@ -266,7 +274,7 @@ class Trainer:
         """Write the state of the run and the present weights."""
         if not self.engine.is_main:
             return
-        save_model(self.delivered, self.out / "last.safetensors")
+        save_model(self.delivered, self.out / "last.safetensors", info=self._notes())
         state = {
             "settings": flat_settings(self.recipe),
             "step": self.step,
@@ -282,6 +290,11 @@ class Trainer:
         save_state(self.out, state)
         self._last_save = time.monotonic()
 
+    def _notes(self) -> dict[str, Any]:
+        """What the weight files say about their run."""
+        last = self.records.rows[-1] if self.records.rows else {}
+        return {"recipe": self.recipe.name, "step": self.step, "val_top1": last.get("val_top1")}
+
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `save` wrote, so that the next step is the one that would have followed."""
         self.model.load_state_dict(state["model"])
@@ -294,41 +307,6 @@ class Trainer:
         self.records.rows = state["rows"]
         self.records.write_csv()
         set_generator_state(state["random"], self.engine.device)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the run after the present step; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            logger.warning("stopping after this step; once more to stop at once")
-            self._stop.set()
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def _progress_bar(self) -> Iterator[tuple[Progress, Any]]:
-        """Show steps, epoch and remaining time on stderr."""
-        columns = (
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeRemainingColumn(),
-        )
-        shown = self.progress and self.engine.is_main
-        with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-            task = progress.add_task("train", total=self.schedule.total_steps, completed=self.step, epoch="")
-            yield progress, task
 
 
 def open_train_val(data: str | PathLike[str], holdout: int) -> tuple[PictureDataset[int], PictureDataset[int]]:

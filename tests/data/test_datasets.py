@@ -76,7 +76,7 @@ def test_broken_idx_files(fashion: Path, name: str, content: bytes, message: str
 
 def test_missing_idx_file(fashion: Path) -> None:
     (fashion / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="neither train-labels-idx1-ubyte nor train-labels-idx1-ubyte.gz"):
+    with pytest.raises(FileNotFoundError, match=r"neither train-labels-idx1-ubyte nor train-labels-idx1-ubyte\.gz"):
         open_dataset(fashion, "train")
 
 
