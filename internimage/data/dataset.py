@@ -51,7 +51,7 @@ class Selection(Generic[Target]):
         indices: which of them, each in 0..len(dataset) - 1.
     """
 
-    def __init__(self, dataset: PictureDataset[Target], indices: Sequence[int]) -> None:
+    def __init__(self, dataset: PictureDataset[Target], indices: Sequence[int] | np.ndarray) -> None:
         self.dataset = dataset
         self.indices = np.asarray(indices, dtype=np.int64)
         if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):

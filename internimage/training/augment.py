@@ -31,15 +31,15 @@ def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> C
         MissingExtra: timm is not installed.
     """
     try:
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
     except ImportError as error:
         raise MissingExtra("timm", "train", "the 'crop' augmentation") from error
-    return create_transform(
+    transform: Any = create_transform(
         preprocess.size,
         is_training=True,
         scale=settings.crop_scale,
         hflip=settings.horizontal_flip,
-        color_jitter=None,
+        color_jitter=0.0,
         auto_augment=settings.rand_augment or None,
         interpolation=preprocess.interpolation,
         mean=preprocess.mean,
@@ -48,6 +48,7 @@ def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> C
         re_mode="pixel",
         re_count=1,
     )
+    return transform
 
 
 def batch_mixer(
@@ -61,7 +62,7 @@ def batch_mixer(
     if not settings.mixup and not settings.cutmix:
         return None
     try:
-        from timm.data import Mixup
+        from timm.data.mixup import Mixup
     except ImportError as error:
         raise MissingExtra("timm", "train", "mixup and CutMix") from error
     mixup: Any = Mixup(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from internimage.training.config import EmaSettings
 
@@ -31,7 +30,7 @@ def build_ema(model: nn.Module, settings: EmaSettings) -> AveragedModel:
     def average(old: Sequence[Tensor], new: Sequence[Tensor], num_averaged: Tensor | int) -> None:
         decay = decay_at(int(num_averaged), settings)
         if old[0].is_floating_point():
-            torch._foreach_lerp_(list(old), list(new), 1.0 - decay)
+            get_ema_multi_avg_fn(decay)(list(old), list(new), num_averaged)
         else:
             for kept, present in zip(old, new, strict=True):
                 kept.copy_(present)

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from internimage.errors import MissingExtra
 from internimage.training.config import RunSettings
+from internimage.zoo.saving import replacing
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "images_per_second", "seconds")
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
-    """Write a file under a temporary name in the same folder and rename it when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 class Records:
@@ -52,26 +36,29 @@ class Records:
         self.rows.append(row)
         self.write_csv()
         if self._writer_class is not None:
-            self._write_events(row)
+            self._write_events(self._writer_class, row)
         if self._figure is not None:
-            write_atomically(self.out / "curves.png", lambda file: draw_curves(self._figure, self.rows, file))
+            with replacing(self.out / "curves.png") as temporary:
+                draw_curves(self._figure, self.rows, temporary)
 
-    def _write_events(self, row: dict[str, float]) -> None:
+    def _write_events(self, writer_class: Any, row: dict[str, float]) -> None:
         step = int(row["step"])
         if self._writer is None:
             # The purge hides what an interrupted run wrote after the state that this one resumed.
-            self._writer = self._writer_class(str(self.out / "tensorboard"), purge_step=step)
+            self._writer = writer_class(str(self.out / "tensorboard"), purge_step=step)
         for name in COLUMNS[2:]:
             self._writer.add_scalar(name, row[name], step)
         self._writer.flush()
 
     def write_csv(self) -> None:
         """Write metrics.csv anew from the rows, which drops what an interrupted run wrote after its last state."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _short(value) for key, value in row.items()} for row in self.rows)
-        write_atomically(self.out / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+        with (
+            replacing(self.out / "metrics.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows([_short(row[name]) for name in COLUMNS] for row in self.rows)
 
     def close(self) -> None:
         """Close the TensorBoard file."""
@@ -79,7 +66,7 @@ class Records:
             self._writer.close()
 
 
-def draw_curves(figure_class: Any, rows: list[dict[str, float]], file: IO[bytes]) -> None:
+def draw_curves(figure_class: Any, rows: list[dict[str, float]], path: Path) -> None:
     """Draw losses, accuracy and learning rate over the epochs as a PNG."""
     figure = figure_class(figsize=(12, 3.6), layout="constrained")
     losses, accuracy, rate = figure.subplots(1, 3)
@@ -94,7 +81,7 @@ def draw_curves(figure_class: Any, rows: list[dict[str, float]], file: IO[bytes]
     for axes in (losses, accuracy, rate):
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(file, format="png", dpi=100)
+    figure.savefig(path, format="png", dpi=100)
 
 
 def _short(value: float) -> str | int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from internimage.training.config import Recipe
-from internimage.training.records import write_atomically
+from internimage.zoo.saving import replacing
 
 STATE_FILE, RECIPE_FILE = "state.pt", "recipe.json"
 FORMAT = 1
@@ -22,7 +22,16 @@ FREE_SETTINGS = frozenset(
 
 def save_state(out: Path, state: dict[str, Any]) -> Path:
     """Write the state of a run; a crash while writing leaves the one before."""
-    return write_atomically(out / STATE_FILE, lambda file: torch.save({"format": FORMAT, **state}, file))
+    with replacing(out / STATE_FILE) as temporary, temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+    return out / STATE_FILE
+
+
+def save_recipe(out: Path, recipe: Recipe) -> Path:
+    """Write the recipe of a run as JSON."""
+    with replacing(out / RECIPE_FILE) as temporary:
+        temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return out / RECIPE_FILE
 
 
 def load_state(out: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -27,15 +26,15 @@ from internimage.training.loading import TrainBatch, train_batches
 from internimage.training.param_groups import param_groups
 from internimage.training.randomness import generator_state, set_generator_state
 from internimage.training.recipes import recipe as find_recipe
-from internimage.training.records import Records, write_atomically
+from internimage.training.records import Records
 from internimage.training.schedule import build_schedule
 from internimage.training.start import load_start_weights
 from internimage.training.state import (
-    RECIPE_FILE,
     STATE_FILE,
     flat_settings,
     load_state,
     refuse_other_settings,
+    save_recipe,
     save_state,
 )
 from internimage.types import Images
@@ -168,8 +167,7 @@ class Trainer:
 
     def run(self) -> TrainingResult:
         """Train to the end, or until Ctrl-C or SIGTERM, which save the state first."""
-        text = json.dumps(self.recipe.to_dict(), indent=2) + "\n"
-        write_atomically(self.out / RECIPE_FILE, lambda file: file.write(text.encode()))
+        save_recipe(self.out, self.recipe)
         if self.step == 0:
             self.save()
         total, shown = self.schedule.total_steps, self.progress and self.engine.is_main
@@ -268,7 +266,7 @@ class Trainer:
     @property
     def delivered(self) -> Classifier:
         """The model that validation measures and files hold: the running average when there is one."""
-        return self.model if self.ema is None else self.ema.module
+        return self.model if self.ema is None else cast(Classifier, self.ema.module)
 
     def save(self) -> None:
         """Write the state of the run and the present weights."""
