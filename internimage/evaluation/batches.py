@@ -70,6 +70,10 @@ def batches(
         workers: reading processes; 0 reads here.
     """
     loader = torch.utils.data.DataLoader(
-        _Reading(dataset), batch_size=batch_size, num_workers=workers, collate_fn=_Collating(preprocess)
+        _Reading(dataset),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_Collating(preprocess),
+        generator=torch.Generator(),  # else measuring a model would change the random numbers of its training
     )
     yield from loader

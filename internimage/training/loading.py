@@ -116,7 +116,11 @@ class CropBatches(TrainBatches):
     def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
         keys = [[(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:]]
         loader = torch.utils.data.DataLoader(
-            self._augmented, batch_sampler=keys, num_workers=self.recipe.data.workers, collate_fn=_collate
+            self._augmented,
+            batch_sampler=keys,
+            num_workers=self.recipe.data.workers,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # else each start would draw from the generator that layers use
         )
         for batch, unreadable in loader:
             self._limit.report(unreadable)

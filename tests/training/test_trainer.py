@@ -94,6 +94,19 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert_same_state(whole_run[0], tmp_path)
 
 
+def test_resumed_run_with_crops_and_mixing(tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    overrides = ("augment.kind=crop", "augment.rand_augment=rand-m9", "augment.mixup=0.8", "augment.cutmix=1")
+    overrides += ("schedule.epochs=2", "data.batch_size=8", "data.workers=0", "model.activation_checkpointing=true")
+    run(tiny_fashion, tmp_path / "whole", *overrides)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+        run(tiny_fashion, tmp_path / "cut", *overrides)
+    assert load_state(tmp_path / "cut")["step"] == 3
+    run(tiny_fashion, tmp_path / "cut", *overrides, resume=True)
+    assert_same_state(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_a_crash_loses_only_what_came_after_the_last_state(
     tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
