@@ -1,0 +1,1 @@
+"""Speed and memory, measured after a correctness check, as ratios within one run."""

@@ -1,0 +1,198 @@
+"""Whole models: InternImage beside its own linear layers, its reference backend, ConvNeXt and Swin.
+
+Run: `python -m benchmarks.run --only models [--device cuda]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.record import bar_plot, print_table, save
+from benchmarks.timing import Timing, interleave
+from internimage.backbones import InternImage, variant
+from internimage.layers.deform_conv import DCNv3
+
+PEERS = ("convnext_tiny", "swin_tiny_patch4_window7_224")
+SIZE = 224
+
+
+def build(name: str, device: str, dtype: torch.dtype, backend: str = "auto") -> InternImage:
+    """Return a backbone with offsets and weights away from their zero start, so that samples are scattered."""
+    torch.manual_seed(0)
+    model = InternImage(variant(name), backend=backend).eval()
+    for module in model.modules():
+        if isinstance(module, DCNv3):
+            nn.init.normal_(module.offset.weight, std=0.02)
+            nn.init.normal_(module.mask.weight, std=0.02)
+    return model.to(device, dtype)
+
+
+def linear_layers(model: nn.Module, pixels: Tensor) -> Callable[[], None]:
+    """Return a function that runs only the linear layers of `model`, in order, at the shapes `pixels` gives them."""
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, inputs: calls.append((layer, torch.randn_like(inputs[0]))))
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    model(pixels)
+    for hook in hooks:
+        hook.remove()
+
+    def run() -> None:
+        for layer, x in calls:
+            F.linear(x, layer.weight, layer.bias)
+
+    return run
+
+
+def check(device: str, dtype: torch.dtype) -> float:
+    """Compare the fused model with the reference backend in float32; raise when they differ, return the difference."""
+    pixels = torch.randn(2, 3, SIZE, SIZE, device=device)
+    expected = build("internimage_t", device, torch.float32, "reference")(pixels).maps[-1]
+    got = build("internimage_t", device, dtype).fuse()(pixels.to(dtype)).maps[-1].float()
+    error = float((got - expected).abs().max() / expected.abs().max())
+    limit = 1e-3 if dtype == torch.float32 else 0.15
+    if not error <= limit:
+        raise SystemExit(f"correctness check failed: {dtype} differs from the reference by {error:.2e} (limit {limit})")
+    return error
+
+
+def peak_mib(function: Callable[[], object]) -> float:
+    """Return the peak of allocated CUDA memory of one call in MiB."""
+    torch.cuda.reset_peak_memory_stats()
+    function()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def cuda_graph(model: nn.Module, pixels: Tensor) -> Callable[[], object]:
+    """Return a function that replays one captured forward pass."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            model(pixels)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model(pixels)
+    return graph.replay
+
+
+def training_step(model: nn.Module, pixels: Tensor) -> Callable[[], None]:
+    """Return a function that runs forward, backward and an AdamW step on the mean square of the last map."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def run() -> None:
+        outputs = model(pixels)
+        last = outputs.maps[-1] if hasattr(outputs, "maps") else outputs
+        last.float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def contenders(device: str, batch: int, dtype: torch.dtype, with_reference: bool) -> dict[str, Callable[[], object]]:
+    """Return the functions to time, by name."""
+    pixels = torch.randn(batch, 3, SIZE, SIZE, device=device, dtype=dtype)
+    plain = build("internimage_t", device, dtype)
+    models: dict[str, nn.Module] = {
+        "internimage_t": plain,
+        "internimage_t fused": build("internimage_t", device, dtype).fuse(),
+        "internimage_t float32": build("internimage_t", device, torch.float32),
+    }
+    if with_reference:
+        models["internimage_t reference"] = build("internimage_t", device, dtype, "reference")
+    for name in PEERS:
+        models[name] = timm.create_model(name, num_classes=0).eval().to(device, dtype)
+    if dtype == torch.float32:
+        del models["internimage_t float32"]
+    functions: dict[str, Callable[[], object]] = {"linear layers alone": linear_layers(plain, pixels)}
+    for name, model in models.items():
+        inputs = pixels.float() if name.endswith("float32") else pixels
+        functions[name] = lambda model=model, inputs=inputs: model(inputs)
+    if device == "cuda":
+        for name in ("internimage_t", *PEERS):
+            compiled = torch.compile(models[name])
+            functions[f"{name} compiled"] = lambda model=compiled: model(pixels)
+            functions[f"{name} cuda graph"] = cuda_graph(models[name], pixels)
+    return functions
+
+
+def training_contenders(device: str, batch: int, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    """Return one training step of each model, by name; half precision runs under autocast."""
+    pixels = torch.randn(batch, 3, SIZE, SIZE, device=device)
+    models: dict[str, nn.Module] = {"internimage_t": build("internimage_t", device, torch.float32)}
+    for name in PEERS:
+        models[name] = timm.create_model(name, num_classes=0).to(device)
+    steps = {name: training_step(model, pixels) for name, model in models.items()}
+
+    def under_autocast(step: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+                step()
+
+        return run
+
+    return {name: under_autocast(step) for name, step in steps.items()}
+
+
+def measure(
+    functions: dict[str, Callable[[], object]], device: str, batch: int, dtype: torch.dtype, what: str, seconds: float
+) -> list[dict[str, Any]]:
+    """Time the functions and return one line of the table for each."""
+    timings = interleave(functions, device=device, seconds=seconds)
+    rows = []
+    for name, timing in timings.items():
+        line = {
+            "what": what,
+            "model": name,
+            "batch": batch,
+            "dtype": str(dtype).removeprefix("torch."),
+            "p50_ms": timing.p50,
+            "p99_ms": timing.p99,
+            "images_per_second": 1e3 * batch / timing.p50,
+            "over_convnext": timing.p50 / timings["convnext_tiny"].p50,
+        }
+        if "linear layers alone" in timings:
+            line["over_linear"] = timing.p50 / timings["linear layers alone"].p50
+        if device == "cuda":
+            line["peak_mib"] = peak_mib(functions[name])
+        rows.append(line)
+    return rows
+
+
+def run(device: str, *, seconds: float = 10.0, batches: tuple[int, ...] = (1, 8)) -> None:
+    """Check, measure, print, save and plot."""
+    forward: list[dict[str, Any]] = []
+    training: list[dict[str, Any]] = []
+    errors: dict[str, float] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.inference_mode():
+            errors[str(dtype)] = check(device, dtype)
+            for batch in batches:
+                functions = contenders(device, batch, dtype, with_reference=dtype == torch.float32)
+                forward += measure(functions, device, batch, dtype, "forward", seconds)
+        steps = training_contenders(device, batches[-1], dtype)
+        training += measure(steps, device, batches[-1], dtype, "training step", seconds)
+    print_table(f"InternImage-T at {SIZE} x {SIZE} on {device}: forward", forward)
+    print_table("training step", training)
+    save("models", device, forward + training, check_relative_error=errors)
+    shown = [line for line in forward if line["dtype"] == "float32"]
+    bar_plot(
+        "models",
+        device,
+        f"InternImage-T and peers, {SIZE} px, float32, {device}",
+        list(dict.fromkeys(line["model"] for line in shown)),
+        {f"batch {b}": [line["p50_ms"] / b for line in shown if line["batch"] == b] for b in batches},
+        "milliseconds per picture (median)",
+    )
