@@ -114,7 +114,7 @@ class CropBatches(TrainBatches):
         self._limit = _UnreadableLimit(recipe.data.max_unreadable)
 
     def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
-        keys = [[(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:]]
+        keys = ([(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:])
         loader = torch.utils.data.DataLoader(
             self._augmented,
             batch_sampler=keys,
