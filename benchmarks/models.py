@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.record import bar_plot, print_table, save
-from benchmarks.timing import Timing, interleave
+from benchmarks.timing import interleave
 from internimage.backbones import InternImage, variant
 from internimage.layers.deform_conv import DCNv3
 
