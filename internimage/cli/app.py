@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. The result goes to stdout, everythi
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 from typing import Annotated, Any, NoReturn
 
@@ -13,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from internimage.cli import bench, convert, demo, env, evaluate, models, predict, train
-from internimage.cli.terminal import stderr
+from internimage.cli.terminal import installed_version, log_to_stderr, stderr
 from internimage.errors import BackendUnavailable, MissingExtra, UnknownName
 
 FAILED, WRONG_USAGE = 1, 2
@@ -56,7 +55,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"internimage {importlib.metadata.version('internimage')}")
+        typer.echo(f"internimage {installed_version('internimage') or 'of a checkout, not installed'}")
         raise typer.Exit
 
 
@@ -67,8 +66,7 @@ def _options(
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
 
 
 app.command("demo")(demo.demo)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from internimage.cli.terminal import ModelArgument, note
+from internimage.cli.terminal import ModelArgument, Precision, choose_dtype
 
 
 def convert(
@@ -18,6 +18,14 @@ def convert(
             metavar="OUT", help="File .safetensors (ours) or .pth (official), or a folder (Hub).", show_default=False
         ),
     ],
+    dtype: Annotated[
+        Precision | None,
+        typer.Option("--dtype", help="Floating type to write; default: the source's.", show_default=False),
+    ] = None,
+    ema: Annotated[
+        bool | None,
+        typer.Option("--ema/--raw", help="Averaged or raw weights of a training file.", show_default=False),
+    ] = None,
 ) -> None:
     """Convert a checkpoint.
 
@@ -25,4 +33,5 @@ def convert(
     """
     from internimage import zoo
 
-    note(f"written: {zoo.convert(source, target)}")
+    written = zoo.convert(source, target, dtype=None if dtype is None else choose_dtype(dtype), ema=ema)
+    typer.echo(written)

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from internimage.cli.loading import load_classifier
 from internimage.cli.terminal import (
-    Backend,
     BackendOption,
     DeviceOption,
     JsonOption,
@@ -35,7 +34,7 @@ def demo(
         "internimage_demo"
     ),
     device: DeviceOption = "auto",
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """See it work: the bundled model classifies bundled pictures.
@@ -46,7 +45,6 @@ def demo(
     from internimage.zoo.catalog import BUNDLED
     from internimage.zoo.saving import replacing
 
-    out.mkdir(parents=True, exist_ok=True)
     paths = sorted((BUNDLED / "pictures").glob("fashion_*.png"))
     classifier = load_classifier(MODEL, device=device, dtype=Precision.float32, backend=backend)
     names = classifier.config.class_names or ()

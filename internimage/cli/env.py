@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from typing import Any
 
 from rich.text import Text
 
-from internimage.cli.terminal import JsonOption, print_fields, print_json, print_table, stdout
+from internimage.cli.terminal import JsonOption, installed_version, print_fields, print_json, print_table, stdout
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "huggingface_hub")
+PACKAGES = ("torchvision", "numpy", "pillow", "safetensors", "huggingface_hub")
 EXTRAS = {"train": ("timm", "tensorboard", "matplotlib")}
 
 
@@ -18,15 +17,15 @@ def env(as_json: JsonOption = False) -> None:
     """Show versions, devices, and which operators run here."""
     from internimage.ops import support_table
 
-    facts = {"internimage": _version("internimage"), **_machine()}
-    facts["packages"] = {name: _version(name) for name in PACKAGES}
-    facts["extras"] = {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()}
+    facts = {"internimage": installed_version("internimage"), **_machine()}
+    facts["packages"] |= {name: installed_version(name) for name in PACKAGES}
+    facts["extras"] = {extra: {name: installed_version(name) for name in names} for extra, names in EXTRAS.items()}
     rows = support_table()
     if as_json:
         table = [{**row._asdict(), "dtype": str(row.dtype).removeprefix("torch.")} for row in rows]
         print_json({**facts, "operators": table})
         return
-    fields = {key: value for key, value in facts.items() if not isinstance(value, dict | list)}
+    fields = {key.replace("_", " "): value for key, value in facts.items() if not isinstance(value, dict | list)}
     fields["gpus"] = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in facts["gpus"]) or "none"
     fields |= {name: version or "not installed" for name, version in facts["packages"].items()}
     for extra, names in facts["extras"].items():
@@ -66,18 +65,12 @@ def _machine() -> dict[str, Any]:
         memory_gib = round(properties.total_memory / 2**30, 1)
         gpus.append({"name": properties.name, "memory_gib": memory_gib, "compute_capability": capability})
     return {
-        "python": platform.python_version(),
+        "python": platform.pythoninstalled_version(),
         "platform": platform.platform(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "compiled_kernels": library.missing_reason() or str(library.path()),
         "cuda_build": torch.version.cuda or "none",
         "gpus": gpus,
+        "packages": {"torch": torch.__version__},  # with its build, which the metadata lack
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

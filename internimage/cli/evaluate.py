@@ -11,7 +11,6 @@ from rich.text import Text
 
 from internimage.cli.loading import load_classifier
 from internimage.cli.terminal import (
-    Backend,
     BackendOption,
     DeviceOption,
     JsonOption,
@@ -48,7 +47,7 @@ def evaluate(
     ] = None,
     device: DeviceOption = "auto",
     dtype: PrecisionOption = Precision.float32,
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a classifier on a data set.

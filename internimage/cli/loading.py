@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from internimage.cli.terminal import Backend, Precision, choose_device, choose_dtype
+from internimage.cli.terminal import Precision, choose_backend, choose_device, choose_dtype
 
 if TYPE_CHECKING:
     from internimage.classification import Classifier
 
 
-def load_classifier(name: str, *, device: str, dtype: Precision, backend: Backend) -> Classifier:
+def load_classifier(name: str, *, device: str, dtype: Precision, backend: str) -> Classifier:
     """Return the classifier that MODEL names, see `internimage.load`.
 
     Raises:
@@ -19,7 +19,7 @@ def load_classifier(name: str, *, device: str, dtype: Precision, backend: Backen
     from internimage.classification import Classifier
     from internimage.zoo import load
 
-    model = load(name, device=choose_device(device), dtype=choose_dtype(dtype), backend=backend.value)
+    model = load(name, device=choose_device(device), dtype=choose_dtype(dtype), backend=choose_backend(backend))
     if not isinstance(model, Classifier):
         raise ValueError(f"{name} holds a bare backbone, which gives maps and no answers; give a classifier")
     return model

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from internimage.cli.loading import load_classifier
 from internimage.cli.terminal import (
-    Backend,
     BackendOption,
     DeviceOption,
     JsonOption,
@@ -52,7 +51,7 @@ def predict(
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw the answers on the pictures, in --out.")] = True,
     device: DeviceOption = "auto",
     dtype: PrecisionOption = Precision.float32,
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Classify pictures: files, folders or patterns.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,14 +33,6 @@ class Precision(str, Enum):
     float64 = "float64"
 
 
-class Backend(str, Enum):
-    """Operator backend."""
-
-    auto = "auto"
-    reference = "reference"
-    cpp = "cpp"
-
-
 def _model_names(incomplete: str) -> list[str]:
     from internimage.zoo import list_models
 
@@ -58,7 +52,9 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: the accelerator when there is one.")
 ]
 PrecisionOption = Annotated[Precision, typer.Option("--dtype", help="Floating type of weights and pixels.")]
-BackendOption = Annotated[Backend, typer.Option("--backend", help="How the operators run; see `internimage env`.")]
+BackendOption = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="How the operators run: auto, or a name of `internimage env`.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")]
 
 
@@ -70,6 +66,23 @@ def stdout() -> Console:
 def stderr() -> Console:
     """The console of everything else."""
     return Console(file=sys.stderr)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes log lines to what stderr is at that moment, beside progress bars and tables."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        note(self.format(record))
+
+
+def log_to_stderr(level: int) -> None:
+    """Show the log of this package, and of nothing else, from `level` on."""
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("internimage")
+    logger.handlers = [handler]
+    logger.setLevel(level)
 
 
 def note(text: str) -> None:
@@ -128,6 +141,14 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int, int], None
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def choose_device(text: str) -> torch.device:
     """Return the device that `--device` names.
 
@@ -155,3 +176,17 @@ def choose_dtype(precision: Precision) -> torch.dtype:
     import torch
 
     return getattr(torch, precision.value)
+
+
+def choose_backend(text: str) -> str:
+    """Return the operator backend that `--backend` names.
+
+    Raises:
+        typer.BadParameter: no backend has this name.
+    """
+    from internimage.ops import support_table
+
+    names = ("auto", *dict.fromkeys(row.backend for row in support_table()))
+    if text not in names:
+        raise typer.BadParameter(f"{text!r} is no backend; give one of {', '.join(names)}")
+    return text

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from typer.testing import Result
+
+import internimage.zoo
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog", "owl"):
+        folder = tmp_path / "data" / "val" / name
+        folder.mkdir(parents=True)
+        for i in range(3):
+            PIL.Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "data"
+
+
+def test_measures_every_picture(run: Run, pets: Path, data: Path, tmp_path: Path) -> None:
+    report = json.loads(run("evaluate", pets, data, "--json", "--batch-size", 4).stdout)
+    model = internimage.zoo.load(pets)
+    files = sorted((data / "val").rglob("*.png"))
+    right = sum(answer.name == file.parent.name for answer, file in zip(model.predict(files), files, strict=True))
+    assert report["images"] == 9 and report["top1"] == pytest.approx(right / 9)
+    assert report["published_top1"] is None and report["skipped"] == []
+
+    result = run("evaluate", pets, data, "--confusion", tmp_path / "confusion.png")
+    assert result.exit_code == 0
+    assert f"{right / 9:.2%}" in result.stdout and "owl" in result.stdout
+    with PIL.Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.width >= 640
+
+
+def test_unreadable_pictures_are_listed(run: Run, pets: Path, data: Path) -> None:
+    (data / "val" / "cat" / "broken.png").write_bytes(b"broken")
+    result = run("evaluate", pets, data, "--json")
+    assert json.loads(result.stdout)["images"] == 9
+    assert "broken.png" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "folder", "exit_code", "message"),
+    [
+        ("{pets}", "{data}/nowhere", 2, "there is no folder"),
+        ("internimage_x", "{data}", 2, "nearest names"),
+        ("{pets}", "{data}/val/cat", 1, "picture"),
+    ],
+)
+def test_wrong_requests(
+    run: Run, pets: Path, data: Path, model: str, folder: str, exit_code: int, message: str
+) -> None:
+    result = run("evaluate", model.format(pets=pets), folder.format(data=data))
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert message in " ".join(result.stderr.split())
+
+
+def test_other_classes_than_the_data(run: Run, pets: Path, data: Path) -> None:
+    folder = data / "val" / "yak"
+    folder.mkdir()
+    PIL.Image.new("RGB", (5, 5)).save(folder / "0.png")
+    result = run("evaluate", pets, data)
+    assert result.exit_code == 1 and "3 classes but the data set has 4" in result.stderr

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from typer.testing import Result
+
+import internimage.zoo
+from internimage.cli.predict import find_pictures
+
+Run = Callable[..., Result]
+
+
+def lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_answers_equal_those_of_the_library(run: Run, pets: Path, photos: Path) -> None:
+    result = run("predict", pets, photos, "--json", "--batch-size", 2, "--top-k", 2)
+    assert result.exit_code == 0
+    rows = lines(result.stdout)
+    files = [photos / "a.png", photos / "b.jpg", photos / "more" / "a.png"]
+    assert [row["image"] for row in rows] == [str(file) for file in files]
+    for row, answer in zip(rows, internimage.zoo.load(pets).predict(files), strict=True):
+        assert (row["height"], row["width"]) == answer.original_hw
+        assert row["name"] == answer.name and row["score"] == pytest.approx(answer.score, abs=1e-4)
+        assert len(row["top"]) == 2 and "drawn" not in row
+
+
+def test_out_gets_lines_and_drawn_pictures(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    result = run("predict", pets, photos, "--out", out)
+    assert result.exit_code == 0
+    rows = lines((out / "predictions.jsonl").read_text(encoding="utf-8"))
+    assert all(f"{row['score']:.1%}" in result.stdout for row in rows)
+    assert str(out) in result.stderr.replace("\n", "")
+    drawn = [Path(row["drawn"]) for row in rows]
+    assert sorted(drawn) == sorted(out.glob("*.jpg")) and len(set(drawn)) == 3  # two sources are named a.png
+    for path in drawn:
+        with PIL.Image.open(path) as picture:
+            assert picture.width >= 360
+    assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "a_2.jpg", "b.jpg", "predictions.jsonl"]
+
+
+def test_without_drawing(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
+    run("predict", pets, photos, "--out", tmp_path / "out", "--no-draw")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.jsonl"]
+
+
+def test_sources_are_never_overwritten(run: Run, pets: Path, photos: Path) -> None:
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    assert run("predict", pets, photos / "b.jpg", "--out", photos).exit_code == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (photos / "b_2.jpg").exists()
+
+
+def test_one_bad_picture_does_not_stop_the_others(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
+    whole = (photos / "b.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "empty.png").touch()
+    result = run("predict", pets, photos, photos / "notes.txt", photos / "missing.png", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    for name in ("cut.jpg", "empty.png", "notes.txt", "missing.png"):
+        assert str(photos / name) in result.stderr
+    assert "4 of 7 pictures could not be read" in result.stderr
+    assert result.stdout.count("cannot be read") == 4 and "%" in result.stdout
+    rows = lines((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8"))
+    assert [("error" in row, "score" in row) for row in rows].count((True, False)) == 4
+    assert len(rows) == 7
+
+
+def test_every_picture_bad(run: Run, pets: Path, photos: Path) -> None:
+    result = run("predict", pets, photos / "notes.txt", "--json")
+    assert result.exit_code == 1
+    assert "error" in lines(result.stdout)[0]
+
+
+def test_precision_and_backend(run: Run, pets: Path, photos: Path) -> None:
+    scores = [
+        [row["score"] for row in lines(run("predict", pets, photos, "--json", *options).stdout)]
+        for options in ((), ("--backend", "reference"), ("--dtype", "float64"), ("--dtype", "bfloat16"))
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4)
+    assert scores[2] == pytest.approx(scores[0], abs=1e-4)
+    assert scores[3] == pytest.approx(scores[0], abs=0.2) and scores[3] != scores[0]
+
+
+def test_find_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / ".hidden.png").touch()
+    monkeypatch.chdir(photos)
+    assert find_pictures(["*.png"]) == [Path("a.png")]
+    assert find_pictures(["**/*.png"]) == [Path("a.png"), Path("more/a.png")]
+    assert find_pictures([f"{photos}/*.jpg"]) == [photos / "b.jpg"]
+    assert find_pictures([".", "a.png"]) == [Path("a.png"), Path("b.jpg"), Path("more/a.png")]
+    assert find_pictures(["notes.txt", "gone.jpg"]) == [Path("notes.txt"), Path("gone.jpg")]
+    (photos / "odd[1].png").write_bytes((photos / "a.png").read_bytes())
+    assert find_pictures(["odd[1].png"]) == [Path("odd[1].png")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["{pets}", "{photos}/*.bmp"], 2, "there is no picture in"),
+        (["intrnimage_t_1k", "{photos}"], 2, "internimage_t_1k_224"),
+        (["{photos}/notes.txt", "{photos}"], 1, "notes.txt"),
+        (["{pets}", "{photos}", "--out", "{photos}/notes.txt"], 1, "notes.txt"),
+        (["{pets}", "{photos}", "--top-k", "0"], 2, "--top-k"),
+        (["{pets}", "{photos}", "--batch-size", "-1"], 2, "--batch-size"),
+    ],
+)
+def test_wrong_requests(run: Run, pets: Path, photos: Path, arguments: list[str], exit_code: int, message: str) -> None:
+    result = run("predict", *(text.format(pets=pets, photos=photos) for text in arguments))
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    result = run("predict", pets, photos, "--out", tmp_path / "locked" / "out")
+    assert result.exit_code == 1 and "Permission denied" in result.stderr
+
+
+def test_a_full_disk_is_reported_and_keeps_the_lines_so_far(
+    run: Run, pets: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PIL.Image.Image, "save", full)
+    result = run("predict", pets, photos, "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "No space left on device" in result.stderr
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+    assert not list((tmp_path / "out").glob("*.jpg"))
+    run("predict", pets, photos, "--out", tmp_path / "out", "--no-draw")
+    assert (tmp_path / "out" / "predictions.jsonl").exists()

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from typer.testing import Result
+
+import internimage.zoo
+
+Run = Callable[..., Result]
+QUICK = [
+    *("data.size=32", "data.batch_size=8", "data.holdout=0", "schedule.epochs=2", "schedule.warmup_epochs=0"),
+    *("run.tensorboard=false", "run.plot=false", "run.precision=fp32"),
+]
+SETTINGS = [part for text in QUICK for part in ("--set", text)]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(8):
+                PIL.Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "data"
+
+
+def test_train_then_predict(run: Run, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = run("train", "internimage_pico_fashion", "--data", data, "--out", out, *SETTINGS, "--json")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert len(summary["history"]) == 2 and not summary["interrupted"]
+    assert internimage.zoo.load(summary["best"]).config.class_names == ("cat", "dog")
+    assert run("predict", summary["last"], data / "val", "--json").exit_code == 0
+
+    again = run("train", "internimage_pico_fashion", "--data", data, "--out", out, *SETTINGS)
+    assert again.exit_code == 1 and "resume" in again.stderr
+    resumed = run("train", "internimage_pico_fashion", "--data", data, "--out", out, *SETTINGS, "--resume")
+    assert resumed.exit_code == 0 and "best.safetensors" in resumed.stdout
+
+
+def test_interrupted(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from internimage.training import TrainingResult
+
+    monkeypatch.setattr("internimage.training.train", lambda *_, **__: TrainingResult(None, None, [], True))
+    result = run("train", "internimage_pico_fashion", "--data", data, "--out", tmp_path / "run")
+    assert result.exit_code == 1 and "--resume" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["internimage_pico_fashon"], 2, "internimage_pico_fashion"),
+        (["internimage_pico_fashion", "--set", "schedule.epoch=3"], 2, "schedule.epochs"),
+        (["internimage_pico_fashion", "--set", "schedule.epochs"], 2, "section.key=value"),
+        (["internimage_pico_fashion", "--set", "schedule.epochs=many"], 2, "schedule.epochs"),
+        (["internimage_pico_fashion", "--device", "gpu0"], 2, "no device"),
+        (["internimage_pico_fashion", "--data", "nowhere"], 2, "there is no folder"),
+        (["internimage_pico_fashion", "--resume"], 1, "run"),
+    ],
+    ids=lambda value: str(value[-1]) if isinstance(value, list) else None,
+)
+def test_wrong_requests(
+    run: Run, data: Path, tmp_path: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    given = [*arguments, "--out", str(tmp_path / "run")]
+    if "--data" not in arguments:
+        given += ["--data", str(data)]
+    result = run("train", *given)
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
