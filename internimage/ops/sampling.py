@@ -13,6 +13,12 @@ from torch.nn import functional as F
 
 Pair = int | tuple[int, int]
 
+# The fields of Window, in order, as torch writes them in the schema of an operator.
+WINDOW_SCHEMA = (
+    "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, int groups, float offset_scale, "
+    "bool remove_center, bool softmax"
+)
+
 
 class Window(NamedTuple):
     """Geometry of a window operator; every pair is (height, width)."""
@@ -116,6 +122,11 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
+def map_shape(x: Tensor, offset: Tensor, *others: object) -> tuple[int | torch.SymInt, ...]:
+    """(N, Ho, Wo, C): the pixels of the offsets with the channels of the map."""
+    return (*offset.shape[:3], x.shape[3])
 
 
 def pixel_stride(tensor: Tensor) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from internimage.ops import backends
-from internimage.ops.backends import Backend
+from internimage.ops.backends import Backend, check_name
 from internimage.ops.deform_conv_v3 import kernel_cpp, reference
+from internimage.ops.registration import register_operator
 from internimage.ops.sampling import (
+    WINDOW_SCHEMA,
     Pair,
     Window,
     autocast,
@@ -19,21 +20,16 @@ from internimage.ops.sampling import (
     check_map,
     expect_shape,
     make_window,
+    map_shape,
 )
 
-_GEOMETRY = (
-    "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, int groups, float offset_scale, "
-    "bool remove_center, bool softmax, str backend"
-)
-_library = torch.library.Library("internimage", "FRAGMENT")
-_library.define(f"dcnv3(Tensor x, Tensor offset, Tensor mask, {_GEOMETRY}) -> Tensor")
-_library.define(
-    f"dcnv3_backward(Tensor grad, Tensor x, Tensor offset, Tensor mask, {_GEOMETRY}) -> (Tensor, Tensor, Tensor)"
-)
-
-backends.register(
+register_operator(
     "dcnv3",
-    {
+    tensors=("x", "offset", "mask"),
+    settings=WINDOW_SCHEMA,
+    make_settings=Window,
+    output_shape=map_shape,
+    implementations={
         "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.forward, kernel_cpp.backward),
         "reference": Backend(reference.missing_reason, reference.forward, reference.backward),
     },
@@ -110,42 +106,5 @@ def dcnv3(
     check_companion("mask", mask, x)
     if backend == "reference":
         return reference.forward(x, offset, mask, window)
-    backends.check_name("dcnv3", backend)
+    check_name("dcnv3", backend)
     return torch.ops.internimage.dcnv3(x, offset, mask, *window, backend)
-
-
-def _forward(x: Tensor, offset: Tensor, mask: Tensor, *settings) -> Tensor:
-    *geometry, backend = settings
-    chosen = backends.choose("dcnv3", backend, x.device.type, x.dtype)
-    return chosen.forward(x, offset, mask, Window(*geometry))
-
-
-def _backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, *settings) -> tuple[Tensor, Tensor, Tensor]:
-    *geometry, backend = settings
-    chosen = backends.choose("dcnv3", backend, x.device.type, x.dtype)
-    return chosen.backward(grad, x, offset, mask, Window(*geometry))
-
-
-def _fake_forward(x: Tensor, offset: Tensor, mask: Tensor, *settings) -> Tensor:
-    return x.new_empty(offset.shape[0], offset.shape[1], offset.shape[2], x.shape[3])
-
-
-def _fake_backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, *settings) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), offset.new_empty(offset.shape), mask.new_empty(mask.shape)
-
-
-def _save(ctx, inputs, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.settings = inputs[3:]
-
-
-def _autograd(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.internimage.dcnv3_backward(grad, *ctx.saved_tensors, *ctx.settings)
-    return (*grads, *(None for _ in ctx.settings))
-
-
-_library.impl("dcnv3", _forward, "CompositeExplicitAutograd")
-_library.impl("dcnv3_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("internimage::dcnv3", _fake_forward, lib=_library)
-torch.library.register_fake("internimage::dcnv3_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("internimage::dcnv3", _autograd, setup_context=_save, lib=_library)

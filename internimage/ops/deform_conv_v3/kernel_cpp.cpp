@@ -38,29 +38,46 @@ Plan backward_plan(const WindowArgs& a) {
     return plan;
 }
 
-// The fixed part of every position in a tile: grid point and pixel within the tile, not the tile's own place.
+// What one unit works with.
 template <class Acc>
-void fill_grid(const WindowArgs& a, const Plan& plan, Points<Acc>& points) {
+struct Workspace {
+    Points<Acc> points;
+    WindowPlace<Acc> place;
+    Acc* slice;  // accumulates grad_x of one band when its dtype is shorter than Acc
+
+    Workspace(Arena& arena, int64_t tile_points, bool backward, int64_t slice_length)
+        : points(arena, tile_points, backward), place(arena, tile_points) {
+        arena.take(slice, slice_length);
+    }
+};
+
+// The part of every position that does not change from tile to tile.
+template <class Acc>
+void fill_place(const WindowArgs& a, const Plan& plan, WindowPlace<Acc>& place) {
     const int64_t half_h = (a.dilation_h * (a.kernel_h - 1)) >> 1, half_w = (a.dilation_w * (a.kernel_w - 1)) >> 1;
+    place.scale = Acc(a.offset_scale);
+    place.final_x = Acc(a.width - 1), place.final_y = Acc(a.height - 1);
+    place.width = IndexOf<Acc>(a.width);
     int64_t p = 0;
     for (int64_t pixel = 0; pixel < plan.pixels; ++pixel)
         for (int64_t group = 0; group < plan.groups; ++group)
             for (int64_t i = 0; i < a.kernel_w; ++i)  // width outer, height inner
                 for (int64_t j = 0; j < a.kernel_h; ++j) {
                     if (a.remove_center && i == a.kernel_w / 2 && j == a.kernel_h / 2) continue;
-                    points.grid_x[p] = Acc(double(half_w - a.pad_w + pixel * a.stride_w) +
-                                           a.offset_scale * double(i * a.dilation_w - half_w));
-                    points.grid_y[p] = Acc(double(half_h - a.pad_h) + a.offset_scale * double(j * a.dilation_h - half_h));
+                    place.grid_x[p] = Acc(double(half_w - a.pad_w + pixel * a.stride_w) +
+                                          a.offset_scale * double(i * a.dilation_w - half_w));
+                    place.grid_y[p] = Acc(double(half_h - a.pad_h) + a.offset_scale * double(j * a.dilation_h - half_h));
                     ++p;
                 }
 }
 
 // Read offsets and weights of a tile and locate its points.
 template <class Type, bool kBackward>
-ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Points<typename Type::Acc>& points, int64_t image, int64_t row,
+ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Workspace<typename Type::Acc>& work, int64_t image, int64_t row,
                                 int64_t column, int64_t pixels, int64_t group, int64_t groups) {
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
+    Points<Acc>& points = work.points;
     const int64_t pixel = (image * a.out_height + row) * a.out_width + column;
     const Store* offset = static_cast<const Store*>(a.offset) + pixel * a.offset_stride + group * a.offset_group;
     const Store* weight = static_cast<const Store*>(a.weight) + pixel * a.weight_stride + group * a.weight_group;
@@ -70,16 +87,17 @@ ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Points<typename Type::Acc>&
     if (packed && a.offset_stride == 2 * length && a.weight_stride == length) {
         decode_run<Type>(offset, points.offset, 2 * pixels * length);
         decode_run<Type>(weight, points.weight, pixels * length);
-    } else for (int64_t i = 0; i < pixels; ++i) {
-        const int64_t at = i * groups * k;
-        for (int64_t r = 0; r < runs; ++r) {
-            decode_run<Type>(offset + i * a.offset_stride + r * a.offset_group, points.offset + 2 * (at + r * k), 2 * length);
-            decode_run<Type>(weight + i * a.weight_stride + r * a.weight_group, points.weight + at + r * k, length);
-        }
+    } else {
+        for (int64_t i = 0; i < pixels; ++i, offset += a.offset_stride, weight += a.weight_stride)
+            for (int64_t r = 0; r < runs; ++r) {
+                const int64_t at = (i * runs + r) * length;
+                decode_run<Type>(offset + r * a.offset_group, points.offset + 2 * at, 2 * length);
+                decode_run<Type>(weight + r * a.weight_group, points.weight + at, length);
+            }
     }
     if (a.softmax) softmax_runs(points.weight, pixels * groups, k);
-    locate<Acc, kBackward>(points, pixels * groups * k, Acc(column * a.stride_w), Acc(row * a.stride_h),
-                           Acc(a.offset_scale), a.height, a.width);
+    work.place.base_x = Acc(column * a.stride_w), work.place.base_y = Acc(row * a.stride_h);
+    locate<Acc, kBackward>(points, pixels * groups * k, work.place);
 }
 
 template <class Type>
@@ -87,8 +105,9 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
     const Plan plan = forward_plan(a);
-    Points<Acc> points(scratch, plan.pixels * plan.groups * a.points);
-    fill_grid(a, plan, points);
+    Arena arena{static_cast<char*>(scratch)};
+    Workspace<Acc> work(arena, plan.pixels * plan.groups * a.points, false, 0);
+    fill_place(a, plan, work.place);
     // Down a strip of columns, then the next strip: the rows of x that a strip needs stay in the cache.
     const int64_t row = unit % a.out_height, strip = unit / a.out_height % plan.runs_per_row;
     const int64_t image = unit / (a.out_height * plan.runs_per_row), line = image * a.out_height + row;
@@ -99,11 +118,11 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
         const int64_t pixels = min_of(plan.pixels, end - column);
         for (int64_t group = 0; group < a.groups; group += plan.groups) {
             const int64_t groups = min_of(plan.groups, a.groups - group);
-            prepare_tile<Type, false>(a, points, image, row, column, pixels, group, groups);
+            prepare_tile<Type, false>(a, work, image, row, column, pixels, group, groups);
             for (int64_t i = 0; i < pixels; ++i)
                 for (int64_t g = 0; g < groups; ++g)
-                    gather<Type>(points, (i * groups + g) * a.points, a.points, x + (group + g) * a.channels, a.x_stride,
-                                 out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
+                    gather<Type>(work.points, (i * groups + g) * a.points, a.points, x + (group + g) * a.channels,
+                                 a.x_stride, out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
         }
     }
 }
@@ -120,26 +139,24 @@ Band band_of(const WindowArgs& a, const Plan& plan, int64_t unit) {
 
 // Gradients of offsets and weights of one tile, from the dots that `scatter` left.
 template <class Type>
-ALWAYS_INLINE void write_point_gradients(const WindowArgs& a, const Points<typename Type::Acc>& points, int64_t pixel,
-                                         int64_t pixels, int64_t group, typename Type::Acc* grad_offset,
-                                         typename Type::Acc* grad_weight) {
-    using Acc = typename Type::Acc;
+ALWAYS_INLINE void write_point_gradients(const WindowArgs& a, Workspace<typename Type::Acc>& work, int64_t pixel,
+                                         int64_t pixels, int64_t group) {
     using Store = typename Type::Store;
     const int64_t k = a.points;
-    point_gradients<Acc>(points, pixels * k, Acc(a.offset_scale), grad_offset, grad_weight);
+    point_gradients(work.points, pixels * k, work.place);
+    if (a.softmax) softmax_gradients(work.points, pixels, k);
+    Store* offset = static_cast<Store*>(a.grad_offset) + pixel * a.grad_offset_stride + group * a.grad_offset_group;
+    Store* weight = static_cast<Store*>(a.grad_weight) + pixel * a.grad_weight_stride + group * a.grad_weight_group;
     for (int64_t i = 0; i < pixels; ++i) {
-        Acc* weight_grad = grad_weight + i * k;
-        if (a.softmax) {
-            const Acc* weight = points.weight + i * k;
-            Acc mean = 0;
-            for (int64_t p = 0; p < k; ++p) mean += weight[p] * weight_grad[p];
-            for (int64_t p = 0; p < k; ++p) weight_grad[p] = weight[p] * (weight_grad[p] - mean);
-        }
-        encode_run<Type>(grad_offset + 2 * i * k, static_cast<Store*>(a.grad_offset) +
-                         (pixel + i) * a.grad_offset_stride + group * a.grad_offset_group, 2 * k);
-        encode_run<Type>(weight_grad, static_cast<Store*>(a.grad_weight) +
-                         (pixel + i) * a.grad_weight_stride + group * a.grad_weight_group, k);
+        encode_run<Type>(work.points.grad_offset + 2 * i * k, offset + i * a.grad_offset_stride, 2 * k);
+        encode_run<Type>(work.points.grad_weight + i * k, weight + i * a.grad_weight_stride, k);
     }
+}
+
+template <class Type>
+int64_t slice_length(const WindowArgs& a, const Plan& plan) {
+    if (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) return 0;
+    return divide_up(a.height, plan.bands) * a.width * a.channels;
 }
 
 template <class Type>
@@ -148,12 +165,9 @@ void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     using Store = typename Type::Store;
     constexpr bool kDirect = sizeof(Store) == sizeof(Acc);
     const Plan plan = backward_plan(a);
-    const int64_t capacity = plan.pixels * a.points;
-    Points<Acc> points(scratch, capacity);
-    fill_grid(a, plan, points);
-    Acc* grad_offset = reinterpret_cast<Acc*>(static_cast<char*>(scratch) + Points<Acc>::bytes(capacity));
-    Acc* grad_weight = grad_offset + 2 * Points<Acc>::padded(capacity);
-    Acc* buffer = grad_weight + Points<Acc>::padded(capacity);
+    Arena arena{static_cast<char*>(scratch)};
+    Workspace<Acc> work(arena, plan.pixels * a.points, true, slice_length<Type>(a, plan));
+    fill_place(a, plan, work.place);
 
     const Band band = band_of(a, plan, unit);
     const int64_t all_channels = a.groups * a.channels, d = a.channels;
@@ -162,11 +176,10 @@ void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     Target<Acc> target{nullptr, kDirect ? all_channels : d, first_pixel, end_pixel, plan.bands == 1};
     if constexpr (kDirect) {
         target.base = grad_x;
-        for (int64_t p = first_pixel; p < end_pixel; ++p)
-            for (int64_t c = 0; c < d; ++c) grad_x[p * all_channels + c] = 0;
+        for (int64_t p = first_pixel; p < end_pixel; ++p) std::memset(grad_x + p * all_channels, 0, size_t(d) * sizeof(Acc));
     } else {
-        target.base = buffer - first_pixel * d;
-        std::memset(buffer, 0, size_t((end_pixel - first_pixel) * d) * sizeof(Acc));
+        target.base = work.slice - first_pixel * d;
+        std::memset(work.slice, 0, size_t((end_pixel - first_pixel) * d) * sizeof(Acc));
     }
     const Store* x = static_cast<const Store*>(a.x) + band.image * a.height * a.width * a.x_stride + band.group * d;
     for (int64_t row = 0; row < a.out_height; ++row) {
@@ -174,18 +187,18 @@ void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
         for (int64_t column = 0; column < a.out_width; column += plan.pixels) {
             const int64_t pixels = min_of(plan.pixels, a.out_width - column);
             const int64_t pixel = (band.image * a.out_height + row) * a.out_width + column;
-            prepare_tile<Type, true>(a, points, band.image, row, column, pixels, band.group, 1);
-            if (owns_points) std::memset(points.dots, 0, size_t(pixels * a.points * 4) * sizeof(Acc));
+            prepare_tile<Type, true>(a, work, band.image, row, column, pixels, band.group, 1);
+            if (owns_points) std::memset(work.points.dots, 0, size_t(pixels * a.points * 4) * sizeof(Acc));
             const Store* grad_out = static_cast<const Store*>(a.grad_out) + pixel * all_channels + band.group * d;
             for (int64_t i = 0; i < pixels; ++i)
-                scatter<Type>(points, i * a.points, a.points, x, a.x_stride, grad_out + i * all_channels, target, 0, d,
+                scatter<Type>(work.points, i * a.points, a.points, x, a.x_stride, grad_out + i * all_channels, target, 0, d,
                               owns_points);
-            if (owns_points) write_point_gradients<Type>(a, points, pixel, pixels, band.group, grad_offset, grad_weight);
+            if (owns_points) write_point_gradients<Type>(a, work, pixel, pixels, band.group);
         }
     }
     if constexpr (!kDirect) {
         for (int64_t p = first_pixel; p < end_pixel; ++p)
-            encode_run<Type>(buffer + (p - first_pixel) * d, grad_x + p * all_channels, d);
+            encode_run<Type>(work.slice + (p - first_pixel) * d, grad_x + p * all_channels, d);
     }
 }
 
@@ -197,16 +210,16 @@ int64_t backward_units(const WindowArgs& a) { return a.batch * a.groups * backwa
 template <class Type>
 int64_t forward_scratch(const WindowArgs& a) {
     const Plan plan = forward_plan(a);
-    return Points<typename Type::Acc>::bytes(plan.pixels * plan.groups * a.points);
+    Arena arena{nullptr};
+    Workspace<typename Type::Acc>(arena, plan.pixels * plan.groups * a.points, false, 0);
+    return arena.used;
 }
 template <class Type>
 int64_t backward_scratch(const WindowArgs& a) {
-    using Acc = typename Type::Acc;
     const Plan plan = backward_plan(a);
-    const int64_t capacity = plan.pixels * a.points;
-    const bool direct = sizeof(typename Type::Store) == sizeof(Acc);
-    const int64_t rows = direct ? 0 : divide_up(a.height, plan.bands);
-    return Points<Acc>::bytes(capacity) + int64_t(sizeof(Acc)) * (3 * Points<Acc>::padded(capacity) + rows * a.width * a.channels);
+    Arena arena{nullptr};
+    Workspace<typename Type::Acc>(arena, plan.pixels * a.points, true, slice_length<Type>(a, plan));
+    return arena.used;
 }
 
 template <class Type>

@@ -26,7 +26,7 @@ def forward(x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> Tensor:
     x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
     n, out_h, out_w, _ = offset.shape
     k = window.points
-    out = x.new_empty(n, out_h, out_w, x.shape[3])
+    out = torch.empty(n, out_h, out_w, x.shape[3], dtype=x.dtype)
     run_forward(x, offset, 2 * k, mask, k, out, window)
     return out
 

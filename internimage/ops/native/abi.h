@@ -55,6 +55,20 @@ struct DepthwiseArgs {
     StartTeam start_team;
 };
 
+// One multi-scale deformable attention call: N images of S pixels over all levels, Q queries, M heads of D channels.
+struct AttentionArgs {
+    const void* value;     // (N, S, M*D), pixel stride value_stride
+    const void* location;  // (N, Q, M, L, P, 2) contiguous
+    const void* weight;    // (N, Q, M, L, P) contiguous
+    const void* grad_out;  // (N, Q, M*D) contiguous; backward only
+    void* out;             // (N, Q, M*D) contiguous; forward only
+    void *grad_value, *grad_location, *grad_weight;  // contiguous
+    const int64_t* shapes; // (height, width) of every level
+    int64_t batch, pixels, queries, heads, channels, levels, points, value_stride;
+    int64_t normalized, softmax, data_type, threads;
+    StartTeam start_team;
+};
+
 // What one instruction set offers for one operator direction: `units` independent pieces of work, in any order.
 template <class Args>
 struct Kernel {

@@ -13,38 +13,91 @@ namespace {
 template <class Acc>
 using IndexOf = std::conditional_t<sizeof(Acc) == 4, int32_t, int64_t>;
 
+// Cuts one block of memory into arrays; on a null block it only counts.
+struct Arena {
+    char* base;
+    int64_t used = 0;
+    template <class T>
+    void take(T*& array, int64_t length) {
+        array = base ? reinterpret_cast<T*>(base + used) : nullptr;
+        used += (length * int64_t(sizeof(T)) + 63) / 64 * 64;
+    }
+};
+
+template <class Acc>
+constexpr int64_t padded(int64_t count) {
+    return (count + kPointLanes<Acc> - 1) / kPointLanes<Acc> * kPointLanes<Acc>;
+}
+
 // Points of one tile, one array per quantity (structure of arrays, so that loops over points vectorize).
 template <class Acc>
 struct Points {
     using Index = IndexOf<Acc>;
-    static int64_t padded(int64_t count) { return (count + kPointLanes<Acc> - 1) / kPointLanes<Acc> * kPointLanes<Acc>; }
-    int64_t capacity;
     Acc *offset, *weight;           // raw input: (x, y) pairs, weights (softmaxed in place when asked)
-    Acc *grid_x, *grid_y;           // position of each point relative to the tile, before its offset
-    Acc *corner;                    // 4 a point: weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
-    Acc *low_x, *high_x, *low_y, *high_y;  // bilinear factors per axis
-    Acc *slope_x, *slope_y;         // derivative of low_*: -1, or +1 when only that corner lies inside
-    Acc *dots;                      // 4 a point: <grad_out, corner>
+    Acc* corner;                    // 4 a point: weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
     Index *index, *step_x, *step_y; // in pixels
+    // for the backward pass only
+    Acc *low_x, *high_x, *low_y, *high_y;  // bilinear factors per axis
+    Acc *slope_x, *slope_y;                // derivative of low_*: -1, or +1 when only that corner lies inside
+    Acc* dots;                             // 4 a point: <grad_out, corner>
+    Acc *grad_offset, *grad_weight;
 
-    static constexpr int64_t kBytesPerPoint = 20 * sizeof(Acc) + 3 * sizeof(Index);
-    static int64_t bytes(int64_t capacity) {
-        return (padded(capacity) * kBytesPerPoint + 23 * 64 + 63) / 64 * 64;
+    Points(Arena& arena, int64_t capacity, bool backward) {
+        const int64_t count = padded<Acc>(capacity);
+        arena.take(offset, 2 * count), arena.take(weight, count), arena.take(corner, 4 * count);
+        arena.take(index, count), arena.take(step_x, count), arena.take(step_y, count);
+        const int64_t more = backward ? count : 0;
+        for (Acc** array : {&low_x, &high_x, &low_y, &high_y, &slope_x, &slope_y, &grad_weight})
+            arena.take(*array, more);
+        arena.take(dots, 4 * more), arena.take(grad_offset, 2 * more);
     }
+};
 
-    Points(void* memory, int64_t count) : capacity(count) {
-        char* at = static_cast<char*>(memory);
-        auto take = [&](auto*& array, int64_t length) {
-            array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(at);
-            at += (length * int64_t(sizeof(*array)) + 63) / 64 * 64;
-        };
-        count = padded(count);
-        take(offset, 2 * count), take(weight, count), take(grid_x, count), take(grid_y, count);
-        take(corner, 4 * count);
-        take(low_x, count), take(high_x, count), take(low_y, count), take(high_y, count);
-        take(slope_x, count), take(slope_y, count), take(dots, 4 * count);
-        take(index, count), take(step_x, count), take(step_y, count);
+// Where the points of a window lie: base + grid + scale * offset in one map.
+template <class Acc>
+struct WindowPlace {
+    using Lane = Lanes<Acc, kPointLanes<Acc>>;
+    using V = typename Lane::V;
+    using I = typename Lane::I;
+    Acc *grid_x, *grid_y;  // position of each point relative to the tile, before its offset
+    Acc base_x, base_y, scale, final_x, final_y;
+    typename Lane::Index width;
+
+    WindowPlace(Arena& arena, int64_t capacity) {
+        arena.take(grid_x, padded<Acc>(capacity)), arena.take(grid_y, padded<Acc>(capacity));
     }
+    V x(int64_t p, V offset) const { return base_x + Lane::read(grid_x + p) + scale * offset; }
+    V y(int64_t p, V offset) const { return base_y + Lane::read(grid_y + p) + scale * offset; }
+    V last_x(int64_t) const { return Lane::all(final_x); }
+    V last_y(int64_t) const { return Lane::all(final_y); }
+    V scale_x(int64_t) const { return Lane::all(scale); }
+    V scale_y(int64_t) const { return Lane::all(scale); }
+    I pitch(int64_t) const { return Lane::all_index(width); }
+    I start(int64_t) const { return Lane::all_index(0); }
+};
+
+// Where the points of several levels lie: location * size - 0.5 in the map of the point's level.
+template <class Acc>
+struct LevelPlace {
+    using Lane = Lanes<Acc, kPointLanes<Acc>>;
+    using V = typename Lane::V;
+    using I = typename Lane::I;
+    Acc *size_x, *size_y, *final_x, *final_y;
+    IndexOf<Acc> *width, *first;
+
+    LevelPlace(Arena& arena, int64_t capacity) {
+        const int64_t count = padded<Acc>(capacity);
+        arena.take(size_x, count), arena.take(size_y, count), arena.take(final_x, count), arena.take(final_y, count);
+        arena.take(width, count), arena.take(first, count);
+    }
+    V x(int64_t p, V location) const { return Lane::read(size_x + p) * location - Acc(0.5); }
+    V y(int64_t p, V location) const { return Lane::read(size_y + p) * location - Acc(0.5); }
+    V last_x(int64_t p) const { return Lane::read(final_x + p); }
+    V last_y(int64_t p) const { return Lane::read(final_y + p); }
+    V scale_x(int64_t p) const { return Lane::read(size_x + p); }
+    V scale_y(int64_t p) const { return Lane::read(size_y + p); }
+    I pitch(int64_t p) const { return Lane::read(width + p); }
+    I start(int64_t p) const { return Lane::read(first + p); }
 };
 
 // exp(x) for x <= 0, good to 2 units in the last place; a polynomial so that loops vectorize.
@@ -84,52 +137,48 @@ ALWAYS_INLINE void softmax_runs(Acc* weight, int64_t runs, int64_t points) {
     }
 }
 
-// One axis: clamped cell, factors of its two corners, and all ones where the second corner exists.
+// One axis: clamped cell, factors of its two corners, and the step to the second one (0 where it does not exist).
 template <class Lane>
 struct AxisCell {
-    typename Lane::V cell, low, high;
+    typename Lane::V low, high;
     typename Lane::I step, index;
 };
-template <class Lane, class Acc>
-ALWAYS_INLINE AxisCell<Lane> axis_cell(typename Lane::V position, Acc last, typename Lane::Index pitch) {
+template <class Lane>
+ALWAYS_INLINE AxisCell<Lane> axis_cell(typename Lane::V position, typename Lane::V last, typename Lane::I pitch) {
     using V = typename Lane::V;
-    const V zero = Lane::all(0), end = Lane::all(last);
+    const V zero = Lane::all(0);
     AxisCell<Lane> axis;
     V inside = position > zero ? position : zero;  // also turns NaN into 0
-    inside = inside < end ? inside : end;
+    inside = inside < last ? inside : last;
     const auto cell = Lane::truncate(inside);
     const V distance = position - Lane::real(cell);
     axis.low = Lane::all(1) - (distance < zero ? -distance : distance);
-    const auto has_high = (position >= zero) & (position < end);
+    const auto has_high = (position >= zero) & (position < last);
     axis.high = has_high ? distance : zero;
-    axis.step = has_high ? Lane::all_index(pitch) : Lane::all_index(0);
+    axis.step = has_high ? pitch : Lane::all_index(0);
     axis.index = cell * pitch;
     return axis;
 }
 
-// Fill index, steps and corner weights of `count` points whose absolute positions are base + grid + scale * offset.
-template <class Acc, bool kBackward>
-ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, Acc base_x, Acc base_y, Acc scale,
-                          int64_t height, int64_t width) {
-    using Lane = Lanes<Acc, kPointLanes<Acc>>;
+// Fill index, steps and corner weights of `count` points from their offsets and weights.
+template <class Acc, bool kBackward, class Place>
+ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place& place) {
+    using Lane = typename Place::Lane;
     using V = typename Lane::V;
-    const Acc last_x = Acc(width - 1), last_y = Acc(height - 1);
-    const V outside = Lane::all(-1), end_x = Lane::all(last_x + 1), end_y = Lane::all(last_y + 1);
+    const V outside = Lane::all(-1), zero = Lane::all(0), one = Lane::all(1);
     for (int64_t p = 0; p < count; p += kPointLanes<Acc>) {
         V dx, dy;
         Lane::read_pairs(points.offset + 2 * p, dx, dy);
-        const V px = base_x + Lane::read(points.grid_x + p) + scale * dx;
-        const V py = base_y + Lane::read(points.grid_y + p) + scale * dy;
-        const auto x = axis_cell<Lane, Acc>(px, last_x, 1), y = axis_cell<Lane, Acc>(py, last_y, typename Lane::Index(width));
-        const auto counts = (px > outside) & (px < end_x) & (py > outside) & (py < end_y);
-        Lane::write(points.index + p, counts ? y.index + x.index : Lane::all_index(-1));
+        const V px = place.x(p, dx), py = place.y(p, dy), last_x = place.last_x(p), last_y = place.last_y(p);
+        const auto x = axis_cell<Lane>(px, last_x, Lane::all_index(1)), y = axis_cell<Lane>(py, last_y, place.pitch(p));
+        const auto counts = (px > outside) & (px < last_x + one) & (py > outside) & (py < last_y + one);
+        Lane::write(points.index + p, counts ? place.start(p) + y.index + x.index : Lane::all_index(-1));
         Lane::write(points.step_x + p, x.step);
         Lane::write(points.step_y + p, y.step);
         const V weight = Lane::read(points.weight + p);
         const V low = weight * y.low, high = weight * y.high;
         Lane::write_fours(points.corner + 4 * p, low * x.low, low * x.high, high * x.low, high * x.high);
         if constexpr (kBackward) {
-            const V zero = Lane::all(0), one = Lane::all(1);
             Lane::write(points.low_x + p, x.low), Lane::write(points.high_x + p, x.high);
             Lane::write(points.low_y + p, y.low), Lane::write(points.high_y + p, y.high);
             Lane::write(points.slope_x + p, px < zero ? one : -one);
@@ -220,7 +269,9 @@ template <class Acc>
 struct Target {
     Acc* base;  // of pixel 0, even if the band does not hold it
     int64_t stride, first_pixel, end_pixel;
-    bool whole;  // the band is the whole map: no row test
+    bool whole;  // the band is the whole map
+
+    bool owns(int64_t pixel) const { return whole || (pixel >= first_pixel && pixel < end_pixel); }
 };
 
 template <class V, class Acc>
@@ -265,18 +316,14 @@ ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, int64
         Acc* top = target.base + pixel * target.stride + channel;
         Acc* bottom = top + down * target.stride;
         const int64_t beside = right * target.stride;
-        if (target.whole || (pixel >= target.first_pixel && pixel < target.end_pixel)) {
-            for (int v = 0; v < NV; ++v) {
-                add_to<V, Acc>(top + v * L, c00, grad[v]);
-                add_to<V, Acc>(top + beside + v * L, c01, grad[v]);
-            }
-        }
-        if (target.whole || (pixel + down >= target.first_pixel && pixel + down < target.end_pixel)) {
-            for (int v = 0; v < NV; ++v) {
-                add_to<V, Acc>(bottom + v * L, c10, grad[v]);
-                add_to<V, Acc>(bottom + beside + v * L, c11, grad[v]);
-            }
-        }
+        if (target.owns(pixel))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + v * L, c00, grad[v]);
+        if (target.owns(pixel + right))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + beside + v * L, c01, grad[v]);
+        if (target.owns(pixel + down))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + v * L, c10, grad[v]);
+        if (target.owns(pixel + down + right))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + beside + v * L, c11, grad[v]);
     }
 }
 
@@ -293,7 +340,7 @@ ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, int64_
                                     pixel + points.step_y[p] + points.step_x[p]};
         for (int corner = 0; corner < 4; ++corner) {
             const int64_t at = corners[corner];
-            const bool owned = target.whole || (at >= target.first_pixel && at < target.end_pixel);
+            const bool owned = target.owns(at);
             for (int64_t c = 0; c < channels; ++c) {
                 const Acc grad = decode(grad_out[c], Type{});
                 if (wants_dots) points.dots[4 * p + corner] += grad * decode(x[at * stride + c], Type{});
@@ -325,11 +372,10 @@ ALWAYS_INLINE void scatter(const Points<typename Type::Acc>& points, int64_t fir
     }
 }
 
-// From the dots of `count` points: gradients of weight and position.  `grad_offset` holds (x, y) pairs.
-template <class Acc>
-ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t count, Acc scale, Acc* grad_offset,
-                                   Acc* grad_weight) {
-    using Lane = Lanes<Acc, kPointLanes<Acc>>;
+// From the dots of `count` points: grad_offset, as (x, y) pairs, and grad_weight.
+template <class Acc, class Place>
+ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t count, const Place& place) {
+    using Lane = typename Place::Lane;
     using V = typename Lane::V;
     constexpr int L = kPointLanes<Acc>;
     const V zero = Lane::all(0), one = Lane::all(1);
@@ -344,15 +390,26 @@ ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t count, Acc
         const V slope_x = Lane::read(points.slope_x + p), slope_y = Lane::read(points.slope_y + p);
         const V next_x = Lane::read(points.step_x + p) > 0 ? one : zero;
         const V next_y = Lane::read(points.step_y + p) > 0 ? one : zero;
-        const V factor = scale * Lane::read(points.weight + p);
+        const V weight = Lane::read(points.weight + p);
         const V top = low_x * dot00 + high_x * dot01, bottom = low_x * dot10 + high_x * dot11;
         const V slant_top = slope_x * dot00 + next_x * dot01, slant_bottom = slope_x * dot10 + next_x * dot11;
         const auto counts = Lane::read(points.index + p) >= 0;
-        const V value = low_y * top + high_y * bottom;
-        const V along_x = factor * (low_y * slant_top + high_y * slant_bottom);
-        const V along_y = factor * (slope_y * top + next_y * bottom);
-        Lane::write(grad_weight + p, counts ? value : zero);
-        Lane::write_pairs(grad_offset + 2 * p, counts ? along_x : zero, counts ? along_y : zero);
+        const V along_x = weight * place.scale_x(p) * (low_y * slant_top + high_y * slant_bottom);
+        const V along_y = weight * place.scale_y(p) * (slope_y * top + next_y * bottom);
+        Lane::write(points.grad_weight + p, counts ? low_y * top + high_y * bottom : zero);
+        Lane::write_pairs(points.grad_offset + 2 * p, counts ? along_x : zero, counts ? along_y : zero);
+    }
+}
+
+// Gradient of `softmax_runs`, in place on grad_weight.
+template <class Acc>
+ALWAYS_INLINE void softmax_gradients(const Points<Acc>& points, int64_t runs, int64_t length) {
+    for (int64_t first = 0; first < runs * length; first += length) {
+        const Acc* weight = points.weight + first;
+        Acc* grad = points.grad_weight + first;
+        Acc mean = 0;
+        for (int64_t k = 0; k < length; ++k) mean += weight[k] * grad[k];
+        for (int64_t k = 0; k < length; ++k) grad[k] = weight[k] * (grad[k] - mean);
     }
 }
 

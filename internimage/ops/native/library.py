@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512")
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
@@ -58,6 +58,18 @@ class DepthwiseArgs(ctypes.Structure):
     )
 
 
+class AttentionArgs(ctypes.Structure):
+    """The arguments of one attention operator call; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("value", "location", "weight", "grad_out", "out")),
+        *((name, ctypes.c_void_p) for name in ("grad_value", "grad_location", "grad_weight", "shapes")),
+        *((name, ctypes.c_int64) for name in ("batch", "pixels", "queries", "heads", "channels", "levels", "points")),
+        *((name, ctypes.c_int64) for name in ("value_stride", "normalized", "softmax", "data_type", "threads")),
+        ("start_team", ctypes.c_void_p),
+    )
+
+
 def path() -> Path:
     """Where the library is expected: beside this file."""
     return Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
@@ -85,7 +97,7 @@ def missing_reason() -> str | None:
 def kernels() -> ctypes.CDLL:
     """The loaded library; call it only when `missing_reason()` is None."""
     library = ctypes.CDLL(str(path()))
-    for stem in ("window_forward", "window_backward", "rows", "depthwise"):
+    for stem in ("window_forward", "window_backward", "attention_forward", "attention_backward", "rows", "depthwise"):
         function = getattr(library, f"internimage_{stem}")
         function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int
     return library

@@ -16,6 +16,7 @@
 
 #define DECLARE(isa)                                                             \
     Kernel<WindowArgs> window_kernel_##isa(int64_t data_type, bool backward);    \
+    Kernel<AttentionArgs> attention_kernel_##isa(int64_t data_type, bool backward); \
     Kernel<RowArgs> row_kernel_##isa(int64_t data_type, int64_t operation);      \
     Kernel<DepthwiseArgs> depthwise_kernel_##isa(int64_t data_type);
 DECLARE(baseline)
@@ -119,6 +120,12 @@ EXPORT int internimage_window_forward(const WindowArgs* args) {
 EXPORT int internimage_window_backward(const WindowArgs* args) {
     return run(*args, CHOOSE(window_kernel, args->data_type, true));
 }
+EXPORT int internimage_attention_forward(const AttentionArgs* args) {
+    return run(*args, CHOOSE(attention_kernel, args->data_type, false));
+}
+EXPORT int internimage_attention_backward(const AttentionArgs* args) {
+    return run(*args, CHOOSE(attention_kernel, args->data_type, true));
+}
 EXPORT int internimage_rows(const RowArgs* args) {
     return run(*args, CHOOSE(row_kernel, args->data_type, args->operation));
 }
@@ -137,4 +144,4 @@ EXPORT int internimage_limit_instruction_set(int limit) {
 }
 
 // Grows when a struct in abi.h changes, so that a stale library is noticed.
-EXPORT int internimage_abi_version() { return 2; }
+EXPORT int internimage_abi_version() { return 3; }

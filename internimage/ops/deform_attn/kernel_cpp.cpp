@@ -1,0 +1,210 @@
+// Multi-scale deformable attention on a CPU.
+//
+// Forward: a unit is a run of queries; the points of all heads of a few queries are located at once, then each head
+// gathers its channels over all levels.  Backward: a unit is one (image, head) slice of grad_value, or a band of its
+// pixels when there are few slices: no races, and the same bits for every number of threads.
+#include "../native/bilinear.h"
+#include "../native/abi.h"
+
+namespace {
+
+constexpr int64_t kTilePoints = 128;
+
+int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t points_per_head(const AttentionArgs& a) { return a.levels * a.points; }
+
+// `queries` and `heads` handled per tile, `run` queries per forward unit, `bands` of pixels per backward slice.
+struct Plan {
+    int64_t queries, heads, run, runs, bands;
+};
+Plan forward_plan(const AttentionArgs& a) {
+    Plan plan{};
+    const int64_t per_head = points_per_head(a), per_query = per_head * a.heads;
+    plan.queries = max_of(1, min_of(a.queries, kTilePoints / per_query));
+    plan.heads = plan.queries > 1 ? a.heads : min_of(a.heads, max_of(1, 2 * kTilePoints / per_head));
+    plan.run = divide_up(16, plan.queries) * plan.queries;
+    plan.runs = divide_up(a.queries, plan.run);
+    return plan;
+}
+Plan backward_plan(const AttentionArgs& a) {
+    Plan plan{};
+    plan.queries = max_of(1, min_of(a.queries, 2 * kTilePoints / points_per_head(a)));
+    plan.heads = 1;
+    const int64_t slices = max_of(1, a.batch * a.heads);
+    const bool balanced = slices % a.threads == 0 || slices >= 4 * a.threads;
+    plan.bands = balanced ? 1 : max_of(1, min_of(a.pixels, divide_up(4 * a.threads, slices)));
+    return plan;
+}
+
+template <class Acc>
+struct Workspace {
+    Points<Acc> points;
+    LevelPlace<Acc> place;
+    Acc* slice;  // accumulates grad_value of one band when its dtype is shorter than Acc
+
+    Workspace(Arena& arena, int64_t tile_points, bool backward, int64_t slice_length)
+        : points(arena, tile_points, backward), place(arena, tile_points) {
+        arena.take(slice, slice_length);
+    }
+};
+
+template <class Acc>
+void fill_place(const AttentionArgs& a, const Plan& plan, LevelPlace<Acc>& place) {
+    int64_t p = 0;
+    for (int64_t run = 0; run < plan.queries * plan.heads; ++run) {
+        int64_t first = 0;
+        for (int64_t level = 0; level < a.levels; ++level) {
+            const int64_t height = a.shapes[2 * level], width = a.shapes[2 * level + 1];
+            for (int64_t k = 0; k < a.points; ++k, ++p) {
+                place.size_x[p] = a.normalized ? Acc(width) : Acc(1), place.size_y[p] = a.normalized ? Acc(height) : Acc(1);
+                place.final_x[p] = Acc(width - 1), place.final_y[p] = Acc(height - 1);
+                place.width[p] = IndexOf<Acc>(width), place.first[p] = IndexOf<Acc>(first);
+            }
+            first += height * width;
+        }
+    }
+}
+
+// Read locations and weights of heads [head, head + heads) of `queries` queries and locate their points.
+template <class Type, bool kBackward>
+ALWAYS_INLINE void prepare_tile(const AttentionArgs& a, Workspace<typename Type::Acc>& work, int64_t query,
+                                int64_t queries, int64_t head, int64_t heads) {
+    using Acc = typename Type::Acc;
+    using Store = typename Type::Store;
+    const int64_t length = points_per_head(a), per_query = a.heads * length;
+    const Store* location = static_cast<const Store*>(a.location) + 2 * (query * per_query + head * length);
+    const Store* weight = static_cast<const Store*>(a.weight) + query * per_query + head * length;
+    const int64_t runs = heads == a.heads ? 1 : queries, run = queries * heads * length / runs;
+    for (int64_t i = 0; i < runs; ++i) {
+        decode_run<Type>(location + 2 * i * per_query, work.points.offset + 2 * i * run, 2 * run);
+        decode_run<Type>(weight + i * per_query, work.points.weight + i * run, run);
+    }
+    if (a.softmax) softmax_runs(work.points.weight, queries * heads, length);
+    locate<Acc, kBackward>(work.points, queries * heads * length, work.place);
+}
+
+template <class Type>
+void forward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
+    using Acc = typename Type::Acc;
+    using Store = typename Type::Store;
+    const Plan plan = forward_plan(a);
+    const int64_t length = points_per_head(a), d = a.channels;
+    Arena arena{static_cast<char*>(scratch)};
+    Workspace<Acc> work(arena, plan.queries * plan.heads * length, false, 0);
+    fill_place(a, plan, work.place);
+    const int64_t image = unit / plan.runs, begin = unit % plan.runs * plan.run, end = min_of(a.queries, begin + plan.run);
+    const Store* value = static_cast<const Store*>(a.value) + image * a.pixels * a.value_stride;
+    Store* out = static_cast<Store*>(a.out) + image * a.queries * a.heads * d;
+    for (int64_t query = begin; query < end; query += plan.queries) {
+        const int64_t queries = min_of(plan.queries, end - query);
+        for (int64_t head = 0; head < a.heads; head += plan.heads) {
+            const int64_t heads = min_of(plan.heads, a.heads - head);
+            prepare_tile<Type, false>(a, work, image * a.queries + query, queries, head, heads);
+            for (int64_t i = 0; i < queries; ++i)
+                for (int64_t h = 0; h < heads; ++h)
+                    gather<Type>(work.points, (i * heads + h) * length, length, value + (head + h) * d, a.value_stride,
+                                 out + ((query + i) * a.heads + head + h) * d, d);
+        }
+    }
+}
+
+template <class Type>
+int64_t slice_length(const AttentionArgs& a, const Plan& plan) {
+    if (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) return 0;
+    return divide_up(a.pixels, plan.bands) * a.channels;
+}
+
+template <class Type>
+void backward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
+    using Acc = typename Type::Acc;
+    using Store = typename Type::Store;
+    constexpr bool kDirect = sizeof(Store) == sizeof(Acc);
+    const Plan plan = backward_plan(a);
+    const int64_t length = points_per_head(a), d = a.channels, all_channels = a.heads * d;
+    Arena arena{static_cast<char*>(scratch)};
+    Workspace<Acc> work(arena, plan.queries * length, true, slice_length<Type>(a, plan));
+    fill_place(a, plan, work.place);
+
+    const int64_t band = unit % plan.bands, image = unit / plan.bands / a.heads, head = unit / plan.bands % a.heads;
+    const int64_t first_pixel = a.pixels * band / plan.bands, end_pixel = a.pixels * (band + 1) / plan.bands;
+    const int64_t first_query = a.queries * band / plan.bands, end_query = a.queries * (band + 1) / plan.bands;
+    Store* grad_value = static_cast<Store*>(a.grad_value) + image * a.pixels * all_channels + head * d;
+    Target<Acc> target{nullptr, kDirect ? all_channels : d, first_pixel, end_pixel, plan.bands == 1};
+    if constexpr (kDirect) {
+        target.base = grad_value;
+        for (int64_t p = first_pixel; p < end_pixel; ++p)
+            std::memset(grad_value + p * all_channels, 0, size_t(d) * sizeof(Acc));
+    } else {
+        target.base = work.slice - first_pixel * d;
+        std::memset(work.slice, 0, size_t((end_pixel - first_pixel) * d) * sizeof(Acc));
+    }
+    const Store* value = static_cast<const Store*>(a.value) + image * a.pixels * a.value_stride + head * d;
+    // Each query's points belong to the band that owns the query; its corners go to whichever band holds them.
+    for (int64_t query = 0; query < a.queries;) {
+        const bool owns = query >= first_query && query < end_query;
+        const int64_t stop = owns ? end_query : query < first_query ? first_query : a.queries;
+        const int64_t queries = min_of(plan.queries, stop - query), row = image * a.queries + query;
+        prepare_tile<Type, true>(a, work, row, queries, head, 1);
+        if (owns) std::memset(work.points.dots, 0, size_t(queries * length * 4) * sizeof(Acc));
+        const Store* grad_out = static_cast<const Store*>(a.grad_out) + row * all_channels + head * d;
+        for (int64_t i = 0; i < queries; ++i)
+            scatter<Type>(work.points, i * length, length, value, a.value_stride, grad_out + i * all_channels, target, 0, d,
+                          owns);
+        if (owns) {
+            point_gradients(work.points, queries * length, work.place);
+            if (a.softmax) softmax_gradients(work.points, queries, length);
+            for (int64_t i = 0; i < queries; ++i) {
+                const int64_t at = ((row + i) * a.heads + head) * length;
+                encode_run<Type>(work.points.grad_offset + 2 * i * length, static_cast<Store*>(a.grad_location) + 2 * at,
+                                 2 * length);
+                encode_run<Type>(work.points.grad_weight + i * length, static_cast<Store*>(a.grad_weight) + at, length);
+            }
+        }
+        query += queries;
+    }
+    if constexpr (!kDirect) {
+        for (int64_t p = first_pixel; p < end_pixel; ++p)
+            encode_run<Type>(work.slice + (p - first_pixel) * d, grad_value + p * all_channels, d);
+    }
+}
+
+int64_t forward_units(const AttentionArgs& a) { return a.batch * forward_plan(a).runs; }
+int64_t backward_units(const AttentionArgs& a) { return a.batch * a.heads * backward_plan(a).bands; }
+
+template <class Type>
+int64_t forward_scratch(const AttentionArgs& a) {
+    const Plan plan = forward_plan(a);
+    Arena arena{nullptr};
+    Workspace<typename Type::Acc>(arena, plan.queries * plan.heads * points_per_head(a), false, 0);
+    return arena.used;
+}
+template <class Type>
+int64_t backward_scratch(const AttentionArgs& a) {
+    const Plan plan = backward_plan(a);
+    Arena arena{nullptr};
+    Workspace<typename Type::Acc>(arena, plan.queries * points_per_head(a), true, slice_length<Type>(a, plan));
+    return arena.used;
+}
+
+template <class Type>
+Kernel<AttentionArgs> kernel(bool backward) {
+    return backward ? Kernel<AttentionArgs>{backward_units, backward_scratch<Type>, backward_unit<Type>}
+                    : Kernel<AttentionArgs>{forward_units, forward_scratch<Type>, forward_unit<Type>};
+}
+
+}  // namespace
+
+#define CONCATENATE(a, b) a##b
+#define NAME_FOR(isa) CONCATENATE(attention_kernel_, isa)
+
+Kernel<AttentionArgs> NAME_FOR(INTERNIMAGE_ISA)(int64_t data_type, bool backward) {
+    switch (data_type) {
+        case kFloat64: return kernel<Float64>(backward);
+        case kFloat16: return kernel<Float16>(backward);
+        case kBFloat16: return kernel<BFloat16>(backward);
+        default: return kernel<Float32>(backward);
+    }
+}

@@ -1,0 +1,61 @@
+"""ms_deform_attn on a CPU through the compiled kernels (kernel_cpp.cpp).
+
+Shapes: N images, S pixels of all levels, M heads, D channels of a head, L levels, Q queries, P points of a level.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from internimage.ops.deform_attn.levels import Levels
+from internimage.ops.deform_conv_v3.kernel_cpp import missing_reason as missing_reason
+from internimage.ops.native import library
+
+
+def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -> Tensor:
+    """(N, Q, M*D)."""
+    n, queries, heads = locations.shape[:3]
+    out = torch.empty(n, queries, heads * value.shape[3], dtype=value.dtype)
+    if out.numel() == 0:
+        return out
+    value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
+    args, sizes = _arguments(value, locations, weights, levels)
+    args.shapes, args.out = ctypes.addressof(sizes), out.data_ptr()
+    library.call("internimage_attention_forward", args)
+    return out
+
+
+def backward(
+    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, levels: Levels
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, locations and weights, all contiguous."""
+    if grad.numel() == 0:
+        return torch.zeros_like(value), torch.zeros_like(locations), torch.zeros_like(weights)
+    grad, value = grad.contiguous(), value.contiguous()
+    locations, weights = locations.contiguous(), weights.contiguous()
+    grads = torch.empty_like(value), torch.empty_like(locations), torch.empty_like(weights)
+    args, sizes = _arguments(value, locations, weights, levels)
+    args.shapes, args.grad_out = ctypes.addressof(sizes), grad.data_ptr()
+    args.grad_value, args.grad_location, args.grad_weight = (t.data_ptr() for t in grads)
+    library.call("internimage_attention_backward", args)
+    return grads
+
+
+def _arguments(
+    value: Tensor, locations: Tensor, weights: Tensor, levels: Levels
+) -> tuple[library.AttentionArgs, ctypes.Array[ctypes.c_int64]]:
+    """The part of the arguments that both directions share, and the sizes it will point to."""
+    n, pixels, heads, channels = value.shape
+    if pixels >= 2**31:
+        raise ValueError(f"the compiled kernels take maps of fewer than 2**31 pixels, given {pixels}")
+    sizes = (ctypes.c_int64 * len(levels.sizes))(*levels.sizes)
+    args = library.AttentionArgs(
+        *(value.data_ptr(), locations.data_ptr(), weights.data_ptr(), 0, 0, 0, 0, 0, 0),
+        *(n, pixels, locations.shape[1], heads, channels, len(levels.shapes), locations.shape[4], heads * channels),
+        *(levels.normalized, levels.softmax, library.DATA_TYPES[value.dtype], torch.get_num_threads()),
+        library.start_team(),
+    )
+    return args, sizes
