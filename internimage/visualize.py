@@ -100,7 +100,7 @@ def contact_sheet(
         results: one classification for each picture.
         images: the pictures.
         truths: the right class names; a wrong answer is marked and shows the right one. None if unknown.
-        columns: tiles side by side, at least 1; None takes a layout a little wider than high.
+        columns: tiles side by side, at least 1; None takes a layout of full rows where there is one.
         heading: a line above the tiles.
 
     Returns:
@@ -116,7 +116,7 @@ def contact_sheet(
             f"{len(results)}, {len(images)}{'' if truths is None else f', {len(truths)}'}"
         )
     if columns is None:
-        columns = min(len(results), max(1, math.ceil(math.sqrt(1.6 * len(results)))))
+        columns = _fewest_empty_places(len(results))
     elif columns < 1:
         raise ValueError(f"columns must be at least 1, given {columns}")
     width, height, gap = 208, 246 if truths is None else 266, 14
@@ -131,6 +131,12 @@ def contact_sheet(
         tile = _tile(result, image, None if truths is None else truths[i], (width, height))
         canvas.paste(tile, (gap + column * (width + gap), top + gap + row * (height + gap)))
     return canvas
+
+
+def _fewest_empty_places(number: int) -> int:
+    """Return a number of columns, from a square to twice as wide as high, that fills the last row best."""
+    choices = range(math.isqrt(number - 1) + 1, math.isqrt(2 * number) + 2)
+    return min(choices, key=lambda columns: (-number % columns, -columns))
 
 
 def _tile(result: Classification, image: Picture, truth: str | None, size: tuple[int, int]) -> Image:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from internimage.types import Classification
-from internimage.visualize import ACCENT, PANEL, WRONG, contact_sheet, draw
+from internimage.visualize import ACCENT, PANEL, WRONG, contact_sheet, draw, draw_confusion
 
 NAMES = (
     "cat",
@@ -83,14 +83,14 @@ def test_draw_refuses_what_is_no_result(result: object) -> None:
         draw(result, grey(4, 4))
 
 
-@pytest.mark.parametrize(("number", "columns"), [(1, None), (7, None), (7, 2), (3, 9)])
+@pytest.mark.parametrize(("number", "columns"), [(1, None), (7, None), (20, None), (7, 2), (3, 9)])
 def test_contact_sheet_layout(number: int, columns: int | None) -> None:
     results, images = [answer(2.0, 0.0, names=("cat", "dog"))] * number, [grey(20, 20)] * number
     sheet = contact_sheet(results, images, columns=columns)
     headed = contact_sheet(results, images, columns=columns, heading="A heading")
     assert headed.width == sheet.width and headed.height > sheet.height
     wide = (sheet.width - 14) // 222
-    assert wide == (columns or min(number, {1: 2, 7: 4}[number]))
+    assert wide == (columns or {1: 1, 7: 4, 20: 5}[number])
     assert count(sheet, WRONG) == 0
     assert count(sheet, (128, 128, 128)) >= number * 180 * 180
 
@@ -117,3 +117,21 @@ def test_wrong_contact_sheets() -> None:
             contact_sheet(results, images, **options)
     with pytest.raises(TypeError, match="Classification"):
         contact_sheet(["cat"], [grey(2, 2)])
+
+
+def test_confusion_matrix() -> None:
+    counts = torch.tensor([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
+    drawn = np.asarray(draw_confusion(counts, ("cat", "dog", "a class without pictures")))
+    assert drawn.shape[2] == 3
+    cells = [
+        [tuple(drawn.astype(int)[196 + 56 * row + 6, 180 + 56 * column + 6]) for column in range(3)] for row in range(3)
+    ]
+    assert cells[0][0] != cells[0][1] != cells[0][2] and cells[0][2] == cells[1][0] == cells[2][2]
+    assert sum(cells[1][1]) > sum(cells[0][0])  # all right is brighter than mostly right
+    assert draw_confusion(torch.eye(1000, dtype=torch.int64), [str(i) for i in range(1000)]).size == (1048, 1096)
+
+
+@pytest.mark.parametrize(("shape", "number"), [((2, 3), 2), ((2, 2), 3), ((0, 0), 0)])
+def test_wrong_confusion_matrix(shape: tuple[int, int], number: int) -> None:
+    with pytest.raises(ValueError, match="one row per class"):
+        draw_confusion(torch.zeros(shape, dtype=torch.int64), ["x"] * number)
