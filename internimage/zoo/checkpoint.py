@@ -39,6 +39,7 @@ class Checkpoint:
         preprocess: preprocessing found beside the weights.
         class_names: names found beside the weights.
         is_part: whether the weights were taken out of a larger model, such as a detector.
+        is_folder: whether they come with the `config.json` of a Transformers folder.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Checkpoint:
     preprocess: PreprocessConfig | None = None
     class_names: tuple[str, ...] | None = None
     is_part: bool = False
+    is_folder: bool = False
 
     def backbone(self) -> Checkpoint:
         """Return the backbone's part of this checkpoint."""

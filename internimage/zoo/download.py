@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import huggingface_hub
+from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 from internimage.zoo.catalog import BUNDLED, CatalogEntry
@@ -76,7 +77,7 @@ class Order:
 
     def advice(self, reason: str, file: str | None = None) -> str:
         """Name the file, the places that were looked at, and the way to put it there."""
-        hub = self.hub_cache or huggingface_hub.constants.HF_HUB_CACHE
+        hub = self.hub_cache or hub_constants.HF_HUB_CACHE
         kind = "the folder's files" if self.entry.source == "huggingface" else "it"
         return (
             f"{file or self.entry.filename} of {self.entry.name} is not on this machine, and {reason}.\n"

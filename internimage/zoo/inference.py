@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from internimage.backbones import VARIANTS, BackboneConfig
 from internimage.classification import ClassifierConfig, PreprocessConfig
-from internimage.zoo.labels import IMAGENET_1K, IMAGENET_22K, label_set
+from internimage.zoo.labels import IMAGENET_1K, IMAGENET_22K
 from internimage.zoo.official import head_kind
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -65,7 +65,7 @@ def infer_backbone(shapes: Shapes, source: str) -> tuple[str, BackboneConfig]:
 
 
 def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
-    """Return the classifier behind an original checkpoint, with the preprocessing and names published for its size.
+    """Return the classifier behind an original checkpoint, with the preprocessing published for its size.
 
     Raises:
         ValueError: the entries are no InternImage classifier, or no published size agrees with them.
@@ -85,7 +85,6 @@ def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
         num_classes=num_classes,
         head=head,
         preprocess=PreprocessConfig(size=size),
-        class_names=label_set(LABELS[num_classes]).class_names if num_classes in LABELS else None,
         conv_head_ratio=shapes["conv_head.0.weight"][0] / backbone.widths[-1] if head == "conv" else 1.5,
     )
 

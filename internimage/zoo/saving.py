@@ -73,7 +73,8 @@ def save_model(
         raise ValueError(f"path must end in .safetensors, given {path.name!r}; other formats: internimage.convert")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type, given {dtype}")
-    header = {"format": "pt", HEADER_KEY: to_json(describe(model, info))}
+    # One key only: with more, the order in the file changes from run to run.
+    header = {HEADER_KEY: to_json(describe(model, info))}
     tensors = {key: _prepared(key, value, dtype) for key, value in model.state_dict().items()}
     write_safetensors(tensors, path, header)
     return path

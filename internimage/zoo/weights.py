@@ -87,6 +87,7 @@ def _read_safetensors(path: Path, ema: bool | None) -> Checkpoint:
         lambda: unpack(_map_safetensors(path)[0], str(path), ema)[0],
         settings=settings,
         is_part=is_part,
+        is_folder=settings is not None,
     )
 
 
@@ -128,6 +129,7 @@ def _read_folder(folder: Path, ema: bool | None) -> Checkpoint:
         settings=settings,
         preprocess=read_preprocess(folder),
         class_names=read_class_names(folder),
+        is_folder=True,
     )
 
 

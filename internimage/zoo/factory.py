@@ -1,0 +1,335 @@
+"""From a name to a model: `create` builds an architecture, `load` a checkpoint that is ready to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from internimage.backbones import VARIANTS, BackboneConfig, InternImage, variant
+from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
+from internimage.classification.head import HeadKind
+from internimage.errors import UnknownName
+from internimage.zoo.catalog import CatalogEntry, catalog, find
+from internimage.zoo.checkpoint import Checkpoint, shapes_of, unpack
+from internimage.zoo.filling import fill
+from internimage.zoo.recognition import backbone_config, classifier_config, published_names
+from internimage.zoo.settings import classifier_from_settings
+from internimage.zoo.weights import read_checkpoint
+
+CLASSIFIER = "classifier"
+ATTENTION_POOLED = ("internimage_h", "internimage_g")
+# What a fresh start may change without making the weights foreign.
+FREE_SETTINGS = ("layer_scale", "drop_rate", "drop_path_rate", "drop_path_type", "remove_center")
+
+
+def create(
+    architecture: str,
+    *,
+    backbone: str | BackboneConfig | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    weights: str | PathLike[str] | None = None,
+    ema: bool | None = None,
+    head: HeadKind | None = None,
+    preprocess: PreprocessConfig | None = None,
+    in_chans: int | None = None,
+    layer_scale: float | Literal["published"] | None = "published",
+    drop_path_rate: float | None = None,
+    out_indices: tuple[int, ...] | None = None,
+    frozen_stages: int = -1,
+    activation_checkpointing: bool = False,
+    cache_dir: str | PathLike[str] | None = None,
+    offline: bool = False,
+    backend: str = "auto",
+) -> Classifier | InternImage:
+    """Build a model, fresh or on given weights, in training mode.
+
+    Args:
+        architecture: the name of a size for a bare backbone ("internimage_b"), or "classifier".
+        backbone: size or settings of a classifier's backbone.
+        num_classes: classes of a classifier; None takes those of `class_names`, of the weights, or 1000. Another
+            number than the weights have starts the last layer afresh.
+        class_names: names of the classes.
+        weights: name of a checkpoint, weight file or folder; a backbone takes its part of a classifier or detector.
+        ema: which weights of a training file, see `read_checkpoint`.
+        head: head of a classifier; None takes the weights', or the published one of the size.
+        preprocess: how a classifier reads pictures; None takes the weights', or 224 px.
+        in_chans: channels of the input, None for the size's (3).
+        layer_scale: start value of the branch scales, None for no scales; "published" takes the weights' or the size's.
+        drop_path_rate: stochastic depth of the last block, 0..1; None keeps the weights' or the settings'.
+        out_indices: levels that a bare backbone returns, None for all four.
+        frozen_stages: stem and levels that are not trained, see `InternImage`.
+        activation_checkpointing: recompute blocks in the backward pass.
+        cache_dir: where downloads are kept.
+        offline: use no network.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Returns:
+        A `Classifier`, or an `InternImage` backbone.
+
+    Raises:
+        UnknownName: no such architecture, size or checkpoint.
+        ValueError: the arguments contradict each other or the weights.
+        CheckpointMismatch: the weights do not fit; lists every difference.
+
+    Example:
+        >>> create("classifier", backbone="internimage_pico", num_classes=3).config.num_classes
+        3
+        >>> create("internimage_pico", out_indices=(3,)).channels
+        (192,)
+    """
+    if architecture not in (CLASSIFIER, *VARIANTS):
+        raise UnknownName("architecture", architecture, (CLASSIFIER, *VARIANTS), "Checkpoints: internimage.load(...).")
+    given = {"in_chans": in_chans, "drop_path_rate": drop_path_rate}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if layer_scale != "published":
+        changes["layer_scale"] = layer_scale
+    run: dict[str, Any] = dict(
+        frozen_stages=frozen_stages, activation_checkpointing=activation_checkpointing, backend=backend
+    )
+    opened = None if weights is None else _open(weights, ema, cache_dir, offline)
+    if architecture != CLASSIFIER:
+        _refuse(
+            dict(backbone=backbone, num_classes=num_classes, class_names=class_names, head=head, preprocess=preprocess),
+            f"the backbone {architecture}",
+        )
+        config = _merged(architecture, opened and backbone_config(*opened), changes)
+        run |= {} if out_indices is None else {"out_indices": tuple(out_indices)}
+        return _build(config, opened and opened[0].backbone(), run=run)
+    _refuse(dict(out_indices=out_indices), "a classifier")
+    wish = Wish(backbone, num_classes, None if class_names is None else tuple(class_names), head, preprocess)
+    if opened is None:
+        return _build(wish.fresh(changes), None, run=run)
+    found = classifier_config(*opened)
+    wanted = wish.on(found, changes)
+    return _build(wanted, opened[0], run=run, new_classes=wanted.num_classes != found.num_classes)
+
+
+def load(
+    name_or_path: str | PathLike[str],
+    *,
+    num_classes: int | None = None,
+    ema: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    offline: bool = False,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+    backend: str = "auto",
+) -> Classifier | InternImage:
+    """Return a checkpoint as a model ready to predict: architecture, weights, preprocessing and class names.
+
+    Args:
+        name_or_path: a name of `list_models`, a weight file (`.safetensors`, `.pth`), or a Transformers folder.
+        num_classes: None keeps the checkpoint's; 1000 of 21,841 takes the rows of the same classes; any other number
+            starts the last layer afresh.
+        ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if any.
+        settings: original settings of the architecture, for a file that does not state it and is of no published size.
+        cache_dir: where downloads are kept, None for the user's cache.
+        offline: use no network.
+        dtype: floating type of the model, None for the file's.
+        device: where the model goes.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Returns:
+        The model in evaluation mode: a `Classifier`, or a bare `InternImage` from a file of ours that holds one.
+
+    Raises:
+        UnknownName: no such checkpoint; the message suggests the nearest ones.
+        FileNotFoundError: the file is not there, or cannot be downloaded.
+        ValueError: the file is damaged, or its model is not built by this release.
+        CheckpointMismatch: the weights do not fit; lists every difference.
+
+    Example:
+        >>> import tempfile
+        >>> from internimage.zoo.weights import save_model
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = create("classifier", backbone="internimage_pico", class_names=["cat", "dog"])
+        ...     path = save_model(model, f"{folder}/pets.safetensors")
+        ...     load(path).config.class_names
+        ('cat', 'dog')
+    """
+    checkpoint, entry = _open(name_or_path, ema, cache_dir, offline, whole=True)
+    run = dict(backend=backend)
+    place = dict(dtype=dtype, device=device)
+    document = checkpoint.document
+    if document is not None and isinstance(document.config, BackboneConfig):
+        _refuse({"num_classes": num_classes, "settings": settings}, "a bare backbone")
+        return _build(document.config, checkpoint, run=run, place=place).eval()
+    config = classifier_config(checkpoint, entry, settings)
+    new_classes = num_classes is not None and num_classes != config.num_classes
+    if num_classes is not None:
+        config = _with_classes(config, num_classes)
+    return _build(config, checkpoint, new_classes=new_classes, run=run, place=place).eval()
+
+
+def from_original(settings: Mapping[str, Any], state: Mapping[str, Tensor], *, backend: str = "auto") -> Classifier:
+    """Build a classifier from original settings and original weights in memory; the tensors are used, not copied.
+
+    Args:
+        settings: arguments of the original constructor, its nested configuration, or a `config.json`.
+        state: original names and tensors, in any published container.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Returns:
+        The classifier in evaluation mode.
+
+    Raises:
+        ValueError: a setting is missing or not supported.
+        CheckpointMismatch: the weights do not fit the settings; lists every difference.
+    """
+    tensors, _ = unpack(state, "the state dict", None)
+    checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True)
+    model = _build(classifier_from_settings(settings), checkpoint, run=dict(backend=backend), place=dict(dtype=None))
+    assert isinstance(model, Classifier)
+    return model.eval()
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What the caller of `create` asks of a classifier; None leaves the choice to the weights."""
+
+    backbone: str | BackboneConfig | None
+    num_classes: int | None
+    class_names: tuple[str, ...] | None
+    head: HeadKind | None
+    preprocess: PreprocessConfig | None
+
+    def __post_init__(self) -> None:
+        if self.num_classes is not None and self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes asked for."""
+        return self.num_classes if self.class_names is None else len(self.class_names)
+
+    def fresh(self, changes: Mapping[str, Any]) -> ClassifierConfig:
+        """Return the classifier to build without weights."""
+        if self.backbone is None:
+            raise ValueError("a classifier needs a backbone: create('classifier', backbone='internimage_t', ...)")
+        pooled = self.backbone in ATTENTION_POOLED
+        return ClassifierConfig(
+            backbone=_merged(self.backbone, None, changes),
+            num_classes=1000 if self.classes is None else self.classes,
+            head=self.head or ("attention_pool" if pooled else "conv"),
+            preprocess=self.preprocess or PreprocessConfig(),
+            class_names=self.class_names,
+        )
+
+    def on(self, found: ClassifierConfig, changes: Mapping[str, Any]) -> ClassifierConfig:
+        """Return the classifier to build on the weights of another."""
+        config = found if self.classes is None else _with_classes(found, self.classes)
+        return dataclasses.replace(
+            config,
+            backbone=_merged(self.backbone, found.backbone, changes),
+            head=self.head or found.head,
+            preprocess=self.preprocess or found.preprocess,
+            class_names=self.class_names or config.class_names,
+        )
+
+
+def _open(
+    name_or_path: str | PathLike[str],
+    ema: bool | None,
+    cache_dir: str | PathLike[str] | None,
+    offline: bool,
+    *,
+    whole: bool = False,
+) -> tuple[Checkpoint, CatalogEntry | None]:
+    """Find, download and open a checkpoint; also return the catalog row it is named like.
+
+    Args:
+        name_or_path: a file, a folder or a name of the catalog, in this order.
+        ema: see `read_checkpoint`.
+        cache_dir: where downloads are kept.
+        offline: use no network.
+        whole: refuse rows whose model this release does not build, before anything is downloaded.
+    """
+    path = Path(name_or_path)
+    entry = find(path.name) if path.exists() else find(str(name_or_path))
+    if entry is not None and not (entry.is_built if whole else entry.backbone_config):
+        raise ValueError(_not_built(entry))
+    if path.exists():
+        return read_checkpoint(path, ema=ema), entry
+    if entry is None:
+        if path.suffix or len(path.parts) > 1:
+            raise FileNotFoundError(f"no file or folder at {path}, and no checkpoint of the catalog has this name")
+        raise UnknownName("model", str(name_or_path), catalog(), "internimage.list_models() lists them all.")
+    from internimage.zoo.download import fetch  # the Hub's client takes long to import
+
+    return read_checkpoint(fetch(entry, cache_dir=cache_dir, offline=offline), ema=ema), entry
+
+
+def _not_built(entry: CatalogEntry) -> str:
+    """Say what a row needs that this release lacks, and what can be had of it."""
+    text = (
+        f"{entry.name} is for {entry.task.replace('_', ' ')} ({entry.backbone}, {entry.method}); this release builds "
+        "InternImage classifiers and backbones."
+    )
+    if entry.backbone_config is not None and entry.url is not None:
+        text += f" Its backbone can be had: create({entry.backbone!r}, weights={entry.name!r})"
+    return text
+
+
+def _merged(
+    wanted: str | BackboneConfig | None, found: BackboneConfig | None, changes: Mapping[str, Any]
+) -> BackboneConfig:
+    """Return the backbone to build: what the caller wants, checked against what the weights hold.
+
+    Settings that a fresh start may change come from the caller if they were spelled out, else from the weights.
+    """
+    config = variant(wanted) if isinstance(wanted, str) else wanted
+    if config is None or found is None:
+        base = config or found
+        assert base is not None
+        return dataclasses.replace(base, **changes)
+    kept = {name: getattr(found, name) for name in FREE_SETTINGS}
+    aligned = dataclasses.replace(config, **kept)
+    names = [field.name for field in dataclasses.fields(config) if field.name not in changes]
+    differing = [name for name in names if getattr(aligned, name) != getattr(found, name)]
+    if differing:
+        shown = ", ".join(
+            f"{name}: {getattr(config, name)} asked, {getattr(found, name)} in the weights" for name in differing
+        )
+        raise ValueError(f"the weights are of another backbone than {wanted!r}: {shown}")
+    return dataclasses.replace(config if isinstance(wanted, BackboneConfig) else found, **changes)
+
+
+def _with_classes(config: ClassifierConfig, num_classes: int) -> ClassifierConfig:
+    """Return the configuration for another number of classes; names survive where the classes do."""
+    if num_classes == config.num_classes:
+        return config
+    maps = (config.num_classes, num_classes) == (21841, 1000)
+    return dataclasses.replace(config, num_classes=num_classes, class_names=published_names(1000) if maps else None)
+
+
+def _build(
+    config: ClassifierConfig | BackboneConfig,
+    checkpoint: Checkpoint | None,
+    *,
+    run: Mapping[str, Any],
+    place: Mapping[str, Any] | None = None,
+    new_classes: bool = False,
+) -> Classifier | InternImage:
+    """Build a model; with weights, without memory of its own first."""
+    kind = Classifier if isinstance(config, ClassifierConfig) else InternImage
+    if checkpoint is None:
+        return kind(config, **run)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        model = kind(config, **run)  # type: ignore[arg-type]
+    fill(model, checkpoint, new_classes=new_classes, **(place or {}))
+    return model
+
+
+def _refuse(arguments: Mapping[str, Any], what: str) -> None:
+    """Raise if an argument is given that means nothing here."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise ValueError(f"{what} takes no {', '.join(given)}")

@@ -1,0 +1,83 @@
+"""What a checkpoint holds: the first of several descriptions that is there.
+
+For the architecture: the document of a file of ours, the caller's settings, `config.json` of a folder, the catalog row,
+a configuration stored by the original training, and at last names and shapes. Preprocessing and class names come from
+the file, the catalog row, or what is published for the size and the number of classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from internimage.backbones import BackboneConfig
+from internimage.classification import ClassifierConfig
+from internimage.zoo.catalog import CatalogEntry
+from internimage.zoo.checkpoint import Checkpoint
+from internimage.zoo.inference import LABELS, infer_backbone, infer_classifier
+from internimage.zoo.labels import label_set
+from internimage.zoo.official import head_kind
+from internimage.zoo.settings import backbone_from_settings, classifier_from_settings
+
+
+def classifier_config(
+    checkpoint: Checkpoint, entry: CatalogEntry | None = None, settings: Mapping[str, Any] | None = None
+) -> ClassifierConfig:
+    """Return the classifier that a checkpoint holds.
+
+    Args:
+        checkpoint: an open checkpoint.
+        entry: the catalog row whose name the file has, or None.
+        settings: original-style settings given by the caller, or None.
+
+    Raises:
+        ValueError: nothing describes it, or it is no classifier.
+    """
+    if checkpoint.document is not None:
+        if not isinstance(checkpoint.document.config, ClassifierConfig):
+            raise ValueError(f"{checkpoint.source} holds a bare backbone, expected a classifier")
+        return checkpoint.document.config
+    if checkpoint.is_part:
+        raise ValueError(
+            f"{checkpoint.source} holds a detector or a segmentor, which this release does not build; take its "
+            "backbone with create('internimage_t', weights=...)"
+        )
+    row = entry if entry is not None and _agrees(entry, checkpoint) else None
+    stated = settings or (checkpoint.settings if checkpoint.is_folder or row is None else None)
+    if stated is not None:
+        config = classifier_from_settings(stated)
+    elif row is not None and row.backbone_config is not None:
+        head = head_kind(checkpoint.shapes) or "conv"
+        config = ClassifierConfig(row.backbone_config, num_classes=row.num_classes or 0, head=head)
+    else:
+        config = infer_classifier(checkpoint.shapes, checkpoint.source)
+    preprocess = checkpoint.preprocess or (row.preprocess if row is not None else config.preprocess)
+    names = checkpoint.class_names or (row.class_names if row is not None else published_names(config.num_classes))
+    return dataclasses.replace(config, preprocess=preprocess, class_names=names)
+
+
+def backbone_config(checkpoint: Checkpoint, entry: CatalogEntry | None = None) -> BackboneConfig:
+    """Return the backbone that a checkpoint holds, alone or as a part of a model.
+
+    Raises:
+        ValueError: nothing describes it.
+    """
+    if checkpoint.document is not None:
+        config = checkpoint.document.config
+        return config.backbone if isinstance(config, ClassifierConfig) else config
+    if entry is not None and entry.backbone_config is not None and not checkpoint.is_folder:
+        return entry.backbone_config
+    if checkpoint.settings is not None:
+        return backbone_from_settings(checkpoint.settings)
+    return infer_backbone(checkpoint.backbone().shapes, checkpoint.source)[1]
+
+
+def published_names(num_classes: int) -> tuple[str, ...] | None:
+    """Return the ImageNet names for their numbers of classes, None for others."""
+    return label_set(LABELS[num_classes]).class_names if num_classes in LABELS else None
+
+
+def _agrees(entry: CatalogEntry, checkpoint: Checkpoint) -> bool:
+    """Whether a file that is named like a catalog row has its classes; a fine-tuned file may have others."""
+    return entry.is_built and checkpoint.shapes.get("head.weight", (None,))[0] == entry.num_classes

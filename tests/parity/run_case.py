@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Compute with this package what the original implementation gave for a recorded case.
+
+    run_case.py CASE_DIR OUT.npz
+
+Reads `manifest.json` of the case (how the original model was built, filled and fed), does the same through the public
+path of the package and writes full arrays under the names of the recorded ones; `compare.py` then judges. The kind of a
+case is the beginning of its folder's name. Exit status 2: this release does not know the kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import kind_classifier
+import kind_dcnv3
+
+Run = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
+KINDS: dict[str, Run] = {
+    "dcnv3_op": kind_dcnv3.run,
+    "small_": kind_classifier.run_with_gradients,
+    "cls_": kind_classifier.run,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", type=Path, help="folder with manifest.json")
+    parser.add_argument("out", type=Path, help=".npz file to write")
+    args = parser.parse_args()
+    name = args.case.resolve().name
+    run = next((run for prefix, run in KINDS.items() if name.startswith(prefix)), None)
+    if run is None:
+        print(f"{name}: this release runs cases of the kinds {', '.join(KINDS)}", file=sys.stderr)
+        return 2
+    arrays = run(json.loads((args.case / "manifest.json").read_text(encoding="utf-8")))
+    with args.out.open("wb") as file:
+        np.savez(file, **arrays)
+    print(f"{name}: {len(arrays)} arrays written to {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
