@@ -102,7 +102,7 @@ def _write_original(model: Classifier, path: Path) -> Path:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"cannot write {path}: {error}") from error
+            raise OSError(f"cannot write {path} (is the disk full?): {error}") from error
     return path
 
 

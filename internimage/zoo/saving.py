@@ -86,7 +86,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping
         try:
             save_file(dict(tensors), temporary, metadata=dict(header))
         except SafetensorError as error:  # a full disk, a lost mount
-            raise OSError(f"cannot write {path}: {error}") from error
+            raise OSError(f"cannot write {path} (is the disk full?): {error}") from error
 
 
 def _prepared(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
