@@ -45,7 +45,7 @@ class Window(NamedTuple):
 
 def pair(value: Pair, name: str, least: int) -> tuple[int, int]:
     """`value` as (height, width); both must be at least `least`."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
         raise ValueError(f"{name} must be an int >= {least} or a (height, width) pair of such, given {value!r}")
     return both[0], both[1]
