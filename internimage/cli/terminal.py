@@ -139,8 +139,8 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int, int], None
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # By default rich would lead what is printed to stdout meanwhile, which is the result, to the console of the bar.
-    options = dict(console=stderr(), transient=True, redirect_stdout=False, disable=not sys.stderr.isatty())
-    with Progress(*columns, **options) as bar:
+    hidden = not sys.stderr.isatty()
+    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
