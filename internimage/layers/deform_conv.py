@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from internimage.layers.packed_linear import Packable
 from internimage.ops import dcnv3, dcnv4, rowwise
+from internimage.ops.deform_conv_v4 import packed_channels
 
 NORM_EPS = 1e-6
 
@@ -228,11 +229,6 @@ class DCNv4(Packable):
     def extra_repr(self) -> str:
         """Show the settings that the child modules do not."""
         return f"groups={self.groups}, kernel_size={self.kernel_size}, offset_scale={self.offset_scale}"
-
-
-def packed_channels(groups: int, points: int) -> int:
-    """Channels of dcnv4's packed offsets and weights: 3 K for each group, rounded up to a multiple of 8."""
-    return -(-3 * groups * points // 8) * 8
 
 
 def pack_offset_mask(offset: Tensor, mask: Tensor, groups: int) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from internimage.backbones import VARIANTS, BackboneConfig
 from internimage.classification import ClassifierConfig, PreprocessConfig
-from internimage.layers.deform_conv import packed_channels
+from internimage.ops.deform_conv_v4 import packed_channels
 from internimage.zoo.labels import IMAGENET_1K, IMAGENET_22K
 from internimage.zoo.official import head_kind
 
