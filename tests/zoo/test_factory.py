@@ -210,6 +210,17 @@ def test_conversion_of_an_original_file_and_back(
         assert all(torch.equal(state[key], value) for key, value in small_state.items())
 
 
+def test_flash_classifiers_convert(tmp_path: Path, same_weights: Same) -> None:
+    config = BackboneConfig(16, (1, 1, 1, 1), (1, 1, 2, 4), operator="dcnv4", output_bias=False, offset_scale=0.5)
+    model = create("classifier", backbone=config, class_names=["a", "b"])
+    path = save_model(model, tmp_path / "start.safetensors")
+    for name in ("a.pth", "folder", "b.pth"):
+        path = convert(path, tmp_path / name)
+        loaded = load(path)
+        same_weights(loaded, model)
+        assert isinstance(loaded, Classifier) and loaded.config == model.config
+
+
 def test_metadata_classifiers_convert_to_the_original_layout(tmp_path: Path, same_weights: Same) -> None:
     config = BackboneConfig(16, (1, 1, 1, 1), (1, 2, 4, 8), center_feature_scale=True)
     model = create("classifier", backbone=config, num_classes=3, head="attention_pool_metadata")
