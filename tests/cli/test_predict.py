@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,12 +107,26 @@ def test_find_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_progress_bar_stays_out_of_the_result(pets: Path, photos: Path) -> None:
     pty = pytest.importorskip("pty")
     terminal, slave = pty.openpty()
+    shown = bytearray()
+
+    def drain() -> None:  # a full terminal would block the command
+        try:
+            while chunk := os.read(terminal, 4096):
+                shown.extend(chunk)
+        except OSError:  # the other end is closed
+            return
+
+    reader = threading.Thread(target=drain)
+    reader.start()
     command = [sys.executable, "-m", "internimage", "predict", pets, photos, "--json", "--batch-size", "1"]
-    with os.fdopen(terminal, "rb", buffering=0), os.fdopen(slave, "wb") as stderr:
+    try:
         result = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, "TERM": "xterm"}
+            command, stdout=subprocess.PIPE, stderr=slave, text=True, env={**os.environ, "TERM": "xterm"}
         )
-        shown = os.read(terminal, 100_000)
+    finally:
+        os.close(slave)
+        reader.join()
+        os.close(terminal)
     assert result.returncode == 0
     assert len(lines(result.stdout)) == 3
     assert b"pictures" in shown and b"/3" in shown
