@@ -23,7 +23,7 @@ PUBLIC = {
     "list_models",
     "load",
     "ops",
-    "save",
+    "save_model",
 }
 
 
@@ -42,7 +42,7 @@ def test_import_is_silent_and_loads_no_optional_package() -> None:
     optional += ["huggingface_hub", "onnx", "transformers"]
     # torch itself may import some of them; only what internimage adds counts.
     code = (
-        "import sys, torch, torchvision, PIL.Image; before = set(sys.modules); import internimage;"
+        "import sys, torch, torchvision, PIL.Image; before = set(sys.modules); from internimage import *;"
         f"print(sorted(m for m in set(sys.modules) - before if m.split('.')[0] in {optional!r}))"
     )
     assert run(code).strip() == "[]"
@@ -51,7 +51,17 @@ def test_import_is_silent_and_loads_no_optional_package() -> None:
 @pytest.mark.parametrize("attempts", [3])
 def test_import_takes_at_most_300_ms_over_torch(attempts: int) -> None:
     code = (
-        "import time, torch, torchvision; start = time.perf_counter(); import internimage;"
+        "import time, torch, torchvision; start = time.perf_counter(); from internimage import *;"
         "print(time.perf_counter() - start)"
     )
     assert min(float(run(code)) for _ in range(attempts)) <= 0.3
+
+
+def test_the_package_alone_does_not_load_torch() -> None:
+    assert run("import sys, internimage; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_unknown_attributes_are_said_so() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        ii.laod  # noqa: B018 - the access is the test
+    assert set(dir(ii)) >= PUBLIC
