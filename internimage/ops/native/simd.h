@@ -174,6 +174,26 @@ ALWAYS_INLINE uint16_t encode(float v, Float16) {
     return uint16_t(sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13));
 }
 
+#if defined(__GNUC__) || defined(__clang__)
+// A bfloat16 is the upper half of a float32; written on whole vectors because the scalar form does not vectorize.
+template <int L>
+ALWAYS_INLINE Vec<float, L> widen_bfloat16(const uint16_t* p) {
+    Vec<uint16_t, L> halves;
+    std::memcpy(&halves, p, sizeof(halves));
+    return (Vec<float, L>)(__builtin_convertvector(halves, Vec<uint32_t, L>) << 16);
+}
+template <int L>
+ALWAYS_INLINE void narrow_bfloat16(uint16_t* p, Vec<float, L> v) {
+    const Vec<uint32_t, L> u = (Vec<uint32_t, L>)v;
+    const Vec<uint32_t, L> rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    const Vec<uint32_t, L> quiet = (u >> 16) | 0x40u;
+    const Vec<uint32_t, L> is_nan = (Vec<uint32_t, L>)((u & 0x7fffffffu) > 0x7f800000u);  // all ones where true
+    const Vec<uint16_t, L> halves = __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), Vec<uint16_t, L>);
+    std::memcpy(p, &halves, sizeof(halves));
+}
+#define HAS_VECTOR_BFLOAT16 1
+#endif
+
 template <class Type, int L>
 ALWAYS_INLINE Vec<typename Type::Acc, L> load(const typename Type::Store* p) {
     using Acc = typename Type::Acc;
@@ -182,6 +202,9 @@ ALWAYS_INLINE Vec<typename Type::Acc, L> load(const typename Type::Store* p) {
         std::memcpy(&v, p, sizeof(v));
         return v;
     } else {
+#if defined(HAS_VECTOR_BFLOAT16)
+        if constexpr (std::is_same_v<Type, BFloat16>) return widen_bfloat16<L>(p);
+#endif
 #if defined(__F16C__) && !defined(_MSC_VER)
         if constexpr (std::is_same_v<Type, Float16> && L == 4) {
             return (Vec<Acc, L>)_mm_cvtph_ps(_mm_loadl_epi64((const __m128i*)p));
@@ -210,6 +233,12 @@ ALWAYS_INLINE void store(typename Type::Store* p, Vec<typename Type::Acc, L> v) 
     if constexpr (sizeof(typename Type::Store) == sizeof(Acc)) {
         std::memcpy(p, &v, sizeof(v));
     } else {
+#if defined(HAS_VECTOR_BFLOAT16)
+        if constexpr (std::is_same_v<Type, BFloat16>) {
+            narrow_bfloat16<L>(p, v);
+            return;
+        }
+#endif
 #if defined(__F16C__) && !defined(_MSC_VER)
         if constexpr (std::is_same_v<Type, Float16> && L == 4) {
             _mm_storel_epi64((__m128i*)p, _mm_cvtps_ph((__m128)v, 0));
@@ -231,12 +260,17 @@ ALWAYS_INLINE void store(typename Type::Store* p, Vec<typename Type::Acc, L> v) 
     }
 }
 
+template <class Acc>
+constexpr int kLanes = VECTOR_BYTES / int(sizeof(Acc)) < 4 ? 4 : VECTOR_BYTES / int(sizeof(Acc));
+
 template <class Type>
 ALWAYS_INLINE void decode_run(const typename Type::Store* RESTRICT from, typename Type::Acc* RESTRICT to, int64_t n) {
     if constexpr (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) {
         std::memcpy(to, from, size_t(n) * sizeof(*to));
     } else {
         int64_t i = 0;
+        constexpr int L = kLanes<typename Type::Acc>;
+        for (; i + L <= n; i += L) store<AccOf<Type>, L>(to + i, load<Type, L>(from + i));
         for (; i + 4 <= n; i += 4) store<AccOf<Type>, 4>(to + i, load<Type, 4>(from + i));
         for (; i < n; ++i) to[i] = decode(from[i], Type{});
     }
@@ -248,6 +282,8 @@ ALWAYS_INLINE void encode_run(const typename Type::Acc* RESTRICT from, typename 
         std::memcpy(to, from, size_t(n) * sizeof(*to));
     } else {
         int64_t i = 0;
+        constexpr int L = kLanes<typename Type::Acc>;
+        for (; i + L <= n; i += L) store<Type, L>(to + i, load<AccOf<Type>, L>(from + i));
         for (; i + 4 <= n; i += 4) store<Type, 4>(to + i, load<AccOf<Type>, 4>(from + i));
         for (; i < n; ++i) to[i] = encode(from[i], Type{});
     }
@@ -309,8 +345,6 @@ struct Lanes<Acc, 1> {
     static void write_fours(Acc* p, V a, V b, V c, V d) { p[0] = a, p[1] = b, p[2] = c, p[3] = d; }
 };
 
-template <class Acc>
-constexpr int kLanes = VECTOR_BYTES / int(sizeof(Acc)) < 4 ? 4 : VECTOR_BYTES / int(sizeof(Acc));
 // Points handled at once; point arrays are padded to a multiple of it.
 #if defined(__GNUC__) || defined(__clang__)
 template <class Acc>

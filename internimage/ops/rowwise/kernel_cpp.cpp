@@ -63,14 +63,25 @@ ALWAYS_INLINE __m512 gelu_table(__m512 x) {
     return _mm512_fnmadd_ps(u, tail, _mm512_max_ps(_mm512_setzero_ps(), x));  // max keeps the second operand's NaN
 }
 
-ALWAYS_INLINE void gelu_run(float* RESTRICT values, int64_t count) {
+template <class Type>
+ALWAYS_INLINE void gelu_run(typename Type::Store* values, int64_t count) {
+    using V = Vec<float, 16>;
     int64_t i = 0;
-    for (; i + 16 <= count; i += 16) _mm512_storeu_ps(values + i, gelu_table(_mm512_loadu_ps(values + i)));
-    for (; i < count; ++i) values[i] = gelu(values[i]);
+    for (; i + 16 <= count; i += 16)
+        store<Type, 16>(values + i, (V)gelu_table((__m512)load<Type, 16>(values + i)));
+    for (; i < count; ++i) values[i] = encode(gelu(decode(values[i], Type{})), Type{});
 }
 #else
-ALWAYS_INLINE void gelu_run(float* RESTRICT values, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) values[i] = gelu(values[i]);
+template <class Type>
+ALWAYS_INLINE void gelu_run(typename Type::Store* RESTRICT values, int64_t count) {
+    constexpr int64_t kBlock = 64;
+    float block[kBlock];
+    for (int64_t i = 0; i < count; i += kBlock) {
+        const int64_t n = count - i < kBlock ? count - i : kBlock;
+        decode_run<Type>(values + i, block, n);
+        for (int64_t j = 0; j < n; ++j) block[j] = gelu(block[j]);
+        encode_run<Type>(block, values + i, n);
+    }
 }
 #endif
 
@@ -140,20 +151,9 @@ int64_t row_units(const RowArgs& a) { return divide_up(a.rows, rows_per_unit(a))
 int64_t row_scratch(const RowArgs& a) { return int64_t(sizeof(float)) * 8 * padded(a.channels); }
 
 template <class Type>
-void gelu_unit(const RowArgs& a, int64_t unit, void* scratch) {
-    using Store = typename Type::Store;
+void gelu_unit(const RowArgs& a, int64_t unit, void*) {
     const int64_t first = unit * rows_per_unit(a), end = min_of(a.rows, first + rows_per_unit(a));
-    Store* y = static_cast<Store*>(a.y) + first * a.channels;
-    if constexpr (sizeof(Store) == sizeof(float)) {
-        gelu_run(y, (end - first) * a.channels);
-    } else {
-        float* row = static_cast<float*>(scratch);
-        for (int64_t r = first; r < end; ++r, y += a.channels) {
-            decode_run<Type>(y, row, a.channels);
-            gelu_run(row, a.channels);
-            encode_run<Type>(row, y, a.channels);
-        }
-    }
+    gelu_run<Type>(static_cast<typename Type::Store*>(a.y) + first * a.channels, (end - first) * a.channels);
 }
 
 // y = shortcut + gamma * norm_a(y), then normed = norm_b(y); every part is optional.
@@ -286,7 +286,7 @@ void depthwise_unit(const DepthwiseArgs& a, int64_t unit, void* memory) {
         for (int64_t p = 0; p < min_of(kStrip, a.width - column); ++p) {
             float* pixel = sums + p * padded(a.channels);
             normalize(pixel, pixel, weight, bias, a.channels, float(a.eps));
-            gelu_run(pixel, a.channels);
+            gelu_run<Float32>(pixel, a.channels);
             encode_run<Type>(pixel, out + (column + p) * a.channels, a.channels);
         }
     }
