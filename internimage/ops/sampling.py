@@ -109,11 +109,11 @@ def check_map(x: Tensor, window: Window) -> tuple[int, int]:
 
 
 def check_sides(*sides: int, pixels: int | None = None) -> None:
-    """Raise ValueError when a map is too large for kernels that count pixels in 32 bits, coordinates in 22."""
+    """Raise ValueError when a map is too large for kernels that number pixels in 29 bits and coordinates in 22."""
     total = math.prod(sides) if pixels is None else pixels
-    if max(sides) >= 2**22 or total >= 2**31:
+    if max(sides) >= 2**22 or total >= 2**29:
         raise ValueError(
-            f"the kernels take maps of fewer than 2**31 pixels and sides shorter than 2**22, given {sides}; "
+            f"the kernels take maps of fewer than 2**29 pixels and sides shorter than 2**22, given {sides}; "
             "cut the map, or use backend='reference'"
         )
 

@@ -105,7 +105,7 @@ void forward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
             prepare_tile<Type, false>(a, work, image * a.queries + query, queries, head, heads);
             for (int64_t i = 0; i < queries; ++i)
                 for (int64_t h = 0; h < heads; ++h)
-                    gather<Type>(work.points, (i * heads + h) * length, length, value + (head + h) * d, a.value_stride,
+                    gather<Type, kLanes<Acc>>(work.points, work.place, (i * heads + h) * length, length, value + (head + h) * d, a.value_stride,
                                  out + ((query + i) * a.heads + head + h) * d, d);
         }
     }
@@ -151,7 +151,7 @@ void backward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
         if (owns) std::memset(work.points.dots, 0, size_t(queries * length * 4) * sizeof(Acc));
         const Store* grad_out = static_cast<const Store*>(a.grad_out) + row * all_channels + head * d;
         for (int64_t i = 0; i < queries; ++i)
-            scatter<Type>(work.points, i * length, length, value, a.value_stride, grad_out + i * all_channels, target, 0, d,
+            scatter<Type, kLanes<Acc>>(work.points, work.place, i * length, length, value, a.value_stride, grad_out + i * all_channels, target, 0, d,
                           owns);
         if (owns) {
             point_gradients(work.points, queries * length, work.place);

@@ -1,7 +1,7 @@
 // The window operators on a CPU: dcnv3, and dcnv4, which differs only in the strides of its offsets and weights.
 //
-// Forward: a unit is a run of output pixels of one row; a tile of points (pixels x groups x K) is located at once and
-// then each group gathers its channels.  Backward: a unit is one (image, group) slice of grad_x, or a band of its rows
+// Forward: a unit is a block of output pixels, worked off row by row so that the pixels of x around it stay in the
+// first cache; a tile of points (pixels x groups x K) is located at once and then each group gathers its channels.  Backward: a unit is one (image, group) slice of grad_x, or a band of its rows
 // when there are few slices, so each accumulator has one owner and receives its terms in output order: no races, and
 // the same bits for every number of threads.
 #include "../native/bilinear.h"
@@ -15,17 +15,20 @@ int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How a row of output is cut: `pixels` and `groups` handled per tile, `run` pixels per forward unit.
+// `pixels` and `groups` handled per tile; blocks of `columns` x `rows` pixels per forward unit, `strips` of them side
+// by side and `blocks` one below the other; `bands` of rows per backward slice.
 struct Plan {
-    int64_t pixels, groups, run, runs_per_row, bands;
+    int64_t pixels, groups, columns, rows, strips, blocks, bands;
 };
 Plan forward_plan(const WindowArgs& a) {
     Plan plan{};
     const int64_t points_per_pixel = max_of(1, a.groups * a.points);
     plan.pixels = points_per_pixel > kTilePoints ? 1 : min_of(a.out_width, kTilePoints / points_per_pixel);
     plan.groups = plan.pixels > 1 ? a.groups : min_of(a.groups, max_of(1, kTilePoints / max_of(1, a.points)));
-    plan.run = divide_up(max_of(plan.pixels, min_of(a.out_width, 64)), plan.pixels) * plan.pixels;
-    plan.runs_per_row = divide_up(a.out_width, plan.run);
+    plan.columns = divide_up(min_of(a.out_width, 16), plan.pixels) * plan.pixels;
+    plan.strips = divide_up(a.out_width, plan.columns);
+    plan.rows = max_of(1, min_of(16, a.batch * plan.strips * a.out_height / (8 * a.threads)));
+    plan.blocks = divide_up(a.out_height, plan.rows);
     return plan;
 }
 Plan backward_plan(const WindowArgs& a) {
@@ -108,21 +111,23 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     Arena arena{static_cast<char*>(scratch)};
     Workspace<Acc> work(arena, plan.pixels * plan.groups * a.points, false, 0);
     fill_place(a, plan, work.place);
-    // Down a strip of columns, then the next strip: the rows of x that a strip needs stay in the cache.
-    const int64_t row = unit % a.out_height, strip = unit / a.out_height % plan.runs_per_row;
-    const int64_t image = unit / (a.out_height * plan.runs_per_row), line = image * a.out_height + row;
-    const int64_t begin = strip * plan.run, end = min_of(a.out_width, begin + plan.run);
+    const int64_t block = unit % plan.blocks, strip = unit / plan.blocks % plan.strips;
+    const int64_t image = unit / (plan.blocks * plan.strips);
+    const int64_t first_row = block * plan.rows, end_row = min_of(a.out_height, first_row + plan.rows);
+    const int64_t begin = strip * plan.columns, end = min_of(a.out_width, begin + plan.columns);
     const Store* x = static_cast<const Store*>(a.x) + image * a.height * a.width * a.x_stride;
-    Store* out = static_cast<Store*>(a.out) + line * a.out_width * a.groups * a.channels;
-    for (int64_t column = begin; column < end; column += plan.pixels) {
-        const int64_t pixels = min_of(plan.pixels, end - column);
-        for (int64_t group = 0; group < a.groups; group += plan.groups) {
-            const int64_t groups = min_of(plan.groups, a.groups - group);
-            prepare_tile<Type, false>(a, work, image, row, column, pixels, group, groups);
-            for (int64_t i = 0; i < pixels; ++i)
-                for (int64_t g = 0; g < groups; ++g)
-                    gather<Type>(work.points, (i * groups + g) * a.points, a.points, x + (group + g) * a.channels,
-                                 a.x_stride, out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
+    for (int64_t row = first_row; row < end_row; ++row) {
+        Store* out = static_cast<Store*>(a.out) + (image * a.out_height + row) * a.out_width * a.groups * a.channels;
+        for (int64_t column = begin; column < end; column += plan.pixels) {
+            const int64_t pixels = min_of(plan.pixels, end - column);
+            for (int64_t group = 0; group < a.groups; group += plan.groups) {
+                const int64_t groups = min_of(plan.groups, a.groups - group);
+                prepare_tile<Type, false>(a, work, image, row, column, pixels, group, groups);
+                for (int64_t i = 0; i < pixels; ++i)
+                    for (int64_t g = 0; g < groups; ++g)
+                        gather<Type, kLanes<Acc>>(work.points, work.place, (i * groups + g) * a.points, a.points, x + (group + g) * a.channels,
+                                     a.x_stride, out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
+            }
         }
     }
 }
@@ -191,7 +196,7 @@ void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
             if (owns_points) std::memset(work.points.dots, 0, size_t(pixels * a.points * 4) * sizeof(Acc));
             const Store* grad_out = static_cast<const Store*>(a.grad_out) + pixel * all_channels + band.group * d;
             for (int64_t i = 0; i < pixels; ++i)
-                scatter<Type>(work.points, i * a.points, a.points, x, a.x_stride, grad_out + i * all_channels, target, 0, d,
+                scatter<Type, kLanes<Acc>>(work.points, work.place, i * a.points, a.points, x, a.x_stride, grad_out + i * all_channels, target, 0, d,
                               owns_points);
             if (owns_points) write_point_gradients<Type>(a, work, pixel, pixels, band.group);
         }
@@ -203,7 +208,8 @@ void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
 }
 
 int64_t forward_units(const WindowArgs& a) {
-    return a.batch * a.out_height * forward_plan(a).runs_per_row;
+    const Plan plan = forward_plan(a);
+    return a.batch * plan.strips * plan.blocks;
 }
 int64_t backward_units(const WindowArgs& a) { return a.batch * a.groups * backward_plan(a).bands; }
 

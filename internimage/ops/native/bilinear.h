@@ -35,7 +35,7 @@ struct Points {
     using Index = IndexOf<Acc>;
     Acc *offset, *weight;           // raw input: (x, y) pairs, weights (softmaxed in place when asked)
     Acc* corner;                    // 4 a point: weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
-    Index *index, *step_x, *step_y; // in pixels
+    Index* cell;                    // 4 * first pixel + (has a right neighbor) + 2 * (has one below); -1: does not count
     // for the backward pass only
     Acc *low_x, *high_x, *low_y, *high_y;  // bilinear factors per axis
     Acc *slope_x, *slope_y;                // derivative of low_*: -1, or +1 when only that corner lies inside
@@ -45,7 +45,7 @@ struct Points {
     Points(Arena& arena, int64_t capacity, bool backward) {
         const int64_t count = padded<Acc>(capacity);
         arena.take(offset, 2 * count), arena.take(weight, count), arena.take(corner, 4 * count);
-        arena.take(index, count), arena.take(step_x, count), arena.take(step_y, count);
+        arena.take(cell, count);
         const int64_t more = backward ? count : 0;
         for (Acc** array : {&low_x, &high_x, &low_y, &high_y, &slope_x, &slope_y, &grad_weight})
             arena.take(*array, more);
@@ -78,7 +78,8 @@ struct WindowPlace {
     V last_y(int64_t) const { return Lane::all(final_y); }
     V scale_x(int64_t) const { return Lane::all(scale); }
     V scale_y(int64_t) const { return Lane::all(scale); }
-    I pitch(int64_t) const { return Lane::all_index(width); }
+    I pitches(int64_t) const { return Lane::all_index(width); }
+    int64_t pitch(int64_t) const { return width; }
     I start(int64_t) const { return Lane::all_index(0); }
 };
 
@@ -108,7 +109,8 @@ struct LevelPlace {
     V last_y(int64_t p) const { return Lane::read(final_y + p); }
     V scale_x(int64_t p) const { return Lane::read(size_x + p); }
     V scale_y(int64_t p) const { return Lane::read(size_y + p); }
-    I pitch(int64_t p) const { return Lane::read(width + p); }
+    I pitches(int64_t p) const { return Lane::read(width + p); }
+    int64_t pitch(int64_t p) const { return width[p]; }
     I start(int64_t p) const { return Lane::read(first + p); }
 };
 
@@ -149,14 +151,15 @@ ALWAYS_INLINE void softmax_runs(Acc* weight, int64_t runs, int64_t points) {
     }
 }
 
-// One axis: factors of the two corners, clamped cell, and the step to the second corner (0 where it does not exist).
+// One axis: factors of the two corners, slope of the first, clamped cell; 1 where the second corner exists; all ones
+// where the point counts.
 template <class Lane>
 struct AxisCell {
     typename Lane::V low, high, slope;
-    typename Lane::I step, index, counts;
+    typename Lane::I cell, has_high, counts;
 };
 template <class Lane>
-ALWAYS_INLINE AxisCell<Lane> axis_cell(Position<Lane> at, typename Lane::V last, typename Lane::I pitch) {
+ALWAYS_INLINE AxisCell<Lane> axis_cell(Position<Lane> at, typename Lane::V last) {
     using V = typename Lane::V;
     const V zero = Lane::all(0), one = Lane::all(1), before = Lane::all(-1);
     AxisCell<Lane> axis;
@@ -167,15 +170,15 @@ ALWAYS_INLINE AxisCell<Lane> axis_cell(Position<Lane> at, typename Lane::V last,
     axis.low = has_low ? one - fraction : fraction;  // in the cell before the map, the second corner comes first
     axis.high = has_high ? fraction : zero;
     axis.slope = has_low ? -one : one;
-    axis.step = has_high ? pitch : Lane::all_index(0);
+    axis.has_high = has_high ? Lane::all_index(1) : Lane::all_index(0);
     V inside = cell > zero ? cell : zero;  // NaN too
     inside = inside < last ? inside : last;
-    axis.index = Lane::truncate(inside) * pitch;
+    axis.cell = Lane::truncate(inside);
     axis.counts = (cell <= last) & (has_low | ((cell == before) & (fraction > zero)));
     return axis;
 }
 
-// Fill index, steps and corner weights of `count` points from their offsets and weights.
+// Fill cells and corner weights of `count` points from their offsets and weights.
 template <class Acc, bool kBackward, class Place>
 ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place& place) {
     using Lane = typename Place::Lane;
@@ -183,12 +186,11 @@ ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place&
     for (int64_t p = 0; p < count; p += kPointLanes<Acc>) {
         V dx, dy;
         Lane::read_pairs(points.offset + 2 * p, dx, dy);
-        const auto x = axis_cell<Lane>(place.x(p, dx), place.last_x(p), Lane::all_index(1));
-        const auto y = axis_cell<Lane>(place.y(p, dy), place.last_y(p), place.pitch(p));
-        const auto index = place.start(p) + y.index + x.index;
-        Lane::write(points.index + p, (x.counts & y.counts) ? index : Lane::all_index(-1));
-        Lane::write(points.step_x + p, x.step);
-        Lane::write(points.step_y + p, y.step);
+        const auto x = axis_cell<Lane>(place.x(p, dx), place.last_x(p));
+        const auto y = axis_cell<Lane>(place.y(p, dy), place.last_y(p));
+        const auto pixel = place.start(p) + y.cell * place.pitches(p) + x.cell;
+        const auto packed = pixel * 4 + x.has_high + y.has_high * 2;
+        Lane::write(points.cell + p, (x.counts & y.counts) ? packed : Lane::all_index(-1));
         const V weight = Lane::read(points.weight + p);
         const V low = weight * y.low, high = weight * y.high;
         Lane::write_fours(points.corner + 4 * p, low * x.low, low * x.high, high * x.low, high * x.high);
@@ -200,24 +202,28 @@ ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place&
     }
 }
 
+// The four corners of a point, in elements of an array whose pixels are `stride` apart.
+struct Corners {
+    int64_t top, right, down;
+    Corners(int64_t cell, int64_t pitch, int64_t stride)
+        : top((cell >> 2) * stride), right(-(cell & 1) & stride), down(-(cell >> 1 & 1) & (pitch * stride)) {}
+};
+
 // Channels [0, L * NV) of one output: the sum over `count` points starting at `first`.
-template <class Type, int L, int NV>
-ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, int64_t first, int64_t count,
+template <class Type, int L, int NV, class Place>
+ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
                                 const typename Type::Store* x, int64_t stride, typename Type::Store* out) {
     using Acc = typename Type::Acc;
     using V = Vec<Acc, L>;
     V even[NV] = {}, odd[NV] = {};  // two chains per vector hide the latency of multiply-add
     V even_low[NV] = {}, odd_low[NV] = {};
-    const auto* index = points.index + first;
-    const auto *step_x = points.step_x + first, *step_y = points.step_y + first;
-    const Acc* corner = points.corner + 4 * first;
-    for (int64_t p = 0; p < count; ++p) {
-        if (index[p] < 0) continue;
-        const auto* top = x + int64_t(index[p]) * stride;
-        const auto* bottom = top + int64_t(step_y[p]) * stride;
-        const int64_t right = int64_t(step_x[p]) * stride;
+    for (int64_t p = first; p < first + count; ++p) {
+        if (points.cell[p] < 0) continue;
+        const Corners at(points.cell[p], place.pitch(p), stride);
+        const auto *top = x + at.top, *bottom = top + at.down;
+        const int64_t right = at.right;
         V c00, c01, c10, c11;
-        spread4<Acc, L>(corner + 4 * p, c00, c01, c10, c11);
+        spread4<Acc, L>(points.corner + 4 * p, c00, c01, c10, c11);
         for (int v = 0; v < NV; ++v) {
             even[v] += c00 * load<Type, L>(top + v * L);
             odd[v] += c01 * load<Type, L>(top + right + v * L);
@@ -234,46 +240,45 @@ ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, int64_
 }
 
 // The last channels, fewer than four.
-template <class Type>
-ALWAYS_INLINE void gather_tail(const Points<typename Type::Acc>& points, int64_t first, int64_t count,
+template <class Type, class Place>
+ALWAYS_INLINE void gather_tail(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
                                const typename Type::Store* x, int64_t stride, typename Type::Store* out,
                                int64_t channels) {
     using Acc = typename Type::Acc;
     for (int64_t c = 0; c < channels; ++c) {
         Acc sum = 0;
         for (int64_t p = first; p < first + count; ++p) {
-            if (points.index[p] < 0) continue;
-            const auto* top = x + int64_t(points.index[p]) * stride + c;
-            const auto* bottom = top + int64_t(points.step_y[p]) * stride;
-            const int64_t right = int64_t(points.step_x[p]) * stride;
+            if (points.cell[p] < 0) continue;
+            const Corners at(points.cell[p], place.pitch(p), stride);
+            const auto *top = x + at.top + c, *bottom = top + at.down;
             const Acc* corner = points.corner + 4 * p;
-            sum += corner[0] * decode(top[0], Type{}) + corner[1] * decode(top[right], Type{}) +
-                   corner[2] * decode(bottom[0], Type{}) + corner[3] * decode(bottom[right], Type{});
+            sum += corner[0] * decode(top[0], Type{}) + corner[1] * decode(top[at.right], Type{}) +
+                   corner[2] * decode(bottom[0], Type{}) + corner[3] * decode(bottom[at.right], Type{});
         }
         out[c] = encode(sum, Type{});
     }
 }
 
 // out[0..channels) = sum over points of their four weighted corners; `x` is the group's first channel of pixel 0.
-template <class Type, int L = kLanes<typename Type::Acc>>
-ALWAYS_INLINE void gather(const Points<typename Type::Acc>& points, int64_t first, int64_t count,
+template <class Type, int L, class Place>
+ALWAYS_INLINE void gather(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
                           const typename Type::Store* x, int64_t stride, typename Type::Store* out, int64_t channels) {
     if constexpr (L == kLanes<typename Type::Acc>) {
         for (; channels >= 4 * L; channels -= 4 * L, x += 4 * L, out += 4 * L)
-            gather_chunk<Type, L, 4>(points, first, count, x, stride, out);
+            gather_chunk<Type, L, 4>(points, place, first, count, x, stride, out);
         if (channels >= 2 * L) {
-            gather_chunk<Type, L, 2>(points, first, count, x, stride, out);
+            gather_chunk<Type, L, 2>(points, place, first, count, x, stride, out);
             channels -= 2 * L, x += 2 * L, out += 2 * L;
         }
     }
     if (channels >= L) {
-        gather_chunk<Type, L, 1>(points, first, count, x, stride, out);
+        gather_chunk<Type, L, 1>(points, place, first, count, x, stride, out);
         channels -= L, x += L, out += L;
     }
     if constexpr (L > 4) {
-        if (channels > 0) gather<Type, L / 2>(points, first, count, x, stride, out, channels);
+        if (channels > 0) gather<Type, L / 2>(points, place, first, count, x, stride, out, channels);
     } else if (channels > 0) {
-        gather_tail<Type>(points, first, count, x, stride, out, channels);
+        gather_tail<Type>(points, place, first, count, x, stride, out, channels);
     }
 }
 
@@ -296,8 +301,8 @@ ALWAYS_INLINE void add_to(Acc* at, V factor, V value) {
 }
 
 // Channels [0, L * NV): dots[p] += <grad, corner> when kDots, and the corners' share of grad_x.
-template <class Type, int L, int NV>
-ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, int64_t first, int64_t count,
+template <class Type, int L, int NV, class Place>
+ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
                                  const typename Type::Store* x, int64_t stride,
                                  const typename Type::Store* grad_out, const Target<typename Type::Acc>& target,
                                  int64_t channel, bool wants_dots) {
@@ -306,18 +311,17 @@ ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, int64
     V grad[NV];
     for (int v = 0; v < NV; ++v) grad[v] = load<Type, L>(grad_out + v * L);
     for (int64_t p = first; p < first + count; ++p) {
-        const int64_t pixel = points.index[p];
-        if (pixel < 0) continue;
-        const int64_t down = points.step_y[p], right = points.step_x[p];
+        const int64_t cell = points.cell[p];
+        if (cell < 0) continue;
         if (wants_dots) {
-            const auto* top = x + pixel * stride;
-            const auto* bottom = top + down * stride;
+            const Corners at(cell, place.pitch(p), stride);
+            const auto *top = x + at.top, *bottom = top + at.down;
             V d00 = {}, d01 = {}, d10 = {}, d11 = {};
             for (int v = 0; v < NV; ++v) {
                 d00 += grad[v] * load<Type, L>(top + v * L);
-                d01 += grad[v] * load<Type, L>(top + right * stride + v * L);
+                d01 += grad[v] * load<Type, L>(top + at.right + v * L);
                 d10 += grad[v] * load<Type, L>(bottom + v * L);
-                d11 += grad[v] * load<Type, L>(bottom + right * stride + v * L);
+                d11 += grad[v] * load<Type, L>(bottom + at.right + v * L);
             }
             Vec<Acc, 4> sums;
             std::memcpy(&sums, points.dots + 4 * p, sizeof(sums));
@@ -326,31 +330,32 @@ ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, int64
         }
         V c00, c01, c10, c11;
         spread4<Acc, L>(points.corner + 4 * p, c00, c01, c10, c11);
-        Acc* top = target.base + pixel * target.stride + channel;
-        Acc* bottom = top + down * target.stride;
-        const int64_t beside = right * target.stride;
+        const Corners at(cell, place.pitch(p), target.stride);
+        Acc *top = target.base + at.top + channel, *bottom = top + at.down;
+        const int64_t pixel = cell >> 2, beside = pixel + (cell & 1);
+        const int64_t down = -(cell >> 1 & 1) & place.pitch(p);
         if (target.owns(pixel))
             for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + v * L, c00, grad[v]);
-        if (target.owns(pixel + right))
-            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + beside + v * L, c01, grad[v]);
+        if (target.owns(beside))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + at.right + v * L, c01, grad[v]);
         if (target.owns(pixel + down))
             for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + v * L, c10, grad[v]);
-        if (target.owns(pixel + down + right))
-            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + beside + v * L, c11, grad[v]);
+        if (target.owns(beside + down))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + at.right + v * L, c11, grad[v]);
     }
 }
 
-template <class Type>
-ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, int64_t first, int64_t count,
+template <class Type, class Place>
+ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
                                 const typename Type::Store* x, int64_t stride,
                                 const typename Type::Store* grad_out, const Target<typename Type::Acc>& target,
                                 int64_t channel, int64_t channels, bool wants_dots) {
     using Acc = typename Type::Acc;
     for (int64_t p = first; p < first + count; ++p) {
-        const int64_t pixel = points.index[p];
-        if (pixel < 0) continue;
-        const int64_t corners[4] = {pixel, pixel + points.step_x[p], pixel + points.step_y[p],
-                                    pixel + points.step_y[p] + points.step_x[p]};
+        const int64_t cell = points.cell[p];
+        if (cell < 0) continue;
+        const int64_t pixel = cell >> 2, right = cell & 1, down = -(cell >> 1 & 1) & place.pitch(p);
+        const int64_t corners[4] = {pixel, pixel + right, pixel + down, pixel + down + right};
         for (int corner = 0; corner < 4; ++corner) {
             const int64_t at = corners[corner];
             const bool owned = target.owns(at);
@@ -364,24 +369,24 @@ ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, int64_
 }
 
 // Backward of `gather`: fills dots (set to zero by the caller) and adds to the target.
-template <class Type, int L = kLanes<typename Type::Acc>>
-ALWAYS_INLINE void scatter(const Points<typename Type::Acc>& points, int64_t first, int64_t count,
+template <class Type, int L, class Place>
+ALWAYS_INLINE void scatter(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
                            const typename Type::Store* x, int64_t stride, const typename Type::Store* grad_out,
                            const Target<typename Type::Acc>& target, int64_t channel, int64_t channels,
                            bool wants_dots) {
     if constexpr (L == kLanes<typename Type::Acc>) {
         for (; channels >= 2 * L; channels -= 2 * L, x += 2 * L, grad_out += 2 * L, channel += 2 * L)
-            scatter_chunk<Type, L, 2>(points, first, count, x, stride, grad_out, target, channel, wants_dots);
+            scatter_chunk<Type, L, 2>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
     }
     if (channels >= L) {
-        scatter_chunk<Type, L, 1>(points, first, count, x, stride, grad_out, target, channel, wants_dots);
+        scatter_chunk<Type, L, 1>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
         channels -= L, x += L, grad_out += L, channel += L;
     }
     if constexpr (L > 4) {
         if (channels > 0)
-            scatter<Type, L / 2>(points, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
+            scatter<Type, L / 2>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
     } else if (channels > 0) {
-        scatter_tail<Type>(points, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
+        scatter_tail<Type>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
     }
 }
 
@@ -401,12 +406,12 @@ ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t count, con
         const V low_x = Lane::read(points.low_x + p), high_x = Lane::read(points.high_x + p);
         const V low_y = Lane::read(points.low_y + p), high_y = Lane::read(points.high_y + p);
         const V slope_x = Lane::read(points.slope_x + p), slope_y = Lane::read(points.slope_y + p);
-        const V next_x = Lane::read(points.step_x + p) > 0 ? one : zero;
-        const V next_y = Lane::read(points.step_y + p) > 0 ? one : zero;
+        const auto cell = Lane::read(points.cell + p);
+        const V next_x = (cell & 1) != 0 ? one : zero, next_y = (cell & 2) != 0 ? one : zero;
         const V weight = Lane::read(points.weight + p);
         const V top = low_x * dot00 + high_x * dot01, bottom = low_x * dot10 + high_x * dot11;
         const V slant_top = slope_x * dot00 + next_x * dot01, slant_bottom = slope_x * dot10 + next_x * dot11;
-        const auto counts = Lane::read(points.index + p) >= 0;
+        const auto counts = cell >= 0;
         const V along_x = weight * place.scale_x(p) * (low_y * slant_top + high_y * slant_bottom);
         const V along_y = weight * place.scale_y(p) * (slope_y * top + next_y * bottom);
         Lane::write(points.grad_weight + p, counts ? low_y * top + high_y * bottom : zero);
