@@ -1,0 +1,99 @@
+"""Which box belongs to which object: by overlap, and by the cheapest matching.
+
+Shape legend: B boxes, G objects, Q queries.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from internimage.errors import MissingExtra
+from internimage.ops.boxes import pairwise_overlaps
+
+BACKGROUND, UNUSED = -1, -2
+
+
+def assign_by_overlap(
+    boxes: Tensor,
+    truth: Tensor,
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    min_positive_iou: float,
+    match_low_quality: bool,
+    ignored: Tensor | None = None,
+    ignore_iof: float = 0.5,
+) -> Tensor:
+    """Give each box an object, the background, or neither.
+
+    Args:
+        boxes: (B, 4) corners.
+        truth: (G, 4) corners of the objects.
+        positive_iou: from this overlap on a box belongs to its best object, 0..1.
+        negative_iou: below this overlap it belongs to the background, 0..1.
+        min_positive_iou: lowest overlap of an object's best boxes for `match_low_quality`, 0..1.
+        match_low_quality: give each object its best boxes even below `positive_iou`; where objects share a best box,
+            the last one has it.
+        ignored: (I, 4) corners of regions to be left out, or None.
+        ignore_iof: boxes with a larger share of their area in an ignored region are left out, 0..1.
+
+    Returns:
+        (B,) int64: number of the object, `BACKGROUND` or `UNUSED`.
+
+    Source: Faster R-CNN, section 3.1.2, https://arxiv.org/abs/1506.01497.
+
+    Example:
+        >>> truth = torch.tensor([[0.0, 0, 4, 4]])
+        >>> boxes = torch.tensor([[0.0, 0, 4, 4], [8.0, 8, 9, 9]])
+        >>> limits = dict(positive_iou=0.5, negative_iou=0.5, min_positive_iou=0.5, match_low_quality=False)
+        >>> assign_by_overlap(boxes, truth, **limits).tolist()
+        [0, -1]
+    """
+    assigned = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+    if not (len(truth) and len(boxes)):
+        return assigned
+    overlaps = pairwise_overlaps(truth, boxes)  # (G, B)
+    if ignored is not None and len(ignored):
+        share = pairwise_overlaps(boxes, ignored, "iof").amax(dim=1)
+        overlaps[:, share > ignore_iof] = -1
+    best, index = overlaps.max(dim=0)
+    is_background = (best >= 0) & (best < negative_iou)
+    assigned[~is_background] = UNUSED
+    assigned = torch.where(best >= positive_iou, index, assigned)
+    if match_low_quality:
+        best_of_object = overlaps.amax(dim=1, keepdim=True)
+        is_best = (overlaps == best_of_object) & (best_of_object >= min_positive_iou)
+        numbers = torch.arange(len(truth), device=boxes.device)[:, None]
+        last = torch.where(is_best, numbers, -1).amax(dim=0)
+        assigned = torch.where(last >= 0, last, assigned)
+    return assigned
+
+
+def match_by_cost(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair queries with objects, each at most once, at the lowest total cost.
+
+    Args:
+        cost: (Q, G) finite costs.
+
+    Returns:
+        Numbers of the queries and of their objects, min(Q, G) of each, int64 on the device of the costs.
+
+    Raises:
+        ValueError: a cost is not finite.
+        MissingExtra: scipy is not installed.
+
+    Source: DETR, section 3.1, https://arxiv.org/abs/2005.12872.
+    """
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise MissingExtra("scipy", "train", "matching queries with objects") from error
+    values = cost.detach().double().cpu()
+    if not values.isfinite().all():
+        raise ValueError(
+            "the matching costs are NaN or infinite; the training diverged: lower the learning rate, or in half "
+            "precision try bfloat16"
+        )
+    queries, objects = linear_sum_assignment(values.numpy())
+    return torch.from_numpy(queries).to(cost.device), torch.from_numpy(objects).to(cost.device)
