@@ -118,7 +118,7 @@ def check_companion(name: str, tensor: Tensor, x: Tensor) -> None:
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the autocast dtype of their device when autocast is on; float64 stays as it is."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)

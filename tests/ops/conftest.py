@@ -1,4 +1,4 @@
-"""An oracle for the operators that shares nothing with them: corners picked by index, positions computed point by point.
+"""An oracle for the operators that shares nothing with them: corners picked by index, positions point by point.
 
 It follows the definition's edge rules exactly (cell = floor, so the slope at a pixel line is the right-hand one), which
 grid_sample with its normalized coordinates does not.

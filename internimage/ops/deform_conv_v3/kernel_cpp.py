@@ -35,9 +35,11 @@ def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Wind
     """Gradients of x, offset and mask, all contiguous."""
     x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
     k = window.points
-    grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, offset, mask))
-    run_backward(grad, x, offset, 2 * k, mask, k, *grads, window)
-    return grads
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
+    grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format)
+    run_backward(grad, x, offset, 2 * k, mask, k, grad_x, grad_offset, grad_mask, window)
+    return grad_x, grad_offset, grad_mask
 
 
 def run_forward(
