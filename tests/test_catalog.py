@@ -82,7 +82,7 @@ def test_every_published_checkpoint_has_a_row() -> None:
         "online_map": 2,
         "lane_topology": 1,
     }
-    assert len(CLASSIFIERS) == 23
+    assert len(CLASSIFIERS) == 28
     assert sum(entry.source == "huggingface" for entry in PUBLISHED) == 11
     assert sum(entry.source == "unpublished" for entry in PUBLISHED) == 3
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from internimage.errors import UnknownName
 
+OPERATORS = ("dcnv3", "dcnv4", "dcnv3_through_dcnv4")
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -16,6 +18,8 @@ class BackboneConfig:
         channels: width C of the first level; level i has C * 2**i channels.
         depths: blocks of each of the four levels.
         groups: groups G of the operator in each level; must divide the width of the level.
+        operator: "dcnv3" (InternImage), "dcnv4" (FlashInternImage), or "dcnv3_through_dcnv4", which runs the weights
+            and the function of dcnv3 through the dcnv4 operator.
         kernel_size: side of the sampling grid of the operator.
         mlp_ratio: hidden width of the MLP over its input width.
         layer_scale: start value of the learned scales of both branches, or None for no scales.
@@ -23,10 +27,13 @@ class BackboneConfig:
         post_norm: normalise the output of a branch instead of its input.
         res_post_norm: normalise the input and the output of a branch; ignored with `post_norm` or `layer_scale`,
             as in the published models.
-        dw_kernel_size: side of the depth-wise convolution in front of offsets and masks, None for `kernel_size`.
+        dw_kernel_size: side of the depth-wise convolution in front of offsets and masks; None means `kernel_size`
+            with dcnv3 and no convolution with dcnv4.
         level2_post_norm_block_ids: blocks of level 2 that are followed by an extra norm.
         center_feature_scale: mix the operator's output with its input by a learned gate.
         remove_center: drop the centre point of the sampling grid; needs an odd `kernel_size`.
+        output_bias: whether the output projection of dcnv4 has a bias (that of dcnv3 always has).
+        mlp_output_bias: whether the second linear layer of the MLPs has a bias.
         in_chans: channels of the input picture.
         drop_rate: dropout after the stem and in the MLPs, 0..1.
         drop_path_rate: rate of stochastic depth of the last block, 0..1.
@@ -36,6 +43,7 @@ class BackboneConfig:
     channels: int
     depths: tuple[int, int, int, int]
     groups: tuple[int, int, int, int]
+    operator: Literal["dcnv3", "dcnv4", "dcnv3_through_dcnv4"] = "dcnv3"
     kernel_size: int = 3
     mlp_ratio: float = 4.0
     layer_scale: float | None = None
@@ -46,6 +54,8 @@ class BackboneConfig:
     level2_post_norm_block_ids: tuple[int, ...] = ()
     center_feature_scale: bool = False
     remove_center: bool = False
+    output_bias: bool = True
+    mlp_output_bias: bool = True
     in_chans: int = 3
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -59,6 +69,10 @@ class BackboneConfig:
                 raise ValueError(f"groups must divide the width of their level: {width} channels, {groups} groups")
         if self.remove_center and self.kernel_size % 2 == 0:
             raise ValueError(f"remove_center needs an odd kernel_size, given {self.kernel_size}")
+        if self.operator not in OPERATORS:
+            raise ValueError(f"operator must be one of {OPERATORS}, given {self.operator!r}")
+        if self.operator != "dcnv4" and not self.output_bias:
+            raise ValueError("output_bias=False exists with operator='dcnv4' only; dcnv3 always has the bias")
         if self.drop_path_type not in ("linear", "uniform"):
             raise ValueError(f"drop_path_type must be 'linear' or 'uniform', given {self.drop_path_type!r}")
         for name in ("drop_rate", "drop_path_rate"):
@@ -104,6 +118,11 @@ _G = BackboneConfig(
 )
 _PICO = BackboneConfig(channels=24, depths=(2, 2, 5, 1), groups=(1, 3, 6, 12))
 
+_FLASH_T = replace(_T, operator="dcnv4", output_bias=False, mlp_output_bias=False)
+_FLASH_S = replace(_S, operator="dcnv4", dw_kernel_size=3, output_bias=False, mlp_output_bias=False)
+_FLASH_B = replace(_B, operator="dcnv4", dw_kernel_size=3, output_bias=False, mlp_output_bias=False, offset_scale=0.5)
+_FLASH_L = replace(_L, operator="dcnv4", dw_kernel_size=3)
+
 VARIANTS: dict[str, BackboneConfig] = {
     "internimage_pico": _PICO,
     "internimage_t": _T,
@@ -113,6 +132,10 @@ VARIANTS: dict[str, BackboneConfig] = {
     "internimage_xl": _XL,
     "internimage_h": _H,
     "internimage_g": _G,
+    "flash_internimage_t": _FLASH_T,
+    "flash_internimage_s": _FLASH_S,
+    "flash_internimage_b": _FLASH_B,
+    "flash_internimage_l": _FLASH_L,
 }
 
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from internimage.backbones.config import BackboneConfig
-from internimage.layers.deform_conv import NORM_EPS, DCNv3
+from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4
 from internimage.layers.mlp import MLP
 from internimage.layers.packed_linear import Packable
 from internimage.ops import rowwise
@@ -63,18 +63,14 @@ class Block(nn.Module):
         channels = config.widths[level]
         self.post_norm = config.post_norm
         self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
-        self.dcn = DCNv3(
-            channels,
-            config.groups[level],
-            kernel_size=config.kernel_size,
-            dw_kernel_size=config.dw_kernel_size,
-            offset_scale=config.offset_scale,
-            center_feature_scale=config.center_feature_scale,
-            remove_center=config.remove_center,
-            backend=backend,
-        )
+        self.dcn = build_operator(config, level, backend)
         self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
-        self.mlp = MLP(channels, int(channels * config.mlp_ratio), drop_rate=config.drop_rate)
+        self.mlp = MLP(
+            channels,
+            int(channels * config.mlp_ratio),
+            drop_rate=config.drop_rate,
+            output_bias=config.mlp_output_bias,
+        )
         self.drop_path = StochasticDepth(drop_path_rate, mode="row")
         has_scale = config.layer_scale is not None
         self.gamma1 = nn.Parameter(torch.full((channels,), config.layer_scale)) if has_scale else None
@@ -112,6 +108,34 @@ class Block(nn.Module):
         normed = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.res_post_norm1, next_norm=self.norm2)
         z = self.mlp(normed, fuse=True)
         return rowwise.residual_(z, y, gamma=self.gamma2, norm=self.res_post_norm2)
+
+
+def build_operator(config: BackboneConfig, level: int, backend: str) -> DCNv3 | DCNv4:
+    """Return the operator module of a level."""
+    channels, groups = config.widths[level], config.groups[level]
+    if config.operator == "dcnv4":
+        return DCNv4(
+            channels,
+            groups,
+            kernel_size=config.kernel_size,
+            dw_kernel_size=config.dw_kernel_size,
+            offset_scale=config.offset_scale,
+            center_feature_scale=config.center_feature_scale,
+            remove_center=config.remove_center,
+            output_bias=config.output_bias,
+            backend=backend,
+        )
+    return DCNv3(
+        channels,
+        groups,
+        kernel_size=config.kernel_size,
+        dw_kernel_size=config.dw_kernel_size,
+        offset_scale=config.offset_scale,
+        center_feature_scale=config.center_feature_scale,
+        remove_center=config.remove_center,
+        through_dcnv4=config.operator == "dcnv3_through_dcnv4",
+        backend=backend,
+    )
 
 
 class Level(nn.Module):
@@ -271,7 +295,7 @@ def drop_path_rates(config: BackboneConfig) -> list[float]:
 
 def init_weights(module: nn.Module) -> None:
     """Initialise one module the published way; for `nn.Module.apply`, which visits children before parents."""
-    if isinstance(module, DCNv3):
+    if isinstance(module, DCNv3 | DCNv4):
         module.reset_parameters()
     elif isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -48,6 +48,7 @@ app = typer.Typer(
     help="InternImage: classify pictures, evaluate, train, convert and measure; everything the Python package does.",
     cls=Commands,
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

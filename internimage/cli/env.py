@@ -65,11 +65,11 @@ def _machine() -> dict[str, Any]:
         memory_gib = round(properties.total_memory / 2**30, 1)
         gpus.append({"name": properties.name, "memory_gib": memory_gib, "compute_capability": capability})
     return {
-        "python": platform.pythoninstalled_version(),
+        "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "compiled_kernels": library.missing_reason() or str(library.path()),
+        "compiled_kernels": library.missing_reason() or f"{library.path()} ({library.instruction_set()})",
         "cuda_build": torch.version.cuda or "none",
         "gpus": gpus,
         "packages": {"torch": torch.__version__},  # with its build, which the metadata lack

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def list_models(
     pattern: Annotated[
-        str, typer.Argument(metavar="[PATTERN]", help="Shell pattern such as 'mask_rcnn*', or a part of the name.")
+        str, typer.Argument(metavar="PATTERN", help="Shell pattern such as 'mask_rcnn*', or a part of the name.")
     ] = "*",
     task: Annotated[str, typer.Option("--task", help="Only one task, for example classification.")] = "",
     as_json: JsonOption = False,

@@ -40,7 +40,7 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGES...", help="Files, folders and patterns such as 'holiday/*.jpg'.", show_default=False
+            metavar="IMAGES", help="Files, folders and patterns such as 'holiday/*.jpg'.", show_default=False
         ),
     ],
     out: Annotated[
@@ -62,7 +62,7 @@ def predict(
     """
     paths = find_pictures(images)
     if not paths:
-        raise typer.BadParameter(f"there is no picture in {', '.join(images)}", param_hint="IMAGES...")
+        raise typer.BadParameter(f"there is no picture in {', '.join(images)}", param_hint="IMAGES")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     classifier = load_classifier(model, device=device, dtype=dtype, backend=backend)

@@ -95,16 +95,15 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", right: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> None:
     """Write a table to stdout.
 
     Args:
         columns: headings.
         rows: cells; a `Text` keeps its style, everything else is shown as it is.
-        title: line above the table.
         right: headings, separated by commas, of the columns that are aligned to the right.
     """
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         is_number = column in right.split(",")
         table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
@@ -116,11 +115,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
 def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:
     """Write names and values, one pair a line, to stdout; empty values are left out."""
     rows = [(Text(name, style="bold"), value) for name, value in fields.items() if value not in (None, "")]
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, show_header=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     for _ in range(2):
         table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, Text(str(value)))
+    if title:
+        stdout().print(Text(title, style="bold underline"))
     stdout().print(table)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from internimage.layers.packed_linear import Packable
-from internimage.ops import dcnv3, rowwise
+from internimage.ops import dcnv3, dcnv4, rowwise
 
 NORM_EPS = 1e-6
 
@@ -29,6 +30,7 @@ class DCNv3(Packable):
         offset_scale: factor on grid and offsets.
         center_feature_scale: mix the output with the values by a learned gate for each group.
         remove_center: drop the centre point of the grid.
+        through_dcnv4: run the same weights and the same function through the dcnv4 operator.
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Source: InternImage, section 3.1, arXiv 2211.05778.
@@ -44,10 +46,12 @@ class DCNv3(Packable):
         offset_scale: float = 1.0,
         center_feature_scale: bool = False,
         remove_center: bool = False,
+        through_dcnv4: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         points = kernel_size * kernel_size - int(remove_center)
+        self.through_dcnv4 = through_dcnv4
         dw_size = dw_kernel_size or kernel_size
         self.groups = groups
         self.kernel_size = kernel_size
@@ -96,10 +100,18 @@ class DCNv3(Packable):
             offset, mask = joined(query).split(joined.sizes, dim=-1)  # views; the operator reads them in place
         else:
             offset, mask = self.offset(query), self.mask(query)
-        y = dcnv3(
-            value,
-            offset,
-            mask,
+        y = self._sample(value, offset, mask)
+        if self.center_feature_scale_proj is not None:
+            y = mix_by_gate(y, value, self.center_feature_scale_proj(query))
+        return products["output"](y) if products else self.output_proj(y)
+
+    def _sample(self, value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        """Run the operator on values (N, H, W, C), offsets and logits."""
+        operator, inputs = dcnv3, (value, offset, mask)
+        if self.through_dcnv4:
+            operator, inputs = dcnv4, (value, pack_offset_mask(offset, mask, self.groups))
+        return operator(
+            *inputs,
             kernel_size=self.kernel_size,
             groups=self.groups,
             offset_scale=self.offset_scale,
@@ -107,11 +119,130 @@ class DCNv3(Packable):
             softmax=True,
             backend=self.backend,
         )
-        if self.center_feature_scale_proj is not None:
-            gate = torch.sigmoid(self.center_feature_scale_proj(query)).unsqueeze(-1)  # (N, H, W, G, 1)
-            y = torch.lerp(y.unflatten(-1, (self.groups, -1)), value.unflatten(-1, (self.groups, -1)), gate).flatten(-2)
-        return products["output"](y) if products else self.output_proj(y)
 
     def extra_repr(self) -> str:
         """Show the settings that the child modules do not."""
         return f"groups={self.groups}, kernel_size={self.kernel_size}, offset_scale={self.offset_scale}"
+
+
+class DCNv4(Packable):
+    """Deformable convolution v4 with its projections: unbounded weights, offsets and weights from one product.
+
+    Without a depth-wise convolution the offsets of a pixel see that pixel alone. The published initialisation keeps
+    offsets and weights at zero: without a softmax a fresh module answers with its output bias.
+
+    Args:
+        channels: width C of input and output.
+        groups: sampling groups G; must divide C.
+        kernel_size: side of the sampling grid; K = kernel_size**2 points (one fewer with `remove_center`).
+        dw_kernel_size: side of the depth-wise convolution, None for no convolution (unlike `DCNv3`).
+        offset_scale: factor on grid and offsets.
+        center_feature_scale: mix the output with the values by a gate computed from the operator's output.
+        remove_center: drop the centre point of the grid.
+        output_bias: whether the output projection has a bias.
+        backend: operator backend, see `internimage.ops.dcnv4`.
+
+    Source: DCNv4, section 3, arXiv 2401.06197.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        *,
+        kernel_size: int = 3,
+        dw_kernel_size: int | None = None,
+        offset_scale: float = 1.0,
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+        output_bias: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        points = kernel_size * kernel_size - int(remove_center)
+        self.groups = groups
+        self.kernel_size = kernel_size
+        self.offset_scale = offset_scale
+        self.remove_center = remove_center
+        self.backend = backend
+        self.offset_mask_dw = (
+            nn.Conv2d(channels, channels, dw_kernel_size, padding=(dw_kernel_size - 1) // 2, groups=channels)
+            if dw_kernel_size
+            else None
+        )
+        self.offset_mask = nn.Linear(channels, packed_channels(groups, points))
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels, bias=output_bias)
+        self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Apply the published initialisation: zero offsets and weights, Xavier projections, closed gates."""
+        for layer in (self.offset_mask, self.center_feature_scale_proj):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
+        """Name the products of this module; without a depth-wise convolution values, offsets and weights share one."""
+        inputs = {"value": (self.value_proj,), "offset_mask": (self.offset_mask,)}
+        if self.offset_mask_dw is None:
+            inputs = {"value_offset_mask": (self.value_proj, self.offset_mask)}
+        return {**inputs, "output": (self.output_proj,)}
+
+    def forward(self, x: Tensor, *, fuse: bool = False) -> Tensor:
+        """Map (N, H, W, C) to (N, H, W, C); `fuse` is accepted for symmetry with `DCNv3` and changes nothing."""
+        products = self.products
+        value, offset_mask = self._inputs(x)
+        y = dcnv4(
+            value,
+            offset_mask,
+            kernel_size=self.kernel_size,
+            groups=self.groups,
+            offset_scale=self.offset_scale,
+            remove_center=self.remove_center,
+            backend=self.backend,
+        )
+        if self.center_feature_scale_proj is not None:
+            y = mix_by_gate(y, value, self.center_feature_scale_proj(y))
+        return products["output"](y) if products else self.output_proj(y)
+
+    def _inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (N, H, W, C) and packed offsets and weights (N, H, W, P)."""
+        products = self.products
+        if self.offset_mask_dw is None:
+            if products:
+                joined = products["value_offset_mask"]
+                value, offset_mask = joined(x).split(joined.sizes, dim=-1)  # views; the operator reads them in place
+                return value, offset_mask
+            return self.value_proj(x), self.offset_mask(x)
+        query = self.offset_mask_dw(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        if products:
+            return products["value"](x), products["offset_mask"](query)
+        return self.value_proj(x), self.offset_mask(query)
+
+    def extra_repr(self) -> str:
+        """Show the settings that the child modules do not."""
+        return f"groups={self.groups}, kernel_size={self.kernel_size}, offset_scale={self.offset_scale}"
+
+
+def packed_channels(groups: int, points: int) -> int:
+    """Channels of dcnv4's packed offsets and weights: 3 K for each group, rounded up to a multiple of 8."""
+    return -(-3 * groups * points // 8) * 8
+
+
+def pack_offset_mask(offset: Tensor, mask: Tensor, groups: int) -> Tensor:
+    """Rearrange dcnv3's offsets (N, H, W, G*K*2) and weights (N, H, W, G*K) to dcnv4's packed layout (N, H, W, P)."""
+    packed = torch.cat([offset.unflatten(-1, (groups, -1)), mask.unflatten(-1, (groups, -1))], dim=-1).flatten(-2)
+    return F.pad(packed, (0, packed_channels(groups, mask.shape[-1] // groups) - packed.shape[-1]))
+
+
+def mix_by_gate(y: Tensor, value: Tensor, logits: Tensor) -> Tensor:
+    """Blend (N, H, W, C) outputs and values by a sigmoid gate for each group; logits are (N, H, W, G)."""
+    groups = logits.shape[-1]
+    gate = torch.sigmoid(logits).unsqueeze(-1)  # (N, H, W, G, 1)
+    return torch.lerp(y.unflatten(-1, (groups, -1)), value.unflatten(-1, (groups, -1)), gate).flatten(-2)

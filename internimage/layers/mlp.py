@@ -22,13 +22,16 @@ class MLP(Packable):
         channels: width C of input and output.
         hidden_channels: width between the two linear layers.
         drop_rate: dropout probability, 0..1.
+        output_bias: whether the second linear layer has a bias.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, *, drop_rate: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, hidden_channels: int, *, drop_rate: float = 0.0, output_bias: bool = True
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden_channels)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_channels, channels)
+        self.fc2 = nn.Linear(hidden_channels, channels, bias=output_bias)
         self.drop = nn.Dropout(drop_rate)
 
     def packable(self) -> dict[str, tuple[nn.Linear, ...]]:

@@ -45,7 +45,7 @@ class Window(NamedTuple):
 
 def pair(value: Pair, name: str, least: int) -> tuple[int, int]:
     """`value` as (height, width); both must be at least `least`."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
         raise ValueError(f"{name} must be an int >= {least} or a (height, width) pair of such, given {value!r}")
     return both[0], both[1]
@@ -118,7 +118,7 @@ def check_companion(name: str, tensor: Tensor, x: Tensor) -> None:
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the autocast dtype of their device when autocast is on; float64 stays as it is."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)

@@ -105,7 +105,7 @@ def fetch(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None, 
         return BUNDLED / entry.filename
     if entry.url is None:
         raise ValueError(f"the weights of {entry.name} were never published")
-    order = Order(entry, home(cache_dir), None if cache_dir is None else home(cache_dir) / "hub", offline)
+    order = Order(entry, home(cache_dir), _hub_cache(cache_dir), offline)
     if order.by_hand.is_dir():
         for path in sorted(order.by_hand.glob("*.safetensors")):
             verify(path, order)
@@ -120,6 +120,28 @@ def fetch(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None, 
     if hub["file"] is None:
         return _fetch_folder(order, hub["repo"])
     return _fetch_hub(order, hub["repo"], hub["file"], hub["revision"])
+
+
+def local_copy(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None) -> Path | None:
+    """Return where the file or folder of a row lies on this machine, or None; nothing is downloaded or checked."""
+    by_hand = BUNDLED / entry.filename if entry.source == "bundled" else home(cache_dir) / entry.filename
+    if by_hand.exists():
+        return by_hand
+    hub = HUB_URL.match(entry.url or "")
+    if hub is None:
+        return None
+    for file in (hub["file"],) if hub["file"] else WEIGHT_FILES:
+        cached = huggingface_hub.try_to_load_from_cache(
+            hub["repo"], file, cache_dir=_hub_cache(cache_dir), revision=hub["revision"]
+        )
+        if isinstance(cached, str):
+            return Path(cached) if hub["file"] else Path(cached).parent
+    return None
+
+
+def _hub_cache(cache_dir: str | PathLike[str] | None) -> Path | None:
+    """Return the folder for the cache of huggingface_hub, None for its own choice."""
+    return None if cache_dir is None else home(cache_dir) / "hub"
 
 
 def verify(path: Path, order: Order) -> Path:
@@ -271,21 +293,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def local_copy(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None) -> Path | None:
-    """Return where the weights of a row lie on this machine, unchecked, or None; uses no network."""
-    if entry.source == "bundled":
-        return BUNDLED / entry.filename
-    by_hand = home(cache_dir) / entry.filename
-    if by_hand.exists():
-        return by_hand
-    hub = HUB_URL.match(entry.url or "")
-    if hub is None:
-        return None
-    cache = None if cache_dir is None else home(cache_dir) / "hub"
-    for name in (hub["file"],) if hub["file"] else WEIGHT_FILES:
-        found = huggingface_hub.try_to_load_from_cache(hub["repo"], name, cache_dir=cache, revision=hub["revision"])
-        if isinstance(found, str):
-            return Path(found)
-    return None

@@ -18,6 +18,10 @@ PARAMETERS = {
     "internimage_xl": 328_971_228,
     "internimage_h": 1_073_122_480,
     "internimage_g": 3_052_781_184,
+    "flash_internimage_t": 28_651_776,
+    "flash_internimage_s": 48_490_176,
+    "flash_internimage_b": 94_897_048,
+    "flash_internimage_l": 218_914_640,
 }
 
 
@@ -40,6 +44,8 @@ def test_unknown_variant_suggests_three() -> None:
         ({"groups": (3, 8, 16, 32)}, "divide the width"),
         ({"depths": (1, 1, 1)}, "four entries"),
         ({"kernel_size": 4, "remove_center": True}, "odd kernel_size"),
+        ({"operator": "dcnv5"}, "operator must be"),
+        ({"output_bias": False}, "dcnv4"),
         ({"drop_path_type": "cosine"}, "drop_path_type"),
         ({"drop_path_rate": 1.5}, "drop_path_rate"),
         ({"level2_post_norm_block_ids": (40,)}, "outside of level 2"),

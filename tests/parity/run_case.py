@@ -23,12 +23,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import kind_classifier
 import kind_dcnv3
+import kind_dcnv4
+import kind_msda
 
 Run = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
 KINDS: dict[str, Run] = {
     "dcnv3_op": kind_dcnv3.run,
     "small_": kind_classifier.run_with_gradients,
     "cls_": kind_classifier.run,
+    "flash_small_": kind_classifier.run_with_gradients,
+    "flash_": kind_classifier.run,
+    "dcnv4_op": kind_dcnv4.run,
+    "msda_op": kind_msda.run,
 }
 
 

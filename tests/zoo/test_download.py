@@ -20,7 +20,7 @@ from internimage.classification import Classifier
 from internimage.zoo import convert, info, load, save_model
 from internimage.zoo.catalog import CatalogEntry
 from internimage.zoo.convert import original_state
-from internimage.zoo.download import fetch
+from internimage.zoo.download import fetch, local_copy
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -124,7 +124,9 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def test_hub_file_is_downloaded_once_and_checked(server: Server, hub_entry: CatalogEntry, tmp_path: Path) -> None:
+    assert local_copy(hub_entry, cache_dir=tmp_path) is None
     path = fetch(hub_entry, cache_dir=tmp_path)
+    assert local_copy(hub_entry, cache_dir=tmp_path) == path
     body = server.files["/OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth"]
     assert path.read_bytes() == body
     [record] = (tmp_path / "sha256").iterdir()
@@ -147,6 +149,8 @@ def test_load_downloads_by_name(server: Server, pico: Classifier, tmp_path: Path
         server.files[f"/OpenGVLab/internimage_t_1k_224/resolve/{COMMIT}/{file.name}"] = file.read_bytes()
     model = load("hf:internimage_t_1k_224", cache_dir=tmp_path / "cache")
     assert isinstance(model, Classifier) and model.config == pico.config
+    cached = local_copy(info("hf:internimage_t_1k_224"), cache_dir=tmp_path / "cache")
+    assert cached is not None and (cached / "config.json").exists()
     again = load("OpenGVLab/internimage_t_1k_224", cache_dir=tmp_path / "cache", offline=True)
     assert torch.equal(again.head.classifier.weight, pico.head.classifier.weight)
 
@@ -200,6 +204,7 @@ def test_drive_files_are_put_there_by_hand(tmp_path: Path) -> None:
         fetch(entry, cache_dir=tmp_path)
     (tmp_path / "bevformer_base_occ.pth").write_bytes(b"weights")
     assert fetch(entry, cache_dir=tmp_path) == tmp_path / "bevformer_base_occ.pth"
+    assert local_copy(entry, cache_dir=tmp_path) == tmp_path / "bevformer_base_occ.pth"
 
 
 def test_unpublished_weights_say_so(tmp_path: Path) -> None:

@@ -162,7 +162,6 @@ def test_unknown_names_suggest() -> None:
     [
         ("mask_rcnn_internimage_t_fpn_1x_coco", r"detection .*create\('internimage_t', weights="),
         ("upernet_internimage_t_512_160k_ade20k", "segmentation"),
-        ("flash_intern_image_t_1k_224", "flash_internimage_t"),
         ("dino_4scale_cbinternimage_h_objects365_coco", "cb_internimage_h"),
         ("openlanev2_internimage-s", "lane topology"),
     ],

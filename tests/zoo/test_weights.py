@@ -188,6 +188,8 @@ def test_norms_that_the_original_keeps_without_use_are_left_out(small_state: dic
 
 def test_saving_and_loading_is_exact(tmp_path: Path, pico: Classifier, same_weights: Same) -> None:
     path = save_model(pico, tmp_path / "pico.safetensors", info={"top1": 93.5})
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     model = load(path)
     same_weights(model, pico)
     assert isinstance(model, Classifier) and model.config == pico.config

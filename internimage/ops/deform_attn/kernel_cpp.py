@@ -52,10 +52,11 @@ def _arguments(
     if pixels >= 2**31:
         raise ValueError(f"the compiled kernels take maps of fewer than 2**31 pixels, given {pixels}")
     sizes = (ctypes.c_int64 * len(levels.sizes))(*levels.sizes)
+    work = 4 * weights.numel() * channels
     args = library.AttentionArgs(
         *(value.data_ptr(), locations.data_ptr(), weights.data_ptr(), 0, 0, 0, 0, 0, 0),
         *(n, pixels, locations.shape[1], heads, channels, len(levels.shapes), locations.shape[4], heads * channels),
-        *(levels.normalized, levels.softmax, library.DATA_TYPES[value.dtype], torch.get_num_threads()),
+        *(levels.normalized, levels.softmax, library.DATA_TYPES[value.dtype], library.team_size(work)),
         library.start_team(),
     )
     return args, sizes

@@ -35,9 +35,11 @@ def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Wind
     """Gradients of x, offset and mask, all contiguous."""
     x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
     k = window.points
-    grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, offset, mask))
-    run_backward(grad, x, offset, 2 * k, mask, k, *grads, window)
-    return grads
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
+    grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format)
+    run_backward(grad, x, offset, 2 * k, mask, k, grad_x, grad_offset, grad_mask, window)
+    return grad_x, grad_offset, grad_mask
 
 
 def run_forward(
@@ -82,11 +84,12 @@ def _arguments(
     n, height, width, channels = x.shape
     if height * width >= 2**31:
         raise ValueError(f"the compiled kernels take maps of fewer than 2**31 pixels, given {height} x {width}")
+    work = 4 * window.points * out.numel()
     return library.WindowArgs(
         *(x.data_ptr(), offset.data_ptr(), weight.data_ptr(), 0, 0, 0, 0, 0),
         *(n, height, width, out.shape[1], out.shape[2], window.groups, channels // window.groups, window.points),
         *(pixel_stride(x), pixel_stride(offset), offset_group, pixel_stride(weight), weight_group, 0, 0, 0, 0),
         *(*window.kernel_size, *window.stride, *window.padding, *window.dilation),
-        *(window.remove_center, window.softmax, library.DATA_TYPES[x.dtype], torch.get_num_threads()),
+        *(window.remove_center, window.softmax, library.DATA_TYPES[x.dtype], library.team_size(work)),
         *(window.offset_scale, library.start_team()),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 ABI_VERSION = 3
+WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512")
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
@@ -119,6 +120,11 @@ def start_team() -> int:
         except (OSError, AttributeError):
             continue
     return 0
+
+
+def team_size(work: int) -> int:
+    """Threads worth starting for `work` multiply-adds, at most torch's number."""
+    return min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
 
 
 def instruction_set() -> str:
