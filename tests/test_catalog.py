@@ -31,6 +31,10 @@ COUNTS = {
     "internimage_xl": (334_819_780, 382_858_285, 328_971_228, 883),
     "internimage_h": (1_089_636_760, 1_105_663_489, 1_073_122_480, 1357),
     "internimage_g": (3_076_373_352, 3_092_400_081, 3_052_781_184, 1295),
+    "flash_internimage_t": (29_815_528, None, 28_651_776, None),
+    "flash_internimage_s": (50_067_496, None, 48_490_176, None),
+    "flash_internimage_b": (97_448_960, None, 94_897_048, None),
+    "flash_internimage_l": (223_297_080, 263_332_641, 218_914_640, None),
 }
 
 
@@ -48,8 +52,11 @@ def test_parameter_counts_of_every_size(name: str) -> None:
     head = "attention_pool" if name in ("internimage_h", "internimage_g") else "conv"
     with_1k, with_22k, backbone, tensors = COUNTS[name]
     model = classifier(ClassifierConfig(variant(name), 1000, head=head))
-    assert (parameters(model), parameters(model.backbone), len(model.state_dict())) == (with_1k, backbone, tensors)
-    assert parameters(classifier(ClassifierConfig(variant(name), 21841, head=head))) == with_22k
+    assert (parameters(model), parameters(model.backbone)) == (with_1k, backbone)
+    if tensors is not None:
+        assert len(model.state_dict()) == tensors
+    if with_22k is not None:
+        assert parameters(classifier(ClassifierConfig(variant(name), 21841, head=head))) == with_22k
 
 
 def test_parameter_count_with_metadata_head() -> None:

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "evaluate": (["model", "data"], RUN_OPTIONS | {"--split", "--batch-size", "--workers", "--confusion"}),
     "train": (["recipe"], {"--data", "--out", "--resume", "--set", "--device", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
-    "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--compile"}),
+    "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),
 }
 GLOBAL_OPTIONS = {"--verbose", "-v", "--version", "--install-completion", "--show-completion"}
 

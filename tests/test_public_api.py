@@ -38,7 +38,8 @@ def run(code: str) -> str:
 
 
 def test_import_is_silent_and_loads_no_optional_package() -> None:
-    optional = "triton matplotlib timm tensorboard accelerate rich typer huggingface_hub onnx transformers".split()
+    optional = ["triton", "matplotlib", "timm", "tensorboard", "accelerate", "rich", "typer"]
+    optional += ["huggingface_hub", "onnx", "transformers"]
     # torch itself may import some of them; only what internimage adds counts.
     code = (
         "import sys, torch, torchvision, PIL.Image; before = set(sys.modules); import internimage;"

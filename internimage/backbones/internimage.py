@@ -6,6 +6,8 @@ is (N, C, H, W), the same memory seen through a permute.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -72,11 +74,11 @@ class Block(nn.Module):
             output_bias=config.mlp_output_bias,
         )
         self.drop_path = StochasticDepth(drop_path_rate, mode="row")
-        has_scale = config.layer_scale is not None
-        self.gamma1 = nn.Parameter(torch.full((channels,), config.layer_scale)) if has_scale else None
-        self.gamma2 = nn.Parameter(torch.full((channels,), config.layer_scale)) if has_scale else None
+        scale = config.layer_scale
+        self.gamma1 = None if scale is None else nn.Parameter(torch.full((channels,), scale))
+        self.gamma2 = None if scale is None else nn.Parameter(torch.full((channels,), scale))
         # The published models ignore res_post_norm where post_norm or layer_scale is set.
-        res_post_norm = config.res_post_norm and not config.post_norm and not has_scale
+        res_post_norm = config.res_post_norm and not config.post_norm and scale is None
         self.res_post_norm1 = nn.LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
         self.res_post_norm2 = nn.LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
 
@@ -225,7 +227,7 @@ class InternImage(nn.Module):
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Switch the recomputation of blocks in the backward pass on or off."""
-        for level in self.levels:
+        for level in cast("list[Level]", self.levels):
             level.activation_checkpointing = enabled
 
     def fuse(self) -> InternImage:
@@ -258,11 +260,11 @@ class InternImage(nn.Module):
             raise ValueError(f"pixels must be (N, {self.config.in_chans}, H, W), given {tuple(pixels.shape)}")
         x = self.pos_drop(self.patch_embed(pixels))
         maps: list[Tensor] = []
-        for i, level in enumerate(self.levels):
+        for i, level in enumerate(cast("list[Level]", self.levels)):
             x = level(x)
             if i in self.out_indices:
                 maps.append(x.permute(0, 3, 1, 2))
-            if i == self.out_indices[-1]:
+            if i == self.out_indices[-1] or level.downsample is None:
                 break
             x = level.downsample(x)
         return Features(tuple(maps))

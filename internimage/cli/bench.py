@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from internimage.backbones import InternImage
+    from internimage.classification import Classifier
+
+    Network = TypeVar("Network", bound=nn.Module)
+
 # Largest accepted difference from the reference, over the largest value of the reference.
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 WARM_UP_RUNS = 3
@@ -43,6 +48,7 @@ def bench(
         typer.Option("--size", min=1, help="Side of the pictures; default: the model's.", show_default=False),
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed forward passes.")] = 30,
+    fuse: Annotated[bool, typer.Option("--fuse", help="Pack the weights for inference first.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile with torch.compile.")] = False,
     device: DeviceOption = "auto",
     dtype: PrecisionOption = Precision.float32,
@@ -61,9 +67,12 @@ def bench(
     network = network.to(place, precision).eval()
     side = size or default_size
     pixels = torch.randn(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0)).to(place, precision)
-    run = torch.compile(network) if compile_ else network
     with torch.inference_mode():
-        difference = _check(network, run, pixels, dtype)
+        expected = _reference(network, pixels)
+        if fuse:
+            network.fuse()
+        run = torch.compile(network) if compile_ else network
+        difference = _compare(_last_output(run(pixels)), expected, dtype)
         latencies_ms, peak_mib = _measure(lambda: run(pixels), place, runs)
     p50, p99 = statistics.median(latencies_ms), _percentile(latencies_ms, 0.99)
     report = {
@@ -72,6 +81,7 @@ def bench(
         "threads": torch.get_num_threads(),
         "dtype": dtype.value,
         "backend": backend,
+        "fused": fuse,
         "compiled": compile_,
         "batch_size": batch_size,
         "size": side,
@@ -89,7 +99,7 @@ def bench(
         print_fields({name.replace("_", " "): value for name, value in report.items()})
 
 
-def _build(name: str, backend: str) -> tuple[nn.Module, int]:
+def _build(name: str, backend: str) -> tuple[Classifier | InternImage, int]:
     """Return the model that MODEL names and the side of the pictures it was made for."""
     from internimage import zoo
     from internimage.backbones import VARIANTS
@@ -107,36 +117,43 @@ def _build(name: str, backend: str) -> tuple[nn.Module, int]:
     return _with_random_offsets(Classifier(config, backend=backend)), config.preprocess.size
 
 
-def _with_random_offsets(network: nn.Module) -> nn.Module:
+def _with_random_offsets(network: Network) -> Network:
     """Let a fresh model sample between pixels, as a trained one does: its offsets start at zero."""
     import torch
 
-    for module in _operators(network):
-        torch.nn.init.normal_(module.offset.weight, std=module.offset.in_features**-0.5)
-        torch.nn.init.normal_(module.mask.weight, std=module.mask.in_features**-0.5)
+    for operator in _operators(network):
+        for name in ("offset", "mask", "offset_mask"):
+            layer = getattr(operator, name, None)
+            if layer is not None:
+                torch.nn.init.normal_(layer.weight, std=0.1 * layer.in_features**-0.5)
     return network
 
 
 def _operators(network: nn.Module) -> list[Any]:
-    from internimage.layers.deform_conv import DCNv3
+    from internimage.layers.deform_conv import DCNv3, DCNv4
 
-    return [module for module in network.modules() if isinstance(module, DCNv3)]
+    return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4)]
 
 
-def _check(network: nn.Module, run: Callable[[Tensor], Any], pixels: Tensor, dtype: Precision) -> float:
-    """Return how far `run` is from the reference operators, relative to their largest value.
+def _reference(network: nn.Module, pixels: Tensor) -> Tensor:
+    """Run the network with the reference operators."""
+    operators = _operators(network)
+    wanted = [module.backend for module in operators]
+    for module in operators:
+        module.backend = "reference"
+    outputs = _last_output(network(pixels))
+    for module, name in zip(operators, wanted, strict=True):
+        module.backend = name
+    return outputs
+
+
+def _compare(found: Tensor, expected: Tensor, dtype: Precision) -> float:
+    """Return how far the answers are from those of the reference, relative to their largest value.
 
     Raises:
         ValueError: too far; no speed is measured then.
     """
-    operators = _operators(network)
-    wanted = [module.backend for module in operators]
-    found = _last_output(run(pixels)).float()
-    for module in operators:
-        module.backend = "reference"
-    expected = _last_output(network(pixels)).float()
-    for module, name in zip(operators, wanted, strict=True):
-        module.backend = name
+    found, expected = found.double(), expected.double()
     difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     if not difference <= TOLERANCES[dtype.value]:  # also true for NaN
         raise ValueError(

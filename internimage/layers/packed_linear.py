@@ -59,7 +59,7 @@ class Packable(nn.Module):
     @property
     def products(self) -> dict[str, PackedLinear] | None:
         """The packed copies if they may serve now: without gradients and outside of a compiler or exporter."""
-        if self.packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if self.packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         return None if torch.is_autocast_enabled(next(self.parameters()).device.type) else self.packed
 

@@ -7,17 +7,20 @@ does the order of norms in the largest models: these come from the published siz
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping
 
 from internimage.backbones import VARIANTS, BackboneConfig
 from internimage.classification import ClassifierConfig, PreprocessConfig
+from internimage.layers.deform_conv import packed_channels
 from internimage.zoo.labels import IMAGENET_1K, IMAGENET_22K
 from internimage.zoo.official import head_kind
 
 Shapes = Mapping[str, tuple[int, ...]]
 # Side of the square input of the published classifiers in pixels, by size and number of classes.
 INPUT_SIZES = {"internimage_l": 384, "internimage_xl": 384, "internimage_h": 384, "internimage_g": 384}
+INPUT_SIZES["flash_internimage_l"] = 384
 INPUT_SIZES_1K = {"internimage_h": 640, "internimage_g": 512}
 LABELS = {1000: IMAGENET_1K, 21841: IMAGENET_22K}
 
@@ -29,6 +32,8 @@ class Fingerprint:
     channels: int
     depths: tuple[int, ...]
     groups: tuple[int, ...]
+    is_flash: bool
+    biases: tuple[bool, bool]
     points: int
     dw_kernel_size: int
     mlp_ratio: float
@@ -99,14 +104,17 @@ def _fingerprint(shapes: Shapes, source: str) -> Fingerprint:
         channels = shapes["patch_embed.conv2.weight"][0]
         depths = tuple(_count(shapes, rf"levels\.{level}\.blocks\.(\d+)\.") for level in range(4))
         first = "levels.0.blocks.0"
-        masks = [shapes[f"levels.{level}.blocks.0.dcn.mask.weight"][0] for level in range(4)]
-        points = 9 if all(mask % 9 == 0 and channels * 2**i % (mask // 9) == 0 for i, mask in enumerate(masks)) else 8
+        groups, points = _groups_and_points(shapes, channels)
+        is_flash = f"{first}.dcn.offset_mask.weight" in shapes
+        dw = f"{first}.dcn.offset_mask_dw.weight" if is_flash else f"{first}.dcn.dw_conv.0.weight"
         return Fingerprint(
             channels=channels,
             depths=depths,
-            groups=tuple(mask // points for mask in masks),
+            groups=groups,
+            is_flash=is_flash,
+            biases=(f"{first}.dcn.output_proj.bias" in shapes, f"{first}.mlp.fc2.bias" in shapes),
             points=points,
-            dw_kernel_size=shapes[f"{first}.dcn.dw_conv.0.weight"][2],
+            dw_kernel_size=0 if is_flash and dw not in shapes else shapes[dw][2],
             mlp_ratio=shapes[f"{first}.mlp.fc1.weight"][0] / channels,
             center_feature_scale=f"{first}.dcn.center_feature_scale_proj_weight" in shapes,
             level_norm="levels.0.norm.0.weight" in shapes,
@@ -118,14 +126,36 @@ def _fingerprint(shapes: Shapes, source: str) -> Fingerprint:
         raise ValueError(f"{source} is no InternImage checkpoint in the original layout: {reason}") from error
 
 
+def _groups_and_points(shapes: Shapes, channels: int) -> tuple[tuple[int, ...], int]:
+    """Read groups of each level and points of the grid, 9 with its centre and 8 without.
+
+    Packed channels of dcnv4 are 3 K for each group, rounded up to a multiple of 8: the groups that agree are those of
+    the published group widths.
+    """
+    first = "levels.{}.blocks.0.dcn.{}.weight"
+    if first.format(0, "mask") not in shapes:
+        packed = [shapes[first.format(level, "offset_mask")][0] for level in range(4)]
+        for points, width in itertools.product((9, 8), (16, 32, 8)):
+            groups = tuple(channels * 2**level // width for level in range(4))
+            if [packed_channels(g, points) for g in groups] == packed:
+                return groups, points
+        raise KeyError("published group width in levels.0.blocks.0.dcn.offset_mask.weight")
+    masks = [shapes[first.format(level, "mask")][0] for level in range(4)]
+    points = 9 if all(mask % 9 == 0 and channels * 2**i % (mask // 9) == 0 for i, mask in enumerate(masks)) else 8
+    return tuple(mask // points for mask in masks), points
+
+
 def _of(config: BackboneConfig) -> Fingerprint:
     """What a configuration's checkpoint would show."""
+    is_flash = config.operator == "dcnv4"
     return Fingerprint(
+        is_flash=is_flash,
+        biases=(config.output_bias, config.mlp_output_bias),
         channels=config.channels,
         depths=config.depths,
         groups=config.groups,
         points=config.kernel_size**2 - config.remove_center,
-        dw_kernel_size=config.dw_kernel_size or config.kernel_size,
+        dw_kernel_size=config.dw_kernel_size or (0 if is_flash else config.kernel_size),
         mlp_ratio=config.mlp_ratio,
         center_feature_scale=config.center_feature_scale,
         level_norm=config.has_level_norm,

@@ -33,6 +33,9 @@ BACKBONE: Rules = (
     ("levels.#.blocks.#.dcn.offset.*", "levels.#.blocks.#.dcn.offset.*"),
     ("levels.#.blocks.#.dcn.mask.*", "levels.#.blocks.#.dcn.mask.*"),
     ("levels.#.blocks.#.dcn.input_proj.*", "levels.#.blocks.#.dcn.input_proj.*"),
+    ("levels.#.blocks.#.dcn.offset_mask.*", "levels.#.blocks.#.dcn.offset_mask.*"),
+    ("levels.#.blocks.#.dcn.offset_mask_dw.*", "levels.#.blocks.#.dcn.offset_mask_dw.*"),
+    ("levels.#.blocks.#.dcn.value_proj.*", "levels.#.blocks.#.dcn.value_proj.*"),
     ("levels.#.blocks.#.dcn.output_proj.*", "levels.#.blocks.#.dcn.output_proj.*"),
     (
         "levels.#.blocks.#.dcn.center_feature_scale_proj.*",

@@ -32,12 +32,15 @@ DEFAULTS: dict[str, Any] = {
     "drop_path_type": "linear",
     "num_classes": 1000,
     "use_clip_projector": False,
+    "use_dcn_v4_op": False,
     "cls_scale": 1.5,
+    "dcn_output_bias": False,
+    "mlp_fc2_bias": False,
 }
 REQUIRED = ("channels", "depths", "groups")
 # Settings with one supported value, or several that compute the same function.
 FIXED: dict[str, tuple[Any, ...]] = {
-    "core_op": ("DCNv3", "DCNv3_pytorch"),
+    "core_op": ("DCNv3", "DCNv3_pytorch", "DCNv4"),
     "norm_layer": ("LN",),
     "act_layer": ("GELU",),
     "kernel_size": (3,),
@@ -45,9 +48,11 @@ FIXED: dict[str, tuple[Any, ...]] = {
 # Settings of a run, not of the architecture; arguments of `create` take their place.
 IGNORED = (
     *("type", "name", "with_cp", "out_indices", "frozen_stages", "init_cfg", "pretrained"),
-    *("use_dcn_v4_op", "label_smoothing", "resume", "img_size"),
+    *("label_smoothing", "resume", "img_size"),
 )
+FLASH_OFFSET_SCALE = 0.5  # the default of FlashInternImage's constructor; its nested configurations state 1.0
 METADATA_TYPE = "intern_image_meta_former"
+FLASH_TYPE = "flash_intern_image"
 
 
 def backbone_from_settings(settings: Mapping[str, Any]) -> BackboneConfig:
@@ -69,10 +74,15 @@ def backbone_from_settings(settings: Mapping[str, Any]) -> BackboneConfig:
     ids = values["level2_post_norm_block_ids"] if _flag(values, "level2_post_norm") else None
     scale = values["layer_scale"]
     size = values["dw_kernel_size"]
+    is_flash = values.get("core_op") == "DCNv4"
+    operator = "dcnv3_through_dcnv4" if _flag(values, "use_dcn_v4_op") else "dcnv3"
     return BackboneConfig(
         channels=_integer(values, "channels"),
         depths=_four(values, "depths"),
         groups=_four(values, "groups"),
+        operator="dcnv4" if is_flash else operator,
+        output_bias=_flag(values, "dcn_output_bias") if is_flash else True,
+        mlp_output_bias=_flag(values, "mlp_fc2_bias") if is_flash else True,
         mlp_ratio=_number(values, "mlp_ratio"),
         layer_scale=None if scale is None else _number(values, "layer_scale"),
         offset_scale=_number(values, "offset_scale"),
@@ -130,8 +140,10 @@ def backbone_to_settings(config: BackboneConfig) -> dict[str, Any]:
             f"{config.in_chans}; keep this model as .safetensors"
         )
     ids = list(config.level2_post_norm_block_ids)
+    flash = {"dcn_output_bias": config.output_bias, "mlp_fc2_bias": config.mlp_output_bias}
     return {
-        "core_op": "DCNv3",
+        **(flash if config.operator == "dcnv4" else {"use_dcn_v4_op": config.operator != "dcnv3"}),
+        "core_op": "DCNv4" if config.operator == "dcnv4" else "DCNv3",
         "channels": config.channels,
         "depths": list(config.depths),
         "groups": list(config.groups),
@@ -173,8 +185,6 @@ def known_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten, read text values, check names and fixed values, and add the defaults."""
     values = {key: _value(value) for key, value in _flat(settings).items()}
-    if str(values.get("core_op", "")).startswith("DCNv4"):
-        raise ValueError("core_op 'DCNv4' (FlashInternImage) is not built by this release")
     unknown = sorted(set(values) - {*DEFAULTS, *REQUIRED, *FIXED, *IGNORED})
     if unknown:
         raise ValueError(f"unknown settings {', '.join(unknown)}; known are {', '.join([*REQUIRED, *DEFAULTS])}")
@@ -184,7 +194,10 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, allowed in FIXED.items():
         if values.get(name, allowed[0]) not in allowed:
             raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, given {values[name]!r}")
-    return {"type": None, "img_size": None, **DEFAULTS, **values}
+    defaults = dict(DEFAULTS)
+    if values.get("core_op") == "DCNv4" and not isinstance(settings.get("MODEL"), Mapping):
+        defaults["offset_scale"] = FLASH_OFFSET_SCALE
+    return {"type": None, "img_size": None, **defaults, **values}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,11 +206,11 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, Mapping):
         return dict(settings)
     kind = str(model.get("TYPE", "intern_image"))
-    if kind not in ("intern_image", METADATA_TYPE):
-        raise ValueError(f"MODEL.TYPE must be 'intern_image' or '{METADATA_TYPE}', given {kind!r}")
-    inner = model.get("INTERN_IMAGE")
+    if kind not in ("intern_image", FLASH_TYPE, METADATA_TYPE):
+        raise ValueError(f"MODEL.TYPE must be 'intern_image', '{FLASH_TYPE}' or '{METADATA_TYPE}', given {kind!r}")
+    inner = model.get("INTERN_IMAGE", model.get("FLASH_INTERN_IMAGE"))
     if not isinstance(inner, Mapping):
-        raise ValueError("the configuration has no MODEL.INTERN_IMAGE")
+        raise ValueError("the configuration has no MODEL.INTERN_IMAGE and no MODEL.FLASH_INTERN_IMAGE")
     outer = {
         name: model[name] for name in ("NUM_CLASSES", "DROP_RATE", "DROP_PATH_RATE", "DROP_PATH_TYPE") if name in model
     }

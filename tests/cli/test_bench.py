@@ -28,6 +28,11 @@ def test_bench_of_a_file_takes_its_size(run: Run, pets: Path) -> None:
     assert json.loads(run("bench", pets, "--runs", 1, "--json").stdout)["size"] == 32
 
 
+def test_bench_of_packed_weights(run: Run, pets: Path) -> None:
+    report = json.loads(run("bench", pets, "--runs", 1, "--fuse", "--json").stdout)
+    assert report["fused"] and report["difference_from_reference"] <= 1e-4
+
+
 def test_no_speed_without_right_answers(run: Run, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOLERANCES, "float32", -1.0)
     result = run("bench", pets, "--runs", 1)

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-QUICK = ("dcnv3_op", "small_h", "small_prenorm", "cls_t")
-SLOW = ("cls_b",)
+QUICK = (
+    *("dcnv3_op", "dcnv4_op", "msda_op", "small_h", "small_prenorm", "cls_t"),
+    *("flash_small_dw", "flash_small_nodw", "flash_small_nodw_odd", "flash_t"),
+)
+SLOW = ("cls_b", "flash_b")
 
 
 def run(script: str, *arguments: Path | str) -> subprocess.CompletedProcess[str]:

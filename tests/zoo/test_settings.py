@@ -45,14 +45,26 @@ def test_ids_count_only_with_their_switch() -> None:
 
 
 def test_settings_of_a_run_are_accepted() -> None:
-    extra = {"type": "InternImage", "with_cp": True, "out_indices": [1, 2, 3], "use_dcn_v4_op": True, "init_cfg": None}
+    extra = {"type": "InternImage", "with_cp": True, "out_indices": [1, 2, 3], "init_cfg": None}
     assert backbone_from_settings({**MINIMAL, **extra}) == backbone_from_settings(MINIMAL)
+
+
+def test_operators_of_the_releases() -> None:
+    assert backbone_from_settings({**MINIMAL, "use_dcn_v4_op": True}).operator == "dcnv3_through_dcnv4"
+    flash = backbone_from_settings({**MINIMAL, "core_op": "DCNv4"})
+    assert (flash.operator, flash.offset_scale, flash.dw_kernel_size) == ("dcnv4", 0.5, None)
+    assert (flash.output_bias, flash.mlp_output_bias) == (False, False)
+    large = backbone_from_settings({**MINIMAL, "core_op": "DCNv4", "dcn_output_bias": True, "mlp_fc2_bias": True})
+    assert (large.output_bias, large.mlp_output_bias) == (True, True)
+    nested = {"MODEL": {"TYPE": "flash_intern_image", "FLASH_INTERN_IMAGE": {"CORE_OP": "DCNv4"}}}
+    nested["MODEL"]["FLASH_INTERN_IMAGE"] |= {key.upper(): value for key, value in MINIMAL.items()}
+    nested["MODEL"]["FLASH_INTERN_IMAGE"]["CORE_OP"] = "DCNv4"
+    assert backbone_from_settings(nested).offset_scale == 1.0
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"core_op": "DCNv4"}, "FlashInternImage"),
         ({"core_op": "DCNv2"}, "core_op must be 'DCNv3'"),
         ({"norm_layer": "BN"}, "norm_layer must be 'LN', given 'BN'"),
         ({"act_layer": "ReLU"}, "act_layer"),

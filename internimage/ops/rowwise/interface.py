@@ -50,7 +50,7 @@ def can_fuse(x: Tensor, *, backend: str = "auto") -> bool:
     """
     if torch.is_grad_enabled() or backend not in ("auto", "cpp") or x.device.type != "cpu":
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     return kernel_cpp.missing_reason("cpu", x.dtype) is None
 
