@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import PIL.Image
 import torch
 from torch import Tensor
+
+Palette = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,73 @@ class Classification:
             "score": round(self.score, 6),
             "top": [{"name": name, "score": round(score, 6)} for name, score in self.top(k)],
         }
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The answer of a semantic segmentor for one picture.
+
+    Args:
+        label_map: (H, W) class index of every pixel of the original picture, on the CPU; uint8, int16 beyond 256
+            classes.
+        num_classes: K.
+        class_names: K names, or None when the checkpoint has none (then the index is the name).
+        palette: K colors (red, green, blue) 0..255, or None.
+        probabilities: (K, H, W) float32 on the CPU, summing to 1 over the classes; None unless asked for.
+    """
+
+    label_map: Tensor
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+    palette: Palette | None = None
+    probabilities: Tensor | None = None
+
+    @property
+    def original_hw(self) -> tuple[int, int]:
+        """(height, width) of the picture in pixels."""
+        return (self.label_map.shape[0], self.label_map.shape[1])
+
+    @property
+    def pixel_counts(self) -> Tensor:
+        """(K,) int64 number of pixels of each class."""
+        counts = torch.zeros(self.num_classes, dtype=torch.int64)
+        for rows in self.label_map.split(1024):  # by strips: counting needs wide integers
+            counts += torch.bincount(rows.flatten().long(), minlength=self.num_classes)
+        return counts
+
+    def class_name(self, index: int) -> str:
+        """Name of class `index`; the number itself where the checkpoint has no names."""
+        return str(index) if self.class_names is None else self.class_names[index]
+
+    def areas(self) -> list[tuple[str, float]]:
+        """Return the classes in the picture as (name, share of its pixels 0..1), largest first."""
+        return [(self.class_name(i), share) for i, _, share in self._present()]
+
+    def to_image(self) -> PIL.Image.Image:
+        """Return the label map as a picture whose pixel values are the class indices; save it as PNG.
+
+        With a palette, and up to 256 classes, viewers show its colors; beyond 256 classes it has 16 bits.
+        """
+        if self.label_map.dtype != torch.uint8:
+            return PIL.Image.fromarray(self.label_map.to(torch.uint16).numpy())
+        image = PIL.Image.fromarray(self.label_map.numpy())
+        if self.palette is not None:
+            image.putpalette([value for color in self.palette for value in color])
+        return image
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready summary: the size and every class in the picture with its area, largest first."""
+        rows = [
+            {"label": i, "name": self.class_name(i), "pixels": pixels, "share": round(share, 6)}
+            for i, pixels, share in self._present()
+        ]
+        return {"size_hw": list(self.original_hw), "classes": rows}
+
+    def _present(self) -> list[tuple[int, int, float]]:
+        """Index, pixels and share of every class in the picture, largest first."""
+        counts = self.pixel_counts
+        order = counts.argsort(descending=True, stable=True)
+        return [(int(i), int(counts[i]), float(counts[i]) / self.label_map.numel()) for i in order if counts[i]]
 
 
 @dataclass(frozen=True)

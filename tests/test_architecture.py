@@ -24,6 +24,7 @@ LEVELS = {
     "backbones": 3,
     "classification": 4,
     "detection": 4,
+    "segmentation": 4,
     "zoo": 5,
     "evaluation": 6,
     "training": 7,

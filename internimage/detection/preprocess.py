@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from internimage.data.pictures import read_picture
-from internimage.data.resize import resize_bilinear
+from internimage.data.resize import keep_ratio_size, resize_bilinear
 from internimage.flow import Picture
 from internimage.types import Images
 
@@ -69,13 +69,13 @@ def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
     return batch([fit(picture, config) for picture in pictures], [(p.height, p.width) for p in pictures], config)
 
 
-def batch(arrays: Sequence[np.ndarray], original_hw: Sequence[tuple[int, int]], config: PreprocessConfig) -> Images:
+def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], config: PreprocessConfig) -> Images:
     """Normalise and pad uint8 (h, w, 3) arrays that have their final size already."""
     sizes = [array.shape[:2] for array in arrays]
     height, width = (_padded(max((size[axis] for size in sizes), default=1), config.divisor) for axis in (0, 1))
     pixels = torch.zeros(len(arrays), height, width, 3)  # (N, H, W, 3)
     for row, array, (h, w) in zip(pixels, arrays, sizes, strict=True):
-        row[:h, :w] = normalize(torch.from_numpy(np.array(array)), config)
+        row[:h, :w] = normalize(array, config)
     valid_hw = torch.tensor(sizes, dtype=torch.int64).reshape(len(arrays), 2)
     return Images(pixels.permute(0, 3, 1, 2), valid_hw, tuple(original_hw))
 
@@ -86,22 +86,10 @@ def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     return (pixels.float() - torch.tensor(config.mean)).mul_(scale.float())
 
 
-def fit(picture: Image, config: PreprocessConfig) -> np.ndarray:
+def fit(picture: Image, config: PreprocessConfig) -> Tensor:
     """Bring an RGB picture to its size in the network, as (h, w, 3) uint8."""
-    return resize_bilinear(np.asarray(picture), fitted_size((picture.height, picture.width), config))
-
-
-def fitted_size(size_hw: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
-    """Return height and width of a picture in the network, in pixels.
-
-    Example:
-        >>> fitted_size((480, 640), PreprocessConfig())
-        (800, 1067)
-    """
-    shorter, longer = sorted(size_hw)
-    factor = min(config.longer_side / longer, config.shorter_side / shorter)
-    height, width = (max(1, int(side * factor + 0.5)) for side in size_hw)
-    return height, width
+    size_hw = keep_ratio_size((picture.height, picture.width), (config.longer_side, config.shorter_side))
+    return resize_bilinear(torch.from_numpy(np.array(picture)), size_hw)
 
 
 def _padded(side: int, divisor: int) -> int:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
-from internimage.layers.feature_pyramid import ConvNorm
+from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.boxes import decode_deltas
 
 
@@ -69,9 +69,7 @@ class BoxHead(nn.Module):
         self.config = config
         self.num_classes = num_classes
         widths = [in_channels] + [config.conv_channels] * config.num_convs
-        self.convs = nn.ModuleList(
-            ConvNorm(i, o, 3, norm="batch", relu=True) for i, o in itertools.pairwise(widths)
-        )
+        self.convs = nn.ModuleList(ConvNorm(i, o, 3) for i, o in itertools.pairwise(widths))
         sizes = [widths[-1] * roi_size**2] + [config.fc_channels] * config.num_fcs
         self.fcs = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         self.classifier = nn.Linear(sizes[-1], num_classes + 1)
@@ -137,7 +135,7 @@ class MaskHead(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, config: MaskHeadConfig) -> None:
         super().__init__()
         widths = [in_channels] + [config.channels] * config.num_convs
-        self.convs = nn.ModuleList(ConvNorm(i, o, 3, relu=True) for i, o in itertools.pairwise(widths))
+        self.convs = nn.ModuleList(ConvNorm(i, o, 3, norm="none", bias=True) for i, o in itertools.pairwise(widths))
         self.upsample = nn.ConvTranspose2d(widths[-1], config.channels, 2, stride=2)
         self.logits = nn.Conv2d(config.channels, num_classes, 1)
         for layer in (*(conv.conv for conv in self.convs), self.upsample, self.logits):

@@ -6,74 +6,11 @@ Shape legend: N images, C channels, H W map, L levels. Maps are (N, C, H, W), ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NormKind = Literal["none", "batch", "layer", "group"]
-NORM_GROUPS = 32
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of an (N, C, H, W) map."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape; both permutes are views."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class ConvNorm(nn.Module):
-    """Convolution, then norm and ReLU where wanted; the convolution has a bias only without a norm.
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels of the output.
-        kernel_size: side of the kernel; the padding keeps the size at stride 1.
-        stride: step of the kernel.
-        norm: "none", "batch", "layer" (over the channels) or "group" (32 groups).
-        relu: whether a ReLU follows.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        norm: NormKind = "none",
-        relu: bool = False,
-    ) -> None:
-        super().__init__()
-        padding = (kernel_size - 1) // 2
-        self.conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding, bias=norm == "none")
-        self.norm = build_norm(norm, channels)
-        self.relu = relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, channels, H, W)."""
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return F.relu(x, inplace=True) if self.relu else x
-
-
-def build_norm(kind: NormKind, channels: int) -> nn.Module | None:
-    """Return the norm named `kind` for maps with `channels`, None for "none".
-
-    Raises:
-        ValueError: no such norm.
-    """
-    if kind == "none":
-        return None
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    if kind == "layer":
-        return ChannelNorm(channels)
-    if kind == "group":
-        return nn.GroupNorm(NORM_GROUPS, channels)
-    raise ValueError(f"norm must be 'none', 'batch', 'layer' or 'group', given {kind!r}")
+from internimage.layers.conv_norm import ConvNorm, NormKind
 
 
 class FeaturePyramid(nn.Module):
@@ -101,8 +38,12 @@ class FeaturePyramid(nn.Module):
         if num_levels < len(in_channels):
             raise ValueError(f"num_levels must be at least {len(in_channels)}, one for each map, given {num_levels}")
         self.num_levels = num_levels
-        self.lateral_convs = nn.ModuleList(ConvNorm(width, channels, 1, norm=norm) for width in in_channels)
-        self.output_convs = nn.ModuleList(ConvNorm(channels, channels, 3, norm=norm) for _ in in_channels)
+        self.lateral_convs = nn.ModuleList(
+            ConvNorm(width, channels, 1, norm=norm, relu=False, bias=norm == "none") for width in in_channels
+        )
+        self.output_convs = nn.ModuleList(
+            ConvNorm(channels, channels, 3, norm=norm, relu=False, bias=norm == "none") for _ in in_channels
+        )
         init_convs(self)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -133,9 +74,9 @@ class ChannelMapper(nn.Module):
         if extra < 0:
             raise ValueError(f"num_levels must be at least {len(in_channels)}, one for each map, given {num_levels}")
         widths = [in_channels[-1]] + [channels] * extra
-        self.convs = nn.ModuleList(ConvNorm(width, channels, 1, norm="group") for width in in_channels)
+        self.convs = nn.ModuleList(ConvNorm(width, channels, 1, norm="group", relu=False) for width in in_channels)
         self.extra_convs = nn.ModuleList(
-            ConvNorm(width, channels, 3, stride=2, norm="group") for width in widths[:extra]
+            ConvNorm(width, channels, 3, stride=2, norm="group", relu=False) for width in widths[:extra]
         )
         init_convs(self)
 

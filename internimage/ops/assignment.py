@@ -1,14 +1,14 @@
-"""Which box belongs to which object: by overlap, and by the cheapest matching.
+"""Which box belongs to which object: by overlap, and one to one at least total cost.
 
-Shape legend: B boxes, G objects, Q queries.
+Shape legend: B boxes, G objects, R rows (queries), T columns (targets).
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from internimage.errors import MissingExtra
 from internimage.ops.boxes import pairwise_overlaps
 
 BACKGROUND, UNUSED = -1, -2
@@ -70,30 +70,72 @@ def assign_by_overlap(
     return assigned
 
 
-def match_by_cost(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Pair queries with objects, each at most once, at the lowest total cost.
+def match_least_cost(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair rows with columns, each at most once and as many as possible, so that the sum of costs is least.
 
     Args:
-        cost: (Q, G) finite costs.
+        cost: (R, T) finite costs on any device; the matching runs on the CPU in float64.
 
     Returns:
-        Numbers of the queries and of their objects, min(Q, G) of each, int64 on the device of the costs.
+        Row and column indices of the min(R, T) pairs, int64 on the CPU, ascending by row.
 
     Raises:
-        ValueError: a cost is not finite.
-        MissingExtra: scipy is not installed.
+        ValueError: the matrix is not two-dimensional or a cost is not finite.
 
-    Source: DETR, section 3.1, https://arxiv.org/abs/2005.12872.
+    Source: Jonker and Volgenant, "A shortest augmenting path algorithm", Computing 38, 1987.
+
+    Example:
+        >>> rows, columns = match_least_cost(torch.tensor([[4.0, 1.0], [2.0, 9.0], [3.0, 3.0]]))
+        >>> rows.tolist(), columns.tolist()
+        ([0, 1], [1, 0])
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise MissingExtra("scipy", "train", "matching queries with objects") from error
-    values = cost.detach().double().cpu()
-    if not values.isfinite().all():
-        raise ValueError(
-            "the matching costs are NaN or infinite; the training diverged: lower the learning rate, or in half "
-            "precision try bfloat16"
-        )
-    queries, objects = linear_sum_assignment(values.numpy())
-    return torch.from_numpy(queries).to(cost.device), torch.from_numpy(objects).to(cost.device)
+    if cost.ndim != 2:
+        raise ValueError(f"cost must be a matrix (rows, columns), given {tuple(cost.shape)}")
+    matrix = cost.detach().cpu().double().numpy()
+    if not np.isfinite(matrix).all():
+        raise ValueError("costs must be finite; NaN or infinity usually means that training diverged")
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    partner = _match_rows(matrix.T if is_tall else matrix)
+    rows, columns = np.arange(len(partner)), partner
+    if is_tall:
+        order = np.argsort(partner)
+        rows, columns = partner[order], order
+    return torch.from_numpy(np.ascontiguousarray(rows)), torch.from_numpy(np.ascontiguousarray(columns))
+
+
+def _match_rows(cost: np.ndarray) -> np.ndarray:
+    """Return the column of every row of a matrix with no more rows than columns."""
+    num_rows, num_columns = cost.shape
+    row_price, column_price = np.zeros(num_rows), np.zeros(num_columns)
+    row_of = np.full(num_columns, -1)
+    column_of = np.full(num_rows, -1)
+    for first in range(num_rows):
+        distance = np.full(num_columns, np.inf)  # of the shortest alternating path from `first` to each column
+        previous = np.full(num_columns, -1)  # row in front of a column on that path
+        is_open = np.ones(num_columns, dtype=bool)
+        row, reached = first, 0.0
+        visited_rows = [first]
+        while True:
+            along = reached + cost[row] - row_price[row] - column_price
+            is_shorter = is_open & (along < distance)
+            distance[is_shorter] = along[is_shorter]
+            previous[is_shorter] = row
+            column = int(np.argmin(np.where(is_open, distance, np.inf)))
+            reached = distance[column]
+            is_open[column] = False
+            if row_of[column] < 0:
+                break
+            row = int(row_of[column])
+            visited_rows.append(row)
+        row_price[first] += reached
+        for visited in visited_rows[1:]:
+            row_price[visited] += reached - distance[column_of[visited]]
+        closed = ~is_open
+        column_price[closed] -= reached - distance[closed]
+        while True:  # flip the path
+            row = int(previous[column])
+            row_of[column] = row
+            column, column_of[row] = column_of[row], column
+            if row == first:
+                break
+    return column_of

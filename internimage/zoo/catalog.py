@@ -108,7 +108,7 @@ class CatalogEntry:
     @property
     def is_built(self) -> bool:
         """Whether this release builds the whole model."""
-        return self.task == "classification" and self.backbone_config is not None
+        return self.task in ("classification", "segmentation") and self.backbone_config is not None
 
     @property
     def preprocess(self) -> PreprocessConfig:

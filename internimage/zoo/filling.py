@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from internimage.backbones import InternImage
-from internimage.classification import Classifier
 from internimage.errors import CheckpointMismatch
 from internimage.zoo.checkpoint import Checkpoint
+from internimage.zoo.document import AnyModel, config_kind
 from internimage.zoo.labels import rows_22k_to_1k
 from internimage.zoo.official import from_official, remove_center
 
 log = logging.getLogger(__name__)
 # Mapped pages count as memory in use until the file is closed, so tensors are copied in portions of this size.
 PORTION_BYTES = 2**30
-CLASS_LAYERS = ("head.classifier.", "head.image.classifier.")
+CLASS_LAYERS = ("head.classifier.", "head.image.classifier.", "head.auxiliary.classifier.")
 
 
 def fill(
-    model: Classifier | InternImage,
+    model: AnyModel,
     checkpoint: Checkpoint,
     *,
     new_classes: bool = False,
@@ -47,8 +47,7 @@ def fill(
         CheckpointMismatch: entries are missing, unexpected or of the wrong shape.
         ValueError: weights are NaN or infinite.
     """
-    head = model.config.head if isinstance(model, Classifier) else None
-    names = from_official({key: key for key in checkpoint.shapes}, head)  # ours: original
+    names = from_official({key: key for key in checkpoint.shapes}, config_kind(model.config))  # ours: original
     names = {ours: key for ours, key in names.items() if not _is_unused(ours, model)}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     rows = _class_rows(names, checkpoint.shapes, expected) if new_classes else None
@@ -77,12 +76,12 @@ def fill(
     model.load_state_dict(state, assign=True)
 
 
-def _backbone(model: Classifier | InternImage) -> InternImage:
-    return model.backbone if isinstance(model, Classifier) else model
+def _backbone(model: AnyModel) -> InternImage:
+    return model if isinstance(model, InternImage) else model.backbone
 
 
 def _compare(
-    model: Classifier | InternImage,
+    model: AnyModel,
     checkpoint: Checkpoint,
     names: Mapping[str, str],
     expected: Mapping[str, tuple[int, ...]],
@@ -118,7 +117,7 @@ def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tup
     return ""
 
 
-def _is_unused(key: str, model: Classifier | InternImage) -> bool:
+def _is_unused(key: str, model: AnyModel) -> bool:
     """Whether the original keeps this parameter without using it: second norms where another arrangement wins."""
     config = _backbone(model).config
     ignored = config.res_post_norm and (config.post_norm or config.layer_scale is not None)
@@ -147,7 +146,7 @@ def _class_rows(
 def _initial(
     key: str,
     shape: tuple[int, ...],
-    model: Classifier | InternImage,
+    model: AnyModel,
     dtype: torch.dtype | None,
     device: torch.device | str,
 ) -> Tensor:

@@ -13,12 +13,15 @@ from typing import Any
 
 from internimage.backbones import BackboneConfig
 from internimage.classification import ClassifierConfig
+from internimage.segmentation import SegmentorConfig
 from internimage.zoo.catalog import CatalogEntry
 from internimage.zoo.checkpoint import Checkpoint
 from internimage.zoo.inference import LABELS, infer_backbone, infer_classifier
 from internimage.zoo.labels import label_set
 from internimage.zoo.official import head_kind
+from internimage.zoo.segmentation_rows import segmentor_of_row
 from internimage.zoo.settings import backbone_from_settings, classifier_from_settings
+from internimage.zoo.settings_segmentation import segmentor_from_settings
 
 
 def classifier_config(
@@ -36,12 +39,12 @@ def classifier_config(
     """
     if checkpoint.document is not None:
         if not isinstance(checkpoint.document.config, ClassifierConfig):
-            raise ValueError(f"{checkpoint.source} holds a bare backbone, expected a classifier")
+            raise ValueError(f"{checkpoint.source} holds a {checkpoint.document.task} model, expected a classifier")
         return checkpoint.document.config
     if checkpoint.is_part:
         raise ValueError(
-            f"{checkpoint.source} holds a detector or a segmentor, which this release does not build; take its "
-            "backbone with create('internimage_t', weights=...)"
+            f"{checkpoint.source} holds a detector or a segmentor, expected a classifier; take its backbone with "
+            "create('internimage_t', weights=...)"
         )
     row = entry if entry is not None and _agrees(entry, checkpoint) else None
     stated = settings or (checkpoint.settings if checkpoint.is_folder or row is None else None)
@@ -57,6 +60,46 @@ def classifier_config(
     return dataclasses.replace(config, preprocess=preprocess, class_names=names)
 
 
+def is_segmentor(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds a whole segmentor."""
+    if checkpoint.document is not None:
+        return isinstance(checkpoint.document.config, SegmentorConfig)
+    return checkpoint.is_part and any(key.startswith("decode_head.") for key in checkpoint.shapes)
+
+
+def segmentor_config(
+    checkpoint: Checkpoint, entry: CatalogEntry | None = None, settings: Mapping[str, Any] | None = None
+) -> SegmentorConfig:
+    """Return the segmentor that a checkpoint holds.
+
+    Args:
+        checkpoint: an open checkpoint.
+        entry: the catalog row whose name the file has, or None.
+        settings: original-style settings given by the caller, or None.
+
+    Raises:
+        ValueError: nothing describes it, or it is no segmentor.
+    """
+    if not is_segmentor(checkpoint):
+        raise ValueError(f"{checkpoint.source} holds no segmentor")
+    if checkpoint.document is not None:
+        assert isinstance(checkpoint.document.config, SegmentorConfig)
+        return checkpoint.document.config
+    names, palette = checkpoint.class_names, checkpoint.palette
+    if palette is not None and (names is None or len(names) != len(palette)):
+        palette = None
+    if settings is not None:
+        return segmentor_from_settings(settings, class_names=names, palette=palette)
+    if entry is not None and entry.is_built and entry.task == "segmentation":
+        return segmentor_of_row(entry)
+    if checkpoint.model_settings is None:
+        raise ValueError(
+            f"{checkpoint.source} is a segmentor that does not state its settings; give them as the original writes "
+            "them: load(..., settings={'backbone': ..., 'decode_head': ...})"
+        )
+    return segmentor_from_settings(checkpoint.model_settings, class_names=names, palette=palette)
+
+
 def backbone_config(checkpoint: Checkpoint, entry: CatalogEntry | None = None) -> BackboneConfig:
     """Return the backbone that a checkpoint holds, alone or as a part of a model.
 
@@ -65,11 +108,13 @@ def backbone_config(checkpoint: Checkpoint, entry: CatalogEntry | None = None) -
     """
     if checkpoint.document is not None:
         config = checkpoint.document.config
-        return config.backbone if isinstance(config, ClassifierConfig) else config
+        return config if isinstance(config, BackboneConfig) else config.backbone
     if entry is not None and entry.backbone_config is not None and not checkpoint.is_folder:
         return entry.backbone_config
     if checkpoint.settings is not None:
         return backbone_from_settings(checkpoint.settings)
+    if checkpoint.model_settings is not None:
+        return backbone_from_settings(checkpoint.model_settings["model"].get("backbone") or {})
     return infer_backbone(checkpoint.backbone().shapes, checkpoint.source)[1]
 
 
