@@ -2,6 +2,7 @@
 
 from internimage.detection.config import DINOConfig as DINOConfig
 from internimage.detection.config import RCNNConfig as RCNNConfig
+from internimage.detection.dino import DINO as DINO
 from internimage.detection.model import Detector as Detector
 from internimage.detection.preprocess import PreprocessConfig as PreprocessConfig
 from internimage.detection.rcnn import RCNN as RCNN

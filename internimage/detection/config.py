@@ -195,6 +195,11 @@ class RCNNConfig:
         if not self.stages:
             raise ValueError("a two-stage detector needs at least one box stage")
 
+    @property
+    def kind(self) -> str:
+        """Layout of the parameters: "rcnn" with one stage, "cascade_rcnn" with several."""
+        return "rcnn" if len(self.stages) == 1 else "cascade_rcnn"
+
 
 @dataclass(frozen=True)
 class DenoisingConfig:
@@ -287,6 +292,12 @@ class DINOConfig:
                 f"feedforward_slices must divide feedforward_channels: {self.feedforward_channels} channels, "
                 f"{self.feedforward_slices} slices"
             )
+
+    @property
+    def kind(self) -> str:
+        """Layout of the parameters: "dino", with "cb_" for a composite and "_sliced" for sliced hidden layers."""
+        composite = "cb_" if self.num_backbones > 1 else ""
+        return f"{composite}dino{'_sliced' if self.feedforward_slices > 1 else ''}"
 
 
 def check_classes(num_classes: int, class_names: tuple[str, ...] | None) -> None:
