@@ -6,23 +6,37 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from internimage.backbones import VARIANTS, BackboneConfig, InternImage, variant
+from internimage.backbones import VARIANTS, BackboneConfig, variant
 from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
 from internimage.classification.head import HeadKind
 from internimage.errors import UnknownName
+from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
+from internimage.segmentation import Segmentor, SegmentorConfig
+from internimage.segmentation.model import HeadConfig
 from internimage.zoo.catalog import CatalogEntry, catalog, find
 from internimage.zoo.checkpoint import Checkpoint, shapes_of, unpack
+from internimage.zoo.document import MODELS, AnyConfig, AnyModel
 from internimage.zoo.filling import fill
-from internimage.zoo.recognition import backbone_config, classifier_config, published_names
+from internimage.zoo.recognition import (
+    backbone_config,
+    classifier_config,
+    is_segmentor,
+    published_names,
+    segmentor_config,
+)
+from internimage.zoo.segmentor_wish import SEGMENTORS, SegmentorWish
 from internimage.zoo.settings import classifier_from_settings
+from internimage.zoo.settings_segmentation import segmentor_from_settings
 from internimage.zoo.weights import read_checkpoint
 
+Config = TypeVar("Config", ClassifierConfig, SegmentorConfig)
 CLASSIFIER = "classifier"
+ARCHITECTURES = (CLASSIFIER, *SEGMENTORS, *VARIANTS)
 ATTENTION_POOLED = ("internimage_h", "internimage_g")
 # What a fresh start may change without making the weights foreign.
 FREE_SETTINGS = ("layer_scale", "drop_rate", "drop_path_rate", "drop_path_type", "remove_center")
@@ -36,8 +50,8 @@ def create(
     class_names: Sequence[str] | None = None,
     weights: str | PathLike[str] | None = None,
     ema: bool | None = None,
-    head: HeadKind | None = None,
-    preprocess: PreprocessConfig | None = None,
+    head: HeadKind | HeadConfig | None = None,
+    preprocess: PreprocessConfig | SegmentationPreprocess | None = None,
     in_chans: int | None = None,
     layer_scale: float | Literal["published"] | None = "published",
     drop_path_rate: float | None = None,
@@ -47,21 +61,24 @@ def create(
     cache_dir: str | PathLike[str] | None = None,
     offline: bool = False,
     backend: str = "auto",
-) -> Classifier | InternImage:
+) -> AnyModel:
     """Build a model, fresh or on given weights, in training mode.
 
     Args:
-        architecture: the name of a size for a bare backbone ("internimage_b"), or "classifier".
-        backbone: size or settings of a classifier's backbone.
-        num_classes: classes of a classifier; None takes those of `class_names`, of the weights, or 1000. Another
-            number than the weights have starts the last layer afresh.
+        architecture: the name of a size for a bare backbone ("internimage_b"), "classifier", or a segmentor:
+            "upernet", "segformer" or "mask2former".
+        backbone: size or settings of the model's backbone.
+        num_classes: classes of the model; None takes those of `class_names`, of the weights, or 1000 for a classifier.
+            Another number than the weights have starts the last layer afresh.
         class_names: names of the classes.
-        weights: name of a checkpoint, weight file or folder; a backbone takes its part of a classifier or detector.
+        weights: name of a checkpoint, weight file or folder; a backbone, and a segmentor on a classifier's weights,
+            takes its part.
         ema: which weights of a training file, see `read_checkpoint`.
-        head: head of a classifier; None takes the weights', or the published one of the size.
-        preprocess: how a classifier reads pictures; None takes the weights', or 224 px.
+        head: kind of a classifier's head, or settings of a segmentor's; None takes the weights', or the published one.
+        preprocess: how the model reads pictures; None takes the weights', or the default.
         in_chans: channels of the input, None for the size's (3).
-        layer_scale: start value of the branch scales, None for no scales; "published" takes the weights' or the size's.
+        layer_scale: start value of the branch scales, None for no scales; "published" takes the weights' or the size's
+            (segmentors: 1.0 for T to XL).
         drop_path_rate: stochastic depth of the last block, 0..1; None keeps the weights' or the settings'.
         out_indices: levels that a bare backbone returns, None for all four.
         frozen_stages: stem and levels that are not trained, see `InternImage`.
@@ -71,7 +88,7 @@ def create(
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
-        A `Classifier`, or an `InternImage` backbone.
+        A `Classifier`, a `Segmentor` or an `InternImage` backbone.
 
     Raises:
         UnknownName: no such architecture, size or checkpoint.
@@ -84,8 +101,8 @@ def create(
         >>> create("internimage_pico", out_indices=(3,)).channels
         (192,)
     """
-    if architecture not in (CLASSIFIER, *VARIANTS):
-        raise UnknownName("architecture", architecture, (CLASSIFIER, *VARIANTS), "Checkpoints: internimage.load(...).")
+    if architecture not in ARCHITECTURES:
+        raise UnknownName("architecture", architecture, ARCHITECTURES, "Checkpoints: internimage.load(...).")
     given = {"in_chans": in_chans, "drop_path_rate": drop_path_rate}
     changes = {name: value for name, value in given.items() if value is not None}
     if layer_scale != "published":
@@ -94,7 +111,7 @@ def create(
         frozen_stages=frozen_stages, activation_checkpointing=activation_checkpointing, backend=backend
     )
     opened = None if weights is None else _open(weights, ema, cache_dir, offline)
-    if architecture != CLASSIFIER:
+    if architecture in VARIANTS:
         _refuse(
             dict(backbone=backbone, num_classes=num_classes, class_names=class_names, head=head, preprocess=preprocess),
             f"the backbone {architecture}",
@@ -102,8 +119,15 @@ def create(
         config = _merged(architecture, opened and backbone_config(*opened), changes)
         run |= {} if out_indices is None else {"out_indices": tuple(out_indices)}
         return _build(config, opened and opened[0].backbone(), run=run)
-    _refuse(dict(out_indices=out_indices), "a classifier")
-    wish = Wish(backbone, num_classes, None if class_names is None else tuple(class_names), head, preprocess)
+    _refuse(dict(out_indices=out_indices), f"a {architecture}")
+    names = None if class_names is None else tuple(class_names)
+    if architecture in SEGMENTORS:
+        return _segmentor(
+            SegmentorWish(architecture, backbone, num_classes, names, head, preprocess), opened, changes, run
+        )
+    if not (head is None or isinstance(head, str)) or isinstance(preprocess, SegmentationPreprocess):
+        raise TypeError("a classifier takes the kind of its head and a classification PreprocessConfig")
+    wish = Wish(backbone, num_classes, names, head, preprocess)
     if opened is None:
         return _build(wish.fresh(changes), None, run=run)
     found = classifier_config(*opened)
@@ -122,7 +146,7 @@ def load(
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
     backend: str = "auto",
-) -> Classifier | InternImage:
+) -> AnyModel:
     """Return a checkpoint as a model ready to predict: architecture, weights, preprocessing and class names.
 
     Args:
@@ -138,7 +162,8 @@ def load(
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
-        The model in evaluation mode: a `Classifier`, or a bare `InternImage` from a file of ours that holds one.
+        The model in evaluation mode: a `Classifier`, a `Segmentor`, or a bare `InternImage` from a file of ours that
+        holds one.
 
     Raises:
         UnknownName: no such checkpoint; the message suggests the nearest ones.
@@ -162,32 +187,37 @@ def load(
     if document is not None and isinstance(document.config, BackboneConfig):
         _refuse({"num_classes": num_classes, "settings": settings}, "a bare backbone")
         return _build(document.config, checkpoint, run=run, place=place).eval()
-    config = classifier_config(checkpoint, entry, settings)
+    read = segmentor_config if is_segmentor(checkpoint) else classifier_config
+    config = read(checkpoint, entry, settings)
     new_classes = num_classes is not None and num_classes != config.num_classes
     if num_classes is not None:
         config = _with_classes(config, num_classes)
     return _build(config, checkpoint, new_classes=new_classes, run=run, place=place).eval()
 
 
-def from_original(settings: Mapping[str, Any], state: Mapping[str, Tensor], *, backend: str = "auto") -> Classifier:
-    """Build a classifier from original settings and original weights in memory; the tensors are used, not copied.
+def from_original(
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], *, backend: str = "auto"
+) -> Classifier | Segmentor:
+    """Build a model from original settings and original weights in memory; the tensors are used, not copied.
 
     Args:
-        settings: arguments of the original constructor, its nested configuration, or a `config.json`.
+        settings: arguments of the original classifier's constructor, its nested configuration or a `config.json`; or
+            the original's model dictionary of a segmentor, or a configuration with it under "model".
         state: original names and tensors, in any published container.
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
-        The classifier in evaluation mode.
+        The model in evaluation mode.
 
     Raises:
         ValueError: a setting is missing or not supported.
         CheckpointMismatch: the weights do not fit the settings; lists every difference.
     """
-    tensors, _ = unpack(state, "the state dict", None)
-    checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True)
-    model = _build(classifier_from_settings(settings), checkpoint, run=dict(backend=backend), place=dict(dtype=None))
-    assert isinstance(model, Classifier)
+    tensors, is_part = unpack(state, "the state dict", None)
+    checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True, is_part=is_part)
+    config = segmentor_from_settings(settings) if is_segmentor(checkpoint) else classifier_from_settings(settings)
+    model = _build(config, checkpoint, run=dict(backend=backend), place=dict(dtype=None))
+    assert isinstance(model, Classifier | Segmentor)
     return model.eval()
 
 
@@ -302,30 +332,53 @@ def _merged(
     return dataclasses.replace(config if isinstance(wanted, BackboneConfig) else found, **changes)
 
 
-def _with_classes(config: ClassifierConfig, num_classes: int) -> ClassifierConfig:
+def _with_classes(config: Config, num_classes: int) -> Config:
     """Return the configuration for another number of classes; names survive where the classes do."""
     if num_classes == config.num_classes:
         return config
+    if isinstance(config, SegmentorConfig):
+        changed = dict(class_names=None, palette=None, classifier_rows=None)
+        return dataclasses.replace(config, num_classes=num_classes, **changed)
     maps = (config.num_classes, num_classes) == (21841, 1000)
     return dataclasses.replace(config, num_classes=num_classes, class_names=published_names(1000) if maps else None)
 
 
 def _build(
-    config: ClassifierConfig | BackboneConfig,
+    config: AnyConfig,
     checkpoint: Checkpoint | None,
     *,
     run: Mapping[str, Any],
     place: Mapping[str, Any] | None = None,
     new_classes: bool = False,
-) -> Classifier | InternImage:
+) -> AnyModel:
     """Build a model; with weights, without memory of its own first."""
-    kind = Classifier if isinstance(config, ClassifierConfig) else InternImage
+    kind = MODELS[type(config)]
     if checkpoint is None:
         return kind(config, **run)  # type: ignore[arg-type]
     with torch.device("meta"):
         model = kind(config, **run)  # type: ignore[arg-type]
     fill(model, checkpoint, new_classes=new_classes, **(place or {}))
     return model
+
+
+def _segmentor(
+    wish: SegmentorWish,
+    opened: tuple[Checkpoint, CatalogEntry | None] | None,
+    changes: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> AnyModel:
+    """Build a segmentor: fresh, on a segmentor's weights, or on the backbone of any other checkpoint."""
+    if opened is None or not is_segmentor(opened[0]):
+        found = opened and backbone_config(*opened)
+        model = _build(wish.fresh(lambda size: _merged(size, found, changes)), None, run=run)
+        if opened is not None:
+            assert isinstance(model, Segmentor)
+            part = _build(model.config.backbone, opened[0].backbone(), run=run)
+            model.backbone.load_state_dict(part.state_dict(), assign=True)
+        return model
+    stored = segmentor_config(*opened)
+    config = wish.on(stored, lambda size: _merged(size, stored.backbone, changes))
+    return _build(config, opened[0], run=run, new_classes=config.rows != stored.rows)
 
 
 def _refuse(arguments: Mapping[str, Any], what: str) -> None:

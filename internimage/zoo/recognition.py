@@ -90,8 +90,9 @@ def segmentor_config(
         palette = None
     if settings is not None:
         return segmentor_from_settings(settings, class_names=names, palette=palette)
-    if entry is not None and entry.is_built and entry.task == "segmentation":
-        return segmentor_of_row(entry)
+    row = None if entry is None or not entry.is_built or entry.task != "segmentation" else segmentor_of_row(entry)
+    if row is not None and _outputs(checkpoint) == row.rows:
+        return row
     if checkpoint.model_settings is None:
         raise ValueError(
             f"{checkpoint.source} is a segmentor that does not state its settings; give them as the original writes "
@@ -121,6 +122,14 @@ def backbone_config(checkpoint: Checkpoint, entry: CatalogEntry | None = None) -
 def published_names(num_classes: int) -> tuple[str, ...] | None:
     """Return the ImageNet names for their numbers of classes, None for others."""
     return label_set(LABELS[num_classes]).class_names if num_classes in LABELS else None
+
+
+def _outputs(checkpoint: Checkpoint) -> int | None:
+    """Return the number of classes in the last layer of a segmentor, without the "nothing" of Mask2Former."""
+    shapes = checkpoint.shapes
+    if "decode_head.cls_embed.weight" in shapes:
+        return shapes["decode_head.cls_embed.weight"][0] - 1
+    return shapes.get("decode_head.conv_seg.weight", (None,))[0]
 
 
 def _agrees(entry: CatalogEntry, checkpoint: Checkpoint) -> bool:

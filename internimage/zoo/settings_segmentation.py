@@ -1,7 +1,7 @@
 """Original-style settings of segmentors and ours.
 
-The originals describe a segmentor by nested dictionaries (`backbone`, `decode_head`, `auxiliary_head`, `test_cfg`) and a
-list of steps that pictures go through (`test_pipeline`). What this package does not do is refused, never ignored.
+The originals describe a segmentor by nested dictionaries (`backbone`, `decode_head`, `auxiliary_head`, `test_cfg`) and
+a list of steps that pictures go through (`test_pipeline`). What this package does not do is refused, never ignored.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ HERE = Path(__file__).parent
 QUICK = (
     *("dcnv3_op", "dcnv4_op", "msda_op", "small_h", "small_prenorm", "cls_t"),
     *("flash_small_dw", "flash_small_nodw", "flash_small_nodw_odd", "flash_t"),
+    *("upernet_train", "segformer_l_reduced", "mask2former_slide", "mask2former_train", "preprocess_segmentation"),
 )
-SLOW = ("cls_b", "flash_b")
+SLOW = ("cls_b", "flash_b", "upernet_pipeline", "mask2former_tta_pipeline", "mask2former_flash_s_nsmx")
 
 
 def run(script: str, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
