@@ -25,8 +25,8 @@ from internimage.layers.feature_pyramid import ChannelMapper
 from internimage.ops.boxes import clip_boxes, to_corners
 from internimage.types import DetectionTargets, Images
 
-# Probability of an object that a fresh classifier starts from.
-PRIOR = 0.01
+# A fresh classifier starts from a probability of 0.01 for an object.
+PRIOR_LOGIT = -math.log(0.99 / 0.01)
 
 
 class Selected(NamedTuple):
@@ -109,7 +109,7 @@ class DINO(Detector):
         self.regressors = nn.ModuleList(BoxMLP(channels) for _ in range(heads))
         self.label_embedding = nn.Embedding(config.num_classes, channels)
         for classifier in self.classifiers:
-            nn.init.constant_(classifier.bias, -math.log((1 - PRIOR) / PRIOR))
+            nn.init.constant_(classifier.bias, PRIOR_LOGIT)
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:
         """Find objects, see `Detector.forward`."""

@@ -31,6 +31,8 @@ from internimage.zoo.official import (
 RAW_CONTAINERS = ("model", "module", "state_dict")
 EMA_CONTAINERS = ("model_ema",)
 EMA_PREFIX = "ema_"
+# What our names of the stem can begin with.
+OWN_PREFIXES = ("", "backbone.", "backbone.backbones.0.")
 MAX_SETTINGS = 10_000
 MAX_SETTINGS_DEPTH = 8
 
@@ -94,7 +96,7 @@ def unpack(content: Any, source: str, ema: bool | None) -> tuple[dict[str, Tenso
     container, is_averaged = _container(content, source, ema)
     state = strip_prefix(_tensors(container, source), "module.")
     state = _averaged(state, source, ema is True and not is_averaged)
-    if "backbone.patch_embed.norm1.weight" in state or "patch_embed.norm1.weight" in state:
+    if any(f"{prefix}patch_embed.norm1.weight" in state for prefix in OWN_PREFIXES):
         head = own_head_kind(state)
         return to_official(state, head), head in PREFIXED_HEADS
     if any(key.startswith("model.patch_embed.") for key in state):

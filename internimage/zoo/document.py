@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.classification import Classifier, ClassifierConfig
+from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.segmentation import Segmentor, SegmentorConfig
 
 FORMAT_VERSION = 1
@@ -19,15 +20,20 @@ HEADER_KEY = "internimage"
 MAX_DOCUMENT_BYTES = 16 * 2**20
 
 Config = TypeVar("Config")
-AnyConfig = ClassifierConfig | SegmentorConfig | BackboneConfig
-AnyModel = Classifier | Segmentor | InternImage
+AnyTaskConfig = ClassifierConfig | RCNNConfig | DINOConfig | SegmentorConfig
+AnyConfig = AnyTaskConfig | BackboneConfig
+AnyModel = Classifier | RCNN | DINO | Segmentor | InternImage
 CONFIGS: dict[str, type] = {
     "classification": ClassifierConfig,
+    "rcnn_detection": RCNNConfig,
+    "dino_detection": DINOConfig,
     "segmentation": SegmentorConfig,
     "backbone": BackboneConfig,
 }
 MODELS: dict[type, type[AnyModel]] = {
     ClassifierConfig: Classifier,
+    RCNNConfig: RCNN,
+    DINOConfig: DINO,
     SegmentorConfig: Segmentor,
     BackboneConfig: InternImage,
 }
@@ -38,7 +44,7 @@ class Document:
     """What a file of ours says about its weights.
 
     Args:
-        task: "classification", "segmentation" or "backbone".
+        task: one of `CONFIGS`, for example "classification".
         config: the complete configuration of the model.
         info: free notes of the writer, for example measured metrics; JSON types only.
     """
@@ -52,6 +58,8 @@ def config_kind(config: AnyConfig) -> str | None:
     """Return the kind of head of a configuration, None for a bare backbone."""
     if isinstance(config, SegmentorConfig):
         return config.head.kind
+    if isinstance(config, RCNNConfig | DINOConfig):
+        return config.kind
     return config.head if isinstance(config, ClassifierConfig) else None
 
 

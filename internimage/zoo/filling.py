@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from internimage.backbones import InternImage
+from internimage.backbones import CompositeInternImage, InternImage
+from internimage.detection.dino import PRIOR_LOGIT
 from internimage.errors import CheckpointMismatch
 from internimage.zoo.checkpoint import Checkpoint
 from internimage.zoo.document import AnyModel, config_kind
@@ -22,7 +24,11 @@ from internimage.zoo.official import from_official, remove_center
 log = logging.getLogger(__name__)
 # Mapped pages count as memory in use until the file is closed, so tensors are copied in portions of this size.
 PORTION_BYTES = 2**30
-CLASS_LAYERS = ("head.classifier.", "head.image.classifier.", "head.auxiliary.classifier.")
+# Layers that hold one row, or a few, for each class.
+CLASS_LAYERS = re.compile(
+    r"head\.(image\.|auxiliary\.)?classifier\.|box_heads\.\d+\.(classifier|regressor)\.|mask_heads\.\d+\.logits\."
+    r"|classifiers\.|label_embedding\."
+)
 
 
 def fill(
@@ -51,7 +57,10 @@ def fill(
     names = {ours: key for ours, key in names.items() if not _is_unused(ours, model)}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     rows = _class_rows(names, checkpoint.shapes, expected) if new_classes else None
-    fresh = {key for key in expected if new_classes and rows is None and key.startswith(CLASS_LAYERS)}
+    fresh: set[str] = set()
+    if new_classes and rows is None:
+        others = {k for k, name in names.items() if checkpoint.shapes[name] == expected.get(k)}
+        fresh = {key for key in expected if CLASS_LAYERS.match(key) and key not in others}
     fresh |= _fresh_scales(names, expected)
     _compare(model, checkpoint, {k: v for k, v in names.items() if k not in fresh}, expected, fresh, rows)
 
@@ -62,7 +71,7 @@ def fill(
         tensors = checkpoint.open()
         for key in portion:
             value = remove_center(key, tensors[wanted[key]], _backbone(model).config)
-            if rows is not None and key.startswith(CLASS_LAYERS):
+            if rows is not None and CLASS_LAYERS.match(key):
                 value = value[rows]
             if not _is_finite(value):
                 broken.append(key)
@@ -76,7 +85,7 @@ def fill(
     model.load_state_dict(state, assign=True)
 
 
-def _backbone(model: AnyModel) -> InternImage:
+def _backbone(model: AnyModel) -> InternImage | CompositeInternImage:
     return model if isinstance(model, InternImage) else model.backbone
 
 
@@ -97,7 +106,7 @@ def _compare(
         if key in expected:
             # Shapes after the row operations that filling will do.
             shape = tuple(remove_center(key, torch.empty(checkpoint.shapes[name], device="meta"), config).shape)
-            if rows is not None and key.startswith(CLASS_LAYERS):
+            if rows is not None and CLASS_LAYERS.match(key):
                 shape = (len(rows), *shape[1:])
             if shape != expected[key]:
                 wrong.append((key, expected[key], shape))
@@ -108,7 +117,7 @@ def _compare(
 def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tuple]) -> str:
     """Say what the disagreement usually means."""
     others = [*missing, *unexpected, *(key for key, _, _ in wrong)]
-    if all(key.startswith(CLASS_LAYERS) for key in others):
+    if all(CLASS_LAYERS.match(key) for key in others):
         return "Only the classes differ: give num_classes to start their layer afresh."
     if all(key.rsplit(".", 1)[-1].startswith("gamma") for key in others):
         return "Only the branch scales differ: give layer_scale (None for none)."
@@ -154,7 +163,9 @@ def _initial(
     value = torch.empty(shape, dtype=dtype or torch.float32, device=device)
     if key.rsplit(".", 1)[-1].startswith("gamma"):
         return value.fill_(_backbone(model).config.layer_scale or 0.0)
-    return nn.init.zeros_(value) if key.endswith("bias") else nn.init.trunc_normal_(value, std=0.02)
+    if key.endswith("bias"):
+        return value.fill_(PRIOR_LOGIT if key.startswith("classifiers.") else 0.0)
+    return nn.init.trunc_normal_(value, std=0.02)
 
 
 def _placed(value: Tensor, in_memory: bool, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:

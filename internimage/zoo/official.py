@@ -16,6 +16,7 @@ from torch import Tensor
 
 from internimage.backbones import BackboneConfig
 from internimage.classification.head import HeadKind
+from internimage.zoo.official_detection import DETECTION_HEADS, composite_rules
 from internimage.zoo.official_segmentation import SEGMENTATION_HEADS
 
 Value = TypeVar("Value")
@@ -94,7 +95,7 @@ HEADS: dict[HeadKind, Rules] = {
     "attention_pool_metadata": METADATA_HEAD,
 }
 # Heads of models whose original names keep the prefix of the backbone; the rules hold the prefixes of the head.
-PREFIXED_HEADS: dict[str, Rules] = {**SEGMENTATION_HEADS}
+PREFIXED_HEADS: dict[str, Rules] = {**DETECTION_HEADS, **SEGMENTATION_HEADS}
 BACKBONE_PREFIX = "backbone."
 # Transformers once rewrote every parameter whose name holds "gamma", so its folders call the branch scales otherwise.
 HUGGINGFACE: Rules = (("levels.#.blocks.#.gamma#", "levels.#.blocks.#.layer_scale#"),)
@@ -168,7 +169,13 @@ def head_kind(keys: Iterable[str]) -> HeadKind | None:
 
 def own_head_kind(keys: Iterable[str]) -> str | None:
     """Tell the head from our names; None for a bare backbone."""
-    parts = {tuple(key.split(".", 2)[:2]) for key in keys}
+    names = list(keys)
+    parts = {tuple(key.split(".", 2)[:2]) for key in names}
+    if ("box_heads", "0") in parts:
+        return "cascade_rcnn" if ("box_heads", "1") in parts else "rcnn"
+    if ("transformer", "encoder") in parts:
+        sliced = "_sliced" if "transformer.encoder.0.feed_forward.bias" in names else ""
+        return f"{'cb_' if ('backbone', 'backbones') in parts else ''}dino{sliced}"
     if ("head", "pixel_decoder") in parts:
         return "mask2former"
     if ("head", "laterals") in parts:
@@ -222,7 +229,8 @@ def _compiled(head: str | None, *, to_ours: bool) -> tuple[tuple[re.Pattern[str]
     if head is None:
         rules = BACKBONE
     elif head in PREFIXED_HEADS:
-        rules = (*_below(BACKBONE_PREFIX, BACKBONE_PREFIX, BACKBONE), *PREFIXED_HEADS[head])
+        backbone = composite_rules(BACKBONE) if head.startswith("cb_") else BACKBONE
+        rules = (*_below(BACKBONE_PREFIX, BACKBONE_PREFIX, backbone), *PREFIXED_HEADS[head])
     else:
         classifier_rules = {str(kind): rules for kind, rules in HEADS.items()}
         rules = (*_below(BACKBONE_PREFIX, "", BACKBONE), *_below("head.", "", classifier_rules[head]))

@@ -52,6 +52,8 @@ MAPPER: Rules = (
     ("neck.extra_convs.#.conv.*", "neck.extra_convs.#.conv.*"),
     ("neck.extra_convs.#.norm.*", "neck.extra_convs.#.gn.*"),
 )
+# The original keeps the neck of a composite in a list of one.
+COMPOSITE_MAPPER: Rules = tuple((ours, original.replace("neck.", "neck.0.", 1)) for ours, original in MAPPER)
 WHOLE_FEED_FORWARD: Rules = (
     ("feed_forward.fc1.*", "ffns.0.layers.0.0.*"),
     ("feed_forward.fc2.*", "ffns.0.layers.1.*"),
@@ -107,8 +109,8 @@ DETECTION_HEADS: dict[str, Rules] = {
     "cascade_rcnn": CASCADE_RCNN,
     "dino": (*MAPPER, *_transformer(WHOLE_FEED_FORWARD)),
     "dino_sliced": (*MAPPER, *_transformer(SLICED_FEED_FORWARD)),
-    "cb_dino": (*MAPPER, *_transformer(WHOLE_FEED_FORWARD)),
-    "cb_dino_sliced": (*MAPPER, *_transformer(SLICED_FEED_FORWARD)),
+    "cb_dino": (*COMPOSITE_MAPPER, *_transformer(WHOLE_FEED_FORWARD)),
+    "cb_dino_sliced": (*COMPOSITE_MAPPER, *_transformer(SLICED_FEED_FORWARD)),
 }
 
 

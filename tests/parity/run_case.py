@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import kind_classifier
 import kind_dcnv3
 import kind_dcnv4
+import kind_detection
 import kind_msda
 import kind_segmentation
 
@@ -36,6 +37,12 @@ KINDS: dict[str, Run] = {
     "flash_": kind_classifier.run,
     "dcnv4_op": kind_dcnv4.run,
     "msda_op": kind_msda.run,
+    "mask_rcnn_": kind_detection.run,
+    "faster_rcnn_": kind_detection.run,
+    "cascade_": kind_detection.run,
+    "dino_": kind_detection.run,
+    "cbdino_": kind_detection.run,
+    "preprocess_detection": kind_detection.run_preprocess,
     "upernet_": kind_segmentation.run,
     "segformer_": kind_segmentation.run,
     "mask2former_": kind_segmentation.run,
