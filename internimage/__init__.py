@@ -7,6 +7,7 @@ from internimage.errors import MissingExtra as MissingExtra
 from internimage.errors import UnknownName as UnknownName
 from internimage.types import Classification as Classification
 from internimage.types import Features as Features
+from internimage.types import Segmentation as Segmentation
 from internimage.visualize import draw as draw
 from internimage.zoo import convert as convert
 from internimage.zoo import create as create
@@ -21,6 +22,7 @@ __all__ = [
     "Classification",
     "Features",
     "MissingExtra",
+    "Segmentation",
     "UnknownName",
     "convert",
     "create",

@@ -5,6 +5,7 @@ Sizes are (width, height) here, as Pillow has them.
 
 from __future__ import annotations
 
+import colorsys
 import contextlib
 import math
 import unicodedata
@@ -18,7 +19,7 @@ from PIL.Image import Image, Resampling, Transpose
 from torch import Tensor
 
 from internimage.data.pictures import Picture, read_picture
-from internimage.types import Classification
+from internimage.types import Classification, Segmentation
 
 Color = tuple[int, int, int]
 
@@ -37,6 +38,8 @@ SHORTEST_SIDE, LONGEST_SIDE = 448, 2048
 NATURAL_SIDE = 640
 PANEL_WIDTH = 360
 NUM_ROWS = 5
+NUM_LEGEND_ROWS = 8
+OPACITY = 0.5  # of the class colors over a picture
 MAX_CHARACTERS = 200
 MAX_LABELLED_CLASSES = 30
 
@@ -49,16 +52,17 @@ def draw(result: object, image: Picture) -> Image:
     """Draw a result on its picture.
 
     Args:
-        result: what `predict` answered: a `Classification`.
+        result: what `predict` answered: a `Classification` or a `Segmentation`.
         image: the picture it belongs to, see `internimage.data.pictures.read_picture`.
 
     Returns:
         RGB picture. For a classification: the picture, enlarged or reduced to a longest side of 448 to 2048 pixels,
-        above a panel with the five most probable classes.
+        above a panel with the five most probable classes. For a segmentation: a picture of the same size, blended with
+        the colors of its classes, above a legend with the shares of the largest ones.
 
     Raises:
         TypeError: `result` is no result that can be drawn.
-        ValueError: the picture cannot be read.
+        ValueError: the picture cannot be read, or is not the one of the segmentation.
 
     Example:
         >>> import numpy as np, torch
@@ -66,22 +70,56 @@ def draw(result: object, image: Picture) -> Image:
         >>> draw(result, np.zeros((28, 28, 3), dtype=np.uint8)).width
         448
     """
-    raise TypeError(f"draw takes a result of predict (Classification), given {type(result).__name__}")
+    raise TypeError(f"draw takes a result of predict (Classification, Segmentation), given {type(result).__name__}")
 
 
 @draw.register
 def _draw_classification(result: Classification, image: Picture) -> Image:
-    picture = _fit_for_viewing(read_picture(image))
+    rows = [(name, score, SECONDARY if i else ACCENT) for i, (name, score) in enumerate(result.top(NUM_ROWS))]
+    return _above_panel(_fit_for_viewing(read_picture(image)), rows)
+
+
+@draw.register
+def _draw_segmentation(result: Segmentation, image: Picture) -> Image:
+    picture = read_picture(image)
+    if (picture.height, picture.width) != result.original_hw:
+        raise ValueError(
+            f"the segmentation is of a picture of (height, width) {result.original_hw}, given one of "
+            f"{(picture.height, picture.width)}"
+        )
+    picture = _fit_for_viewing(picture)
+    colors = np.array(result.palette or [distinct_color(i) for i in range(result.num_classes)], dtype=np.uint8)
+    rows, columns = (
+        ((np.arange(side) + 0.5) * (whole / side)).astype(np.int64)
+        for side, whole in zip((picture.height, picture.width), result.original_hw, strict=True)
+    )
+    painted = PIL.Image.fromarray(colors[result.label_map.numpy()[np.ix_(rows, columns)]])
+    shares = result.pixel_counts / result.label_map.numel()
+    largest = [int(i) for i in shares.argsort(descending=True, stable=True)[:NUM_LEGEND_ROWS]]
+    legend = [(result.class_name(i), float(shares[i]), _color(colors[i])) for i in largest if shares[i] >= 0.0005]
+    return _above_panel(PIL.Image.blend(picture, painted, OPACITY), legend)
+
+
+def distinct_color(index: int) -> Color:
+    """Return a color for a class without one; neighbours differ by the golden angle."""
+    red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.75 - 0.3 * (index // 8 % 2), 0.95)
+    return (round(red * 255), round(green * 255), round(blue * 255))
+
+
+def _color(values: np.ndarray) -> Color:
+    return (int(values[0]), int(values[1]), int(values[2]))
+
+
+def _above_panel(picture: Image, rows: Sequence[tuple[str, float, Color]]) -> Image:
+    """Put a panel of names, shares and bars under a picture."""
     unit = max(1.0, max(picture.size) / NATURAL_SIDE)
-    rows = result.top(NUM_ROWS)
     width = max(picture.width, round(PANEL_WIDTH * unit))
     margin, row_height = round(20 * unit), round(40 * unit)
     panel_height = 2 * margin + row_height * len(rows) - round(10 * unit)
     canvas = PIL.Image.new("RGB", (width, picture.height + panel_height), PANEL)
     canvas.paste(picture, ((width - picture.width) // 2, 0))
-    for i, (name, score) in enumerate(rows):
+    for i, (name, score, color) in enumerate(rows):
         top = picture.height + margin + i * row_height
-        color = ACCENT if i == 0 else SECONDARY
         _bar_row(canvas, (margin, top, width - margin), name, score, color=color, unit=unit)
     return canvas
 

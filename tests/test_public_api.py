@@ -15,6 +15,7 @@ PUBLIC = {
     "Classification",
     "Features",
     "MissingExtra",
+    "Segmentation",
     "UnknownName",
     "convert",
     "create",

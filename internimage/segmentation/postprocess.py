@@ -133,7 +133,7 @@ def segment(
         labels, softmaxed, classes = [], [], 0
         for strip in scores.strips():
             classes = strip.shape[0]
-            labels.append(narrow(strip.argmax(dim=0), classes).cpu())
+            labels.append(best_class(strip).cpu())
             if probabilities:
                 softmaxed.append(strip.softmax(dim=0).cpu())
         label_map = torch.cat(labels)
@@ -143,9 +143,18 @@ def segment(
     return results
 
 
-def narrow(labels: Tensor, num_classes: int) -> Tensor:
-    """Return labels in the smallest type of label maps."""
-    return labels.to(torch.uint8 if num_classes <= 256 else torch.int16)
+def best_class(scores: Tensor) -> Tensor:
+    """Return the index of the largest of (K, rows, width) scores as (rows, width) uint8, int16 beyond 256 classes."""
+    dtype = torch.uint8 if scores.shape[0] <= 256 else torch.int16
+    if scores.device.type != "cpu":
+        return scores.argmax(dim=0).to(dtype)
+    # One pass over planes that stay in the cache; torch's argmax over the first axis takes several times as long.
+    best = scores[0].clone()
+    label = torch.zeros(best.shape, dtype=dtype)
+    for k in range(1, scores.shape[0]):
+        label.masked_fill_(scores[k] > best, k)
+        torch.maximum(best, scores[k], out=best)
+    return label
 
 
 def _window_rows(window: Window, start: int, stop: int) -> Tensor:
