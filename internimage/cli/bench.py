@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from internimage.backbones import InternImage
     from internimage.classification import Classifier
+    from internimage.classification.head import HeadKind
 
     Network = TypeVar("Network", bound=nn.Module)
 
@@ -113,7 +114,8 @@ def _build(name: str, backend: str) -> tuple[Classifier | InternImage, int]:
     entry = zoo.info(name)
     if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
         raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
-    config = ClassifierConfig(entry.backbone_config, entry.num_classes, entry.head, entry.preprocess)
+    head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads
+    config = ClassifierConfig(entry.backbone_config, entry.num_classes, head, entry.preprocess)
     return _with_random_offsets(Classifier(config, backend=backend)), config.preprocess.size
 
 

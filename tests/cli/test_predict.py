@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +101,20 @@ def test_find_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_pictures(["notes.txt", "gone.jpg"]) == [Path("notes.txt"), Path("gone.jpg")]
     (photos / "odd[1].png").write_bytes((photos / "a.png").read_bytes())
     assert find_pictures(["odd[1].png"]) == [Path("odd[1].png")]
+
+
+def test_the_progress_bar_stays_out_of_the_result(pets: Path, photos: Path) -> None:
+    pty = pytest.importorskip("pty")
+    terminal, slave = pty.openpty()
+    command = [sys.executable, "-m", "internimage", "predict", pets, photos, "--json", "--batch-size", "1"]
+    with os.fdopen(terminal, "rb", buffering=0), os.fdopen(slave, "wb") as stderr:
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, "TERM": "xterm"}
+        )
+        shown = os.read(terminal, 100_000)
+    assert result.returncode == 0
+    assert len(lines(result.stdout)) == 3
+    assert b"pictures" in shown and b"/3" in shown
 
 
 @pytest.mark.parametrize(
