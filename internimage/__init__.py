@@ -6,6 +6,7 @@ from internimage.errors import CheckpointMismatch as CheckpointMismatch
 from internimage.errors import MissingExtra as MissingExtra
 from internimage.errors import UnknownName as UnknownName
 from internimage.types import Classification as Classification
+from internimage.types import Detections as Detections
 from internimage.types import Features as Features
 from internimage.types import Segmentation as Segmentation
 from internimage.visualize import draw as draw
@@ -20,6 +21,7 @@ __all__ = [
     "BackendUnavailable",
     "CheckpointMismatch",
     "Classification",
+    "Detections",
     "Features",
     "MissingExtra",
     "Segmentation",

@@ -5,10 +5,11 @@ Shape legend: N images, H W map or picture size, C channels, K classes, R found 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -199,6 +200,12 @@ class RunLengthMasks:
             values = torch.arange(runs.numel()) % 2 == 1
             mask.view(-1).copy_(values.repeat_interleave(runs))
         return masks.transpose(1, 2)
+
+    def sampled(self, rows: np.ndarray, columns: np.ndarray) -> Iterator[np.ndarray]:
+        """Give each mask at some rows and columns only, (len(rows), len(columns)) bool, without making it whole."""
+        places = columns[None, :] * self.size_hw[0] + rows[:, None]
+        for runs in self.counts:
+            yield np.searchsorted(runs.cumsum(0).numpy(), places, side="right") % 2 == 1
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Return each mask as {"size": [H, W], "counts": text}, the compressed form of the COCO tools."""

@@ -13,6 +13,7 @@ PUBLIC = {
     "BackendUnavailable",
     "CheckpointMismatch",
     "Classification",
+    "Detections",
     "Features",
     "MissingExtra",
     "Segmentation",

@@ -112,8 +112,8 @@ def _build(name: str, backend: str) -> tuple[Classifier | InternImage, int]:
     if name in VARIANTS:
         return _with_random_offsets(zoo.create(name, backend=backend)), 224
     entry = zoo.info(name)
-    if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
-        raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
+    if entry.task != "classification" or entry.backbone_config is None or entry.num_classes is None:
+        raise ValueError(f"bench measures classifiers and backbones; {entry.name} is for {entry.task}")
     head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads
     config = ClassifierConfig(entry.backbone_config, entry.num_classes, head, entry.preprocess)
     return _with_random_offsets(Classifier(config, backend=backend)), config.preprocess.size
