@@ -34,7 +34,7 @@ from internimage.zoo.settings import classifier_from_settings
 from internimage.zoo.settings_segmentation import segmentor_from_settings
 from internimage.zoo.weights import read_checkpoint
 
-Config = TypeVar("Config", ClassifierConfig, SegmentorConfig)
+Config = TypeVar("Config", bound=ClassifierConfig | SegmentorConfig)
 CLASSIFIER = "classifier"
 ARCHITECTURES = (CLASSIFIER, *SEGMENTORS, *VARIANTS)
 ATTENTION_POOLED = ("internimage_h", "internimage_g")
