@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.timing import interleave
 from internimage.backbones import InternImage, variant
-from internimage.layers.deform_conv import DCNv3
+from internimage.layers.deform_conv import DCNv3, DCNv4
 
 PEERS = ("convnext_tiny", "swin_tiny_patch4_window7_224")
 SIZE = 224
@@ -30,6 +30,8 @@ def build(name: str, device: str, dtype: torch.dtype, backend: str = "auto") -> 
         if isinstance(module, DCNv3):
             nn.init.normal_(module.offset.weight, std=0.02)
             nn.init.normal_(module.mask.weight, std=0.02)
+        if isinstance(module, DCNv4):
+            nn.init.normal_(module.offset_mask.weight, std=0.02)
     return model.to(device, dtype)
 
 
@@ -109,7 +111,10 @@ def contenders(device: str, batch: int, dtype: torch.dtype, with_reference: bool
         "internimage_t": plain,
         "internimage_t fused": build("internimage_t", device, dtype).fuse(),
         "internimage_t float32": build("internimage_t", device, torch.float32),
+        "flash_internimage_t fused": build("flash_internimage_t", device, dtype).fuse(),
     }
+    if device == "cuda":
+        models |= {name: build(name, device, dtype) for name in ("internimage_b", "flash_internimage_b")}
     if with_reference:
         models["internimage_t reference"] = build("internimage_t", device, dtype, "reference")
     for name in PEERS:
@@ -163,7 +168,7 @@ def measure(
             "images_per_second": 1e3 * batch / timing.p50,
             "over_convnext": timing.p50 / timings["convnext_tiny"].p50,
         }
-        if "linear layers alone" in timings:
+        if "linear layers alone" in timings and (name.startswith("internimage_t") or "linear" in name):
             line["over_linear"] = timing.p50 / timings["linear layers alone"].p50
         if device == "cuda":
             line["peak_mib"] = peak_mib(functions[name])
@@ -176,7 +181,8 @@ def run(device: str, *, seconds: float = 10.0, batches: tuple[int, ...] = (1, 8)
     forward: list[dict[str, Any]] = []
     training: list[dict[str, Any]] = []
     errors: dict[str, float] = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    dtypes = (torch.float32, torch.bfloat16) if device == "cpu" else (torch.float32, torch.float16, torch.bfloat16)
+    for dtype in dtypes:
         with torch.inference_mode():
             errors[str(dtype)] = check(device, dtype)
             for batch in batches:

@@ -22,6 +22,7 @@ from internimage.data.pictures import Picture, read_picture
 from internimage.types import Classification, Segmentation
 
 Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PANEL: Color = (17, 22, 29)
 TILE: Color = (27, 34, 43)
@@ -245,21 +246,26 @@ def _text(canvas: Image, at: tuple[int, int], text: str, size: int, color: Color
 
 
 @cache
-def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
+def _fonts(size: int) -> list[Font]:
     """The font inside Pillow, then those that the machine has, for other scripts than English."""
-    fonts = [ImageFont.load_default(size)]
+    fonts: list[Font] = [ImageFont.load_default(size)]
     for name in SYSTEM_FONTS:
         with contextlib.suppress(OSError):
             fonts.append(ImageFont.truetype(name, size))
     return fonts
 
 
-def _covers(font: ImageFont.FreeTypeFont, text: str) -> bool:
+def _covers(font: Font, text: str) -> bool:
     """Whether a font has a glyph for every character: a missing one looks like that of a non-character."""
-    if text.isascii():
-        return True
-    missing = bytes(font.getmask("\U0010ffff"))
-    return all(bytes(font.getmask(letter)) != missing for letter in set(text) if not letter.isascii())
+    letters = {letter for letter in text if not letter.isascii()}
+    return not letters or _glyph(font, "\U0010ffff") not in {_glyph(font, letter) for letter in letters}
+
+
+def _glyph(font: Font, letter: str) -> bytes:
+    """Draw one character."""
+    cell = PIL.Image.new("1", (64, 64))
+    ImageDraw.Draw(cell).text((16, 16), letter, fill=1, font=font)
+    return cell.tobytes()
 
 
 def _in_ascii(text: str) -> str:

@@ -175,6 +175,12 @@ def test_label_sets() -> None:
         label_set("coco_81")
 
 
+def test_imagenet_names_are_those_of_torchvision() -> None:
+    from torchvision.models import ResNet18_Weights
+
+    assert list(label_set("imagenet_1k").class_names) == ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+
+
 def test_rows_from_22k_to_1k_share_one_row_only() -> None:
     rows = rows_22k_to_1k()
     assert rows[:5] == (359, 368, 460, 475, 486)

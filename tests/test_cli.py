@@ -11,6 +11,8 @@ import typer.main
 from typer.testing import CliRunner
 
 from internimage.cli import app, main
+from internimage.cli.terminal import model_names
+from internimage.cli.train import recipe_names
 from internimage.errors import BackendUnavailable, MissingExtra, UnknownName
 
 RUN_OPTIONS = {"--device", "--dtype", "--backend", "--json"}
@@ -101,6 +103,12 @@ def test_bugs_show_their_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("internimage.zoo.info", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         CliRunner().invoke(app, ["info", "x"], catch_exceptions=False)
+
+
+def test_completion_knows_models_and_recipes() -> None:
+    assert "internimage_t_1k_224" in model_names("internimage_t")
+    assert model_names("internimage_x") == [name for name in model_names("") if name.startswith("internimage_x")]
+    assert "internimage_pico_fashion" in recipe_names("internimage_p")
 
 
 def test_python_m_and_the_script_are_the_same() -> None:

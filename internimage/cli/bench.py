@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from internimage.backbones import InternImage
     from internimage.classification import Classifier
+    from internimage.classification.head import HeadKind
 
     Network = TypeVar("Network", bound=nn.Module)
 
@@ -102,18 +103,23 @@ def bench(
 def _build(name: str, backend: str) -> tuple[Classifier | InternImage, int]:
     """Return the model that MODEL names and the side of the pictures it was made for."""
     from internimage import zoo
-    from internimage.backbones import VARIANTS
+    from internimage.backbones import VARIANTS, InternImage
     from internimage.classification import Classifier, ClassifierConfig
 
     if Path(name).exists():
         network = zoo.load(name, dtype=None, backend=backend)
+        if not isinstance(network, Classifier | InternImage):
+            raise ValueError(f"{name} is for {network.task}; bench takes classifiers and backbones")
         return network, network.config.preprocess.size if isinstance(network, Classifier) else 224
     if name in VARIANTS:
         return _with_random_offsets(zoo.create(name, backend=backend)), 224
     entry = zoo.info(name)
+    if entry.is_built and entry.task != "classification":
+        raise ValueError(f"{entry.name} is for {entry.task}; bench takes classifiers and backbones ({entry.backbone})")
     if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
         raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
-    config = ClassifierConfig(entry.backbone_config, entry.num_classes, entry.head, entry.preprocess)
+    head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads
+    config = ClassifierConfig(entry.backbone_config, entry.num_classes, head, entry.preprocess)
     return _with_random_offsets(Classifier(config, backend=backend)), config.preprocess.size
 
 

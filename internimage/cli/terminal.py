@@ -33,7 +33,8 @@ class Precision(str, Enum):
     float64 = "float64"
 
 
-def _model_names(incomplete: str) -> list[str]:
+def model_names(incomplete: str) -> list[str]:
+    """Complete the name of a model."""
     from internimage.zoo import list_models
 
     return list_models(f"{incomplete}*")
@@ -44,7 +45,7 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A name of `internimage list`, a checkpoint file, or a Hub folder.",
-        autocompletion=_model_names,
+        autocompletion=model_names,
         show_default=False,
     ),
 ]
@@ -137,7 +138,9 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int, int], None
         A function to call with (steps done, steps in all).
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty()) as bar:
+    # By default rich would lead what is printed to stdout meanwhile, which is the result, to the console of the bar.
+    hidden = not sys.stderr.isatty()
+    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 

@@ -10,7 +10,8 @@ import typer
 from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
 
 
-def _recipe_names(incomplete: str) -> list[str]:
+def recipe_names(incomplete: str) -> list[str]:
+    """Complete the name of a recipe."""
     from internimage.training import RECIPES
 
     return [name for name in RECIPES if name.startswith(incomplete)]
@@ -19,7 +20,7 @@ def _recipe_names(incomplete: str) -> list[str]:
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="Name of a recipe.", autocompletion=_recipe_names, show_default=False),
+        typer.Argument(metavar="RECIPE", help="Name of a recipe.", autocompletion=recipe_names, show_default=False),
     ],
     data: Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.", show_default=False)],

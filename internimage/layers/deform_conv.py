@@ -5,17 +5,62 @@ Shape legend: N images, H W map, C channels, G groups, K points. Maps are channe
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.packed_linear import Packable
 from internimage.ops import dcnv3, dcnv4, rowwise
+from internimage.ops.deform_conv_v4 import packed_channels
 
 NORM_EPS = 1e-6
 
 
-class DCNv3(Packable):
+class DeformConv(Packable):
+    """What both modules share: the settings of the sampling window and the optional gate.
+
+    Args:
+        channels: width C of input and output.
+        groups: sampling groups G; must divide C.
+        kernel_size: side of the sampling grid; K = kernel_size**2 points (one fewer with `remove_center`).
+        offset_scale: factor on grid and offsets.
+        center_feature_scale: mix the operator's output with the values by a learned gate for each group.
+        remove_center: drop the centre point of the grid.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        *,
+        kernel_size: int,
+        offset_scale: float,
+        center_feature_scale: bool,
+        remove_center: bool,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.points = kernel_size * kernel_size - int(remove_center)
+        self.backend = backend
+        self.window: dict[str, Any] = {
+            "kernel_size": kernel_size,
+            "groups": groups,
+            "offset_scale": offset_scale,
+            "remove_center": remove_center,
+            "backend": backend,
+        }
+        self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
+
+    def extra_repr(self) -> str:
+        """Show the settings that the child modules do not."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.window.items())
+
+
+class DCNv3(DeformConv):
     """Deformable convolution v3 with its projections.
 
     Offsets and weights come from a depth-wise convolution of the input, followed by norm and GELU; the values are a
@@ -49,34 +94,30 @@ class DCNv3(Packable):
         through_dcnv4: bool = False,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        points = kernel_size * kernel_size - int(remove_center)
+        super().__init__(
+            channels,
+            groups,
+            kernel_size=kernel_size,
+            offset_scale=offset_scale,
+            center_feature_scale=center_feature_scale,
+            remove_center=remove_center,
+            backend=backend,
+        )
         self.through_dcnv4 = through_dcnv4
         dw_size = dw_kernel_size or kernel_size
-        self.groups = groups
-        self.kernel_size = kernel_size
-        self.offset_scale = offset_scale
-        self.remove_center = remove_center
-        self.backend = backend
         self.dw_conv = nn.Conv2d(channels, channels, dw_size, padding=(dw_size - 1) // 2, groups=channels)
         self.dw_norm = nn.LayerNorm(channels, eps=NORM_EPS)
         self.act = nn.GELU()
-        self.offset = nn.Linear(channels, groups * points * 2)
-        self.mask = nn.Linear(channels, groups * points)
+        self.offset = nn.Linear(channels, groups * self.points * 2)
+        self.mask = nn.Linear(channels, groups * self.points)
         self.input_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
-        self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Apply the published initialisation: zero offsets and logits, Xavier projections, closed gates."""
-        for layer in (self.offset, self.mask, self.center_feature_scale_proj):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-        for layer in (self.input_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        zero_weights(self.offset, self.mask, self.center_feature_scale_proj)
+        xavier_weights(self.input_proj, self.output_proj)
 
     def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
         """Name the products of this module; offsets and weights come from one."""
@@ -110,22 +151,10 @@ class DCNv3(Packable):
         operator, inputs = dcnv3, (value, offset, mask)
         if self.through_dcnv4:
             operator, inputs = dcnv4, (value, pack_offset_mask(offset, mask, self.groups))
-        return operator(
-            *inputs,
-            kernel_size=self.kernel_size,
-            groups=self.groups,
-            offset_scale=self.offset_scale,
-            remove_center=self.remove_center,
-            softmax=True,
-            backend=self.backend,
-        )
-
-    def extra_repr(self) -> str:
-        """Show the settings that the child modules do not."""
-        return f"groups={self.groups}, kernel_size={self.kernel_size}, offset_scale={self.offset_scale}"
+        return operator(*inputs, **self.window, softmax=True)
 
 
-class DCNv4(Packable):
+class DCNv4(DeformConv):
     """Deformable convolution v4 with its projections: unbounded weights, offsets and weights from one product.
 
     Without a depth-wise convolution the offsets of a pixel see that pixel alone. The published initialisation keeps
@@ -158,34 +187,29 @@ class DCNv4(Packable):
         output_bias: bool = False,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        points = kernel_size * kernel_size - int(remove_center)
-        self.groups = groups
-        self.kernel_size = kernel_size
-        self.offset_scale = offset_scale
-        self.remove_center = remove_center
-        self.backend = backend
+        super().__init__(
+            channels,
+            groups,
+            kernel_size=kernel_size,
+            offset_scale=offset_scale,
+            center_feature_scale=center_feature_scale,
+            remove_center=remove_center,
+            backend=backend,
+        )
         self.offset_mask_dw = (
             nn.Conv2d(channels, channels, dw_kernel_size, padding=(dw_kernel_size - 1) // 2, groups=channels)
             if dw_kernel_size
             else None
         )
-        self.offset_mask = nn.Linear(channels, packed_channels(groups, points))
+        self.offset_mask = nn.Linear(channels, packed_channels(groups, self.points))
         self.value_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels, bias=output_bias)
-        self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Apply the published initialisation: zero offsets and weights, Xavier projections, closed gates."""
-        for layer in (self.offset_mask, self.center_feature_scale_proj):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-        for layer in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        zero_weights(self.offset_mask, self.center_feature_scale_proj)
+        xavier_weights(self.value_proj, self.output_proj)
 
     def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
         """Name the products of this module; without a depth-wise convolution values, offsets and weights share one."""
@@ -198,15 +222,7 @@ class DCNv4(Packable):
         """Map (N, H, W, C) to (N, H, W, C); `fuse` is accepted for symmetry with `DCNv3` and changes nothing."""
         products = self.products
         value, offset_mask = self._inputs(x)
-        y = dcnv4(
-            value,
-            offset_mask,
-            kernel_size=self.kernel_size,
-            groups=self.groups,
-            offset_scale=self.offset_scale,
-            remove_center=self.remove_center,
-            backend=self.backend,
-        )
+        y = dcnv4(value, offset_mask, **self.window)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(y))
         return products["output"](y) if products else self.output_proj(y)
@@ -225,14 +241,21 @@ class DCNv4(Packable):
             return products["value"](x), products["offset_mask"](query)
         return self.value_proj(x), self.offset_mask(query)
 
-    def extra_repr(self) -> str:
-        """Show the settings that the child modules do not."""
-        return f"groups={self.groups}, kernel_size={self.kernel_size}, offset_scale={self.offset_scale}"
+
+def zero_weights(*layers: nn.Linear | None) -> None:
+    """Set weights and biases to zero, so that the layers answer zero."""
+    for layer in layers:
+        if layer is not None:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
-def packed_channels(groups: int, points: int) -> int:
-    """Channels of dcnv4's packed offsets and weights: 3 K for each group, rounded up to a multiple of 8."""
-    return -(-3 * groups * points // 8) * 8
+def xavier_weights(*layers: nn.Linear) -> None:
+    """Draw weights from Xavier's uniform distribution and set biases to zero."""
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def pack_offset_mask(offset: Tensor, mask: Tensor, groups: int) -> Tensor:

@@ -19,7 +19,7 @@ from internimage.zoo.factory import load
 from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, WEIGHT_FILES, config_json, preprocessor_json
 from internimage.zoo.official import to_huggingface, to_official
 from internimage.zoo.saving import replacing, save_model, write_safetensors
-from internimage.zoo.settings import METADATA_TYPE, classifier_to_settings
+from internimage.zoo.settings import FLASH_TYPE, classifier_to_settings
 from internimage.zoo.weights import read_checkpoint
 
 
@@ -84,14 +84,16 @@ def _write_original(model: Classifier, path: Path) -> Path:
     """Write the original's container, with a plain configuration beside the weights."""
     settings = classifier_to_settings(model.config)
     outer = {name: settings.pop(name) for name in ("num_classes", "drop_rate", "drop_path_rate", "drop_path_type")}
-    kind = settings.pop("type", "intern_image")
+    is_flash = model.config.backbone.operator == "dcnv4"
+    kind = settings.pop("type", FLASH_TYPE if is_flash else "intern_image")
+    section = "FLASH_INTERN_IMAGE" if is_flash else "INTERN_IMAGE"
     content = {
         "model": original_state(model),
         "config": {
             "MODEL": {
-                "TYPE": kind if kind == METADATA_TYPE else "intern_image",
+                "TYPE": kind,
                 **{key.upper(): value for key, value in outer.items()},
-                "INTERN_IMAGE": {key.upper(): value for key, value in settings.items()},
+                section: {key.upper(): value for key, value in settings.items()},
             },
             "DATA": {"IMG_SIZE": model.config.preprocess.size},
         },

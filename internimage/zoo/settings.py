@@ -139,6 +139,8 @@ def backbone_to_settings(config: BackboneConfig) -> dict[str, Any]:
             f"the original format knows kernel_size 3 and in_chans 3 only, given {config.kernel_size} and "
             f"{config.in_chans}; keep this model as .safetensors"
         )
+    if config.operator != "dcnv4" and not config.mlp_output_bias:
+        raise ValueError("the original format knows mlp_output_bias=False with dcnv4 only; keep this as .safetensors")
     ids = list(config.level2_post_norm_block_ids)
     flash = {"dcn_output_bias": config.output_bias, "mlp_fc2_bias": config.mlp_output_bias}
     return {
@@ -194,6 +196,12 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, allowed in FIXED.items():
         if values.get(name, allowed[0]) not in allowed:
             raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, given {values[name]!r}")
+    # The original takes these two beside DCNv4 and leaves them out of the operator.
+    ignored = [name for name in ("center_feature_scale", "remove_center") if values.get(name)]
+    if values.get("core_op") == "DCNv4" and ignored:
+        raise ValueError(
+            f"{' and '.join(ignored)} have no effect in the original beside core_op 'DCNv4'; leave them out"
+        )
     defaults = dict(DEFAULTS)
     if values.get("core_op") == "DCNv4" and not isinstance(settings.get("MODEL"), Mapping):
         defaults["offset_scale"] = FLASH_OFFSET_SCALE

@@ -25,6 +25,7 @@ import torch
 # The largest description of a checkpoint (all but the tensors); InternImage-G with its optimiser takes under 2 MiB.
 MAX_PICKLE_BYTES = 64 * 2**20
 MAX_OPCODES = 5_000_000
+MAX_TUPLE = 1_000_000
 LEGACY_PICKLES = 5  # magic number, protocol version, system, object, storage keys
 
 TENSOR_NAMES = {
@@ -129,16 +130,55 @@ def _names_in_legacy_file(path: Path) -> set[str]:
 
 def _names(file: BinaryIO) -> Iterator[str]:
     """Yield the dotted names in the next pickle of a file, as Python 3 spells them, without unpickling."""
+    tuples = TupleSizes()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if count > MAX_OPCODES:
             raise ValueError(f"its pickle has more than {MAX_OPCODES} instructions")
         if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
             raise ValueError(f"its pickle uses {opcode.name}, which torch never writes; save it again with torch.save")
+        if tuples.after(opcode, argument) > MAX_TUPLE:
+            raise ValueError(f"its pickle holds tuples that unfold to more than {MAX_TUPLE} entries")
         if opcode.name == "GLOBAL":
             module, name = str(argument).split(" ", 1)
             if (module, name) in _compat_pickle.NAME_MAPPING:
                 module, name = _compat_pickle.NAME_MAPPING[module, name]
             yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
+
+
+class TupleSizes:
+    """Follows the stack of a pickle and knows how many entries each tuple would have, written out.
+
+    Tuples that hold one another twice and more grow with every step without taking room in the file; as a key of a
+    dictionary such a tuple is hashed entry by entry, which need not end.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.marks: list[int] = []
+        self.memo: dict[Any, int] = {}
+
+    def after(self, opcode: pickletools.OpcodeInfo, argument: Any) -> int:
+        """Follow one instruction; return the size of what lies on top of the stack."""
+        if opcode.name == "MARK":
+            self.marks.append(len(self.sizes))
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.sizes[-1]
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            self.sizes.append(self.memo[argument])
+        else:
+            taken = self._take(opcode.stack_before)
+            size = 1 + sum(taken) if opcode.name.startswith("TUPLE") else 1
+            self.sizes += [size] * len(opcode.stack_after)
+        return self.sizes[-1] if self.sizes else 0
+
+    def _take(self, operands: list[pickletools.StackObject]) -> list[int]:
+        """Pop the operands of an instruction: a fixed number, and all above the last mark if it asks for them."""
+        cut, fixed = len(self.sizes), len(operands)
+        if pickletools.markobject in operands:
+            cut, fixed = self.marks.pop(), operands.index(pickletools.markobject)
+        taken = self.sizes[cut - fixed :]
+        del self.sizes[cut - fixed :]
+        return taken
 
 
 def _refuse_dangerous(names: set[str], path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from internimage.backbones import VARIANTS, BackboneConfig, InternImage, variant
+from internimage.backbones import BackboneConfig, InternImage, variant
 from internimage.classification import Classifier, PreprocessConfig
 from internimage.errors import CheckpointMismatch, UnknownName
-from internimage.zoo import convert, create, load, save_model
+from internimage.zoo import convert, create, info, load, save_model
 from internimage.zoo.convert import original_state
 
 Same = Callable[[torch.nn.Module, torch.nn.Module], None]
@@ -172,13 +172,14 @@ def test_models_of_later_releases_say_so_before_any_download(name: str, message:
 
 
 def test_a_file_named_like_a_row_is_that_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = create("classifier", backbone="internimage_t")
-    assert isinstance(model, Classifier)
-    torch.save({"model": original_state(model)}, tmp_path / "internimage_t_1k_224.pth")
+    row = dataclasses.replace(info("internimage_t_1k_224"), backbone="internimage_pico")  # small, to be quick
+    monkeypatch.setattr("internimage.zoo.factory.find", lambda name: row if "internimage_t_1k_224" in name else None)
     monkeypatch.chdir(tmp_path)
+    model = create("classifier", backbone="internimage_pico")
+    assert isinstance(model, Classifier)
+    torch.save({"model": original_state(model)}, "internimage_t_1k_224.pth")
     loaded = load("internimage_t_1k_224.pth")
-    assert isinstance(loaded, Classifier)
-    assert loaded.config.backbone == VARIANTS["internimage_t"]
+    assert isinstance(loaded, Classifier) and loaded.config.preprocess.size == 224
     assert loaded.config.class_names is not None and loaded.config.class_names[281] == "tabby"
     tuned = create("classifier", weights="internimage_t_1k_224.pth", num_classes=3)
     assert isinstance(tuned, Classifier)
@@ -207,6 +208,17 @@ def test_conversion_of_an_original_file_and_back(
     for state in (back, again):
         assert set(state) == set(small_state)
         assert all(torch.equal(state[key], value) for key, value in small_state.items())
+
+
+def test_flash_classifiers_convert(tmp_path: Path, same_weights: Same) -> None:
+    config = BackboneConfig(16, (1, 1, 1, 1), (1, 1, 2, 4), operator="dcnv4", output_bias=False, offset_scale=0.5)
+    model = create("classifier", backbone=config, class_names=["a", "b"])
+    path = save_model(model, tmp_path / "start.safetensors")
+    for name in ("a.pth", "folder", "b.pth"):
+        path = convert(path, tmp_path / name)
+        loaded = load(path)
+        same_weights(loaded, model)
+        assert isinstance(loaded, Classifier) and loaded.config == model.config
 
 
 def test_metadata_classifiers_convert_to_the_original_layout(tmp_path: Path, same_weights: Same) -> None:

@@ -46,6 +46,11 @@ def test_a_detectors_scales_and_a_removed_centre_show() -> None:
     assert infer_backbone(shapes(ClassifierConfig(wanted, 10)), "a file") == ("internimage_t", wanted)
 
 
+def test_a_part_that_differs_is_left_to_the_strict_comparison() -> None:
+    config = dataclasses.replace(variant("internimage_t"), dw_kernel_size=5)
+    assert infer_backbone(shapes(ClassifierConfig(config, 10)), "a file") == ("internimage_t", variant("internimage_t"))
+
+
 def test_other_sizes_are_explained() -> None:
     config = dataclasses.replace(variant("internimage_t"), depths=(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"a file .*offset_scale .*settings="):

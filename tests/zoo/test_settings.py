@@ -65,6 +65,7 @@ def test_operators_of_the_releases() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"core_op": "DCNv4", "remove_center": True}, "remove_center have no effect"),
         ({"core_op": "DCNv2"}, "core_op must be 'DCNv3'"),
         ({"norm_layer": "BN"}, "norm_layer must be 'LN', given 'BN'"),
         ({"act_layer": "ReLU"}, "act_layer"),
@@ -92,6 +93,8 @@ def test_other_model_types_are_refused(yacs_settings: dict[str, Any]) -> None:
 def test_the_original_format_cannot_say_everything() -> None:
     with pytest.raises(ValueError, match="safetensors"):
         backbone_to_settings(BackboneConfig(16, (1, 1, 1, 1), (1, 1, 1, 1), kernel_size=5))
+    with pytest.raises(ValueError, match="mlp_output_bias"):
+        backbone_to_settings(BackboneConfig(16, (1, 1, 1, 1), (1, 1, 1, 1), mlp_output_bias=False))
 
 
 def test_folder_files_go_there_and_back(tmp_path: Path) -> None:

@@ -118,6 +118,16 @@ def test_settings_that_unfold_without_end_are_cut(tmp_path: Path) -> None:
     assert plain_settings({"config": deep}) is not None
 
 
+@FORMATS
+def test_tuples_that_unfold_without_end_are_refused(tmp_path: Path, is_zip: bool) -> None:
+    laugh: Any = ("ha", "ha")
+    for _ in range(12):
+        laugh = (laugh,) * 3
+    path = save(tmp_path / "laugh.pth", {"model": WEIGHTS, "config": laugh}, is_zip)
+    with pytest.raises(ValueError, match="tuples that unfold"):
+        load_torch_file(path)
+
+
 def test_tensors_larger_than_their_storage_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "wide.pth", {"model": {"head.weight": torch.ones(1).expand(10**5, 10**5)}})
     with pytest.raises(ValueError, match="storage holds fewer"):

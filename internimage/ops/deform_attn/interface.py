@@ -13,6 +13,7 @@ from torch import Tensor
 from internimage.ops.backends import Backend, check_name
 from internimage.ops.deform_attn import kernel_cpp, reference
 from internimage.ops.deform_attn.levels import LEVELS_SCHEMA, Levels
+from internimage.ops.native.triton_support import lazy_backend
 from internimage.ops.registration import register_operator
 from internimage.ops.sampling import autocast, check_companion, expect_shape
 
@@ -29,6 +30,7 @@ register_operator(
     output_shape=_output_shape,
     implementations={
         "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.forward, kernel_cpp.backward),
+        "triton": lazy_backend("internimage.ops.deform_attn.kernel_triton"),
         "reference": Backend(reference.missing_reason, reference.forward, reference.backward),
     },
 )

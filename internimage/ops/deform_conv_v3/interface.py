@@ -10,6 +10,7 @@ from torch import Tensor
 
 from internimage.ops.backends import Backend, check_name
 from internimage.ops.deform_conv_v3 import kernel_cpp, reference
+from internimage.ops.native.triton_support import lazy_backend
 from internimage.ops.registration import register_operator
 from internimage.ops.sampling import (
     WINDOW_SCHEMA,
@@ -31,6 +32,7 @@ register_operator(
     output_shape=map_shape,
     implementations={
         "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.forward, kernel_cpp.backward),
+        "triton": lazy_backend("internimage.ops.deform_conv_v3.kernel_triton"),
         "reference": Backend(reference.missing_reason, reference.forward, reference.backward),
     },
 )
