@@ -154,11 +154,11 @@ class Segmentation:
             image.putpalette([value for color in self.palette for value in color])
         return image
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready summary: the size and every class in the picture with its area, largest first."""
+    def to_dict(self, k: int | None = None) -> dict[str, Any]:
+        """Return a JSON-ready summary: the size and the `k` largest classes with their areas, None for all of them."""
         rows = [
             {"label": i, "name": self.class_name(i), "pixels": pixels, "share": round(share, 6)}
-            for i, pixels, share in self._present()
+            for i, pixels, share in self._present()[:k]
         ]
         return {"size_hw": list(self.original_hw), "classes": rows}
 

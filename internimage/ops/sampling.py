@@ -5,6 +5,7 @@ Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -105,6 +106,16 @@ def check_map(x: Tensor, window: Window) -> tuple[int, int]:
             f"with padding {window.padding}; use a larger padding"
         )
     return out_height, out_width
+
+
+def check_sides(*sides: int, pixels: int | None = None) -> None:
+    """Raise ValueError when a map is too large for kernels that count pixels in 32 bits, coordinates in 22."""
+    total = math.prod(sides) if pixels is None else pixels
+    if max(sides) >= 2**22 or total >= 2**31:
+        raise ValueError(
+            f"the kernels take maps of fewer than 2**31 pixels and sides shorter than 2**22, given {sides}; "
+            "cut the map, or use backend='reference'"
+        )
 
 
 def check_companion(name: str, tensor: Tensor, x: Tensor) -> None:

@@ -236,9 +236,11 @@ class Segmentor(TaskModel[Segmentation]):
         count_ignored = self.head.config.count_ignored_pixels
         logits = self.head(features)
         losses = {"cross_entropy": pixel_loss(logits, targets, count_ignored_pixels=count_ignored)}
-        if isinstance(self.head, UperNetHead) and self.head.auxiliary is not None:
-            extra = pixel_loss(self.head.auxiliary_logits(features), targets, count_ignored_pixels=count_ignored)
-            losses["auxiliary_cross_entropy"] = self.head.config.auxiliary_weight * extra
+        if isinstance(self.head, UperNetHead):
+            extra = self.head.auxiliary_logits(features)
+            if extra is not None:
+                auxiliary_loss = pixel_loss(extra, targets, count_ignored_pixels=count_ignored)
+                losses["auxiliary_cross_entropy"] = self.head.config.auxiliary_weight * auxiliary_loss
         return losses
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from internimage.layers.conv_norm import ConvNorm
-from internimage.segmentation.upernet import resize_map
+from internimage.segmentation.upernet import pixel_classifier, resize_map
 from internimage.types import Features
 
 
@@ -52,9 +52,7 @@ class SegFormerHead(nn.Module):
         self.laterals = nn.ModuleList(ConvNorm(channels, config.channels) for channels in in_channels)
         self.fusion = ConvNorm(len(in_channels) * config.channels, config.channels)
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(config.channels, num_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = pixel_classifier(config.channels, num_classes)
 
     def forward(self, features: Features) -> Tensor:
         """Map features to (N, K, H_0, W_0) logits."""

@@ -51,6 +51,15 @@ def resize_map(x: Tensor, size_hw: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=False)
 
 
+def pixel_classifier(channels: int, num_classes: int) -> nn.Conv2d:
+    """Return the 1x1 convolution from (N, C, H, W) to class logits, initialized as published."""
+    layer = nn.Conv2d(channels, num_classes, 1)
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 class UperNetHead(nn.Module):
     """Maps of four levels in, class logits at the finest level out.
 
@@ -72,9 +81,7 @@ class UperNetHead(nn.Module):
         self.outputs = nn.ModuleList(ConvNorm(width, width, 3) for _ in in_channels[:-1])
         self.fusion = ConvNorm(len(in_channels) * width, width, 3)
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, num_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = pixel_classifier(width, num_classes)
         self.auxiliary: AuxiliaryHead | None = None
         if config.auxiliary_channels is not None:
             self.auxiliary = AuxiliaryHead(
@@ -114,9 +121,7 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.conv = ConvNorm(in_channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = pixel_classifier(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_i, H, W) to (N, K, H, W) logits."""

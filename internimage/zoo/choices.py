@@ -13,7 +13,7 @@ from internimage.detection import DINOConfig, RCNNConfig
 from internimage.segmentation import SegmentorConfig
 from internimage.zoo.recognition import published_names
 
-Config = TypeVar("Config", ClassifierConfig, RCNNConfig, DINOConfig, SegmentorConfig)
+Config = TypeVar("Config", bound=ClassifierConfig | RCNNConfig | DINOConfig | SegmentorConfig)
 ATTENTION_POOLED = ("internimage_h", "internimage_g")
 # What a fresh start may change without making the weights foreign.
 FREE_SETTINGS = ("layer_scale", "drop_rate", "drop_path_rate", "drop_path_type", "remove_center")

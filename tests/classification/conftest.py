@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
 import pytest
+import torch
 
 from internimage.backbones import variant
 from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
@@ -44,3 +45,12 @@ def build() -> Callable[..., Classifier]:
         return deepcopy(prototype(backbone, head, drop_path)).train()
 
     return copy
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small work needs no team of threads, which on a busy machine mostly waits for its members."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -12,7 +12,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SLOW = (
-    *("cls_b", "flash_b", "upernet_pipeline", "mask2former_tta_pipeline", "mask2former_flash_s_nsmx"),
+    *("cls_b", "flash_b", "preprocess_segmentation"),
     *("mask_rcnn_flash_t", "cascade_reduced", "cascade_train_all", "preprocess_detection"),
 )
 CASES = sorted(path.name for path in (HERE / "cases").iterdir())

@@ -13,6 +13,7 @@ from torch import Tensor
 from internimage.ops.deform_attn.levels import Levels
 from internimage.ops.deform_conv_v3.kernel_cpp import missing_reason as missing_reason
 from internimage.ops.native import library
+from internimage.ops.sampling import check_sides
 
 
 def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -> Tensor:
@@ -49,8 +50,7 @@ def _arguments(
 ) -> tuple[library.AttentionArgs, ctypes.Array[ctypes.c_int64]]:
     """The part of the arguments that both directions share, and the sizes it will point to."""
     n, pixels, heads, channels = value.shape
-    if pixels >= 2**31:
-        raise ValueError(f"the compiled kernels take maps of fewer than 2**31 pixels, given {pixels}")
+    check_sides(*levels.sizes, pixels=pixels)
     sizes = (ctypes.c_int64 * len(levels.sizes))(*levels.sizes)
     work = 4 * weights.numel() * channels
     args = library.AttentionArgs(

@@ -28,6 +28,7 @@ from internimage.ops.native.bilinear_triton import (
     tile_configs,
 )
 from internimage.ops.native.triton_support import GradientSum, device_of, needs_wide, next_power_of_two
+from internimage.ops.sampling import check_sides
 
 _KEY = ["heads", "D", "LEVELS", "POINTS", "SOFTMAX", "WIDE"]
 
@@ -40,6 +41,15 @@ def _level(table, level, NORMALIZED: tl.constexpr):
     if NORMALIZED:
         scale_x, scale_y = width.to(tl.float32), height.to(tl.float32)
     return height, width, tl.load(table + 3 * level + 2), scale_x, scale_y
+
+
+@triton.jit
+def _position(location, exists, scale):
+    """One coordinate (B) of a point: a whole pixel and the rest; the product is not rounded between the two."""
+    value = tl.load(location, mask=exists, other=0.0).to(tl.float32)
+    nearest = tl.floor(scale * value + 0.5)
+    nearest = tl.where(tl.abs(nearest) < 4194304.0, nearest, 0.0)  # farther off, or NaN: all of it is the rest
+    return nearest.to(tl.int32), tl.fma(value, tl.zeros_like(value) + scale, -nearest) - 0.5
 
 
 @triton.autotune(configs=tile_configs(((1024, 4), (512, 2), (512, 4), (2048, 4), (2048, 8))), key=_KEY)
@@ -69,10 +79,12 @@ def _forward_kernel(value, location, weight, table, out, row_count, queries, hea
         height, width, start, scale_x, scale_y = _level(table, level, NORMALIZED)
         for k in tl.static_range(POINTS):
             p = level * POINTS + k
-            px = scale_x * tl.load(location + 2 * p, mask=exists, other=0.0).to(tl.float32) - 0.5
-            py = scale_y * tl.load(location + 2 * p + 1, mask=exists, other=0.0).to(tl.float32) - 0.5
+            whole_x, rest_x = _position(location + 2 * p, exists, scale_x)
+            whole_y, rest_y = _position(location + 2 * p + 1, exists, scale_y)
             share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-            total += gather_point(value, base, value_stride, px, py, height, width, start, share, valid, WIDE)
+            total += gather_point(
+                value, base, value_stride, whole_x, rest_x, whole_y, rest_y, height, width, start, share, valid, WIDE
+            )
     at = (row * D)[:, None] + channel[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=valid)
 
@@ -112,13 +124,30 @@ def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_
         height, width, start, scale_x, scale_y = _level(table, level, NORMALIZED)
         for k in range(POINTS):
             p = level * POINTS + k
-            px = scale_x * tl.load(location + 2 * p, mask=exists, other=0.0).to(tl.float32) - 0.5
-            py = scale_y * tl.load(location + 2 * p + 1, mask=exists, other=0.0).to(tl.float32) - 0.5
+            whole_x, rest_x = _position(location + 2 * p, exists, scale_x)
+            whole_y, rest_y = _position(location + 2 * p + 1, exists, scale_y)
             share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
             to_weight, to_x, to_y = scatter_point(
-                value, base, value_stride, grad_value, base, value_stride, grad, px, py, height, width, start, share,
-                valid, fraction, WIDE, FIXED,
-            )  # fmt: skip
+                value,
+                base,
+                value_stride,
+                grad_value,
+                base,
+                value_stride,
+                grad,
+                whole_x,
+                rest_x,
+                whole_y,
+                rest_y,
+                height,
+                width,
+                start,
+                share,
+                valid,
+                fraction,
+                WIDE,
+                FIXED,
+            )
             tl.store(grad_location + 2 * p, (scale_x * to_x).to(grad_location.dtype.element_ty), mask=exists)
             tl.store(grad_location + 2 * p + 1, (scale_y * to_y).to(grad_location.dtype.element_ty), mask=exists)
             if SOFTMAX:
@@ -183,8 +212,7 @@ def backward(
 def _arguments(value: Tensor, locations: Tensor, levels: Levels) -> tuple[tuple[int, ...], dict[str, int | bool]]:
     """The sizes and the constants of both kernels; the tensors are contiguous."""
     n, pixels, heads, d = value.shape
-    if pixels >= 2**31:
-        raise ValueError(f"the Triton kernels take maps of fewer than 2**31 pixels, given {pixels}")
+    check_sides(*levels.sizes, pixels=pixels)
     queries, points = locations.shape[1], locations.shape[4]
     count = len(levels.shapes)
     constants: dict[str, int | bool] = {"LEVELS": count, "POINTS": points}

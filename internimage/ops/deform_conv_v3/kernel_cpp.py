@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from internimage.ops.native import library
-from internimage.ops.sampling import Window, pixel_rows, pixel_stride
+from internimage.ops.sampling import Window, check_sides, pixel_rows, pixel_stride
 
 
 def missing_reason(device: str, dtype: torch.dtype) -> str | None:
@@ -82,8 +82,7 @@ def _arguments(
 ) -> library.WindowArgs:
     """The part of the arguments that both directions share."""
     n, height, width, channels = x.shape
-    if height * width >= 2**31:
-        raise ValueError(f"the compiled kernels take maps of fewer than 2**31 pixels, given {height} x {width}")
+    check_sides(height, width)
     work = 4 * window.points * out.numel()
     return library.WindowArgs(
         *(x.data_ptr(), offset.data_ptr(), weight.data_ptr(), 0, 0, 0, 0, 0),

@@ -29,7 +29,7 @@ from internimage.ops.native.triton_support import (
     needs_wide,
     next_power_of_two,
 )
-from internimage.ops.sampling import Window, pixel_rows, pixel_stride
+from internimage.ops.sampling import Window, check_sides, pixel_rows, pixel_stride
 
 _KEY = ["groups", "D", "K", "KERNEL_H", "SOFTMAX", "WIDE", "out_width"]
 
@@ -38,7 +38,7 @@ _KEY = ["groups", "D", "K", "KERNEL_H", "SOFTMAX", "WIDE", "out_width"]
 def _point_position(p, columns, rows, scale, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr,
                     STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr,
                     DILATION_W: tl.constexpr, REMOVE_CENTER: tl.constexpr):  # fmt: skip
-    """Position (B) of point p before its offset."""
+    """Where point p lies before its offset: a whole pixel (B) and the rest, x and y."""
     half_h: tl.constexpr = (DILATION_H * (KERNEL_H - 1)) // 2
     half_w: tl.constexpr = (DILATION_W * (KERNEL_W - 1)) // 2
     q = p
@@ -46,9 +46,9 @@ def _point_position(p, columns, rows, scale, KERNEL_H: tl.constexpr, KERNEL_W: t
         center: tl.constexpr = (KERNEL_W // 2) * KERNEL_H + KERNEL_H // 2
         q = p + (p >= center)
     a, b = q // KERNEL_H, q % KERNEL_H  # width outer, height inner
-    px = (columns * STRIDE_W + (half_w - PAD_W)).to(tl.float32) + scale * (a * DILATION_W - half_w)
-    py = (rows * STRIDE_H + (half_h - PAD_H)).to(tl.float32) + scale * (b * DILATION_H - half_h)
-    return px, py
+    rest_x = (half_w - PAD_W) + scale * (a * DILATION_W - half_w)
+    rest_y = (half_h - PAD_H) + scale * (b * DILATION_H - half_h)
+    return (columns * STRIDE_W).to(tl.int32), rest_x, (rows * STRIDE_H).to(tl.int32), rest_y
 
 
 @triton.autotune(configs=tile_configs(((1024, 4), (512, 2), (512, 4), (1024, 2), (2048, 4), (2048, 8))), key=_KEY)
@@ -81,20 +81,50 @@ def _forward_kernel(x, offset, weight, out, row_count, height, width, out_height
     total = tl.zeros([BLOCK, D_PAD], dtype=tl.float32)
     if UNROLL:
         for p in tl.static_range(K):
-            px, py = _point_position(p, columns, rows, scale, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W,
-                                     DILATION_H, DILATION_W, REMOVE_CENTER)  # fmt: skip
-            px += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
-            py += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
+            whole_x, rest_x, whole_y, rest_y = _point_position(
+                p,
+                columns,
+                rows,
+                scale,
+                KERNEL_H,
+                KERNEL_W,
+                STRIDE_H,
+                STRIDE_W,
+                PAD_H,
+                PAD_W,
+                DILATION_H,
+                DILATION_W,
+                REMOVE_CENTER,
+            )
+            rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
+            rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
             share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-            total += gather_point(x, base, x_stride, px, py, height, width, 0, share, valid, WIDE)
+            total += gather_point(
+                x, base, x_stride, whole_x, rest_x, whole_y, rest_y, height, width, 0, share, valid, WIDE
+            )
     else:
         for p in range(K):
-            px, py = _point_position(p, columns, rows, scale, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W,
-                                     DILATION_H, DILATION_W, REMOVE_CENTER)  # fmt: skip
-            px += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
-            py += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
+            whole_x, rest_x, whole_y, rest_y = _point_position(
+                p,
+                columns,
+                rows,
+                scale,
+                KERNEL_H,
+                KERNEL_W,
+                STRIDE_H,
+                STRIDE_W,
+                PAD_H,
+                PAD_W,
+                DILATION_H,
+                DILATION_W,
+                REMOVE_CENTER,
+            )
+            rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
+            rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
             share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-            total += gather_point(x, base, x_stride, px, py, height, width, 0, share, valid, WIDE)
+            total += gather_point(
+                x, base, x_stride, whole_x, rest_x, whole_y, rest_y, height, width, 0, share, valid, WIDE
+            )
     at = (row * D)[:, None] + channel[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=valid)
 
@@ -140,15 +170,45 @@ def _backward_kernel(x, offset, weight, grad_out, grad_x, grad_offset, grad_weig
     grad_offset += pixel * grad_offset_stride + group * offset_group
     grad_weight += pixel * grad_weight_stride + group * weight_group
     for p in range(K):
-        px, py = _point_position(p, columns, rows, scale, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W,
-                                 DILATION_H, DILATION_W, REMOVE_CENTER)  # fmt: skip
-        px += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
-        py += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
+        whole_x, rest_x, whole_y, rest_y = _point_position(
+            p,
+            columns,
+            rows,
+            scale,
+            KERNEL_H,
+            KERNEL_W,
+            STRIDE_H,
+            STRIDE_W,
+            PAD_H,
+            PAD_W,
+            DILATION_H,
+            DILATION_W,
+            REMOVE_CENTER,
+        )
+        rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
+        rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
         share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
         to_weight, to_x, to_y = scatter_point(
-            x, base, x_stride, grad_x, grad_base, grad_x_stride, grad, px, py, height, width, 0, share, valid, fraction,
-            WIDE, FIXED,
-        )  # fmt: skip
+            x,
+            base,
+            x_stride,
+            grad_x,
+            grad_base,
+            grad_x_stride,
+            grad,
+            whole_x,
+            rest_x,
+            whole_y,
+            rest_y,
+            height,
+            width,
+            0,
+            share,
+            valid,
+            fraction,
+            WIDE,
+            FIXED,
+        )
         tl.store(grad_offset + 2 * p, (scale * to_x).to(grad_offset.dtype.element_ty), mask=exists)
         tl.store(grad_offset + 2 * p + 1, (scale * to_y).to(grad_offset.dtype.element_ty), mask=exists)
         if SOFTMAX:
@@ -239,8 +299,7 @@ def run_backward(
 def _arguments(x: Tensor, offset: Tensor, out: Tensor, window: Window) -> tuple[tuple[int, ...], dict[str, int | bool]]:
     """The sizes and the constants of both kernels."""
     _, height, width, channels = x.shape
-    if height * width >= 2**31:
-        raise ValueError(f"the Triton kernels take maps of fewer than 2**31 pixels, given {height} x {width}")
+    check_sides(height, width)
     d = channels // window.groups
     sizes = (out.numel() // d, height, width, out.shape[1], out.shape[2], window.groups)
     names = ("KERNEL_H", "KERNEL_W", "STRIDE_H", "STRIDE_W", "PAD_H", "PAD_W", "DILATION_H", "DILATION_W")

@@ -53,6 +53,12 @@ struct Points {
     }
 };
 
+// One coordinate of the points: a whole number and the rest, which may be of any size and sign.
+template <class Lane>
+struct Position {
+    typename Lane::V whole, rest;
+};
+
 // Where the points of a window lie: base + grid + scale * offset in one map.
 template <class Acc>
 struct WindowPlace {
@@ -66,8 +72,8 @@ struct WindowPlace {
     WindowPlace(Arena& arena, int64_t capacity) {
         arena.take(grid_x, padded<Acc>(capacity)), arena.take(grid_y, padded<Acc>(capacity));
     }
-    V x(int64_t p, V offset) const { return base_x + Lane::read(grid_x + p) + scale * offset; }
-    V y(int64_t p, V offset) const { return base_y + Lane::read(grid_y + p) + scale * offset; }
+    Position<Lane> x(int64_t p, V offset) const { return {Lane::all(base_x), Lane::read(grid_x + p) + scale * offset}; }
+    Position<Lane> y(int64_t p, V offset) const { return {Lane::all(base_y), Lane::read(grid_y + p) + scale * offset}; }
     V last_x(int64_t) const { return Lane::all(final_x); }
     V last_y(int64_t) const { return Lane::all(final_y); }
     V scale_x(int64_t) const { return Lane::all(scale); }
@@ -90,8 +96,14 @@ struct LevelPlace {
         arena.take(size_x, count), arena.take(size_y, count), arena.take(final_x, count), arena.take(final_y, count);
         arena.take(width, count), arena.take(first, count);
     }
-    V x(int64_t p, V location) const { return Lane::read(size_x + p) * location - Acc(0.5); }
-    V y(int64_t p, V location) const { return Lane::read(size_y + p) * location - Acc(0.5); }
+    Position<Lane> x(int64_t p, V location) const {
+        const V size = Lane::read(size_x + p), whole = Lane::nearest(size * location);
+        return {whole, (size * location - whole) - Acc(0.5)};
+    }
+    Position<Lane> y(int64_t p, V location) const {
+        const V size = Lane::read(size_y + p), whole = Lane::nearest(size * location);
+        return {whole, (size * location - whole) - Acc(0.5)};
+    }
     V last_x(int64_t p) const { return Lane::read(final_x + p); }
     V last_y(int64_t p) const { return Lane::read(final_y + p); }
     V scale_x(int64_t p) const { return Lane::read(size_x + p); }
@@ -137,26 +149,29 @@ ALWAYS_INLINE void softmax_runs(Acc* weight, int64_t runs, int64_t points) {
     }
 }
 
-// One axis: clamped cell, factors of its two corners, and the step to the second one (0 where it does not exist).
+// One axis: factors of the two corners, clamped cell, and the step to the second corner (0 where it does not exist).
 template <class Lane>
 struct AxisCell {
-    typename Lane::V low, high;
-    typename Lane::I step, index;
+    typename Lane::V low, high, slope;
+    typename Lane::I step, index, counts;
 };
 template <class Lane>
-ALWAYS_INLINE AxisCell<Lane> axis_cell(typename Lane::V position, typename Lane::V last, typename Lane::I pitch) {
+ALWAYS_INLINE AxisCell<Lane> axis_cell(Position<Lane> at, typename Lane::V last, typename Lane::I pitch) {
     using V = typename Lane::V;
-    const V zero = Lane::all(0);
+    const V zero = Lane::all(0), one = Lane::all(1), before = Lane::all(-1);
     AxisCell<Lane> axis;
-    V inside = position > zero ? position : zero;  // also turns NaN into 0
-    inside = inside < last ? inside : last;
-    const auto cell = Lane::truncate(inside);
-    const V distance = position - Lane::real(cell);
-    axis.low = Lane::all(1) - (distance < zero ? -distance : distance);
-    const auto has_high = (position >= zero) & (position < last);
-    axis.high = has_high ? distance : zero;
+    V floor = Lane::nearest(at.rest);
+    floor = floor > at.rest ? floor - one : floor;
+    const V fraction = at.rest - floor, cell = at.whole + floor;
+    const auto has_low = cell >= zero, has_high = (cell >= zero) & (cell < last);
+    axis.low = has_low ? one - fraction : fraction;  // in the cell before the map, the second corner comes first
+    axis.high = has_high ? fraction : zero;
+    axis.slope = has_low ? -one : one;
     axis.step = has_high ? pitch : Lane::all_index(0);
-    axis.index = cell * pitch;
+    V inside = cell > zero ? cell : zero;  // NaN too
+    inside = inside < last ? inside : last;
+    axis.index = Lane::truncate(inside) * pitch;
+    axis.counts = (cell <= last) & (has_low | ((cell == before) & (fraction > zero)));
     return axis;
 }
 
@@ -165,14 +180,13 @@ template <class Acc, bool kBackward, class Place>
 ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place& place) {
     using Lane = typename Place::Lane;
     using V = typename Lane::V;
-    const V outside = Lane::all(-1), zero = Lane::all(0), one = Lane::all(1);
     for (int64_t p = 0; p < count; p += kPointLanes<Acc>) {
         V dx, dy;
         Lane::read_pairs(points.offset + 2 * p, dx, dy);
-        const V px = place.x(p, dx), py = place.y(p, dy), last_x = place.last_x(p), last_y = place.last_y(p);
-        const auto x = axis_cell<Lane>(px, last_x, Lane::all_index(1)), y = axis_cell<Lane>(py, last_y, place.pitch(p));
-        const auto counts = (px > outside) & (px < last_x + one) & (py > outside) & (py < last_y + one);
-        Lane::write(points.index + p, counts ? place.start(p) + y.index + x.index : Lane::all_index(-1));
+        const auto x = axis_cell<Lane>(place.x(p, dx), place.last_x(p), Lane::all_index(1));
+        const auto y = axis_cell<Lane>(place.y(p, dy), place.last_y(p), place.pitch(p));
+        const auto index = place.start(p) + y.index + x.index;
+        Lane::write(points.index + p, (x.counts & y.counts) ? index : Lane::all_index(-1));
         Lane::write(points.step_x + p, x.step);
         Lane::write(points.step_y + p, y.step);
         const V weight = Lane::read(points.weight + p);
@@ -181,8 +195,7 @@ ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place&
         if constexpr (kBackward) {
             Lane::write(points.low_x + p, x.low), Lane::write(points.high_x + p, x.high);
             Lane::write(points.low_y + p, y.low), Lane::write(points.high_y + p, y.high);
-            Lane::write(points.slope_x + p, px < zero ? one : -one);
-            Lane::write(points.slope_y + p, py < zero ? one : -one);
+            Lane::write(points.slope_x + p, x.slope), Lane::write(points.slope_y + p, y.slope);
         }
     }
 }

@@ -20,15 +20,23 @@ def tile_configs(shapes: tuple[tuple[int, int], ...]) -> list[triton.Config]:
 
 
 @triton.jit
-def axis_cell(position, size):
-    """One axis: cell, factors of its two corners, and whether the second one exists."""
-    last = (size - 1).to(tl.float32)
-    inside = tl.where(position > 0, position, 0.0)
-    inside = tl.where(inside < last, inside, last)
-    cell = inside.to(tl.int32)
-    distance = position - cell.to(tl.float32)
-    has_high = (position >= 0) & (position < last)
-    return cell, 1.0 - tl.abs(distance), tl.where(has_high, distance, 0.0), has_high
+def axis_cell(whole, rest, size):
+    """One axis: clamped cell, factors of its two corners, slope of the first, whether the second exists, and counts.
+
+    The position is an integer plus a float of any size and sign, so that the fraction keeps its precision.
+    """
+    near = tl.abs(rest) < 4194304.0  # false for NaN; a point farther off is outside of every map that is accepted
+    rest = tl.where(near, rest, 0.0)
+    floor = tl.floor(rest)
+    fraction = rest - floor
+    cell = whole + floor.to(tl.int32)
+    has_low = cell >= 0
+    has_high = has_low & (cell < size - 1)
+    counts = near & (cell < size) & (has_low | ((cell == -1) & (fraction > 0)))
+    low = tl.where(has_low, 1.0 - fraction, fraction)  # in the cell before the map, the second corner comes first
+    slope = tl.where(has_low, -1.0, 1.0)
+    inside = tl.minimum(tl.maximum(cell, 0), size - 1)
+    return inside, low, tl.where(has_high, fraction, 0.0), slope, has_high, counts
 
 
 @triton.jit
@@ -42,16 +50,17 @@ def corner_values(x, at, right, down, valid):
 
 
 @triton.jit
-def gather_point(x, base, stride, px, py, height, width, start, weight, valid, WIDE: tl.constexpr):
+def gather_point(
+    x, base, stride, whole_x, rest_x, whole_y, rest_y, height, width, start, weight, valid, WIDE: tl.constexpr
+):
     """`weight` (B) times the bilinear sample (B, D) of each row's map.
 
     `base` (B, D) is the address of the row's channels in pixel 0, `start` the first pixel of the map, `valid` (B, D)
     which rows and channels exist.
     """
-    counts = (px > -1) & (px < width) & (py > -1) & (py < height)
-    px, py = tl.where(counts, px, 0.0), tl.where(counts, py, 0.0)  # whatever it was, from here on it is finite
-    cell_x, low_x, high_x, has_x = axis_cell(px, width)
-    cell_y, low_y, high_y, has_y = axis_cell(py, height)
+    cell_x, low_x, high_x, _, has_x, counts_x = axis_cell(whole_x, rest_x, width)
+    cell_y, low_y, high_y, _, has_y, counts_y = axis_cell(whole_y, rest_y, height)
+    counts = counts_x & counts_y
     index = start + cell_y * width + cell_x
     # products, not selections: the compiler then knows them to be multiples of the stride and keeps loads wide
     right = has_x.to(tl.int32) * stride
@@ -84,8 +93,10 @@ def scatter_point(
     grad_base,
     grad_stride,
     grad,
-    px,
-    py,
+    whole_x,
+    rest_x,
+    whole_y,
+    rest_y,
     height,
     width,
     start,
@@ -95,11 +106,10 @@ def scatter_point(
     WIDE: tl.constexpr,
     FIXED: tl.constexpr,
 ):
-    """Backward of `gather_point`: adds to grad_x and returns the gradients (B) of weight, px and py."""
-    counts = (px > -1) & (px < width) & (py > -1) & (py < height)
-    px, py = tl.where(counts, px, 0.0), tl.where(counts, py, 0.0)  # whatever it was, from here on it is finite
-    cell_x, low_x, high_x, has_x = axis_cell(px, width)
-    cell_y, low_y, high_y, has_y = axis_cell(py, height)
+    """Backward of `gather_point`: adds to grad_x and returns the gradients (B) of weight and of both coordinates."""
+    cell_x, low_x, high_x, slope_x, has_x, counts_x = axis_cell(whole_x, rest_x, width)
+    cell_y, low_y, high_y, slope_y, has_y, counts_y = axis_cell(whole_y, rest_y, height)
+    counts = counts_x & counts_y
     index = start + cell_y * width + cell_x
     step_x = has_x.to(tl.int32)
     step_y = tl.where(has_y, width, 0)
@@ -120,8 +130,7 @@ def scatter_point(
 
     top = low_x[:, None] * v00 + high_x[:, None] * v01
     bottom = low_x[:, None] * v10 + high_x[:, None] * v11
-    # slope of a low factor: -1, or +1 when only that corner lies inside
-    slope_x, slope_y = tl.where(px < 0, 1.0, -1.0)[:, None], tl.where(py < 0, 1.0, -1.0)[:, None]
+    slope_x, slope_y = slope_x[:, None], slope_y[:, None]
     next_x, next_y = step_x.to(tl.float32)[:, None], has_y.to(tl.float32)[:, None]
     along_x = low_y[:, None] * (slope_x * v00 + next_x * v01) + high_y[:, None] * (slope_x * v10 + next_x * v11)
     along_y = slope_y * top + next_y * bottom

@@ -253,6 +253,10 @@ ALWAYS_INLINE void encode_run(const typename Type::Acc* RESTRICT from, typename 
     }
 }
 
+// Adding and subtracting it rounds to the nearest integer (for absolute values up to a sixth of it).
+template <class Acc>
+constexpr Acc kRound = sizeof(Acc) == 4 ? Acc(12582912.0) : Acc(6755399441055744.0);
+
 template <class Acc, int L>
 struct Lanes;
 #if defined(__GNUC__) || defined(__clang__)
@@ -270,7 +274,7 @@ struct Lanes {
     static void write(Acc* p, V v) { std::memcpy(p, &v, sizeof(v)); }
     static void write(Index* p, I v) { std::memcpy(p, &v, sizeof(v)); }
     static I truncate(V v) { return __builtin_convertvector(v, I); }
-    static V real(I v) { return __builtin_convertvector(v, V); }
+    static V nearest(V v) { return (v + all(kRound<Acc>)) - all(kRound<Acc>); }
     static void read_pairs(const Acc* p, V& even, V& odd) { split_pairs(read(p), read(p + L), even, odd, Sequence{}); }
     static void split(V a, V b, V& even, V& odd) { split_pairs(a, b, even, odd, Sequence{}); }
     static void write_pairs(Acc* p, V even, V odd) {
@@ -298,7 +302,7 @@ struct Lanes<Acc, 1> {
     static void write(Acc* p, V v) { *p = v; }
     static void write(Index* p, I v) { *p = v; }
     static I truncate(V v) { return Index(v); }
-    static V real(I v) { return Acc(v); }
+    static V nearest(V v) { return (v + kRound<Acc>) - kRound<Acc>; }
     static void read_pairs(const Acc* p, V& even, V& odd) { even = p[0], odd = p[1]; }
     static void split(V a, V b, V& even, V& odd) { even = a, odd = b; }
     static void write_pairs(Acc* p, V even, V odd) { p[0] = even, p[1] = odd; }
