@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.backbones.config import BackboneConfig
-from internimage.backbones.internimage import InternImage
+from internimage.backbones.internimage import InternImage, Level
 from internimage.types import Features
 
 ALL_LEVELS = (0, 1, 2, 3)
@@ -96,17 +96,17 @@ class CompositeInternImage(nn.Module):
         first, second = self._both()
         stem = first.pos_drop(first.patch_embed(pixels))
         x, sources = stem, []
-        for i, level in enumerate(first.levels):
+        for level in _levels(first):
             x = level(x)
             sources.append(x.permute(0, 3, 1, 2))
-            if i < 3:
+            if level.downsample is not None:
                 x = level.downsample(x)
         x, maps = stem, []
-        for i, level in enumerate(second.levels):
+        for i, level in enumerate(_levels(second)):
             x = level(x + self._feed(i, sources, (x.shape[1], x.shape[2])))
             if i in self.out_indices:
                 maps.append(x.permute(0, 3, 1, 2))
-            if i == self.out_indices[-1]:
+            if i == self.out_indices[-1] or level.downsample is None:
                 break
             x = level.downsample(x)
         return Features(tuple(sources[i] for i in self.out_indices)), Features(tuple(maps))
@@ -124,3 +124,7 @@ class CompositeInternImage(nn.Module):
         first, second = self.backbones
         assert isinstance(first, InternImage) and isinstance(second, InternImage)
         return first, second
+
+
+def _levels(backbone: InternImage) -> list[Level]:
+    return [level for level in backbone.levels if isinstance(level, Level)]

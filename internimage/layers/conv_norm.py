@@ -17,9 +17,9 @@ NormKind = Literal["none", "batch", "layer", "group"]
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of an (N, C, H, W) map."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape; both permutes are views."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ConvNorm(nn.Module):

@@ -76,7 +76,8 @@ def numbers(values: Mapping[str, Any], name: str, count: int | None = None) -> t
         ValueError: it is missing or something else.
     """
     value = values.get(name)
-    is_list = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
-    if not is_list or (count is not None and len(value) != count):
+    found = list(value) if isinstance(value, list | tuple) else []
+    is_good = bool(found) and all(type(v) in (int, float) for v in found) and count in (None, len(found))
+    if not is_good:
         raise ValueError(f"{name} must be {count or 'a list of'} numbers, given {value!r}")
-    return tuple(float(v) for v in value)
+    return tuple(float(v) for v in found)

@@ -42,7 +42,9 @@ def classifier_config(
     """
     if checkpoint.document is not None:
         if not isinstance(checkpoint.document.config, ClassifierConfig):
-            raise ValueError(f"{checkpoint.source} holds a {checkpoint.document.task} model, expected a classifier")
+            is_bare = checkpoint.document.task == "backbone"
+            kind = "bare backbone" if is_bare else f"{checkpoint.document.task} model"
+            raise ValueError(f"{checkpoint.source} holds a {kind}, expected a classifier")
         return checkpoint.document.config
     if checkpoint.is_part:
         raise ValueError(

@@ -234,7 +234,8 @@ def _roi_size(roi_head: Mapping[str, Any], name: str) -> int:
 def _all(values: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """Return a dictionary, or a list of them, as a list."""
     value = values.get(name)
-    found = list(value) if isinstance(value, list | tuple) else [value]
-    if not found or not all(isinstance(entry, Mapping) for entry in found):
+    entries: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    found = [entry for entry in entries if isinstance(entry, Mapping)]
+    if not found or len(found) < len(entries):
         raise ValueError(f"the settings lack {name!r}, a dictionary or a list of them; given {value!r}")
     return found
