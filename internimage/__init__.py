@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from internimage.errors import MissingExtra as MissingExtra
     from internimage.errors import UnknownName as UnknownName
     from internimage.types import Classification as Classification
+    from internimage.types import Detections as Detections
     from internimage.types import Features as Features
+    from internimage.types import Segmentation as Segmentation
     from internimage.visualize import draw as draw
     from internimage.zoo import convert as convert
     from internimage.zoo import create as create
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 # name: the module that holds it
 _HOMES = {
     **dict.fromkeys(("BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"), "internimage.errors"),
-    **dict.fromkeys(("Classification", "Features"), "internimage.types"),
+    **dict.fromkeys(("Classification", "Detections", "Features", "Segmentation"), "internimage.types"),
     **dict.fromkeys(("convert", "create", "info", "list_models", "load", "save_model"), "internimage.zoo"),
     "draw": "internimage.visualize",
 }
@@ -34,8 +36,10 @@ __all__ = [
     "BackendUnavailable",
     "CheckpointMismatch",
     "Classification",
+    "Detections",
     "Features",
     "MissingExtra",
+    "Segmentation",
     "UnknownName",
     "convert",
     "create",

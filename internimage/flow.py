@@ -77,21 +77,34 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         return self.predict_in_batches(images, lambda part: self.preprocess(images[part]), batch_size=batch_size)
 
     def predict_in_batches(
-        self, images: Sequence[Picture], preprocess: Callable[[slice], Images], *, batch_size: int
+        self,
+        images: Sequence[Picture],
+        preprocess: Callable[[slice], Images],
+        *,
+        batch_size: int,
+        predict_batch: Callable[[Images], list[Result]] | None = None,
     ) -> list[Result]:
-        """Do what `predict` promises; `preprocess(part)` reads `images[part]`, with whatever else belongs to them."""
+        """Do what `predict` promises.
+
+        Args:
+            images: the pictures.
+            preprocess: reads `images[part]` for a slice, with whatever else belongs to them.
+            batch_size: pictures in one forward pass, at least 1.
+            predict_batch: answers a batch, None for the method of this name.
+        """
         if isinstance(images, str | PathLike | PIL.Image.Image | np.ndarray | Tensor):
             raise TypeError(
                 f"predict takes a list of pictures, given one {type(images).__name__}; write predict([...])"
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, given {batch_size}")
+        answer = predict_batch or self.predict_batch
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             results: list[Result] = []
             for start in range(0, len(images), batch_size):
-                results += self.predict_batch(preprocess(slice(start, start + batch_size)))
+                results += answer(preprocess(slice(start, start + batch_size)))
             return results
         finally:
             for module, mode in modes:  # one by one: frozen parts may differ from the whole

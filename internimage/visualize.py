@@ -5,6 +5,7 @@ Sizes are (width, height) here, as Pillow has them.
 
 from __future__ import annotations
 
+import colorsys
 import contextlib
 import math
 import unicodedata
@@ -13,12 +14,13 @@ from functools import cache, singledispatch
 
 import numpy as np
 import PIL.Image
+import torch
 from PIL import ImageDraw, ImageFont
 from PIL.Image import Image, Resampling, Transpose
 from torch import Tensor
 
 from internimage.data.pictures import Picture, read_picture
-from internimage.types import Classification
+from internimage.types import Classification, Detections, Segmentation
 
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -38,6 +40,9 @@ SHORTEST_SIDE, LONGEST_SIDE = 448, 2048
 NATURAL_SIDE = 640
 PANEL_WIDTH = 360
 NUM_ROWS = 5
+NUM_LEGEND_ROWS = 8
+OPACITY = 0.5  # of the class colors over a picture
+LOWEST_SCORE = 0.3  # of objects that are drawn
 MAX_CHARACTERS = 200
 MAX_LABELLED_CLASSES = 30
 
@@ -50,16 +55,18 @@ def draw(result: object, image: Picture) -> Image:
     """Draw a result on its picture.
 
     Args:
-        result: what `predict` answered: a `Classification`.
+        result: what `predict` answered: a `Classification`, `Detections` or a `Segmentation`.
         image: the picture it belongs to, see `internimage.data.pictures.read_picture`.
 
     Returns:
         RGB picture. For a classification: the picture, enlarged or reduced to a longest side of 448 to 2048 pixels,
-        above a panel with the five most probable classes.
+        above a panel with the five most probable classes. For a segmentation: a picture of the same size, blended with
+        the colors of its classes, above a legend with the shares of the largest ones. For detections: the picture
+        with the boxes, names, scores and masks of objects with a score of 0.3 or more; `result.filter` chooses others.
 
     Raises:
         TypeError: `result` is no result that can be drawn.
-        ValueError: the picture cannot be read.
+        ValueError: the picture cannot be read, or is not the one of the result.
 
     Example:
         >>> import numpy as np, torch
@@ -67,22 +74,103 @@ def draw(result: object, image: Picture) -> Image:
         >>> draw(result, np.zeros((28, 28, 3), dtype=np.uint8)).width
         448
     """
-    raise TypeError(f"draw takes a result of predict (Classification), given {type(result).__name__}")
+    raise TypeError(
+        f"draw takes a result of predict (Classification, Detections, Segmentation), given {type(result).__name__}"
+    )
 
 
 @draw.register
 def _draw_classification(result: Classification, image: Picture) -> Image:
-    picture = _fit_for_viewing(read_picture(image))
+    rows = [(name, score, SECONDARY if i else ACCENT) for i, (name, score) in enumerate(result.top(NUM_ROWS))]
+    return _above_panel(_fit_for_viewing(read_picture(image)), rows)
+
+
+@draw.register
+def _draw_segmentation(result: Segmentation, image: Picture) -> Image:
+    picture = _own_picture(result, image)
+    colors = np.array(result.palette or [distinct_color(i) for i in range(result.num_classes)], dtype=np.uint8)
+    rows, columns = _source_pixels(picture, result.original_hw)
+    painted = PIL.Image.fromarray(colors[result.label_map.numpy()[np.ix_(rows, columns)]])
+    shares = result.pixel_counts / result.label_map.numel()
+    largest = [int(i) for i in shares.argsort(descending=True, stable=True)[:NUM_LEGEND_ROWS]]
+    legend = [(result.class_name(i), float(shares[i]), _color(colors[i])) for i in largest if shares[i] >= 0.0005]
+    return _above_panel(PIL.Image.blend(picture, painted, OPACITY), legend)
+
+
+@draw.register
+def _draw_detections(result: Detections, image: Picture) -> Image:
+    picture = _own_picture(result, image)
+    shown = result.filter(score_threshold=LOWEST_SCORE)
+    colors = [distinct_color(label) for label in shown.labels.tolist()]
+    if shown.run_length_masks is not None:
+        rows, columns = _source_pixels(picture, result.original_hw)
+        pixels = np.array(picture)
+        for mask, color in reversed(list(zip(shown.run_length_masks.sampled(rows, columns), colors, strict=True))):
+            pixels[mask] = ((1 - OPACITY) * pixels[mask] + OPACITY * np.array(color)).astype(np.uint8)
+        picture = PIL.Image.fromarray(pixels)
     unit = max(1.0, max(picture.size) / NATURAL_SIDE)
-    rows = result.top(NUM_ROWS)
+    height, width = result.original_hw
+    scale = torch.tensor([picture.width / width, picture.height / height]).repeat(2)
+    pen = ImageDraw.Draw(picture)
+    tags = zip(
+        (shown.boxes_xyxy * scale).round().int().tolist(), shown.names, shown.scores.tolist(), colors, strict=True
+    )
+    for box, name, score, color in reversed(list(tags)):  # the best on top
+        pen.rectangle(box, outline=color, width=max(2, round(2 * unit)))
+        _tag(picture, (box[0], box[1]), f"{name} {score:.0%}", round(14 * unit), color)
+    return picture
+
+
+def _tag(canvas: Image, at: tuple[int, int], text: str, size: int, color: Color) -> None:
+    """Write a line on a plate above a corner, or below it at the upper border."""
+    width = min(canvas.width, math.ceil(_fonts(size)[0].getlength(text[:MAX_CHARACTERS])) + size)
+    height = round(1.5 * size)
+    left = max(0, min(at[0], canvas.width - width))
+    top = at[1] - height if at[1] >= height else min(at[1], canvas.height - 1)
+    ImageDraw.Draw(canvas).rectangle((left, top, left + width, top + height), fill=color)
+    _text(canvas, (left + size // 2, top + size // 8), text, size, PANEL, max_width=width - size // 2)
+
+
+def _own_picture(result: Detections | Segmentation, image: Picture) -> Image:
+    """Read the picture of a result in the size it is viewed in."""
+    picture = read_picture(image)
+    if (picture.height, picture.width) != result.original_hw:
+        raise ValueError(
+            f"the result is of a picture of (height, width) {result.original_hw}, given one of "
+            f"{(picture.height, picture.width)}"
+        )
+    return _fit_for_viewing(picture)
+
+
+def _source_pixels(picture: Image, original_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row and the column of the original that each row and column of the viewed picture shows."""
+    rows, columns = (
+        ((np.arange(side) + 0.5) * (whole / side)).astype(np.int64)
+        for side, whole in zip((picture.height, picture.width), original_hw, strict=True)
+    )
+    return rows, columns
+
+
+def distinct_color(index: int) -> Color:
+    """Return a color for a class without one; neighbours differ by the golden angle."""
+    red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.75 - 0.3 * (index // 8 % 2), 0.95)
+    return (round(red * 255), round(green * 255), round(blue * 255))
+
+
+def _color(values: np.ndarray) -> Color:
+    return (int(values[0]), int(values[1]), int(values[2]))
+
+
+def _above_panel(picture: Image, rows: Sequence[tuple[str, float, Color]]) -> Image:
+    """Put a panel of names, shares and bars under a picture."""
+    unit = max(1.0, max(picture.size) / NATURAL_SIDE)
     width = max(picture.width, round(PANEL_WIDTH * unit))
     margin, row_height = round(20 * unit), round(40 * unit)
     panel_height = 2 * margin + row_height * len(rows) - round(10 * unit)
     canvas = PIL.Image.new("RGB", (width, picture.height + panel_height), PANEL)
     canvas.paste(picture, ((width - picture.width) // 2, 0))
-    for i, (name, score) in enumerate(rows):
+    for i, (name, score, color) in enumerate(rows):
         top = picture.height + margin + i * row_height
-        color = ACCENT if i == 0 else SECONDARY
         _bar_row(canvas, (margin, top, width - margin), name, score, color=color, unit=unit)
     return canvas
 

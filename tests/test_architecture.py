@@ -23,6 +23,8 @@ LEVELS = {
     "visualize": 3,
     "backbones": 3,
     "classification": 4,
+    "detection": 4,
+    "segmentation": 4,
     "zoo": 5,
     "evaluation": 6,
     "training": 7,

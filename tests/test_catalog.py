@@ -20,7 +20,7 @@ from internimage.zoo.settings import classifier_from_settings
 
 CASES = Path(__file__).parent / "parity" / "cases"
 PUBLISHED = [entry for entry in catalog().values() if entry.source != "bundled"]
-CLASSIFIERS = [entry for entry in PUBLISHED if entry.is_built]
+CLASSIFIERS = [entry for entry in PUBLISHED if entry.is_built and entry.task == "classification"]
 
 # size: parameters with 1000 classes, with 21,841 classes, of the backbone; tensors in the state dict with 1000 classes
 COUNTS = {

@@ -103,15 +103,19 @@ def bench(
 def _build(name: str, backend: str) -> tuple[Classifier | InternImage, int]:
     """Return the model that MODEL names and the side of the pictures it was made for."""
     from internimage import zoo
-    from internimage.backbones import VARIANTS
+    from internimage.backbones import VARIANTS, InternImage
     from internimage.classification import Classifier, ClassifierConfig
 
     if Path(name).exists():
         network = zoo.load(name, dtype=None, backend=backend)
+        if not isinstance(network, Classifier | InternImage):
+            raise ValueError(f"{name} is for {network.task}; bench takes classifiers and backbones")
         return network, network.config.preprocess.size if isinstance(network, Classifier) else 224
     if name in VARIANTS:
         return _with_random_offsets(zoo.create(name, backend=backend)), 224
     entry = zoo.info(name)
+    if entry.is_built and entry.task != "classification":
+        raise ValueError(f"{entry.name} is for {entry.task}; bench takes classifiers and backbones ({entry.backbone})")
     if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
         raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
     head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads

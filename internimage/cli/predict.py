@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from internimage.cli.loading import load_classifier
+from internimage.cli.loading import load_predictor
 from internimage.cli.terminal import (
     BackendOption,
     DeviceOption,
@@ -27,7 +27,7 @@ from internimage.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from internimage.classification import Classifier
+    from internimage.flow import TaskModel
 
 PREDICTIONS_FILE = "predictions.jsonl"
 MAX_TABLE_ROWS = 200
@@ -46,7 +46,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for predictions.jsonl and drawn pictures.", show_default=False)
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Answers for each picture.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each picture.")] = 5,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 8,
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw the answers on the pictures, in --out.")] = True,
     device: DeviceOption = "auto",
@@ -54,25 +54,25 @@ def predict(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Classify pictures: files, folders or patterns.
+    """Answer for pictures with a classifier or a segmentor: files, folders or patterns.
 
     The answers are shown as a table, or as JSON lines with --json. With --out, they are also written to
-    predictions.jsonl and drawn on the pictures. A picture that cannot be read is reported, the others are answered, and
-    the exit code is 1.
+    predictions.jsonl and drawn on the pictures; a segmentor also writes label maps (PNG). A picture that cannot be read
+    is reported, the others are answered, and the exit code is 1.
     """
     paths = find_pictures(images)
     if not paths:
         raise typer.BadParameter(f"there is no picture in {', '.join(images)}", param_hint="IMAGES")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    classifier = load_classifier(model, device=device, dtype=dtype, backend=backend)
+    predictor = load_predictor(model, device=device, dtype=dtype, backend=backend)
     shown: list[dict[str, Any]] = []
     num_failed = 0
-    save_drawn = None if out is None or not draw else _drawing_into(out, sources=paths)
+    save = None if out is None else _saving_into(out, sources=paths, draws=draw)
     with _lines_into(out) as write, progress("pictures", len(paths)) as advance:
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
-            for row in _answers(classifier, part, top_k=top_k, save_drawn=save_drawn):
+            for row in _answers(predictor, part, top_k=top_k, save=save):
                 line = json.dumps(row, ensure_ascii=False)
                 write(line)
                 if as_json:
@@ -84,7 +84,8 @@ def predict(
     if not as_json:
         _print_answers(shown, len(paths))
     if out is not None:
-        note(f"written: {out / PREDICTIONS_FILE}" + (f" and drawn pictures in {out}" if draw else ""))
+        pictures = (["drawn pictures"] if draw else []) + (["label maps"] if predictor.task == "segmentation" else [])
+        note(f"written: {out / PREDICTIONS_FILE}" + (f" and {' and '.join(pictures)} in {out}" if pictures else ""))
     if num_failed:
         note(f"{num_failed} of {len(paths)} pictures could not be read")
         raise typer.Exit(1)
@@ -113,11 +114,11 @@ def find_pictures(texts: Sequence[str]) -> list[Path]:
 
 
 def _answers(
-    classifier: Classifier,
+    predictor: TaskModel[Any],
     paths: Sequence[Path],
     *,
     top_k: int,
-    save_drawn: Callable[[Path, Any, Any], Path] | None,
+    save: Callable[[Path, Any, Any], dict[str, str]] | None,
 ) -> Iterator[dict[str, Any]]:
     """Answer for one batch of files; a row for each, with "error" for those that cannot be read."""
     from internimage.data.pictures import BadPicture, read_picture
@@ -130,16 +131,14 @@ def _answers(
         except BadPicture as error:
             errors[path] = str(error)
             note(f"error: {error}")
-    results = dict(zip(pictures, classifier.predict(list(pictures.values()), batch_size=len(paths)), strict=True))
+    results = dict(zip(pictures, predictor.predict(list(pictures.values()), batch_size=len(paths)), strict=True))
     for path in paths:
         if path in errors:
             yield {"image": str(path), "error": errors[path]}
             continue
         height, width = results[path].original_hw
         row = {"image": str(path), "height": height, "width": width, **results[path].to_dict(top_k)}
-        if save_drawn is not None:
-            row["drawn"] = str(save_drawn(path, results[path], pictures[path]))
-        yield row
+        yield row if save is None else {**row, **save(path, results[path], pictures[path])}
 
 
 @contextmanager
@@ -154,20 +153,36 @@ def _lines_into(out: Path | None) -> Iterator[Callable[[str], None]]:
     part.replace(out / PREDICTIONS_FILE)
 
 
-def _drawing_into(out: Path, *, sources: Sequence[Path]) -> Callable[[Path, Any, Any], Path]:
-    """Return a function that draws a result and saves it under a name of its own, never over a source."""
+def _saving_into(out: Path, *, sources: Sequence[Path], draws: bool) -> Callable[[Path, Any, Any], dict[str, str]]:
+    """Return a function that saves what a result looks like and tells the paths.
+
+    Each picture gets names of its own, never those of a source.
+    """
+    from internimage.types import Segmentation
     from internimage.visualize import draw
     from internimage.zoo.saving import replacing
 
     taken = {path.resolve() for path in sources}
 
-    def save(path: Path, result: Any, picture: Any) -> Path:
-        names = (f"{path.stem}{'' if number == 1 else f'_{number}'}.jpg" for number in itertools.count(1))
+    def free(stem: str, suffix: str) -> Path:
+        names = (f"{stem}{'' if number == 1 else f'_{number}'}{suffix}" for number in itertools.count(1))
         target = next(out / name for name in names if (out / name).resolve() not in taken)
         taken.add(target.resolve())
-        with replacing(target) as temporary:
-            draw(result, picture).save(temporary, "JPEG", **JPEG_OPTIONS)
         return target
+
+    def save(path: Path, result: Any, picture: Any) -> dict[str, str]:
+        written: dict[str, str] = {}
+        if isinstance(result, Segmentation):
+            target = free(path.stem, "_labels.png")
+            with replacing(target) as temporary:
+                result.to_image().save(temporary, "PNG")
+            written["label_map"] = str(target)
+        if draws:
+            target = free(path.stem, ".jpg")
+            with replacing(target) as temporary:
+                draw(result, picture).save(temporary, "JPEG", **JPEG_OPTIONS)
+            written["drawn"] = str(target)
+        return written
 
     return save
 
@@ -179,9 +194,11 @@ def _print_answers(rows: Sequence[dict[str, Any]], total: int) -> None:
         if "error" in row:
             cells.append([row["image"], Text("cannot be read", "red"), "", ""])
             continue
-        best, *others = row["top"][:3]
-        rest = ", ".join(f"{other['name']} {other['score']:.1%}" for other in others)
-        cells.append([row["image"], Text(best["name"], "bold"), f"{best['score']:.1%}", Text(rest, "dim")])
-    print_table(["picture", "answer", "probability", "next"], cells, right="probability")
+        value = "score" if "top" in row else "share"
+        best, *others = (row["top"] if "top" in row else row["classes"])[:3]
+        rest = ", ".join(f"{other['name']} {other[value]:.1%}" for other in others)
+        cells.append([row["image"], Text(best["name"], "bold"), f"{best[value]:.1%}", Text(rest, "dim")])
+    share = "area" if any("classes" in row for row in rows) else "probability"
+    print_table(["picture", "answer", share, "next"], cells, right=share)
     if total > len(rows):
         note(f"the first {len(rows)} of {total} answers are shown; --out or --json gives them all")

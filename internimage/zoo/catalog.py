@@ -35,6 +35,10 @@ ALIASES = {
 }
 
 
+# Two backbones of this size, the second fed by the first.
+COMPOSITE_PREFIX = "cb_"
+
+
 @dataclass(frozen=True)
 class CatalogEntry:
     """One checkpoint.
@@ -100,15 +104,16 @@ class CatalogEntry:
 
     @property
     def backbone_config(self) -> BackboneConfig | None:
-        """Architecture of the backbone in this checkpoint, or None where this release does not build it."""
-        if self.backbone not in VARIANTS:
+        """Architecture of each backbone in this checkpoint, or None where this release does not build it."""
+        size = self.backbone.removeprefix(COMPOSITE_PREFIX)
+        if size not in VARIANTS:
             return None
-        return dataclasses.replace(VARIANTS[self.backbone], layer_scale=self.layer_scale)
+        return dataclasses.replace(VARIANTS[size], layer_scale=self.layer_scale)
 
     @property
     def is_built(self) -> bool:
         """Whether this release builds the whole model."""
-        return self.task == "classification" and self.backbone_config is not None
+        return self.task in ("classification", "detection", "segmentation") and self.backbone_config is not None
 
     @property
     def preprocess(self) -> PreprocessConfig:

@@ -15,12 +15,24 @@ import torch
 from torch import Tensor
 
 from internimage.classification import PreprocessConfig
+from internimage.types import Palette
 from internimage.zoo.document import Document
-from internimage.zoo.official import from_huggingface, is_backbone_key, own_head_kind, strip_prefix, to_official
+from internimage.zoo.official import (
+    BACKBONE_PREFIX,
+    PREFIXED_HEADS,
+    Value,
+    from_huggingface,
+    is_backbone_key,
+    own_head_kind,
+    strip_prefix,
+    to_official,
+)
 
 RAW_CONTAINERS = ("model", "module", "state_dict")
 EMA_CONTAINERS = ("model_ema",)
 EMA_PREFIX = "ema_"
+# What our names of the stem can begin with.
+OWN_PREFIXES = ("", "backbone.", "backbone.backbones.0.")
 MAX_SETTINGS = 10_000
 MAX_SETTINGS_DEPTH = 8
 
@@ -31,14 +43,17 @@ class Checkpoint:
 
     Args:
         source: what to call it in messages.
-        shapes: original name without prefix, and shape, of every tensor of the model.
+        shapes: original name and shape of every tensor of the model; the names in a detector or a segmentor start with
+            the part they belong to, such as "backbone.", others have no prefix.
         open: returns the tensors by the same names; mapped from the file unless `in_memory`.
         in_memory: whether the tensors may be used as they are; mapped ones are copied, because their file may change.
         document: the description in a file of ours.
         settings: original-style settings found beside the weights.
         preprocess: preprocessing found beside the weights.
         class_names: names found beside the weights.
-        is_part: whether the weights were taken out of a larger model, such as a detector.
+        model_settings: original settings of a detector or a segmentor found beside the weights.
+        palette: colors of the classes found beside the weights.
+        is_part: whether the weights are those of a larger model, such as a detector or a segmentor.
         is_folder: whether they come with the `config.json` of a Transformers folder.
     """
 
@@ -50,13 +65,18 @@ class Checkpoint:
     settings: Mapping[str, Any] | None = None
     preprocess: PreprocessConfig | None = None
     class_names: tuple[str, ...] | None = None
+    model_settings: Mapping[str, Any] | None = None
+    palette: Palette | None = None
     is_part: bool = False
     is_folder: bool = False
 
     def backbone(self) -> Checkpoint:
         """Return the backbone's part of this checkpoint."""
-        shapes = {key: shape for key, shape in self.shapes.items() if is_backbone_key(key)}
-        return Checkpoint(self.source, shapes, self.open, in_memory=self.in_memory, is_part=True)
+        inner = _backbone_part(self.shapes)
+        shapes = {key: shape for key, shape in inner.items() if is_backbone_key(key)}
+        return Checkpoint(
+            self.source, shapes, lambda: _backbone_part(self.open()), in_memory=self.in_memory, is_part=True
+        )
 
 
 def unpack(content: Any, source: str, ema: bool | None) -> tuple[dict[str, Tensor], bool]:
@@ -68,7 +88,7 @@ def unpack(content: Any, source: str, ema: bool | None) -> tuple[dict[str, Tenso
         ema: True for the averaged weights, False for the raw ones, None for the raw ones if there are any.
 
     Returns:
-        The tensors by name, and whether they are a part of a larger model.
+        The tensors by name, and whether they are those of a larger model than a backbone or a classifier.
 
     Raises:
         ValueError: there are no weights, or not of the kind asked for.
@@ -76,14 +96,19 @@ def unpack(content: Any, source: str, ema: bool | None) -> tuple[dict[str, Tenso
     container, is_averaged = _container(content, source, ema)
     state = strip_prefix(_tensors(container, source), "module.")
     state = _averaged(state, source, ema is True and not is_averaged)
-    if "backbone.patch_embed.norm1.weight" in state or "patch_embed.norm1.weight" in state:
-        return to_official(state, own_head_kind(state)), False
+    if any(f"{prefix}patch_embed.norm1.weight" in state for prefix in OWN_PREFIXES):
+        head = own_head_kind(state)
+        return to_official(state, head), head in PREFIXED_HEADS
     if any(key.startswith("model.patch_embed.") for key in state):
         return from_huggingface(state), False
-    if any(key.startswith("backbone.") for key in state):
-        inner = {key: value for key, value in state.items() if key.startswith("backbone.")}
-        return strip_prefix(inner, "backbone."), len(inner) < len(state)
-    return state, False
+    bare = strip_prefix(state, BACKBONE_PREFIX)
+    return bare, any(key.startswith(BACKBONE_PREFIX) for key in bare)
+
+
+def _backbone_part(state: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the entries of the backbone of a larger model without their prefix; others come back unchanged."""
+    inner = {key: value for key, value in state.items() if key.startswith(BACKBONE_PREFIX)}
+    return strip_prefix(inner, BACKBONE_PREFIX) if inner else dict(state)
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

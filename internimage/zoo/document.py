@@ -12,13 +12,31 @@ from typing import Any, TypeVar
 
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.classification import Classifier, ClassifierConfig
+from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
+from internimage.segmentation import Segmentor, SegmentorConfig
 
 FORMAT_VERSION = 1
 HEADER_KEY = "internimage"
 MAX_DOCUMENT_BYTES = 16 * 2**20
 
 Config = TypeVar("Config")
-CONFIGS: dict[str, type] = {"classification": ClassifierConfig, "backbone": BackboneConfig}
+AnyTaskConfig = ClassifierConfig | RCNNConfig | DINOConfig | SegmentorConfig
+AnyConfig = AnyTaskConfig | BackboneConfig
+AnyModel = Classifier | RCNN | DINO | Segmentor | InternImage
+CONFIGS: dict[str, type] = {
+    "classification": ClassifierConfig,
+    "rcnn_detection": RCNNConfig,
+    "dino_detection": DINOConfig,
+    "segmentation": SegmentorConfig,
+    "backbone": BackboneConfig,
+}
+MODELS: dict[type, type[AnyModel]] = {
+    ClassifierConfig: Classifier,
+    RCNNConfig: RCNN,
+    DINOConfig: DINO,
+    SegmentorConfig: Segmentor,
+    BackboneConfig: InternImage,
+}
 
 
 @dataclass(frozen=True)
@@ -26,27 +44,36 @@ class Document:
     """What a file of ours says about its weights.
 
     Args:
-        task: "classification" or "backbone".
+        task: one of `CONFIGS`, for example "classification".
         config: the complete configuration of the model.
         info: free notes of the writer, for example measured metrics; JSON types only.
     """
 
     task: str
-    config: ClassifierConfig | BackboneConfig
+    config: AnyConfig
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-def describe(model: Classifier | InternImage, info: Mapping[str, Any] | None = None) -> Document:
+def config_kind(config: AnyConfig) -> str | None:
+    """Return the kind of head of a configuration, None for a bare backbone."""
+    if isinstance(config, SegmentorConfig):
+        return config.head.kind
+    if isinstance(config, RCNNConfig | DINOConfig):
+        return config.kind
+    return config.head if isinstance(config, ClassifierConfig) else None
+
+
+def describe(model: AnyModel, info: Mapping[str, Any] | None = None) -> Document:
     """Return the document of a model.
 
     Raises:
-        TypeError: the model is neither a `Classifier` nor an `InternImage` backbone.
+        TypeError: the model is none of this package.
     """
-    if isinstance(model, Classifier):
-        return Document("classification", model.config, dict(info or {}))
-    if isinstance(model, InternImage):
-        return Document("backbone", model.config, dict(info or {}))
-    raise TypeError(f"expected a Classifier or an InternImage backbone, given {type(model).__name__}")
+    for task, config in CONFIGS.items():
+        if isinstance(model, MODELS[config]):
+            return Document(task, model.config, dict(info or {}))
+    kinds = " or ".join(kind.__name__ for kind in MODELS.values())
+    raise TypeError(f"expected a {kinds}, given {type(model).__name__}")
 
 
 def to_json(document: Document) -> str:
@@ -108,8 +135,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if origin is typing.Union or origin is types.UnionType:
         if value is None and type(None) in arguments:
             return None
-        [hint] = [a for a in arguments if a is not type(None)]
-        return _convert(hint, value, name)
+        choices = [a for a in arguments if a is not type(None)]
+        return _convert(choices[0] if len(choices) == 1 else _chosen(choices, value, name), value, name)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError(f"{name} must be a list, given {value!r}")
@@ -128,6 +155,15 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return _checked(hint, value, name)
+
+
+def _chosen(choices: list[Any], value: Any, name: str) -> Any:
+    """Return the dataclass whose field "kind" has the value's kind."""
+    kinds = {choice.kind: choice for choice in choices}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in kinds:
+        raise ValueError(f"{name}.kind must be one of {', '.join(kinds)}, given {kind!r}")
+    return kinds[kind]
 
 
 def _checked(hint: type, value: Any, name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,21 +10,36 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from internimage.backbones import VARIANTS, BackboneConfig, InternImage, variant
-from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
+from internimage.backbones import VARIANTS, BackboneConfig, InternImage
+from internimage.classification import PreprocessConfig
 from internimage.classification.head import HeadKind
+from internimage.detection import DETECTORS
+from internimage.detection import PreprocessConfig as DetectionPreprocess
 from internimage.errors import UnknownName
+from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
+from internimage.segmentation.model import HeadConfig
 from internimage.zoo.catalog import CatalogEntry, catalog, find
 from internimage.zoo.checkpoint import Checkpoint, shapes_of, unpack
+from internimage.zoo.choices import ClassifierWish, class_rows, merged_backbone, with_classes
+from internimage.zoo.detector_wish import DetectorWish
+from internimage.zoo.document import MODELS, AnyConfig, AnyModel, AnyTaskConfig
 from internimage.zoo.filling import fill
-from internimage.zoo.recognition import backbone_config, classifier_config, published_names
+from internimage.zoo.recognition import (
+    backbone_config,
+    classifier_config,
+    detector_config,
+    is_detector,
+    is_segmentor,
+    segmentor_config,
+)
+from internimage.zoo.segmentor_wish import SEGMENTORS, SegmentorWish
 from internimage.zoo.settings import classifier_from_settings
+from internimage.zoo.settings_detection import detector_from_settings
+from internimage.zoo.settings_segmentation import segmentor_from_settings
 from internimage.zoo.weights import read_checkpoint
 
 CLASSIFIER = "classifier"
-ATTENTION_POOLED = ("internimage_h", "internimage_g")
-# What a fresh start may change without making the weights foreign.
-FREE_SETTINGS = ("layer_scale", "drop_rate", "drop_path_rate", "drop_path_type", "remove_center")
+ARCHITECTURES = (CLASSIFIER, *DETECTORS, *SEGMENTORS, *VARIANTS)
 
 
 def create(
@@ -36,8 +50,8 @@ def create(
     class_names: Sequence[str] | None = None,
     weights: str | PathLike[str] | None = None,
     ema: bool | None = None,
-    head: HeadKind | None = None,
-    preprocess: PreprocessConfig | None = None,
+    head: HeadKind | HeadConfig | None = None,
+    preprocess: PreprocessConfig | DetectionPreprocess | SegmentationPreprocess | None = None,
     in_chans: int | None = None,
     layer_scale: float | Literal["published"] | None = "published",
     drop_path_rate: float | None = None,
@@ -47,21 +61,26 @@ def create(
     cache_dir: str | PathLike[str] | None = None,
     offline: bool = False,
     backend: str = "auto",
-) -> Classifier | InternImage:
+) -> AnyModel:
     """Build a model, fresh or on given weights, in training mode.
 
     Args:
-        architecture: the name of a size for a bare backbone ("internimage_b"), or "classifier".
-        backbone: size or settings of a classifier's backbone.
-        num_classes: classes of a classifier; None takes those of `class_names`, of the weights, or 1000. Another
-            number than the weights have starts the last layer afresh.
+        architecture: the name of a size for a bare backbone ("internimage_b"), "classifier", a detector: "faster_rcnn",
+            "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn" or "dino", or a segmentor: "upernet", "segformer" or
+            "mask2former".
+        backbone: size or settings of the model's backbone; for "dino" also a size with "cb_" in front, which makes a
+            composite of two.
+        num_classes: classes of the model; None takes those of `class_names`, of the weights, or 1000 for a classifier.
+            Another number than the weights have starts the last layer afresh.
         class_names: names of the classes.
-        weights: name of a checkpoint, weight file or folder; a backbone takes its part of a classifier or detector.
+        weights: name of a checkpoint, weight file or folder; a backbone, and a detector or a segmentor on a
+            classifier's weights, takes its part.
         ema: which weights of a training file, see `read_checkpoint`.
-        head: head of a classifier; None takes the weights', or the published one of the size.
-        preprocess: how a classifier reads pictures; None takes the weights', or 224 px.
+        head: kind of a classifier's head, or settings of a segmentor's; None takes the weights', or the published one.
+        preprocess: how the model reads pictures; None takes the weights', or the default.
         in_chans: channels of the input, None for the size's (3).
-        layer_scale: start value of the branch scales, None for no scales; "published" takes the weights' or the size's.
+        layer_scale: start value of the branch scales, None for no scales; "published" takes the weights' or the size's
+            (detectors and segmentors: 1.0 for T to XL).
         drop_path_rate: stochastic depth of the last block, 0..1; None keeps the weights' or the settings'.
         out_indices: levels that a bare backbone returns, None for all four.
         frozen_stages: stem and levels that are not trained, see `InternImage`.
@@ -71,7 +90,7 @@ def create(
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
-        A `Classifier`, or an `InternImage` backbone.
+        A `Classifier`, a detector (`RCNN`, `DINO`), a `Segmentor` or an `InternImage` backbone.
 
     Raises:
         UnknownName: no such architecture, size or checkpoint.
@@ -84,8 +103,8 @@ def create(
         >>> create("internimage_pico", out_indices=(3,)).channels
         (192,)
     """
-    if architecture not in (CLASSIFIER, *VARIANTS):
-        raise UnknownName("architecture", architecture, (CLASSIFIER, *VARIANTS), "Checkpoints: internimage.load(...).")
+    if architecture not in ARCHITECTURES:
+        raise UnknownName("architecture", architecture, ARCHITECTURES, "Checkpoints: internimage.load(...).")
     given = {"in_chans": in_chans, "drop_path_rate": drop_path_rate}
     changes = {name: value for name, value in given.items() if value is not None}
     if layer_scale != "published":
@@ -94,16 +113,22 @@ def create(
         frozen_stages=frozen_stages, activation_checkpointing=activation_checkpointing, backend=backend
     )
     opened = None if weights is None else _open(weights, ema, cache_dir, offline)
-    if architecture != CLASSIFIER:
+    if architecture in VARIANTS:
         _refuse(
             dict(backbone=backbone, num_classes=num_classes, class_names=class_names, head=head, preprocess=preprocess),
             f"the backbone {architecture}",
         )
-        config = _merged(architecture, opened and backbone_config(*opened), changes)
+        config = merged_backbone(architecture, opened and backbone_config(*opened), changes)
         run |= {} if out_indices is None else {"out_indices": tuple(out_indices)}
         return _build(config, opened and opened[0].backbone(), run=run)
-    _refuse(dict(out_indices=out_indices), "a classifier")
-    wish = Wish(backbone, num_classes, None if class_names is None else tuple(class_names), head, preprocess)
+    _refuse(dict(out_indices=out_indices), f"a {architecture}")
+    names = None if class_names is None else tuple(class_names)
+    if architecture != CLASSIFIER:
+        kind = DetectorWish if architecture in DETECTORS else SegmentorWish
+        return _dense(kind(architecture, backbone, num_classes, names, head, preprocess), opened, changes, run)
+    if not (head is None or isinstance(head, str)) or not isinstance(preprocess, PreprocessConfig | None):
+        raise TypeError("a classifier takes the kind of its head and a classification PreprocessConfig")
+    wish = ClassifierWish(backbone, num_classes, names, head, preprocess)
     if opened is None:
         return _build(wish.fresh(changes), None, run=run)
     found = classifier_config(*opened)
@@ -122,7 +147,7 @@ def load(
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
     backend: str = "auto",
-) -> Classifier | InternImage:
+) -> AnyModel:
     """Return a checkpoint as a model ready to predict: architecture, weights, preprocessing and class names.
 
     Args:
@@ -138,7 +163,8 @@ def load(
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
-        The model in evaluation mode: a `Classifier`, or a bare `InternImage` from a file of ours that holds one.
+        The model in evaluation mode: a `Classifier`, a detector (`RCNN`, `DINO`), a `Segmentor`, or a bare
+        `InternImage` from a file of ours that holds one.
 
     Raises:
         UnknownName: no such checkpoint; the message suggests the nearest ones.
@@ -162,77 +188,50 @@ def load(
     if document is not None and isinstance(document.config, BackboneConfig):
         _refuse({"num_classes": num_classes, "settings": settings}, "a bare backbone")
         return _build(document.config, checkpoint, run=run, place=place).eval()
-    config = classifier_config(checkpoint, entry, settings)
+    config = _whole_config(checkpoint, entry, settings)
     new_classes = num_classes is not None and num_classes != config.num_classes
     if num_classes is not None:
-        config = _with_classes(config, num_classes)
+        config = with_classes(config, num_classes)
     return _build(config, checkpoint, new_classes=new_classes, run=run, place=place).eval()
 
 
-def from_original(settings: Mapping[str, Any], state: Mapping[str, Tensor], *, backend: str = "auto") -> Classifier:
-    """Build a classifier from original settings and original weights in memory; the tensors are used, not copied.
+def from_original(settings: Mapping[str, Any], state: Mapping[str, Tensor], *, backend: str = "auto") -> AnyModel:
+    """Build a model from original settings and original weights in memory; the tensors are used, not copied.
 
     Args:
-        settings: arguments of the original constructor, its nested configuration, or a `config.json`.
+        settings: arguments of the original classifier's constructor, its nested configuration or a `config.json`; or
+            the original's model dictionary of a detector or a segmentor, or a configuration with it under "model".
         state: original names and tensors, in any published container.
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
-        The classifier in evaluation mode.
+        The model in evaluation mode.
 
     Raises:
         ValueError: a setting is missing or not supported.
         CheckpointMismatch: the weights do not fit the settings; lists every difference.
     """
-    tensors, _ = unpack(state, "the state dict", None)
-    checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True)
-    model = _build(classifier_from_settings(settings), checkpoint, run=dict(backend=backend), place=dict(dtype=None))
-    assert isinstance(model, Classifier)
-    return model.eval()
+    tensors, is_part = unpack(state, "the state dict", None)
+    checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True, is_part=is_part)
+    config: AnyConfig
+    if is_detector(checkpoint):
+        config = detector_from_settings(settings)
+    elif is_segmentor(checkpoint):
+        config = segmentor_from_settings(settings)
+    else:
+        config = classifier_from_settings(settings)
+    return _build(config, checkpoint, run=dict(backend=backend), place=dict(dtype=None)).eval()
 
 
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """What the caller of `create` asks of a classifier; None leaves the choice to the weights."""
-
-    backbone: str | BackboneConfig | None
-    num_classes: int | None
-    class_names: tuple[str, ...] | None
-    head: HeadKind | None
-    preprocess: PreprocessConfig | None
-
-    def __post_init__(self) -> None:
-        if self.num_classes is not None and self.class_names is not None and len(self.class_names) != self.num_classes:
-            raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
-
-    @property
-    def classes(self) -> int | None:
-        """Number of classes asked for."""
-        return self.num_classes if self.class_names is None else len(self.class_names)
-
-    def fresh(self, changes: Mapping[str, Any]) -> ClassifierConfig:
-        """Return the classifier to build without weights."""
-        if self.backbone is None:
-            raise ValueError("a classifier needs a backbone: create('classifier', backbone='internimage_t', ...)")
-        pooled = self.backbone in ATTENTION_POOLED
-        return ClassifierConfig(
-            backbone=_merged(self.backbone, None, changes),
-            num_classes=1000 if self.classes is None else self.classes,
-            head=self.head or ("attention_pool" if pooled else "conv"),
-            preprocess=self.preprocess or PreprocessConfig(),
-            class_names=self.class_names,
-        )
-
-    def on(self, found: ClassifierConfig, changes: Mapping[str, Any]) -> ClassifierConfig:
-        """Return the classifier to build on the weights of another."""
-        config = found if self.classes is None else _with_classes(found, self.classes)
-        return dataclasses.replace(
-            config,
-            backbone=_merged(self.backbone, found.backbone, changes),
-            head=self.head or found.head,
-            preprocess=self.preprocess or found.preprocess,
-            class_names=self.class_names or config.class_names,
-        )
+def _whole_config(
+    checkpoint: Checkpoint, entry: CatalogEntry | None, settings: Mapping[str, Any] | None
+) -> AnyTaskConfig:
+    """Return the configuration of the model that a checkpoint holds."""
+    if is_detector(checkpoint):
+        return detector_config(checkpoint, entry, settings)
+    if is_segmentor(checkpoint):
+        return segmentor_config(checkpoint, entry, settings)
+    return classifier_config(checkpoint, entry, settings)
 
 
 def _open(
@@ -271,61 +270,57 @@ def _not_built(entry: CatalogEntry) -> str:
     """Say what a row needs that this release lacks, and what can be had of it."""
     text = (
         f"{entry.name} is for {entry.task.replace('_', ' ')} ({entry.backbone}, {entry.method}); this release builds "
-        "InternImage classifiers and backbones."
+        "InternImage classifiers, detectors, segmentors and backbones."
     )
     if entry.backbone_config is not None and entry.url is not None:
         text += f" Its backbone can be had: create({entry.backbone!r}, weights={entry.name!r})"
     return text
 
 
-def _merged(
-    wanted: str | BackboneConfig | None, found: BackboneConfig | None, changes: Mapping[str, Any]
-) -> BackboneConfig:
-    """Return the backbone to build: what the caller wants, checked against what the weights hold.
-
-    Settings that a fresh start may change come from the caller if they were spelled out, else from the weights.
-    """
-    config = variant(wanted) if isinstance(wanted, str) else wanted
-    if config is None or found is None:
-        base = config or found
-        assert base is not None
-        return dataclasses.replace(base, **changes)
-    kept = {name: getattr(found, name) for name in FREE_SETTINGS}
-    aligned = dataclasses.replace(config, **kept)
-    names = [field.name for field in dataclasses.fields(config) if field.name not in changes]
-    differing = [name for name in names if getattr(aligned, name) != getattr(found, name)]
-    if differing:
-        shown = ", ".join(
-            f"{name}: {getattr(config, name)} asked, {getattr(found, name)} in the weights" for name in differing
-        )
-        raise ValueError(f"the weights are of another backbone than {wanted!r}: {shown}")
-    return dataclasses.replace(config if isinstance(wanted, BackboneConfig) else found, **changes)
-
-
-def _with_classes(config: ClassifierConfig, num_classes: int) -> ClassifierConfig:
-    """Return the configuration for another number of classes; names survive where the classes do."""
-    if num_classes == config.num_classes:
-        return config
-    maps = (config.num_classes, num_classes) == (21841, 1000)
-    return dataclasses.replace(config, num_classes=num_classes, class_names=published_names(1000) if maps else None)
-
-
 def _build(
-    config: ClassifierConfig | BackboneConfig,
+    config: AnyConfig,
     checkpoint: Checkpoint | None,
     *,
     run: Mapping[str, Any],
     place: Mapping[str, Any] | None = None,
     new_classes: bool = False,
-) -> Classifier | InternImage:
+) -> AnyModel:
     """Build a model; with weights, without memory of its own first."""
-    kind = Classifier if isinstance(config, ClassifierConfig) else InternImage
+    kind = MODELS[type(config)]
     if checkpoint is None:
         return kind(config, **run)  # type: ignore[arg-type]
     with torch.device("meta"):
         model = kind(config, **run)  # type: ignore[arg-type]
     fill(model, checkpoint, new_classes=new_classes, **(place or {}))
     return model
+
+
+def _dense(
+    wish: DetectorWish | SegmentorWish,
+    opened: tuple[Checkpoint, CatalogEntry | None] | None,
+    changes: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> AnyModel:
+    """Build a detector or segmentor: fresh, on weights of its kind, or on the backbone of any other checkpoint."""
+    holds = is_detector if isinstance(wish, DetectorWish) else is_segmentor
+    if opened is None or not holds(opened[0]):
+        found = opened and backbone_config(*opened)
+        model = _build(wish.fresh(lambda size: merged_backbone(size, found, changes)), None, run=run)
+        if opened is not None:
+            _give_backbone(model, opened[0], run)
+        return model
+    stored = _whole_config(*opened, None)
+    config = wish.on(stored, lambda size: merged_backbone(size, stored.backbone, changes))  # type: ignore[arg-type]
+    return _build(config, opened[0], run=run, new_classes=class_rows(config) != class_rows(stored))
+
+
+def _give_backbone(model: AnyModel, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
+    """Give a fresh detector or segmentor the backbone's part of other weights."""
+    assert not isinstance(model, InternImage)
+    if not isinstance(model.backbone, InternImage):
+        raise ValueError(f"{checkpoint.source} holds one backbone; a composite takes weights of its own kind only")
+    part = _build(model.config.backbone, checkpoint.backbone(), run=run)
+    model.backbone.load_state_dict(part.state_dict(), assign=True)
 
 
 def _refuse(arguments: Mapping[str, Any], what: str) -> None:

@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from internimage.backbones import InternImage
-from internimage.classification import Classifier
+from internimage.backbones import CompositeInternImage, InternImage
+from internimage.detection.dino import PRIOR_LOGIT
 from internimage.errors import CheckpointMismatch
 from internimage.zoo.checkpoint import Checkpoint
+from internimage.zoo.document import AnyModel, config_kind
 from internimage.zoo.labels import rows_22k_to_1k
 from internimage.zoo.official import from_official, remove_center
 
 log = logging.getLogger(__name__)
 # Mapped pages count as memory in use until the file is closed, so tensors are copied in portions of this size.
 PORTION_BYTES = 2**30
-CLASS_LAYERS = ("head.classifier.", "head.image.classifier.")
+# Layers that hold one row, or a few, for each class.
+CLASS_LAYERS = re.compile(
+    r"head\.(image\.|auxiliary\.)?classifier\.|box_heads\.\d+\.(classifier|regressor)\.|mask_heads\.\d+\.logits\."
+    r"|classifiers\.|label_embedding\."
+)
 
 
 def fill(
-    model: Classifier | InternImage,
+    model: AnyModel,
     checkpoint: Checkpoint,
     *,
     new_classes: bool = False,
@@ -47,12 +53,14 @@ def fill(
         CheckpointMismatch: entries are missing, unexpected or of the wrong shape.
         ValueError: weights are NaN or infinite.
     """
-    head = model.config.head if isinstance(model, Classifier) else None
-    names = from_official({key: key for key in checkpoint.shapes}, head)  # ours: original
+    names = from_official({key: key for key in checkpoint.shapes}, config_kind(model.config))  # ours: original
     names = {ours: key for ours, key in names.items() if not _is_unused(ours, model)}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     rows = _class_rows(names, checkpoint.shapes, expected) if new_classes else None
-    fresh = {key for key in expected if new_classes and rows is None and key.startswith(CLASS_LAYERS)}
+    fresh: set[str] = set()
+    if new_classes and rows is None:
+        others = {k for k, name in names.items() if checkpoint.shapes[name] == expected.get(k)}
+        fresh = {key for key in expected if CLASS_LAYERS.match(key) and key not in others}
     fresh |= _fresh_scales(names, expected)
     _compare(model, checkpoint, {k: v for k, v in names.items() if k not in fresh}, expected, fresh, rows)
 
@@ -63,7 +71,7 @@ def fill(
         tensors = checkpoint.open()
         for key in portion:
             value = remove_center(key, tensors[wanted[key]], _backbone(model).config)
-            if rows is not None and key.startswith(CLASS_LAYERS):
+            if rows is not None and CLASS_LAYERS.match(key):
                 value = value[rows]
             if not _is_finite(value):
                 broken.append(key)
@@ -77,12 +85,12 @@ def fill(
     model.load_state_dict(state, assign=True)
 
 
-def _backbone(model: Classifier | InternImage) -> InternImage:
-    return model.backbone if isinstance(model, Classifier) else model
+def _backbone(model: AnyModel) -> InternImage | CompositeInternImage:
+    return model if isinstance(model, InternImage) else model.backbone
 
 
 def _compare(
-    model: Classifier | InternImage,
+    model: AnyModel,
     checkpoint: Checkpoint,
     names: Mapping[str, str],
     expected: Mapping[str, tuple[int, ...]],
@@ -98,7 +106,7 @@ def _compare(
         if key in expected:
             # Shapes after the row operations that filling will do.
             shape = tuple(remove_center(key, torch.empty(checkpoint.shapes[name], device="meta"), config).shape)
-            if rows is not None and key.startswith(CLASS_LAYERS):
+            if rows is not None and CLASS_LAYERS.match(key):
                 shape = (len(rows), *shape[1:])
             if shape != expected[key]:
                 wrong.append((key, expected[key], shape))
@@ -109,7 +117,7 @@ def _compare(
 def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tuple]) -> str:
     """Say what the disagreement usually means."""
     others = [*missing, *unexpected, *(key for key, _, _ in wrong)]
-    if all(key.startswith(CLASS_LAYERS) for key in others):
+    if all(CLASS_LAYERS.match(key) for key in others):
         return "Only the classes differ: give num_classes to start their layer afresh."
     if all(key.rsplit(".", 1)[-1].startswith("gamma") for key in others):
         return "Only the branch scales differ: give layer_scale (None for none)."
@@ -118,7 +126,7 @@ def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tup
     return ""
 
 
-def _is_unused(key: str, model: Classifier | InternImage) -> bool:
+def _is_unused(key: str, model: AnyModel) -> bool:
     """Whether the original keeps this parameter without using it: second norms where another arrangement wins."""
     config = _backbone(model).config
     ignored = config.res_post_norm and (config.post_norm or config.layer_scale is not None)
@@ -147,7 +155,7 @@ def _class_rows(
 def _initial(
     key: str,
     shape: tuple[int, ...],
-    model: Classifier | InternImage,
+    model: AnyModel,
     dtype: torch.dtype | None,
     device: torch.device | str,
 ) -> Tensor:
@@ -155,7 +163,9 @@ def _initial(
     value = torch.empty(shape, dtype=dtype or torch.float32, device=device)
     if key.rsplit(".", 1)[-1].startswith("gamma"):
         return value.fill_(_backbone(model).config.layer_scale or 0.0)
-    return nn.init.zeros_(value) if key.endswith("bias") else nn.init.trunc_normal_(value, std=0.02)
+    if key.endswith("bias"):
+        return value.fill_(PRIOR_LOGIT if key.startswith("classifiers.") else 0.0)
+    return nn.init.trunc_normal_(value, std=0.02)
 
 
 def _placed(value: Tensor, in_memory: bool, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:

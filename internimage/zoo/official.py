@@ -16,6 +16,8 @@ from torch import Tensor
 
 from internimage.backbones import BackboneConfig
 from internimage.classification.head import HeadKind
+from internimage.zoo.official_detection import DETECTION_HEADS, composite_rules
+from internimage.zoo.official_segmentation import SEGMENTATION_HEADS
 
 Value = TypeVar("Value")
 Rules = tuple[tuple[str, str], ...]
@@ -92,17 +94,20 @@ HEADS: dict[HeadKind, Rules] = {
     "attention_pool": ATTENTION_POOL_HEAD,
     "attention_pool_metadata": METADATA_HEAD,
 }
+# Heads of models whose original names keep the prefix of the backbone; the rules hold the prefixes of the head.
+PREFIXED_HEADS: dict[str, Rules] = {**DETECTION_HEADS, **SEGMENTATION_HEADS}
+BACKBONE_PREFIX = "backbone."
 # Transformers once rewrote every parameter whose name holds "gamma", so its folders call the branch scales otherwise.
 HUGGINGFACE: Rules = (("levels.#.blocks.#.gamma#", "levels.#.blocks.#.layer_scale#"),)
 HUGGINGFACE_PREFIX = "model."
 
 
-def from_official(state: Mapping[str, Value], head: HeadKind | None) -> dict[str, Value]:
-    """Rename the entries of an original classifier, or of a bare backbone, to ours.
+def from_official(state: Mapping[str, Value], head: str | None) -> dict[str, Value]:
+    """Rename the entries of an original model, or of a bare backbone, to ours.
 
     Args:
         state: original names and anything: tensors, shapes.
-        head: kind of the classification head, None for a backbone without prefix.
+        head: kind of the head, None for a backbone without prefix.
 
     Returns:
         Our names and the same values in the same order; names that no rule knows stay as they are.
@@ -110,7 +115,7 @@ def from_official(state: Mapping[str, Value], head: HeadKind | None) -> dict[str
     return _rename(state, _compiled(head, to_ours=True))
 
 
-def to_official(state: Mapping[str, Value], head: HeadKind | None) -> dict[str, Value]:
+def to_official(state: Mapping[str, Value], head: str | None) -> dict[str, Value]:
     """Rename our entries to the original's; the inverse of `from_official`.
 
     Raises:
@@ -162,9 +167,19 @@ def head_kind(keys: Iterable[str]) -> HeadKind | None:
     return "conv" if "conv_head" in tops else None
 
 
-def own_head_kind(keys: Iterable[str]) -> HeadKind | None:
+def own_head_kind(keys: Iterable[str]) -> str | None:
     """Tell the head from our names; None for a bare backbone."""
-    parts = {tuple(key.split(".", 2)[:2]) for key in keys}
+    names = list(keys)
+    parts = {tuple(key.split(".", 2)[:2]) for key in names}
+    if ("box_heads", "0") in parts:
+        return "cascade_rcnn" if ("box_heads", "1") in parts else "rcnn"
+    if ("transformer", "encoder") in parts:
+        sliced = "_sliced" if "transformer.encoder.0.feed_forward.bias" in names else ""
+        return f"{'cb_' if ('backbone', 'backbones') in parts else ''}dino{sliced}"
+    if ("head", "pixel_decoder") in parts:
+        return "mask2former"
+    if ("head", "laterals") in parts:
+        return "upernet" if ("head", "pooled") in parts else "segformer"
     if ("head", "temporal") in parts:
         return "attention_pool_metadata"
     if ("head", "attention_pool") in parts:
@@ -209,9 +224,16 @@ def _rename(state: Mapping[str, Value], rules: Iterable[tuple[re.Pattern[str], s
 
 
 @functools.cache
-def _compiled(head: HeadKind | None, *, to_ours: bool) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """The rules of a model in one direction; a classifier keeps its parts in `backbone` and `head`."""
-    rules = BACKBONE if head is None else (*_below("backbone.", "", BACKBONE), *_below("head.", "", HEADS[head]))
+def _compiled(head: str | None, *, to_ours: bool) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """The rules of a model in one direction; a model keeps its parts in `backbone` and `head`."""
+    if head is None:
+        rules = BACKBONE
+    elif head in PREFIXED_HEADS:
+        backbone = composite_rules(BACKBONE) if head.startswith("cb_") else BACKBONE
+        rules = (*_below(BACKBONE_PREFIX, BACKBONE_PREFIX, backbone), *PREFIXED_HEADS[head])
+    else:
+        classifier_rules = {str(kind): rules for kind, rules in HEADS.items()}
+        rules = (*_below(BACKBONE_PREFIX, "", BACKBONE), *_below("head.", "", classifier_rules[head]))
     return tuple(_compile(theirs, ours) if to_ours else _compile(ours, theirs) for ours, theirs in rules)
 
 

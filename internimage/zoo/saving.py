@@ -14,9 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from internimage.backbones import InternImage
-from internimage.classification import Classifier
-from internimage.zoo.document import HEADER_KEY, describe, to_json
+from internimage.zoo.document import HEADER_KEY, AnyModel, describe, to_json
 
 
 @contextlib.contextmanager
@@ -42,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def save_model(
-    model: Classifier | InternImage,
+    model: AnyModel,
     path: str | os.PathLike[str],
     *,
     info: Mapping[str, Any] | None = None,
@@ -51,7 +49,7 @@ def save_model(
     """Write a model to one safetensors file that `internimage.load` rebuilds exactly.
 
     Args:
-        model: a classifier or a bare backbone.
+        model: a model of this package or a bare backbone.
         path: where to write; an existing file is replaced only when the new one is complete.
         info: notes to keep in the file, for example metrics; JSON types only.
         dtype: floating type in the file, None keeps the model's; `torch.float16` halves the size.

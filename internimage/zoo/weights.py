@@ -16,7 +16,7 @@ from torch import Tensor
 
 from internimage.classification import PreprocessConfig
 from internimage.zoo.checkpoint import Checkpoint, plain_names, plain_settings, shapes_of, unpack
-from internimage.zoo.document import HEADER_KEY, Document, from_json, from_plain
+from internimage.zoo.document import HEADER_KEY, Document, config_kind, from_json, from_plain
 from internimage.zoo.huggingface import (
     CONFIG,
     WEIGHT_FILES,
@@ -25,7 +25,8 @@ from internimage.zoo.huggingface import (
     read_settings,
     shard_names,
 )
-from internimage.zoo.official import own_head_kind, to_official
+from internimage.zoo.mm_config import stored_names, stored_palette, stored_settings
+from internimage.zoo.official import PREFIXED_HEADS, to_official
 from internimage.zoo.saving import save_model as save_model
 from internimage.zoo.torch_files import load_torch_file
 
@@ -68,7 +69,9 @@ def _read_torch_file(path: Path, ema: bool | None) -> Checkpoint:
         in_memory=not is_mapped,
         settings=plain_settings(content),
         preprocess=_stored_preprocess(content),
-        class_names=plain_names(content),
+        class_names=plain_names(content) or stored_names(content),
+        model_settings=stored_settings(content),
+        palette=stored_palette(content),
         is_part=is_part,
     )
 
@@ -95,12 +98,13 @@ def _described(path: Path, state: Mapping[str, Tensor], document: Document, ema:
     """Build the checkpoint of a file of ours."""
     if ema is True:
         raise ValueError(f"{path} holds one set of weights; ema=True is for training files with two")
-    head = own_head_kind(state)
+    head = config_kind(document.config)
     return Checkpoint(
         source=str(path),
         shapes=to_official({key: tuple(value.shape) for key, value in state.items()}, head),
         open=lambda: to_official(_map_safetensors(path)[0], head),
         document=document,
+        is_part=head in PREFIXED_HEADS,
     )
 
 

@@ -44,7 +44,8 @@ def test_no_speed_without_right_answers(run: Run, pets: Path, monkeypatch: pytes
     ("arguments", "exit_code", "message"),
     [
         (["internimage_tiny"], 2, "nearest names"),
-        (["mask_rcnn_internimage_t_fpn_1x_coco"], 1, "not built by this release"),
+        (["mask_rcnn_internimage_t_fpn_1x_coco"], 1, "bench takes classifiers"),
+        (["openlanev2_internimage-s"], 1, "not built by this release"),
         (["internimage_pico", "--device", "gpu0"], 2, "no device"),
         (["internimage_pico", "--device", "cuda:99"], 1, "not here"),
         (["internimage_pico", "--backend", "magic"], 2, "no backend"),

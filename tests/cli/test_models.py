@@ -51,7 +51,7 @@ def test_info_of_a_classifier(run: Run) -> None:
 
 
 def test_info_of_a_model_of_a_later_release(run: Run) -> None:
-    result = run("info", "mask_rcnn_internimage_t_fpn_1x_coco")
+    result = run("info", "openlanev2_internimage-s")
     assert "does not build this model yet" in result.stdout
 
 

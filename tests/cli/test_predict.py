@@ -14,6 +14,7 @@ from typer.testing import Result
 
 import internimage.zoo
 from internimage.cli.predict import find_pictures
+from internimage.segmentation import SegFormerConfig
 
 Run = Callable[..., Result]
 
@@ -170,3 +171,17 @@ def test_a_full_disk_is_reported_and_keeps_the_lines_so_far(
     assert not list((tmp_path / "out").glob("*.jpg"))
     run("predict", pets, photos, "--out", tmp_path / "out", "--no-draw")
     assert (tmp_path / "out" / "predictions.jsonl").exists()
+
+
+def test_segmentors_write_label_maps(run: Run, photos: Path, tmp_path: Path) -> None:
+    head = SegFormerConfig(channels=8)
+    model = internimage.zoo.create("segformer", backbone="internimage_pico", class_names=["sky", "road"], head=head)
+    scene = internimage.zoo.save_model(model, tmp_path / "scene.safetensors")
+    result = run("predict", scene, photos, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "area" in result.stdout
+    for row in lines((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")):
+        assert sum(entry["share"] for entry in row["classes"]) == pytest.approx(1.0, abs=1e-4)
+        with PIL.Image.open(row["label_map"]) as labels, PIL.Image.open(row["drawn"]) as drawn:
+            assert labels.size == (row["width"], row["height"]) and drawn.width >= 360
+    refused = run("evaluate", scene, photos)
+    assert refused.exit_code != 0 and "segmentation" in refused.stderr.replace("\n", " ")

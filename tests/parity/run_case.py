@@ -24,7 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import kind_classifier
 import kind_dcnv3
 import kind_dcnv4
+import kind_detection
 import kind_msda
+import kind_segmentation
 
 Run = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
 KINDS: dict[str, Run] = {
@@ -35,6 +37,16 @@ KINDS: dict[str, Run] = {
     "flash_": kind_classifier.run,
     "dcnv4_op": kind_dcnv4.run,
     "msda_op": kind_msda.run,
+    "mask_rcnn_": kind_detection.run,
+    "faster_rcnn_": kind_detection.run,
+    "cascade_": kind_detection.run,
+    "dino_": kind_detection.run,
+    "cbdino_": kind_detection.run,
+    "preprocess_detection": kind_detection.run_preprocess,
+    "upernet_": kind_segmentation.run,
+    "segformer_": kind_segmentation.run,
+    "mask2former_": kind_segmentation.run,
+    "preprocess_segmentation": kind_segmentation.run_preprocess,
 }
 
 
@@ -48,7 +60,8 @@ def main() -> int:
     if run is None:
         print(f"{name}: this release runs cases of the kinds {', '.join(KINDS)}", file=sys.stderr)
         return 2
-    arrays = run(json.loads((args.case / "manifest.json").read_text(encoding="utf-8")))
+    manifest = json.loads((args.case / "manifest.json").read_text(encoding="utf-8"))
+    arrays = run({**manifest, "folder": str(args.case.resolve())})  # for what a case stores as an input
     with args.out.open("wb") as file:
         np.savez(file, **arrays)
     print(f"{name}: {len(arrays)} arrays written to {args.out}")

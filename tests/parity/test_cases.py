@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SLOW = ("cls_b", "flash_b")
+SLOW = (
+    *("cls_b", "flash_b", "preprocess_segmentation"),
+    *("mask_rcnn_flash_t", "cascade_reduced", "cascade_train_all", "preprocess_detection"),
+)
 CASES = sorted(path.name for path in (HERE / "cases").iterdir())
 
 

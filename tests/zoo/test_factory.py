@@ -78,7 +78,7 @@ def test_backbone_of_a_detector(tmp_path: Path, same_weights: Same) -> None:
     torch.save({"state_dict": {**state, **others, **copies}, "meta": {"CLASSES": ("cat",)}}, path)
     backbone = create("internimage_pico", weights=path)
     same_weights(backbone, expected)
-    with pytest.raises(ValueError, match="detector or a segmentor"):
+    with pytest.raises(ValueError, match="a detector that does not state its settings"):
         load(path)
     del state["backbone.levels.0.norm.0.bias"]
     torch.save({"state_dict": {**state, **others}}, path)
@@ -160,9 +160,6 @@ def test_unknown_names_suggest() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mask_rcnn_internimage_t_fpn_1x_coco", r"detection .*create\('internimage_t', weights="),
-        ("upernet_internimage_t_512_160k_ade20k", "segmentation"),
-        ("dino_4scale_cbinternimage_h_objects365_coco", "cb_internimage_h"),
         ("openlanev2_internimage-s", "lane topology"),
     ],
 )

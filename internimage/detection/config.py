@@ -1,0 +1,308 @@
+"""The settings of detectors: typed, complete, and enough to rebuild one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from internimage.backbones import BackboneConfig
+from internimage.detection.preprocess import PreprocessConfig
+
+
+@dataclass(frozen=True)
+class AssignConfig:
+    """Which boxes are examples of an object in training, by their overlap (IoU) with the true boxes.
+
+    Args:
+        positive_iou: from this overlap on a box is an example of an object, 0..1.
+        negative_iou: below this overlap it is background, 0..1.
+        min_positive_iou: lowest overlap of the best box of an object that makes it an example, 0..1.
+        match_low_quality: whether the best box of each object is an example even below `positive_iou`.
+    """
+
+    positive_iou: float
+    negative_iou: float
+    min_positive_iou: float
+    match_low_quality: bool = True
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How many boxes of a picture are looked at in a training step.
+
+    Args:
+        number: boxes drawn, at least 1.
+        positive_fraction: largest share of examples of objects, 0..1; background fills the rest.
+        add_truth: whether the true boxes join the candidates.
+    """
+
+    number: int
+    positive_fraction: float
+    add_truth: bool = False
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """How many proposals of the region proposal network are kept.
+
+    Args:
+        pre_nms: best candidates of each level before suppression.
+        kept: best candidates of the picture after suppression.
+        nms_iou: overlap from which the worse of two candidates is dropped, 0..1.
+        min_size: candidates must be wider and higher than this, in pixels.
+    """
+
+    pre_nms: int = 1000
+    kept: int = 1000
+    nms_iou: float = 0.7
+    min_size: float = 0.0
+
+
+@dataclass(frozen=True)
+class BoxLossConfig:
+    """Loss of box regression.
+
+    Args:
+        kind: "l1" or "smooth_l1" on the regression values, or "giou" on boxes.
+        weight: factor on the loss.
+        beta: where "smooth_l1" changes from a parabola to a line.
+    """
+
+    kind: Literal["l1", "smooth_l1", "giou"] = "l1"
+    weight: float = 1.0
+    beta: float = 1.0
+
+
+@dataclass(frozen=True)
+class RPNConfig:
+    """Region proposal network (Source: Faster R-CNN, section 3.1, https://arxiv.org/abs/1506.01497).
+
+    Args:
+        channels: width of its hidden convolution.
+        strides: pixels for a cell of each level.
+        scale: side of a square anchor in cells.
+        ratios: height over width of the anchors of a cell.
+        box_loss: loss of box regression.
+        test: proposals in evaluation.
+        train: proposals in training.
+        assign: which anchors are examples.
+        sample: how many anchors are looked at.
+        allowed_border: how far an anchor may leave the picture in training, in pixels; -1 for any distance.
+    """
+
+    channels: int = 256
+    strides: tuple[int, ...] = (4, 8, 16, 32, 64)
+    scale: float = 8.0
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    box_loss: BoxLossConfig = field(default_factory=BoxLossConfig)
+    test: ProposalConfig = field(default_factory=ProposalConfig)
+    train: ProposalConfig = field(default_factory=lambda: ProposalConfig(pre_nms=2000))
+    assign: AssignConfig = field(default_factory=lambda: AssignConfig(0.7, 0.3, 0.3))
+    sample: SampleConfig = field(default_factory=lambda: SampleConfig(256, 0.5))
+    allowed_border: int = -1
+
+
+@dataclass(frozen=True)
+class BoxStageConfig:
+    """One stage of box classification and regression.
+
+    Args:
+        num_convs: 3x3 convolutions with batch norm on the region's map.
+        conv_channels: their width.
+        num_fcs: linear layers behind them, at least 1.
+        fc_channels: their width.
+        class_agnostic: one regression for all classes instead of one for each.
+        stds: units of the four regression values.
+        box_loss: loss of box regression; "giou" compares boxes, the others regression values.
+        assign: which regions are examples in training.
+        sample: how many regions are looked at in training.
+        loss_weight: factor on all losses of the stage.
+    """
+
+    num_convs: int = 0
+    conv_channels: int = 256
+    num_fcs: int = 2
+    fc_channels: int = 1024
+    class_agnostic: bool = False
+    stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    box_loss: BoxLossConfig = field(default_factory=BoxLossConfig)
+    assign: AssignConfig = field(default_factory=lambda: AssignConfig(0.5, 0.5, 0.5))
+    sample: SampleConfig = field(default_factory=lambda: SampleConfig(512, 0.25, add_truth=True))
+    loss_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_fcs < 1:
+            raise ValueError(f"num_fcs must be at least 1, given {self.num_fcs}")
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig:
+    """Head that draws a mask into each box (Source: Mask R-CNN, https://arxiv.org/abs/1703.06870).
+
+    Args:
+        num_convs: 3x3 convolutions on the region's map.
+        channels: their width.
+        roi_size: side of the region's map in cells; the mask has twice as many.
+        threshold: probability from which a pixel belongs to the object, 0..1.
+    """
+
+    num_convs: int = 4
+    channels: int = 256
+    roi_size: int = 14
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class RCNNConfig:
+    """A two-stage detector: Faster R-CNN, Mask R-CNN, and with several stages their cascades.
+
+    Args:
+        backbone: architecture of the backbone.
+        num_classes: classes of objects, at least 1; background is not counted.
+        channels: width of the feature pyramid.
+        pyramid_norm: norm in the feature pyramid: "none" (InternImage) or "layer" (FlashInternImage).
+        rpn: region proposal network.
+        stages: box stages, one for Faster R-CNN, three for the published cascades.
+        mask: mask head of every stage, or None for boxes only.
+        roi_size: side of a region's map for boxes, in cells.
+        roi_finest_scale: regions of up to twice this side are read from the finest map, in pixels.
+        score_threshold: objects below are dropped before suppression, 0..1.
+        nms_iou: overlap from which the worse of two boxes of a class is dropped, 0..1.
+        max_per_image: largest number of objects in an answer.
+        preprocess: how pictures become pixels.
+        class_names: names of the classes, or None.
+
+    Source: Cascade R-CNN, https://arxiv.org/abs/1712.00726.
+    """
+
+    backbone: BackboneConfig
+    num_classes: int
+    channels: int = 256
+    pyramid_norm: Literal["none", "layer"] = "none"
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    stages: tuple[BoxStageConfig, ...] = (BoxStageConfig(),)
+    mask: MaskHeadConfig | None = None
+    roi_size: int = 7
+    roi_finest_scale: int = 56
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    max_per_image: int = 100
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_classes(self.num_classes, self.class_names)
+        if not self.stages:
+            raise ValueError("a two-stage detector needs at least one box stage")
+
+    @property
+    def kind(self) -> str:
+        """Layout of the parameters: "rcnn" with one stage, "cascade_rcnn" with several."""
+        return "rcnn" if len(self.stages) == 1 else "cascade_rcnn"
+
+
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """Contrastive denoising, which trains the decoder on true boxes with noise (Source: DINO, section 3.3).
+
+    Args:
+        num_queries: denoising queries of a picture, shared by its objects.
+        label_noise: twice the share of wrong labels, 0..2.
+        box_noise: largest shift of a corner, in halves of the side.
+    """
+
+    num_queries: int = 100
+    label_noise: float = 0.5
+    box_noise: float = 1.0
+
+
+@dataclass(frozen=True)
+class SetLossConfig:
+    """Weights of matching queries with objects and of the losses of matched queries.
+
+    Args:
+        class_cost: weight of the focal classification cost in matching.
+        box_cost: weight of the L1 distance in matching.
+        iou_cost: weight of the generalised IoU in matching.
+        class_weight: factor on the focal classification loss.
+        box_weight: factor on the L1 loss.
+        iou_weight: factor on the generalised IoU loss.
+        assisting_weight: factor on the losses from the first backbone of a composite.
+    """
+
+    class_cost: float = 2.0
+    box_cost: float = 5.0
+    iou_cost: float = 2.0
+    class_weight: float = 1.0
+    box_weight: float = 5.0
+    iou_weight: float = 2.0
+    assisting_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class DINOConfig:
+    """DINO, a detection transformer (Source: https://arxiv.org/abs/2203.03605).
+
+    Args:
+        backbone: architecture of the backbone, or of each backbone of a composite.
+        num_classes: classes of objects, at least 1.
+        num_backbones: 1, or 2 for the composite backbone CB-InternImage.
+        channels: width of the transformer.
+        num_levels: maps that it looks at; the first three are the backbone's strides 8, 16 and 32.
+        num_queries: objects that are looked for.
+        num_encoder_layers: layers over the maps.
+        num_decoder_layers: layers over the queries.
+        num_heads: attention heads.
+        num_points: sampling points of a head on each level.
+        feedforward_channels: hidden width of the layers.
+        feedforward_slices: pieces into which the hidden width is cut, which saves memory and changes nothing else.
+        position_temperature: base of the wave lengths of the position of a cell.
+        denoising: denoising in training.
+        set_loss: matching and losses.
+        max_per_image: largest number of objects in an answer.
+        preprocess: how pictures become pixels.
+        class_names: names of the classes, or None.
+    """
+
+    backbone: BackboneConfig
+    num_classes: int
+    num_backbones: int = 1
+    channels: int = 256
+    num_levels: int = 4
+    num_queries: int = 900
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    num_heads: int = 8
+    num_points: int = 4
+    feedforward_channels: int = 2048
+    feedforward_slices: int = 1
+    position_temperature: float = 20.0
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    set_loss: SetLossConfig = field(default_factory=SetLossConfig)
+    max_per_image: int = 300
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_classes(self.num_classes, self.class_names)
+        if self.num_backbones not in (1, 2):
+            raise ValueError(f"num_backbones must be 1 or 2, given {self.num_backbones}")
+        if self.feedforward_channels % self.feedforward_slices:
+            raise ValueError(
+                f"feedforward_slices must divide feedforward_channels: {self.feedforward_channels} channels, "
+                f"{self.feedforward_slices} slices"
+            )
+
+    @property
+    def kind(self) -> str:
+        """Layout of the parameters: "dino", with "cb_" for a composite and "_sliced" for sliced hidden layers."""
+        composite = "cb_" if self.num_backbones > 1 else ""
+        return f"{composite}dino{'_sliced' if self.feedforward_slices > 1 else ''}"
+
+
+def check_classes(num_classes: int, class_names: tuple[str, ...] | None) -> None:
+    """Raise unless there are classes and as many names."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, given {num_classes}")
+    if class_names is not None and len(class_names) != num_classes:
+        raise ValueError(f"class_names must hold {num_classes} names, given {len(class_names)}")

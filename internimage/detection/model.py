@@ -1,0 +1,122 @@
+"""What all detectors share: preprocess -> forward -> postprocess, and the way from a configuration to a network.
+
+Shape legend: N images, H W input size.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from internimage.detection.config import DINOConfig, RCNNConfig
+from internimage.detection.postprocess import RawDetections, to_detections
+from internimage.detection.preprocess import prepare
+from internimage.flow import Picture, TaskModel
+from internimage.types import Detections, DetectionTargets, Images
+
+DetectorConfig = RCNNConfig | DINOConfig
+
+
+class Detector(TaskModel[Detections]):
+    """A detector with its preprocessing and class names; see `RCNN` and `DINO`."""
+
+    task = "detection"
+    config: DetectorConfig
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:
+        """Find objects.
+
+        Args:
+            pixels: (N, 3, H, W) normalised and padded pixels.
+            valid_hw: (N, 2) sizes before padding, or None when nothing is padded.
+
+        Returns:
+            The objects of all pictures, in pixels of the input.
+        """
+
+    @abstractmethod
+    def loss(self, images: Images, targets: Sequence[DetectionTargets]) -> dict[str, Tensor]:
+        """Return the named scalar losses of a batch; their sum is what training minimises.
+
+        Args:
+            images: the batch.
+            targets: what is in each picture, on the device of the model.
+        """
+
+    def preprocess(self, images: Sequence[Picture]) -> Images:
+        """Read, resize, normalise and pad pictures.
+
+        Raises:
+            ValueError: a picture cannot be read.
+        """
+        return prepare(images, self.config.preprocess)
+
+    def postprocess(self, outputs: RawDetections, images: Images) -> list[Detections]:
+        """Turn raw outputs into one result for each picture, in original coordinates."""
+        threshold = self.config.mask.threshold if isinstance(self.config, RCNNConfig) and self.config.mask else 0.5
+        return to_detections(outputs, images, self.config.class_names, mask_threshold=threshold)
+
+    def predict(
+        self, images: Sequence[Picture], *, batch_size: int = 1, score_threshold: float = 0.0
+    ) -> list[Detections]:
+        """Find the objects of each picture, see `TaskModel.predict`.
+
+        Args:
+            images: pictures, see `TaskModel.predict`.
+            batch_size: pictures in one forward pass, at least 1; they are padded to the largest of them.
+            score_threshold: objects below are left out, 0..1; 0 keeps whatever the model reports.
+
+        Raises:
+            TypeError: `images` is one picture instead of a list of them.
+            ValueError: a picture cannot be read, or `score_threshold` is out of range.
+        """
+        if not 0.0 <= score_threshold <= 1.0:
+            raise ValueError(f"score_threshold must lie in 0..1, given {score_threshold}")
+        found = super().predict(images, batch_size=batch_size)
+        return [result.filter(score_threshold=score_threshold) for result in found] if score_threshold else found
+
+    def check_targets(self, images: Images, targets: Sequence[DetectionTargets], *, masks: bool) -> None:
+        """Raise unless there is one target for each picture with fitting labels and, where wanted, masks."""
+        if len(targets) != len(images):
+            raise ValueError(f"targets must hold one entry per picture: {len(images)}, given {len(targets)}")
+        height, width = images.pixels.shape[2:]
+        for i, target in enumerate(targets):
+            number, labels = len(target), target.labels
+            if tuple(target.boxes_xyxy.shape) != (number, 4):
+                raise ValueError(
+                    f"targets[{i}].boxes_xyxy must be ({number}, 4), given {tuple(target.boxes_xyxy.shape)}"
+                )
+            if number and not 0 <= int(labels.min()) <= int(labels.max()) < self.config.num_classes:
+                raise ValueError(
+                    f"targets[{i}].labels must lie in 0..{self.config.num_classes - 1}, given "
+                    f"{int(labels.min())}..{int(labels.max())}; is num_classes of the model that of the data?"
+                )
+            if not masks:
+                continue
+            expected = (number, height, width)
+            if target.masks is None or tuple(target.masks.shape) != expected:
+                given = None if target.masks is None else tuple(target.masks.shape)
+                raise ValueError(f"targets[{i}].masks must be {expected} like the padded batch, given {given}")
+
+
+def without_small(target: DetectionTargets) -> DetectionTargets:
+    """Leave out true boxes without extent, which no box can match."""
+    size = target.boxes_xyxy[:, 2:] - target.boxes_xyxy[:, :2]
+    keep = (size > 0).all(dim=1)
+    if bool(keep.all()):
+        return target
+    masks = None if target.masks is None else target.masks[keep]
+    return replace(target, boxes_xyxy=target.boxes_xyxy[keep], labels=target.labels[keep], masks=masks)
+
+
+def full_size(pixels: Tensor, valid_hw: Tensor | None) -> Tensor:
+    """Return `valid_hw` (N, 2) on the device of the pixels; None means that nothing is padded."""
+    if valid_hw is not None:
+        return valid_hw.to(pixels.device)
+    size = torch.tensor([pixels.shape[2], pixels.shape[3]], device=pixels.device)
+    return size.expand(pixels.shape[0], 2)

@@ -1,0 +1,74 @@
+"""From raw outputs to `Detections` in the coordinates of the original pictures.
+
+Shape legend: N images, R objects of all pictures, S side of a mask's probability map.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from internimage.ops.boxes import clip_boxes
+from internimage.ops.masks import paste_masks
+from internimage.types import Detections, Images
+
+
+class RawDetections(NamedTuple):
+    """What a detector's graph gives: the objects of all pictures, best first within each picture."""
+
+    boxes: Tensor  # (R, 4) corners in pixels of the network's input
+    scores: Tensor  # (R,) 0..1
+    labels: Tensor  # (R,) int64
+    image: Tensor  # (R,) int64 number of the picture
+    mask_probabilities: Tensor | None = None  # (R, S, S), 0..1, inside of the box
+
+
+def to_detections(
+    outputs: RawDetections,
+    images: Images,
+    class_names: tuple[str, ...] | None,
+    *,
+    mask_threshold: float = 0.5,
+) -> list[Detections]:
+    """Lead objects back to the original pictures.
+
+    Args:
+        outputs: raw outputs of the batch.
+        images: the batch.
+        class_names: names of all classes, or None.
+        mask_threshold: probability from which a pixel belongs to a mask, 0..1.
+
+    Returns:
+        One result for each picture.
+
+    Raises:
+        ValueError: a score or a box is not finite, which means broken weights or a broken input.
+    """
+    boxes, scores = outputs.boxes.float(), outputs.scores.float()
+    if not (boxes.isfinite().all() and scores.isfinite().all()):
+        raise ValueError(
+            "the model answered with NaN or infinite boxes or scores; check the weights (NaN parameters?) and, in half "
+            "precision, try float32"
+        )
+    original = torch.tensor(images.original_hw, dtype=torch.float32, device=boxes.device).reshape(-1, 2)
+    scale = images.valid_hw.to(boxes.device).float() / original  # (N, 2) height, width
+    results: list[Detections] = []
+    for i, original_hw in enumerate(images.original_hw):
+        own = (outputs.image == i).nonzero().flatten()
+        placed = clip_boxes(boxes[own] / scale[i].flip(0).repeat(2), original[i])
+        masks = None
+        if outputs.mask_probabilities is not None:
+            masks = paste_masks(outputs.mask_probabilities[own].float(), placed, original_hw, threshold=mask_threshold)
+        results.append(
+            Detections(
+                placed.cpu(),
+                scores[own].cpu(),
+                outputs.labels[own].cpu(),
+                class_names=class_names,
+                original_hw=original_hw,
+                run_length_masks=masks,
+            )
+        )
+    return results

@@ -1,0 +1,101 @@
+"""The published detectors by name, for any backbone and any number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from internimage.backbones import BackboneConfig
+from internimage.detection.config import (
+    AssignConfig,
+    BoxLossConfig,
+    BoxStageConfig,
+    DINOConfig,
+    MaskHeadConfig,
+    ProposalConfig,
+    RCNNConfig,
+    RPNConfig,
+)
+from internimage.detection.dino import DINO
+from internimage.detection.model import DetectorConfig
+from internimage.detection.rcnn import RCNN
+
+CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+CASCADE_IOUS = (0.5, 0.6, 0.7)
+CASCADE_WEIGHTS = (1.0, 0.5, 0.25)
+
+
+def faster_rcnn(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
+    """Return the settings of a detector with one stage, boxes only."""
+    norm = "layer" if backbone.operator == "dcnv4" else "none"
+    return RCNNConfig(backbone, num_classes, pyramid_norm=norm)
+
+
+def mask_rcnn(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
+    """Return the settings of a detector with one stage and masks."""
+    return replace(faster_rcnn(backbone, num_classes), mask=MaskHeadConfig())
+
+
+def cascade_rcnn(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
+    """Return the settings of a cascade of three stages, boxes only, with one regression for all classes."""
+    stage = BoxStageConfig(class_agnostic=True, box_loss=BoxLossConfig("smooth_l1"))
+    return _cascade(backbone, num_classes, stage)
+
+
+def cascade_mask_rcnn(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
+    """Return the settings of a cascade of three stages with convolutions in the box heads, and masks."""
+    stage = BoxStageConfig(num_convs=4, num_fcs=1, box_loss=BoxLossConfig("giou", weight=10.0))
+    return replace(_cascade(backbone, num_classes, stage), mask=MaskHeadConfig())
+
+
+def _cascade(backbone: BackboneConfig, num_classes: int, stage: BoxStageConfig) -> RCNNConfig:
+    """Repeat a stage with ever stricter examples."""
+    stages = tuple(
+        replace(stage, stds=stds, assign=AssignConfig(iou, iou, iou, match_low_quality=False), loss_weight=weight)
+        for stds, iou, weight in zip(CASCADE_STDS, CASCADE_IOUS, CASCADE_WEIGHTS, strict=True)
+    )
+    rpn = RPNConfig(
+        box_loss=BoxLossConfig("smooth_l1", beta=1 / 9),
+        train=ProposalConfig(pre_nms=2000, kept=2000),
+        allowed_border=0,
+    )
+    return replace(faster_rcnn(backbone, num_classes), stages=stages, rpn=rpn)
+
+
+def dino(backbone: BackboneConfig, num_classes: int) -> DINOConfig:
+    """Return the settings of DINO with four levels."""
+    return DINOConfig(backbone, num_classes)
+
+
+DETECTORS: dict[str, Callable[[BackboneConfig, int], DetectorConfig]] = {
+    "faster_rcnn": faster_rcnn,
+    "mask_rcnn": mask_rcnn,
+    "cascade_rcnn": cascade_rcnn,
+    "cascade_mask_rcnn": cascade_mask_rcnn,
+    "dino": dino,
+}
+
+
+def build_detector(
+    config: DetectorConfig,
+    *,
+    activation_checkpointing: bool = False,
+    frozen_stages: int = -1,
+    backend: str = "auto",
+) -> RCNN | DINO:
+    """Return the detector that a configuration describes.
+
+    Args:
+        config: architecture, preprocessing and class names.
+        activation_checkpointing: recompute blocks of the backbone in the backward pass.
+        frozen_stages: see `InternImage`.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Example:
+        >>> from internimage.backbones import variant
+        >>> model = build_detector(mask_rcnn(variant("internimage_pico"), num_classes=3))
+        >>> type(model).__name__
+        'RCNN'
+    """
+    run = dict(activation_checkpointing=activation_checkpointing, frozen_stages=frozen_stages, backend=backend)
+    return RCNN(config, **run) if isinstance(config, RCNNConfig) else DINO(config, **run)  # type: ignore[arg-type]

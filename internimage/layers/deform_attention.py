@@ -1,0 +1,120 @@
+"""Multi-scale deformable attention with its projections.
+
+Shape legend: N images, Q queries, S pixels of all levels, C channels, M heads, L levels, P points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from internimage.ops import ms_deform_attn
+
+
+class MSDeformAttention(nn.Module):
+    """Each query looks at a few learned places around its reference in every level.
+
+    Args:
+        channels: width C of queries, values and output.
+        num_heads: attention heads M; must divide C.
+        num_levels: levels L.
+        num_points: points P of a head in a level.
+        softmax: normalize the weights of a head over its L * P points; False takes them as they are.
+        backend: operator backend, see `internimage.ops.ms_deform_attn`.
+
+    Source: Deformable DETR, section 4.1, arXiv 2010.04159.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        num_levels: int,
+        num_points: int = 4,
+        softmax: bool = True,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"num_heads must divide channels: {channels} channels, {num_heads} heads")
+        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        self.softmax = softmax
+        self.backend = backend
+        points = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(channels, 2 * points)
+        self.attention_weights = nn.Linear(channels, points)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Apply the published initialization: heads look in different directions, points lie ever further out."""
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
+        directions = torch.stack((angles.cos(), angles.sin()), dim=-1)  # (M, 2)
+        directions = directions / directions.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.num_points + 1, dtype=torch.float32)
+        grid = directions[:, None, None] * steps[:, None]  # (M, 1, P, 2)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(grid.expand(-1, self.num_levels, -1, -1).flatten())
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        value: Tensor,
+        reference: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        *,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Attend; the shortcut around this layer is the caller's.
+
+        Args:
+            query: (N, Q, C), with its position added.
+            value: (N, S, C) pixels of all levels one after the other, each row by row.
+            reference: (N, Q, L, 2) centers (x, y) or (N, Q, L, 4) boxes (center x, center y, width, height), 0..1 of
+                the map; offsets from a center are in pixels of the level, from a box in shares of its size.
+            spatial_shapes: (height, width) of every level.
+            padding: (N, S) bool, True where a value is padding; such values count as zero.
+
+        Returns:
+            (N, Q, C).
+        """
+        heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        values = self.value_proj(value)
+        if padding is not None:
+            values = values.masked_fill(padding[..., None], 0.0)
+        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
+        weights = self.attention_weights(query).unflatten(-1, (heads, levels, points))
+        centers = reference[:, :, None, :, None, :2]  # (N, Q, 1, L, 1, 2)
+        if reference.shape[-1] == 4:
+            locations = centers + offsets * (reference[:, :, None, :, None, 2:] * (0.5 / points))
+        else:
+            sizes_wh = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=offsets.dtype, device=offsets.device)
+            locations = centers + offsets / sizes_wh[:, None]
+        return self.output_proj(self._attend(values.unflatten(-1, (heads, -1)), spatial_shapes, locations, weights))
+
+    def _attend(
+        self, values: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+    ) -> Tensor:
+        """Run the operator, at least in float32: in half precision a location of a large map is off by whole pixels."""
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        with torch.autocast(values.device.type, enabled=False):
+            attended = ms_deform_attn(
+                values.to(dtype),
+                spatial_shapes,
+                locations.to(dtype),
+                weights.to(dtype),
+                softmax=self.softmax,
+                backend=self.backend,
+            )
+        return attended.to(values.dtype)

@@ -1,0 +1,141 @@
+"""Which box belongs to which object: by overlap, and one to one at least total cost.
+
+Shape legend: B boxes, G objects, R rows (queries), T columns (targets).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from internimage.ops.boxes import pairwise_overlaps
+
+BACKGROUND, UNUSED = -1, -2
+
+
+def assign_by_overlap(
+    boxes: Tensor,
+    truth: Tensor,
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    min_positive_iou: float,
+    match_low_quality: bool,
+    ignored: Tensor | None = None,
+    ignore_iof: float = 0.5,
+) -> Tensor:
+    """Give each box an object, the background, or neither.
+
+    Args:
+        boxes: (B, 4) corners.
+        truth: (G, 4) corners of the objects.
+        positive_iou: from this overlap on a box belongs to its best object, 0..1.
+        negative_iou: below this overlap it belongs to the background, 0..1.
+        min_positive_iou: lowest overlap of an object's best boxes for `match_low_quality`, 0..1.
+        match_low_quality: give each object its best boxes even below `positive_iou`; where objects share a best box,
+            the last one has it.
+        ignored: (I, 4) corners of regions to be left out, or None.
+        ignore_iof: boxes with a larger share of their area in an ignored region are left out, 0..1.
+
+    Returns:
+        (B,) int64: number of the object, `BACKGROUND` or `UNUSED`.
+
+    Source: Faster R-CNN, section 3.1.2, https://arxiv.org/abs/1506.01497.
+
+    Example:
+        >>> truth = torch.tensor([[0.0, 0, 4, 4]])
+        >>> boxes = torch.tensor([[0.0, 0, 4, 4], [8.0, 8, 9, 9]])
+        >>> limits = dict(positive_iou=0.5, negative_iou=0.5, min_positive_iou=0.5, match_low_quality=False)
+        >>> assign_by_overlap(boxes, truth, **limits).tolist()
+        [0, -1]
+    """
+    assigned = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+    if not (len(truth) and len(boxes)):
+        return assigned
+    overlaps = pairwise_overlaps(truth, boxes)  # (G, B)
+    if ignored is not None and len(ignored):
+        share = pairwise_overlaps(boxes, ignored, "iof").amax(dim=1)
+        overlaps[:, share > ignore_iof] = -1
+    best, index = overlaps.max(dim=0)
+    is_background = (best >= 0) & (best < negative_iou)
+    assigned[~is_background] = UNUSED
+    assigned = torch.where(best >= positive_iou, index, assigned)
+    if match_low_quality:
+        best_of_object = overlaps.amax(dim=1, keepdim=True)
+        is_best = (overlaps == best_of_object) & (best_of_object >= min_positive_iou)
+        numbers = torch.arange(len(truth), device=boxes.device)[:, None]
+        last = torch.where(is_best, numbers, -1).amax(dim=0)
+        assigned = torch.where(last >= 0, last, assigned)
+    return assigned
+
+
+def match_least_cost(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair rows with columns, each at most once and as many as possible, so that the sum of costs is least.
+
+    Args:
+        cost: (R, T) finite costs on any device; the matching runs on the CPU in float64.
+
+    Returns:
+        Row and column indices of the min(R, T) pairs, int64 on the CPU, ascending by row.
+
+    Raises:
+        ValueError: the matrix is not two-dimensional or a cost is not finite.
+
+    Source: Jonker and Volgenant, "A shortest augmenting path algorithm", Computing 38, 1987.
+
+    Example:
+        >>> rows, columns = match_least_cost(torch.tensor([[4.0, 1.0], [2.0, 9.0], [3.0, 3.0]]))
+        >>> rows.tolist(), columns.tolist()
+        ([0, 1], [1, 0])
+    """
+    if cost.ndim != 2:
+        raise ValueError(f"cost must be a matrix (rows, columns), given {tuple(cost.shape)}")
+    matrix = cost.detach().cpu().double().numpy()
+    if not np.isfinite(matrix).all():
+        raise ValueError("costs must be finite; NaN or infinity usually means that training diverged")
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    partner = _match_rows(matrix.T if is_tall else matrix)
+    rows, columns = np.arange(len(partner)), partner
+    if is_tall:
+        order = np.argsort(partner)
+        rows, columns = partner[order], order
+    return torch.from_numpy(np.ascontiguousarray(rows)), torch.from_numpy(np.ascontiguousarray(columns))
+
+
+def _match_rows(cost: np.ndarray) -> np.ndarray:
+    """Return the column of every row of a matrix with no more rows than columns."""
+    num_rows, num_columns = cost.shape
+    row_price, column_price = np.zeros(num_rows), np.zeros(num_columns)
+    row_of = np.full(num_columns, -1)
+    column_of = np.full(num_rows, -1)
+    for first in range(num_rows):
+        distance = np.full(num_columns, np.inf)  # of the shortest alternating path from `first` to each column
+        previous = np.full(num_columns, -1)  # row in front of a column on that path
+        is_open = np.ones(num_columns, dtype=bool)
+        row, reached = first, 0.0
+        visited_rows = [first]
+        while True:
+            along = reached + cost[row] - row_price[row] - column_price
+            is_shorter = is_open & (along < distance)
+            distance[is_shorter] = along[is_shorter]
+            previous[is_shorter] = row
+            column = int(np.argmin(np.where(is_open, distance, np.inf)))
+            reached = distance[column]
+            is_open[column] = False
+            if row_of[column] < 0:
+                break
+            row = int(row_of[column])
+            visited_rows.append(row)
+        row_price[first] += reached
+        for visited in visited_rows[1:]:
+            row_price[visited] += reached - distance[column_of[visited]]
+        closed = ~is_open
+        column_price[closed] -= reached - distance[closed]
+        while True:  # flip the path
+            row = int(previous[column])
+            row_of[column] = row
+            column, column_of[row] = column_of[row], column
+            if row == first:
+                break
+    return column_of

@@ -1,0 +1,9 @@
+"""Semantic segmentation: preprocess -> backbone -> head -> postprocess."""
+
+from internimage.segmentation.mask2former import Mask2FormerConfig as Mask2FormerConfig
+from internimage.segmentation.model import Segmentor as Segmentor
+from internimage.segmentation.model import SegmentorConfig as SegmentorConfig
+from internimage.segmentation.preprocess import PreprocessConfig as PreprocessConfig
+from internimage.segmentation.preprocess import SlidingWindow as SlidingWindow
+from internimage.segmentation.segformer import SegFormerConfig as SegFormerConfig
+from internimage.segmentation.upernet import UperNetConfig as UperNetConfig

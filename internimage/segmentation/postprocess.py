@@ -1,0 +1,189 @@
+"""From scores at stride 4 to label maps of the original size, strip by strip.
+
+The scores of all classes at full size would take gigabytes for a large picture; only a few rows of them exist at a
+time. The numbers are those of two resizes in a row, to the size of the input and to the original size.
+
+Shape legend: K classes, H W size of the network's input, Ho Wo original size, h w size of a score map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from internimage.types import Images, Palette, Segmentation
+
+STRIP_BYTES = 32 * 2**20
+
+
+class Window(NamedTuple):
+    """A part of the network's input and its (K, h, w) scores; `top`, `left`, `height` and `width` are in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    scores: Tensor
+
+
+class ScoreMap:
+    """The scores of one picture, put together from windows while they are read; can be read once.
+
+    Args:
+        windows: windows that cover the input, row by row; they may be computed while they are asked for.
+        input_hw: (H, W) size of the network's input in pixels.
+        original_hw: (Ho, Wo) size of the picture in pixels.
+    """
+
+    def __init__(self, windows: Iterable[Window], input_hw: tuple[int, int], original_hw: tuple[int, int]) -> None:
+        self.windows = iter(windows)
+        self.input_hw = input_hw
+        self.original_hw = original_hw
+        self._active: list[Window] = []
+
+    def strips(self, size_hw: tuple[int, int] | None = None) -> Iterator[Tensor]:
+        """Yield the scores from top to bottom.
+
+        Args:
+            size_hw: size to resize to, None for the original size.
+
+        Yields:
+            (K, rows, width) scores of the next rows.
+
+        Raises:
+            ValueError: a score is not finite, which means broken weights or a broken input.
+        """
+        height, width = size_hw or self.original_hw
+        self._pull(0)
+        classes = self._active[0].scores.shape[0]
+        # Rows of the input that one row of the result looks at.
+        share = max(1.0, self.input_hw[0] / height)
+        rows = max(1, int(STRIP_BYTES / (4 * classes * max(width, self.input_hw[1]) * share)))
+        for start in range(0, height, rows):
+            yield self._strip(start, min(start + rows, height), (height, width))
+
+    def _strip(self, start: int, stop: int, size_hw: tuple[int, int]) -> Tensor:
+        """Return rows `start` to `stop` of the (K, height, width) scores."""
+        if size_hw == self.input_hw:
+            return self._input_rows(start, stop)
+        device = self._active[0].scores.device
+        low, high, share = _taps(start, stop, size_hw[0], self.input_hw[0], device)
+        first = int(low[0])
+        band = self._input_rows(first, int(high[-1]) + 1)
+        return _resize_columns(_lerp_rows(band, low - first, high - first, share), size_hw[1])
+
+    def _input_rows(self, start: int, stop: int) -> Tensor:
+        """Return rows of the (K, H, W) scores at the size of the input, averaged where windows overlap."""
+        self._pull(stop)
+        self._active = [window for window in self._active if window.top + window.height > start]
+        [first, *others] = self._active
+        if not others or (first.width == self.input_hw[1] and others[0].top >= stop):
+            return _window_rows(first, start, stop)
+        total = first.scores.new_zeros(first.scores.shape[0], stop - start, self.input_hw[1])
+        count = total.new_zeros(total.shape[1:])
+        for window in self._active:
+            top, bottom = max(start, window.top), min(stop, window.top + window.height)
+            if top < bottom:
+                rows, columns = slice(top - start, bottom - start), slice(window.left, window.left + window.width)
+                total[:, rows, columns] += _window_rows(window, top, bottom)
+                count[rows, columns] += 1
+        return total.div_(count)
+
+    def _pull(self, stop: int) -> None:
+        """Read windows until all that begin above row `stop` are there."""
+        while not self._active or self._active[-1].top < stop:
+            window = next(self.windows, None)
+            if window is None:
+                return
+            if not math.isfinite(window.scores.sum(dtype=torch.float32).item()):
+                raise ValueError(
+                    "the model answered with NaN or infinite scores; check the weights (NaN parameters?) and, in half "
+                    "precision, try float32"
+                )
+            self._active.append(window._replace(scores=window.scores.float()))
+
+
+def segment(
+    outputs: Sequence[ScoreMap],
+    images: Images,
+    *,
+    class_names: tuple[str, ...] | None,
+    palette: Palette | None,
+    probabilities: bool = False,
+) -> list[Segmentation]:
+    """Turn score maps into one result for each picture.
+
+    Args:
+        outputs: one score map for each picture; they are read.
+        images: the batch.
+        class_names: names of the classes, or None.
+        palette: colors of the classes, or None.
+        probabilities: also return the softmax of the scores at original size.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    results = []
+    for scores, original_hw in zip(outputs, images.original_hw, strict=True):
+        labels, softmaxed, classes = [], [], 0
+        for strip in scores.strips():
+            classes = strip.shape[0]
+            labels.append(best_class(strip).cpu())
+            if probabilities:
+                softmaxed.append(strip.softmax(dim=0).cpu())
+        label_map = torch.cat(labels)
+        assert tuple(label_map.shape) == tuple(original_hw)
+        volume = torch.cat(softmaxed, dim=1) if probabilities else None
+        results.append(Segmentation(label_map, classes, class_names, palette, volume))
+    return results
+
+
+def best_class(scores: Tensor) -> Tensor:
+    """Return the index of the largest of (K, rows, width) scores as (rows, width) uint8, int16 beyond 256 classes."""
+    dtype = torch.uint8 if scores.shape[0] <= 256 else torch.int16
+    if scores.device.type != "cpu":
+        return scores.argmax(dim=0).to(dtype)
+    # One pass over planes that stay in the cache; torch's argmax over the first axis takes several times as long.
+    best = scores[0].clone()
+    label = torch.zeros(best.shape, dtype=dtype)
+    for k in range(1, scores.shape[0]):
+        label.masked_fill_(scores[k] > best, k)
+        torch.maximum(best, scores[k], out=best)
+    return label
+
+
+def _window_rows(window: Window, start: int, stop: int) -> Tensor:
+    """Return rows of the input's size from the scores of a window; `start` and `stop` count from the input's top."""
+    scores = window.scores
+    if scores.shape[1] != window.height:
+        place = (start - window.top, stop - window.top)
+        scores = _lerp_rows(scores, *_taps(*place, window.height, scores.shape[1], scores.device))
+    else:
+        scores = scores[:, start - window.top : stop - window.top]
+    return _resize_columns(scores, window.width)
+
+
+def _taps(start: int, stop: int, new: int, old: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, for new rows `start` to `stop`, both old rows and the share of the second one."""
+    position = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (old / new) - 0.5
+    position = position.clamp(min=0)
+    low = position.long().clamp(max=old - 1)
+    share = (position - low).float()
+    return low.to(device), (low + 1).clamp(max=old - 1).to(device), share.to(device)
+
+
+def _lerp_rows(scores: Tensor, low: Tensor, high: Tensor, share: Tensor) -> Tensor:
+    """Mix pairs of rows of (K, h, w)."""
+    return torch.lerp(scores.index_select(1, low), scores.index_select(1, high), share[:, None])
+
+
+def _resize_columns(scores: Tensor, width: int) -> Tensor:
+    """Resize (K, rows, w) to (K, rows, width)."""
+    if scores.shape[2] == width:
+        return scores
+    return F.interpolate(scores[None], size=(scores.shape[1], width), mode="bilinear", align_corners=False)[0]

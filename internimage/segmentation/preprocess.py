@@ -1,0 +1,131 @@
+"""From pictures to pixels: keep-ratio resize, rounding of the size, ImageNet statistics, sliding windows.
+
+Shape legend: N images, H W size of the network's input in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from internimage.data.pictures import Picture, read_picture
+from internimage.data.resize import keep_ratio_size, resize_bilinear
+from internimage.types import Images
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """Windows of one size that cover a picture; where they overlap, their scores are averaged.
+
+    Args:
+        size_hw: (height, width) of a window in pixels of the network's input.
+        stride_hw: (down, right) steps between windows in pixels, at most the size.
+
+    Example:
+        >>> SlidingWindow((64, 64), (40, 40)).corners((96, 128))
+        [(0, 0), (0, 40), (0, 64), (32, 0), (32, 40), (32, 64)]
+    """
+
+    size_hw: tuple[int, int]
+    stride_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not all(1 <= stride <= size for stride, size in zip(self.stride_hw, self.size_hw, strict=True)):
+            raise ValueError(f"strides must lie in 1..size, given {self.stride_hw} for windows of {self.size_hw}")
+
+    def corners(self, picture_hw: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return (top, left) of every window, row by row; the last of a row or column is shifted back inside."""
+        axes = []
+        for length, size, stride in zip(picture_hw, self.size_hw, self.stride_hw, strict=True):
+            steps = max(length - size + stride - 1, 0) // stride + 1
+            axes.append([min(i * stride, max(length - size, 0)) for i in range(steps)])
+        return [(top, left) for top in axes[0] for left in axes[1]]
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How a segmentor reads a picture.
+
+    Args:
+        scale: limits in pixels of the longer and the shorter side; the picture is resized, keeping its aspect ratio,
+            to the largest size inside. None keeps the size of the picture.
+        multiple: a second resize rounds both sides up to multiples of this; 1 for none.
+        window: cut the resized picture into windows, None to look at all of it at once.
+        mean: RGB mean of pixels scaled to 0..1.
+        std: RGB standard deviation of pixels scaled to 0..1.
+    """
+
+    scale: tuple[int, int] | None = (2048, 512)
+    multiple: int = 1
+    window: SlidingWindow | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and min(self.scale) < 1:
+            raise ValueError(f"scale must hold two sides of at least 1 pixel, given {self.scale}")
+        if self.multiple < 1:
+            raise ValueError(f"multiple must be at least 1, given {self.multiple}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, given {self.std}")
+
+    def input_size(self, original_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return (height, width) of the network's input for a picture.
+
+        Example:
+            >>> PreprocessConfig(scale=(2048, 512), multiple=32).input_size((427, 640))
+            (512, 768)
+        """
+        height, width = self._resized(original_hw)
+        return (-(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple)
+
+    def resize(self, picture: Tensor) -> Tensor:
+        """Resize an (H, W, 3) uint8 picture, in two steps where two are configured, as the published models saw it."""
+        original_hw = (picture.shape[0], picture.shape[1])
+        return resize_bilinear(resize_bilinear(picture, self._resized(original_hw)), self.input_size(original_hw))
+
+    def _resized(self, original_hw: tuple[int, int]) -> tuple[int, int]:
+        """Size after the first step."""
+        return original_hw if self.scale is None else keep_ratio_size(original_hw, self.scale)
+
+
+def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
+    """Read, resize and normalise pictures.
+
+    Args:
+        images: pictures, see `internimage.data.pictures.read_picture`.
+        config: size of the input and statistics.
+
+    Returns:
+        A batch of (N, 3, H, W) float32 pixels on the CPU, channels last in memory; smaller pictures are filled with
+        zeros at the right and the bottom up to the largest.
+
+    Raises:
+        BadPicture: a ValueError; a picture cannot be read.
+    """
+    resized: list[Tensor] = []
+    original_hw: list[tuple[int, int]] = []
+    for source in images:
+        picture = read_picture(source)
+        original_hw.append((picture.height, picture.width))
+        resized.append(config.resize(torch.from_numpy(np.array(picture))))
+    sizes = [(picture.shape[0], picture.shape[1]) for picture in resized]
+    height, width = max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0)
+    pixels = torch.zeros(len(images), height, width, 3)
+    for i, picture in enumerate(resized):
+        pixels[i, : sizes[i][0], : sizes[i][1]] = normalize(picture, config)
+    valid_hw = torch.tensor(sizes, dtype=torch.int64).reshape(len(images), 2)
+    return Images(pixels.permute(0, 3, 1, 2), valid_hw, tuple(original_hw))
+
+
+def normalize(picture: Tensor, config: PreprocessConfig) -> Tensor:
+    """Map (H, W, 3) uint8 RGB to float32 with the configured statistics."""
+    mean, std = (torch.tensor(values, dtype=torch.float64) * 255 for values in (config.mean, config.std))
+    return (picture.float() - mean.float()).mul_((1 / std).float())

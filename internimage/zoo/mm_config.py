@@ -1,0 +1,89 @@
+"""The configuration text inside of original detection and segmentation checkpoints, read without running it.
+
+The text is Python: assignments of `dict(...)`, lists and plain values. Anything else in it is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from internimage.types import Palette
+
+MAX_TEXT = 2**20
+PARTS = ("model", "test_pipeline")
+
+
+def stored_settings(content: Any) -> dict[str, Any] | None:
+    """Return "model" and "test_pipeline" of the configuration stored in a checkpoint file, or None.
+
+    Args:
+        content: what the file held.
+
+    Example:
+        >>> stored_settings({"meta": {"config": "model = dict(type='EncoderDecoder', depths=[4, 4])"}})
+        {'model': {'type': 'EncoderDecoder', 'depths': [4, 4]}}
+    """
+    text = _meta(content).get("config")
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        return None
+    try:
+        tree = ast.parse(text)
+        found = {
+            target.id: _value(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name) and target.id in PARTS
+        }
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found.get("model"), dict) else None
+
+
+def stored_names(content: Any) -> tuple[str, ...] | None:
+    """Return the class names stored in a checkpoint file, or None."""
+    names = _meta(content).get("CLASSES")
+    if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+def stored_palette(content: Any) -> Palette | None:
+    """Return the colors of the classes stored in a checkpoint file, or None."""
+    colors = _meta(content).get("PALETTE")
+    if not isinstance(colors, list | tuple) or not colors:
+        return None
+    palette = []
+    for color in colors:
+        if not isinstance(color, list | tuple) or len(color) != 3 or not all(type(v) is int for v in color):
+            return None
+        if not all(0 <= value <= 255 for value in color):
+            return None
+        palette.append((color[0], color[1], color[2]))
+    return tuple(palette)
+
+
+def _meta(content: Any) -> Mapping[str, Any]:
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _value(node: ast.expr) -> Any:
+    """Return the plain value that an expression writes down.
+
+    Raises:
+        ValueError: it is no plain value.
+    """
+    if isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args:
+            raise ValueError("only dict(...) may be called")
+        return {word.arg: _value(word.value) for word in node.keywords if word.arg is not None}
+    if isinstance(node, ast.List):
+        return [_value(element) for element in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(element) for element in node.elts)
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(k): _value(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+    return ast.literal_eval(node)

@@ -1,0 +1,83 @@
+"""Reading the nested dictionaries of original detectors: every value is checked, what is not supported is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def expect(values: Mapping[str, Any], where: str, fixed: Mapping[str, Any], types: Sequence[str] = ()) -> None:
+    """Raise unless the settings that are given have the one value that is supported.
+
+    Args:
+        values: a dictionary of the original.
+        where: what to call it in messages.
+        fixed: name and supported value of settings; missing ones count as supported.
+        types: supported values of "type", empty for any.
+
+    Raises:
+        ValueError: a setting has another value.
+    """
+    if types and values.get("type") not in types:
+        raise ValueError(f"{where}.type must be {' or '.join(types)}, given {values.get('type')!r}")
+    for name, wanted in fixed.items():
+        given = plain(values.get(name, wanted))
+        if given != wanted:
+            raise ValueError(f"{where}.{name} must be {wanted!r}, given {given!r}")
+
+
+def plain(value: Any) -> Any:
+    """Return a value with its tuples as lists."""
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a dictionary inside of another; of a list of them, the first.
+
+    Raises:
+        ValueError: there is none.
+    """
+    value = values.get(name)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, Mapping):
+        raise ValueError(f"the settings lack {name!r}, a dictionary; given {value!r}")
+    return value
+
+
+def integer(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Return a whole number; the default where it is missing.
+
+    Raises:
+        ValueError: it is missing without a default, or no whole number.
+    """
+    value = values.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, given {value!r}")
+    return value
+
+
+def number(values: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a number; the default where it is missing.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    value = values.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, given {value!r}")
+    return float(value)
+
+
+def numbers(values: Mapping[str, Any], name: str, count: int | None = None) -> tuple[float, ...]:
+    """Return a list of numbers, of a given length where `count` says so.
+
+    Raises:
+        ValueError: it is missing or something else.
+    """
+    value = values.get(name)
+    found = list(value) if isinstance(value, list | tuple) else []
+    is_good = bool(found) and all(type(v) in (int, float) for v in found) and count in (None, len(found))
+    if not is_good:
+        raise ValueError(f"{name} must be {count or 'a list of'} numbers, given {value!r}")
+    return tuple(float(v) for v in found)

@@ -1,0 +1,175 @@
+"""Detectors as a user meets them: pictures in, objects out, bad input, training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from internimage.detection import DETECTORS, DINO, RCNN
+from internimage.detection.rcnn_loss import choose_at_random
+from internimage.types import DetectionTargets, Images
+from internimage.visualize import draw
+
+from .conftest import NAMES, small_config, small_detector
+
+ALL = sorted(DETECTORS)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_objects_lie_in_the_original_picture(name: str, photo: np.ndarray) -> None:
+    model = small_detector(name)
+    [found] = model.predict([photo])
+    assert len(found) > 0 and found.original_hw == (60, 90) and set(found.names) <= set(NAMES)
+    assert (found.boxes_xyxy >= 0).all() and (found.boxes_xyxy <= torch.tensor([90.0, 60, 90, 60])).all()
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    has_masks = "mask" in name
+    assert (found.masks is not None) == has_masks
+    if found.masks is not None:
+        assert found.masks.shape == (len(found), 60, 90) and found.masks.dtype == torch.bool
+    json.dumps(found.to_dict(masks=True))
+    assert draw(replace(found, scores=found.scores * 0 + 0.9), photo).width >= 90
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_batch_answers_like_single_pictures_of_the_same_size(name: str, photo: np.ndarray) -> None:
+    model = small_detector(name)
+    other = photo[::-1].copy()
+    singles = model.predict([photo, other])
+    together = model.predict([photo, other], batch_size=2)
+    for one, two in zip(singles, together, strict=True):
+        torch.testing.assert_close(one.scores, two.scores, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one.boxes_xyxy[:3], two.boxes_xyxy[:3], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "dino"])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (500, 2), (33, 47)])
+def test_odd_pictures(name: str, shape: tuple[int, ...]) -> None:
+    [found] = small_detector(name).predict([np.full(shape, 200, np.uint8)])
+    assert found.original_hw == shape[:2] and found.boxes_xyxy.isfinite().all()
+
+
+def test_score_threshold_and_filter(photo: np.ndarray) -> None:
+    model = small_detector("mask_rcnn")
+    [every], [some] = model.predict([photo]), model.predict([photo], score_threshold=0.5)
+    assert 0 < len(some) < len(every) and (some.scores >= 0.5).all()
+    cats = every.filter(classes=["cat"], limit=2)
+    assert set(cats.names) <= {"cat"} and len(cats) <= 2 and cats.masks is not None and len(cats.masks) == len(cats)
+    assert len(model.predict([photo], score_threshold=1.0)[0]) == 0
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        model.predict([photo], score_threshold=1.5)
+    with pytest.raises(ValueError, match="unknown class 'horse'"):
+        every.filter(classes=["horse"])
+
+
+def test_nothing_found_is_an_empty_result(photo: np.ndarray) -> None:
+    model = small_detector("mask_rcnn")
+    assert isinstance(model, RCNN)
+    with torch.no_grad():
+        model.box_heads[0].classifier.weight.zero_()  # type: ignore[union-attr]
+        model.box_heads[0].classifier.bias.copy_(torch.tensor([-50.0, -50, -50, 50]))  # type: ignore[union-attr]
+    [found] = model.predict([photo])
+    assert len(found) == 0 and found.masks is not None and found.masks.shape == (0, 60, 90)
+    assert found.to_coco(7) == [] and draw(found, photo).width >= 90
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "cascade_mask_rcnn", "dino"])
+def test_nan_weights_never_crash(name: str, photo: np.ndarray) -> None:
+    model = small_detector(name)
+    with torch.no_grad():
+        next(iter(model.neck.parameters())).fill_(float("nan"))
+    if isinstance(model, DINO):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            model.predict([photo])
+    else:
+        assert len(model.predict([photo])[0]) == 0
+
+
+def test_coco_entries(photo: np.ndarray) -> None:
+    [found] = small_detector("mask_rcnn").predict([photo])
+    entries = found.to_coco(42, category_ids=[1, 17, 90])
+    left, top, right, bottom = found.boxes_xyxy[0].tolist()
+    assert entries[0]["bbox"] == [left, top, right - left, bottom - top] and entries[0]["image_id"] == 42
+    assert {entry["category_id"] for entry in entries} <= {1, 17, 90}
+    assert entries[0]["segmentation"]["size"] == [60, 90]
+    json.dumps(entries)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_training_gives_every_parameter_a_gradient(
+    name: str, training_batch: tuple[Images, list[DetectionTargets]]
+) -> None:
+    model = small_detector(name).train()
+    losses = model.loss(*training_batch)
+    assert all(value.ndim == 0 and value.isfinite() for value in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    without = [key for key, p in model.named_parameters() if p.grad is None]
+    assert not without, without[:5]
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "cascade_mask_rcnn", "dino"])
+def test_a_batch_without_objects_trains(name: str, training_batch: tuple[Images, list[DetectionTargets]]) -> None:
+    images, [_, empty] = training_batch
+    losses = small_detector(name).train().loss(images, [empty, empty])
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    assert total.isfinite()
+
+
+def test_targets_are_checked(training_batch: tuple[Images, list[DetectionTargets]]) -> None:
+    images, [full, empty] = training_batch
+    model = small_detector("mask_rcnn").train()
+    with pytest.raises(ValueError, match="one entry per picture"):
+        model.loss(images, [full])
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
+        model.loss(images, [replace(full, labels=full.labels + 1), empty])
+    with pytest.raises(ValueError, match="masks must be"):
+        model.loss(images, [replace(full, masks=None), empty])
+
+
+def test_true_boxes_without_area_are_left_out(training_batch: tuple[Images, list[DetectionTargets]]) -> None:
+    images, [full, empty] = training_batch
+    boxes = full.boxes_xyxy.clone()
+    boxes[1, 2] = boxes[1, 0]
+    for name in ("mask_rcnn", "dino"):
+        losses = small_detector(name).train().loss(images, [replace(full, boxes_xyxy=boxes), empty])
+        assert all(value.isfinite() for value in losses.values())
+
+
+def test_examples_are_drawn_without_repetition() -> None:
+    candidates = torch.arange(100, 200)
+    drawn = choose_at_random(candidates, 30)
+    assert len(set(drawn.tolist())) == 30 and set(drawn.tolist()) <= set(candidates.tolist())
+    assert not torch.equal(drawn, choose_at_random(candidates, 30))
+
+
+def test_settings_are_checked() -> None:
+    config = small_config("dino")
+    for changes, text in (
+        ({"num_classes": 0}, "at least 1"),
+        ({"num_classes": 4}, "4 names"),
+        ({"num_backbones": 3}, "1 or 2"),
+        ({"feedforward_slices": 5}, "must divide"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            replace(config, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one box stage"):
+        replace(small_config("mask_rcnn"), stages=())
+
+
+def test_a_fresh_dino_with_sliced_layers_is_the_same_function() -> None:
+    from internimage.detection.dino_transformer import SlicedFeedForward
+    from internimage.layers.feed_forward import FeedForward
+
+    whole, sliced = FeedForward(8, 32), SlicedFeedForward(8, 32, 4)
+    with torch.no_grad():
+        for i, (first, second) in enumerate(zip(sliced.fc1, sliced.fc2, strict=True)):
+            part = slice(8 * i, 8 * i + 8)
+            whole.fc1.weight[part], whole.fc1.bias[part] = first.weight, first.bias  # type: ignore[union-attr]
+            whole.fc2.weight[:, part] = second.weight  # type: ignore[union-attr]
+        whole.fc2.bias.copy_(sliced.bias.normal_())
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(sliced(x), whole(x))
