@@ -109,7 +109,8 @@ class ScoreMap:
                     "the model answered with NaN or infinite scores; check the weights (NaN parameters?) and, in half "
                     "precision, try float32"
                 )
-            self._active.append(window._replace(scores=window.scores.float()))
+            # Rows are picked many times, which is slow from channels-last memory.
+            self._active.append(window._replace(scores=window.scores.float().contiguous()))
 
 
 def segment(
