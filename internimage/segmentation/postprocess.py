@@ -18,7 +18,10 @@ from torch.nn import functional as F
 
 from internimage.types import Images, Palette, Segmentation
 
-STRIP_BYTES = 32 * 2**20
+# Scores in memory at a time: on a CPU as many as its caches hold, elsewhere enough to be worth a launch.
+STRIP_BYTES = {"cpu": 8 * 2**20, "cuda": 128 * 2**20}
+MIN_STRIP_ROWS = 8
+PART_PIXELS = 32 * 2**10
 
 
 class Window(NamedTuple):
@@ -60,10 +63,11 @@ class ScoreMap:
         """
         height, width = size_hw or self.original_hw
         self._pull(0)
-        classes = self._active[0].scores.shape[0]
+        classes, device = self._active[0].scores.shape[0], self._active[0].scores.device
         # Rows of the input that one row of the result looks at.
         share = max(1.0, self.input_hw[0] / height)
-        rows = max(1, int(STRIP_BYTES / (4 * classes * max(width, self.input_hw[1]) * share)))
+        budget = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
+        rows = max(MIN_STRIP_ROWS, int(budget / (4 * classes * max(width, self.input_hw[1]) * share)))
         for start in range(0, height, rows):
             yield self._strip(start, min(start + rows, height), (height, width))
 
@@ -105,7 +109,8 @@ class ScoreMap:
                     "the model answered with NaN or infinite scores; check the weights (NaN parameters?) and, in half "
                     "precision, try float32"
                 )
-            self._active.append(window._replace(scores=window.scores.float()))
+            # Rows are picked many times, which is slow from channels-last memory.
+            self._active.append(window._replace(scores=window.scores.float().contiguous()))
 
 
 def segment(
@@ -148,12 +153,15 @@ def best_class(scores: Tensor) -> Tensor:
     dtype = torch.uint8 if scores.shape[0] <= 256 else torch.int16
     if scores.device.type != "cpu":
         return scores.argmax(dim=0).to(dtype)
-    # One pass over planes that stay in the cache; torch's argmax over the first axis takes several times as long.
-    best = scores[0].clone()
-    label = torch.zeros(best.shape, dtype=dtype)
-    for k in range(1, scores.shape[0]):
-        label.masked_fill_(scores[k] > best, k)
-        torch.maximum(best, scores[k], out=best)
+    # Class by class over parts that stay in the cache and are too small for torch to wake its threads 300 times;
+    # torch's argmax over the first axis takes several times as long.
+    label = torch.zeros(scores.shape[1:], dtype=dtype)
+    rows = max(1, PART_PIXELS // scores.shape[2])
+    for part, out in zip(scores.split(rows, dim=1), label.split(rows), strict=True):
+        best = part[0].clone()
+        for k in range(1, scores.shape[0]):
+            out.masked_fill_(part[k] > best, k)
+            torch.maximum(best, part[k], out=best)
     return label
 
 

@@ -18,6 +18,7 @@ from internimage.types import Images
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+STRIP_ROWS = 256  # rows of a picture that are converted at a time, so that a huge one is held once
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
     height, width = max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0)
     pixels = torch.zeros(len(images), height, width, 3)
     for i, picture in enumerate(resized):
-        pixels[i, : sizes[i][0], : sizes[i][1]] = normalize(picture, config)
+        for top, strip in zip(range(0, sizes[i][0], STRIP_ROWS), picture.split(STRIP_ROWS), strict=True):
+            pixels[i, top : top + len(strip), : sizes[i][1]] = normalize(strip, config)
     valid_hw = torch.tensor(sizes, dtype=torch.int64).reshape(len(images), 2)
     return Images(pixels.permute(0, 3, 1, 2), valid_hw, tuple(original_hw))
 

@@ -19,7 +19,8 @@ def resize(scores: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def thin_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(station, "STRIP_BYTES", 5000)
+    monkeypatch.setitem(station.STRIP_BYTES, "cpu", 5000)
+    monkeypatch.setattr(station, "MIN_STRIP_ROWS", 1)
 
 
 @pytest.mark.parametrize(
