@@ -103,7 +103,7 @@ def test_save_and_load(
 ) -> None:
     preprocess = PreprocessConfig(**FOUND)
     model = ii.create(name, backbone="internimage_pico", class_names=["a", "b"], preprocess=preprocess)
-    loaded = ii.load(ii.save(model, tmp_path / "model.safetensors"))
+    loaded = ii.load(ii.save_model(model, tmp_path / "model.safetensors"))
     assert loaded.config == model.config and not loaded.training
     same_weights(loaded, model)
     assert loaded.predict([torch.zeros(3, 40, 50, dtype=torch.uint8)])[0].class_names == ("a", "b")
@@ -153,18 +153,18 @@ def test_missing_and_foreign_entries_are_listed(tmp_path: Path) -> None:
 
 def test_a_backbone_comes_from_a_classifier_and_a_detector_gives_one(tmp_path: Path) -> None:
     classifier = ii.create("classifier", backbone="internimage_pico", num_classes=3)
-    path = ii.save(classifier, tmp_path / "classifier.safetensors")
+    path = ii.save_model(classifier, tmp_path / "classifier.safetensors")
     detector = ii.create("mask_rcnn", backbone="internimage_pico", num_classes=2, weights=path)
     assert isinstance(detector, RCNN) and isinstance(classifier, Classifier)
     assert torch.equal(detector.backbone.patch_embed.conv1.weight, classifier.backbone.patch_embed.conv1.weight)
     assert detector.training
-    again = ii.create("internimage_pico", weights=ii.save(detector, tmp_path / "detector.safetensors"))
+    again = ii.create("internimage_pico", weights=ii.save_model(detector, tmp_path / "detector.safetensors"))
     assert torch.equal(again.patch_embed.conv1.weight, classifier.backbone.patch_embed.conv1.weight)  # type: ignore[union-attr]
 
 
 def test_another_number_of_classes_keeps_the_rest(tmp_path: Path) -> None:
     first = ii.create("cascade_rcnn", backbone="internimage_pico", num_classes=3)
-    path = ii.save(first, tmp_path / "first.safetensors")
+    path = ii.save_model(first, tmp_path / "first.safetensors")
     second = ii.create("cascade_rcnn", num_classes=5, weights=path)
     assert isinstance(first, RCNN) and isinstance(second, RCNN)
     assert second.box_heads[1].classifier.weight.shape[0] == 6  # type: ignore[union-attr]
@@ -176,7 +176,7 @@ def test_another_number_of_classes_keeps_the_rest(tmp_path: Path) -> None:
 def test_create_says_what_it_needs(tmp_path: Path) -> None:
     composite = ii.create("dino", backbone="cb_internimage_pico", num_classes=2)
     assert isinstance(composite, DINO) and isinstance(composite.backbone, CompositeInternImage)
-    path = ii.save(ii.create("mask_rcnn", backbone="internimage_pico", num_classes=2), tmp_path / "m.safetensors")
+    path = ii.save_model(ii.create("mask_rcnn", backbone="internimage_pico", num_classes=2), tmp_path / "m.safetensors")
     for arguments, error, text in (
         (dict(backbone="internimage_pico"), ValueError, "its classes"),
         (dict(num_classes=2), ValueError, "needs a backbone"),
