@@ -19,6 +19,7 @@ from benchmarks.record import bar_plot, print_table, save
 from benchmarks.timing import Timing, interleave
 from internimage.ops import dcnv3, dcnv4, ms_deform_attn
 from internimage.ops.deform_conv_v4 import packed_channels
+from internimage.ops.native.allocator import keep_freed_memory
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 Operator = Callable[..., Tensor]
@@ -194,6 +195,7 @@ def cases(device: str) -> list[Case]:
 
 def run(device: str, *, seconds: float = 3.0) -> None:
     """Check, measure, print, save and plot."""
+    keep_freed_memory()  # as every model of the package does
     ceiling = copy_bandwidth(device)
     dtypes = (torch.float32, torch.bfloat16) if device == "cpu" else (torch.float32, torch.bfloat16, torch.float16)
     rows = []
