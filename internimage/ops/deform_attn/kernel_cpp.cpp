@@ -83,7 +83,7 @@ ALWAYS_INLINE void prepare_tile(const AttentionArgs& a, Workspace<typename Type:
         decode_run<Type>(weight + i * per_query, work.points.weight + i * run, run);
     }
     if (a.softmax) softmax_runs(work.points.weight, queries * heads, length);
-    locate<Acc, kBackward>(work.points, queries * heads * length, work.place);
+    locate<Acc, kBackward>(work.points, queries * heads * length, work.place, a.value_stride);
 }
 
 template <class Type>

@@ -25,7 +25,7 @@ Plan forward_plan(const WindowArgs& a) {
     const int64_t points_per_pixel = max_of(1, a.groups * a.points);
     plan.pixels = points_per_pixel > kTilePoints ? 1 : min_of(a.out_width, kTilePoints / points_per_pixel);
     plan.groups = plan.pixels > 1 ? a.groups : min_of(a.groups, max_of(1, kTilePoints / max_of(1, a.points)));
-    plan.columns = divide_up(min_of(a.out_width, 16), plan.pixels) * plan.pixels;
+    plan.columns = divide_up(min_of(a.out_width, 64), plan.pixels) * plan.pixels;
     plan.strips = divide_up(a.out_width, plan.columns);
     plan.rows = max_of(1, min_of(16, a.batch * plan.strips * a.out_height / (8 * a.threads)));
     plan.blocks = divide_up(a.out_height, plan.rows);
@@ -46,10 +46,11 @@ template <class Acc>
 struct Workspace {
     Points<Acc> points;
     WindowPlace<Acc> place;
-    Acc* slice;  // accumulates grad_x of one band when its dtype is shorter than Acc
+    Acc *offset, *weight;  // room for those of a tile
+    Acc* slice;            // accumulates grad_x of one band when its dtype is shorter than Acc
 
     Workspace(Arena& arena, int64_t tile_points, bool backward, int64_t slice_length)
-        : points(arena, tile_points, backward), place(arena, tile_points) {
+        : points(arena, tile_points, backward), place(arena, tile_points), offset(points.offset), weight(points.weight) {
         arena.take(slice, slice_length);
     }
 };
@@ -87,20 +88,32 @@ ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Workspace<typename Type::Ac
     const int64_t k = a.points;
     const bool packed = a.offset_group == 2 * k && a.weight_group == k;
     const int64_t runs = packed ? 1 : groups, length = packed ? groups * k : k;
+    points.offset = work.offset, points.weight = work.weight;
     if (packed && a.offset_stride == 2 * length && a.weight_stride == length) {
-        decode_run<Type>(offset, points.offset, 2 * pixels * length);
-        decode_run<Type>(weight, points.weight, pixels * length);
+        // Numbers of the right kind are read where they lie, but for the last tiles: whole vectors would pass the end.
+        const int64_t count = pixels * length, all = a.batch * a.out_height * a.out_width * length;
+        const bool in_place = sizeof(Store) == sizeof(Acc) && all - pixel * length >= padded<Acc>(count);
+        if (in_place) points.offset = reinterpret_cast<Acc*>(const_cast<Store*>(offset));
+        else decode_run<Type>(offset, points.offset, 2 * count);
+        if (in_place && !a.softmax) points.weight = reinterpret_cast<Acc*>(const_cast<Store*>(weight));
+        else decode_run<Type>(weight, points.weight, count);
     } else {
         for (int64_t i = 0; i < pixels; ++i, offset += a.offset_stride, weight += a.weight_stride)
             for (int64_t r = 0; r < runs; ++r) {
                 const int64_t at = (i * runs + r) * length;
-                decode_run<Type>(offset + r * a.offset_group, points.offset + 2 * at, 2 * length);
-                decode_run<Type>(weight + r * a.weight_group, points.weight + at, length);
+                const Store *offsets = offset + r * a.offset_group, *weights = weight + r * a.weight_group;
+                if (length == 9) {  // 3x3: copies of known length
+                    decode_run<Type>(offsets, points.offset + 2 * at, 18);
+                    decode_run<Type>(weights, points.weight + at, 9);
+                } else {
+                    decode_run<Type>(offsets, points.offset + 2 * at, 2 * length);
+                    decode_run<Type>(weights, points.weight + at, length);
+                }
             }
     }
     if (a.softmax) softmax_runs(points.weight, pixels * groups, k);
     work.place.base_x = Acc(column * a.stride_w), work.place.base_y = Acc(row * a.stride_h);
-    locate<Acc, kBackward>(points, pixels * groups * k, work.place);
+    locate<Acc, kBackward>(points, pixels * groups * k, work.place, a.x_stride);
 }
 
 template <class Type>

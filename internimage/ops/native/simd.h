@@ -263,10 +263,23 @@ ALWAYS_INLINE void store(typename Type::Store* p, Vec<typename Type::Acc, L> v) 
 template <class Acc>
 constexpr int kLanes = VECTOR_BYTES / int(sizeof(Acc)) < 4 ? 4 : VECTOR_BYTES / int(sizeof(Acc));
 
+// memcpy without a call, for the short runs of a window: whole vectors, the last of which may overlap the one before.
+template <class T, int L>
+ALWAYS_INLINE void copy_run(const T* RESTRICT from, T* RESTRICT to, int64_t n) {
+    if (n >= L) {
+        for (int64_t i = 0; i + L <= n; i += L) std::memcpy(to + i, from + i, L * sizeof(T));
+        std::memcpy(to + n - L, from + n - L, L * sizeof(T));
+    } else if constexpr (L > 4) {
+        copy_run<T, L / 2>(from, to, n);
+    } else {
+        for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+    }
+}
+
 template <class Type>
 ALWAYS_INLINE void decode_run(const typename Type::Store* RESTRICT from, typename Type::Acc* RESTRICT to, int64_t n) {
     if constexpr (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) {
-        std::memcpy(to, from, size_t(n) * sizeof(*to));
+        copy_run<typename Type::Acc, kLanes<typename Type::Acc>>(from, to, n);
     } else {
         int64_t i = 0;
         constexpr int L = kLanes<typename Type::Acc>;
@@ -311,6 +324,25 @@ struct Lanes {
     static void write(Index* p, I v) { std::memcpy(p, &v, sizeof(v)); }
     static I truncate(V v) { return __builtin_convertvector(v, I); }
     static V nearest(V v) { return (v + all(kRound<Acc>)) - all(kRound<Acc>); }
+    // Largest whole number not above v; without an instruction for it only for what `nearest` rounds.
+    static V floor(V v) {
+#if defined(__AVX512F__)
+        if constexpr (sizeof(V) == 64 && sizeof(Acc) == 4) return (V)_mm512_floor_ps((__m512)v);
+        if constexpr (sizeof(V) == 64 && sizeof(Acc) == 8) return (V)_mm512_floor_pd((__m512d)v);
+#elif defined(__AVX2__)
+        if constexpr (sizeof(V) == 32 && sizeof(Acc) == 4) return (V)_mm256_floor_ps((__m256)v);
+        if constexpr (sizeof(V) == 32 && sizeof(Acc) == 8) return (V)_mm256_floor_pd((__m256d)v);
+#endif
+        const V near = nearest(v);
+        return near > v ? near - all(1) : near;
+    }
+    // The larger of the two; `bound` where v is NaN.
+    static V at_least(V v, V bound) {
+#if defined(__AVX512F__)
+        if constexpr (sizeof(V) == 64 && sizeof(Acc) == 4) return (V)_mm512_max_ps((__m512)v, (__m512)bound);
+#endif
+        return v > bound ? v : bound;
+    }
     static void read_pairs(const Acc* p, V& even, V& odd) { split_pairs(read(p), read(p + L), even, odd, Sequence{}); }
     static void split(V a, V b, V& even, V& odd) { split_pairs(a, b, even, odd, Sequence{}); }
     static void write_pairs(Acc* p, V even, V odd) {
@@ -339,6 +371,8 @@ struct Lanes<Acc, 1> {
     static void write(Index* p, I v) { *p = v; }
     static I truncate(V v) { return Index(v); }
     static V nearest(V v) { return (v + kRound<Acc>) - kRound<Acc>; }
+    static V floor(V v) { return nearest(v) > v ? nearest(v) - 1 : nearest(v); }
+    static V at_least(V v, V bound) { return v > bound ? v : bound; }
     static void read_pairs(const Acc* p, V& even, V& odd) { even = p[0], odd = p[1]; }
     static void split(V a, V b, V& even, V& odd) { even = a, odd = b; }
     static void write_pairs(Acc* p, V even, V odd) { p[0] = even, p[1] = odd; }
