@@ -284,7 +284,7 @@ ALWAYS_INLINE void gather(const Points<typename Type::Acc>& points, const Place&
     }
 }
 
-// Where grad_x is accumulated: pixels [first_pixel, end_pixel) of one group, `stride` accumulators apart.
+// Where the gradient of a slice is accumulated: its pixels [first_pixel, end_pixel), `stride` accumulators apart.
 template <class Acc>
 struct Target {
     Acc* base;  // of pixel 0, even if the band does not hold it
@@ -292,6 +292,37 @@ struct Target {
     bool whole;  // the band is the whole map
 
     bool owns(int64_t pixel) const { return whole || (pixel >= first_pixel && pixel < end_pixel); }
+};
+
+// The channels of one group or head, pixels side by side and in the type that is computed in: where they come from they
+// lie apart by powers of two, which share a few sets of the first cache, and each is read and added to some 36 times.
+template <class Acc>
+struct Slice {
+    Acc *x, *grad_x;  // of all pixels; of the band that the unit owns
+    Acc* grad_out;    // of the pixels of a tile
+    int64_t channels;
+
+    Slice(Arena& arena, int64_t pixels, int64_t band_pixels, int64_t tile_pixels, int64_t channels) : channels(channels) {
+        arena.take(x, pixels * channels), arena.take(grad_x, band_pixels * channels);
+        arena.take(grad_out, pixels ? tile_pixels * channels : 0);
+    }
+    template <class Type>
+    void read(const typename Type::Store* from, int64_t stride, int64_t pixels) {
+        for (int64_t p = 0; p < pixels; ++p) decode_run<Type>(from + p * stride, x + p * channels, channels);
+    }
+    template <class Type>
+    void read_grad(const typename Type::Store* from, int64_t stride, int64_t pixels) {
+        for (int64_t p = 0; p < pixels; ++p) decode_run<Type>(from + p * stride, grad_out + p * channels, channels);
+    }
+    Target<Acc> target(int64_t first_pixel, int64_t end_pixel, bool whole) {
+        std::memset(grad_x, 0, size_t((end_pixel - first_pixel) * channels) * sizeof(Acc));
+        return {grad_x - first_pixel * channels, channels, first_pixel, end_pixel, whole};
+    }
+    template <class Type>
+    void write(typename Type::Store* to, int64_t stride, const Target<Acc>& target) {
+        for (int64_t p = target.first_pixel; p < target.end_pixel; ++p)
+            encode_run<Type>(target.base + p * channels, to + p * stride, channels);
+    }
 };
 
 template <class V, class Acc>
@@ -303,12 +334,11 @@ ALWAYS_INLINE void add_to(Acc* at, V factor, V value) {
 }
 
 // Channels [0, L * NV): dots[p] += <grad, corner> when kDots, and the corners' share of grad_x.
-template <class Type, int L, int NV, class Place>
-ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
-                                 const typename Type::Store* x, int64_t stride,
-                                 const typename Type::Store* grad_out, const Target<typename Type::Acc>& target,
-                                 int64_t channel, bool wants_dots) {
-    using Acc = typename Type::Acc;
+template <class Acc, int L, int NV, class Place>
+ALWAYS_INLINE void scatter_chunk(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
+                                 int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
+                                 bool wants_dots) {
+    using Type = AccType<Acc>;
     using V = Vec<Acc, L>;
     V grad[NV];
     for (int v = 0; v < NV; ++v) grad[v] = load<Type, L>(grad_out + v * L);
@@ -342,12 +372,10 @@ ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, const
     }
 }
 
-template <class Type, class Place>
-ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
-                                const typename Type::Store* x, int64_t stride,
-                                const typename Type::Store* grad_out, const Target<typename Type::Acc>& target,
-                                int64_t channel, int64_t channels, bool wants_dots) {
-    using Acc = typename Type::Acc;
+template <class Acc, class Place>
+ALWAYS_INLINE void scatter_tail(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
+                                int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
+                                int64_t channels, bool wants_dots) {
     for (int64_t p = first; p < first + count; ++p) {
         const int64_t pixel = points.pixel[p];
         if (pixel < 0) continue;
@@ -357,34 +385,43 @@ ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, const 
             const int64_t at = corners[corner];
             const bool owned = target.owns(at);
             for (int64_t c = 0; c < channels; ++c) {
-                const Acc grad = decode(grad_out[c], Type{});
-                if (wants_dots) points.dots[4 * p + corner] += grad * decode(x[at * stride + c], Type{});
+                const Acc grad = grad_out[c];
+                if (wants_dots) points.dots[4 * p + corner] += grad * x[at * stride + c];
                 if (owned) target.base[at * target.stride + channel + c] += points.corner[4 * p + corner] * grad;
             }
         }
     }
 }
 
-// Backward of `gather`: fills dots (set to zero by the caller) and adds to the target.
-template <class Type, int L, class Place>
-ALWAYS_INLINE void scatter(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
-                           const typename Type::Store* x, int64_t stride, const typename Type::Store* grad_out,
-                           const Target<typename Type::Acc>& target, int64_t channel, int64_t channels,
-                           bool wants_dots) {
-    if constexpr (L == kLanes<typename Type::Acc>) {
+// Backward of `gather`: adds to dots and to the target.
+template <class Acc, int L, class Place>
+ALWAYS_INLINE void scatter(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
+                           int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
+                           int64_t channels, bool wants_dots) {
+    if constexpr (L == kLanes<Acc>) {
         for (; channels >= 2 * L; channels -= 2 * L, x += 2 * L, grad_out += 2 * L, channel += 2 * L)
-            scatter_chunk<Type, L, 2>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
+            scatter_chunk<Acc, L, 2>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
     }
     if (channels >= L) {
-        scatter_chunk<Type, L, 1>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
+        scatter_chunk<Acc, L, 1>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
         channels -= L, x += L, grad_out += L, channel += L;
     }
     if constexpr (L > 4) {
         if (channels > 0)
-            scatter<Type, L / 2>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
+            scatter<Acc, L / 2>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
     } else if (channels > 0) {
-        scatter_tail<Type>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
+        scatter_tail<Acc>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
     }
+}
+
+// `scatter` for the `pixels` outputs of a tile with `count` points each.
+template <class Acc, class Place>
+ALWAYS_INLINE void scatter_tile(const Points<Acc>& points, const Place& place, const Slice<Acc>& slice,
+                                const Target<Acc>& target, int64_t pixels, int64_t count, bool wants_dots) {
+    if (wants_dots) std::memset(points.dots, 0, size_t(pixels * count * 4) * sizeof(Acc));
+    for (int64_t i = 0; i < pixels; ++i)
+        scatter<Acc, kLanes<Acc>>(points, place, i * count, count, slice.x, slice.channels,
+                                  slice.grad_out + i * slice.channels, target, 0, slice.channels, wants_dots);
 }
 
 // From the dots of `count` points: grad_offset, as (x, y) pairs, and grad_weight.

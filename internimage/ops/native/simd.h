@@ -99,13 +99,24 @@ ALWAYS_INLINE Vec<T, 4> fold(Vec<T, L> v) {
         return fold<L / 2, T>(low + high);
     }
 }
-// The sums of four vectors, in order.
+// Lanes 4q + First, L + 4q + First, 4q + First + Step, L + 4q + First + Step of two vectors, for each quarter q.
+template <int First, int Step, class V, int... I>
+ALWAYS_INLINE V weave(V a, V b, std::integer_sequence<int, I...>) {
+    constexpr int L = sizeof...(I);
+    return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 2 * L + I % 4 / 2 * Step + First)...);
+}
+template <int First, class V, int... I>
+ALWAYS_INLINE V weave_pairs(V a, V b, std::integer_sequence<int, I...>) {
+    constexpr int L = sizeof...(I);
+    return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 2 + I % 4 / 2 * L + First)...);
+}
+// The sums of four vectors, in order.  Shuffles stay within four lanes until the four sums lie side by side.
 template <class T, int L>
 ALWAYS_INLINE Vec<T, 4> sum_each(Vec<T, L> a, Vec<T, L> b, Vec<T, L> c, Vec<T, L> d) {
-    Vec<T, 4> a4 = fold<L, T>(a), b4 = fold<L, T>(b), c4 = fold<L, T>(c), d4 = fold<L, T>(d);
-    Vec<T, 4> ab = __builtin_shufflevector(a4, b4, 0, 4, 1, 5) + __builtin_shufflevector(a4, b4, 2, 6, 3, 7);
-    Vec<T, 4> cd = __builtin_shufflevector(c4, d4, 0, 4, 1, 5) + __builtin_shufflevector(c4, d4, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    constexpr std::make_integer_sequence<int, L> all{};
+    const Vec<T, L> ab = weave<0, 1>(a, b, all) + weave<2, 1>(a, b, all);
+    const Vec<T, L> cd = weave<0, 1>(c, d, all) + weave<2, 1>(c, d, all);
+    return fold<L, T>(weave_pairs<0>(ab, cd, all) + weave_pairs<2>(ab, cd, all));
 }
 #else
 template <class T, int L>
@@ -143,8 +154,10 @@ struct Float32 { using Store = float; using Acc = float; };
 struct Float64 { using Store = double; using Acc = double; };
 struct Float16 { using Store = uint16_t; using Acc = float; };
 struct BFloat16 { using Store = uint16_t; using Acc = float; };
+template <class Acc>
+using AccType = std::conditional_t<sizeof(Acc) == 4, Float32, Float64>;
 template <class Type>
-using AccOf = std::conditional_t<sizeof(typename Type::Acc) == 4, Float32, Float64>;
+using AccOf = AccType<typename Type::Acc>;
 
 ALWAYS_INLINE float decode(float v, Float32) { return v; }
 ALWAYS_INLINE double decode(double v, Float64) { return v; }
@@ -292,7 +305,7 @@ ALWAYS_INLINE void decode_run(const typename Type::Store* RESTRICT from, typenam
 template <class Type>
 ALWAYS_INLINE void encode_run(const typename Type::Acc* RESTRICT from, typename Type::Store* RESTRICT to, int64_t n) {
     if constexpr (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) {
-        std::memcpy(to, from, size_t(n) * sizeof(*to));
+        copy_run<typename Type::Acc, kLanes<typename Type::Acc>>(from, to, n);
     } else {
         int64_t i = 0;
         constexpr int L = kLanes<typename Type::Acc>;
