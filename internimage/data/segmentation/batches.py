@@ -80,7 +80,7 @@ class SegmentationBatches:
         self.batches_per_epoch = self.num_samples // world // batch_size
         if self.batches_per_epoch == 0:
             raise ValueError(
-                f"{self.num_samples} training pictures do not fill one batch of {world} x {batch_size}; lower batch_size"
+                f"{self.num_samples} training pictures do not fill a batch of {world} x {batch_size}; lower batch_size"
             )
         self._varied = _Varied(dataset, augmentation, seed)
         self._collate = _Collating(augmentation.crop_hw, mean, std)

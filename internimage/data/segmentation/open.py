@@ -35,11 +35,11 @@ def open_segmentation_dataset(
 
     Args:
         root: folder of a published data set in its usual layout, or of own data: `images/train` and `masks/train`,
-            `train/images` and `train/masks`, or `train` and `labels/train` (`masks`, `labels` and `annotations` mean the
-            same), with the classes in `classes.txt` or `classes.json`.
+            `train/images` and `train/masks`, or `train` and `masks/train` (also `labels` or `annotations` instead of
+            `masks`), with the classes in `classes.txt` or `classes.json`.
         split: "train", "val", "train_extra" (Cityscapes), or several joined by "+", for example "train+train_extra".
-        layout: "ade20k", "cityscapes", "coco_stuff_164k", "coco_stuff_10k", "pascal_context", "nyu", "mapillary" (as the
-            19 classes of Cityscapes) or "folders" (own data); None recognizes it. A class list means own data.
+        layout: "ade20k", "cityscapes", "coco_stuff_164k", "coco_stuff_10k", "pascal_context", "nyu", "mapillary" (as
+            the 19 classes of Cityscapes) or "folders" (own data); None recognizes it. A class list means own data.
         class_names: names of the classes of own data, or the file that holds them, see `read_class_list`.
         palette: colors of the classes of own data, for masks that are colored pictures.
 

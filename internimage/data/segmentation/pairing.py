@@ -98,7 +98,7 @@ def _key(path: Path, folder: Path) -> str:
 
 
 def _without_masks(lonely: list[Path], paired: int, pictures: Path, masks: Path, endings: list[str]) -> str:
-    first = lonely[0]
+    first, number = lonely[0], len(lonely)
     stem = first.relative_to(pictures).with_suffix("").as_posix()
     has_jpeg = any(masks.rglob(f"{first.stem}*.jpg"))
     hint = (
@@ -107,7 +107,7 @@ def _without_masks(lonely: list[Path], paired: int, pictures: Path, masks: Path,
         else "add the masks, or move these pictures away"
     )
     return (
-        f"{len(lonely)} of {len(lonely) + paired} pictures have no mask: {', '.join(str(path) for path in lonely[:5])}; "
+        f"{number} of {number + paired} pictures have no mask: {', '.join(str(path) for path in lonely[:5])}; "
         f"looked for {masks / stem} with the endings {', '.join(f'{end}.png' for end in endings)} (or "
         f"{', '.join(MASK_SUFFIXES[1:])}); {hint}"
     )

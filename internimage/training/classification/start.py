@@ -11,7 +11,7 @@ from torch import Tensor
 from internimage.classification.model import Classifier
 from internimage.data.labels import rows_22k_to_1k
 from internimage.errors import CheckpointMismatch
-from internimage.training.config import ModelSettings
+from internimage.training.classification.config import ModelSettings
 from internimage.zoo.factory import load
 
 # A new last layer starts near zero, so that the first steps do not tear up the weights below it (as published).
