@@ -36,7 +36,7 @@ LEVELS = {
 # A foreign package is imported only by files that match one of its homes (relative to the package).
 HOMES = {
     "triton": ("ops/**/*triton*.py",),
-    "timm": ("training/*.py", "integrations/*.py"),
+    "timm": ("training/*.py", "training/classification/*.py", "integrations/*.py"),
     "tensorboard": ("training/*.py",),
     "matplotlib": ("training/*.py", "evaluation/*.py"),
     "faster_coco_eval": ("evaluation/detection/*.py",),

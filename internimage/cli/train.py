@@ -34,7 +34,7 @@ def train(
     ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a classifier by a recipe.
+    """Train a model by a recipe.
 
     Ctrl-C saves the run; the same command with --resume goes on with it.
     """
@@ -53,10 +53,10 @@ def train(
     if as_json:
         print_json(summary)
     else:
-        best = summary["best_val_top1"]
+        best = result.best_value
         fields = {
-            "epochs": len(result.history),
-            "best top-1": None if best is None else f"{best:.2%}",
+            "validations": len(result.history),
+            f"best {result.metric.removeprefix('val_')}": None if best is None else f"{best:.2%}",
             "best weights": result.best,
             "last weights": result.last,
         }

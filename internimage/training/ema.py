@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from internimage.training.config import EmaSettings
+from internimage.training.settings import EmaSettings
 
 
 def decay_at(update: int, settings: EmaSettings) -> float:
-    """Return the decay of the update with this number, counted from 1: constant, or rising to it with `warmup`."""
-    if not settings.warmup:
-        return settings.decay
-    return min(settings.decay, (1 + update) / (10 + update))
+    """Return the decay of the update with this number, counted from 1: constant, or rising to it."""
+    decay = settings.decay
+    if settings.warmup:
+        decay = min(decay, (1 + update) / (10 + update))
+    if settings.follow_steps:
+        decay *= 1 - math.exp(-update / settings.follow_steps)
+    return decay
 
 
 def build_ema(model: nn.Module, settings: EmaSettings) -> AveragedModel:

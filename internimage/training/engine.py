@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from internimage.training.config import RunSettings
+from internimage.training.settings import RunSettings
 
 
 class Engine:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from internimage.errors import MissingExtra
-from internimage.training.config import RunSettings
+from internimage.training.settings import RunSettings
 from internimage.zoo.saving import replacing
-
-COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "images_per_second", "seconds")
 
 
 class Records:
@@ -31,23 +29,30 @@ class Records:
         self._writer_class = _tensorboard_class() if settings.tensorboard else None
         self._writer: Any = None
 
-    def add(self, row: dict[str, float]) -> None:
-        """Append the row of an epoch and bring every file up to date."""
+    def add(self, row: dict[str, float], terms: dict[str, float]) -> None:
+        """Append the row of a validation and bring every file up to date.
+
+        Args:
+            row: columns of metrics.csv.
+            terms: mean of each loss since the row before, for TensorBoard.
+        """
         self.rows.append(row)
         self.write_csv()
         if self._writer_class is not None:
-            self._write_events(self._writer_class, row)
+            self._write_events(self._writer_class, row, terms)
         if self._figure is not None:
             with replacing(self.out / "curves.png") as temporary:
                 draw_curves(self._figure, self.rows, temporary)
 
-    def _write_events(self, writer_class: Any, row: dict[str, float]) -> None:
+    def _write_events(self, writer_class: Any, row: dict[str, float], terms: dict[str, float]) -> None:
         step = int(row["step"])
         if self._writer is None:
             # The purge hides what an interrupted run wrote after the state that this one resumed.
             self._writer = writer_class(str(self.out / "tensorboard"), purge_step=step)
-        for name in COLUMNS[2:]:
-            self._writer.add_scalar(name, row[name], step)
+        scalars = {name: value for name, value in row.items() if name not in ("epoch", "step")}
+        scalars |= {f"loss/{name}": value for name, value in terms.items()}
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def write_csv(self) -> None:
@@ -57,8 +62,9 @@ class Records:
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows([_short(row[name]) for name in COLUMNS] for row in self.rows)
+            if self.rows:
+                writer.writerow(self.rows[0])
+            writer.writerows([_short(value) for value in row.values()] for row in self.rows)
 
     def close(self) -> None:
         """Close the TensorBoard file."""
@@ -67,18 +73,21 @@ class Records:
 
 
 def draw_curves(figure_class: Any, rows: list[dict[str, float]], path: Path) -> None:
-    """Draw losses, accuracy and learning rate over the epochs as a PNG."""
+    """Draw losses, metrics and learning rate over the steps as a PNG."""
     figure = figure_class(figsize=(12, 3.6), layout="constrained")
-    losses, accuracy, rate = figure.subplots(1, 3)
-    epochs = [row["epoch"] for row in rows]
-    losses.plot(epochs, [row["train_loss"] for row in rows], label="training (augmented, smoothed)")
-    losses.plot(epochs, [row["val_loss"] for row in rows], label="validation")
-    losses.set(title="loss", xlabel="epoch")
-    accuracy.plot(epochs, [100 * row["val_top1"] for row in rows], label="validation")
-    accuracy.set(title="top-1 accuracy (%)", xlabel="epoch")
-    rate.plot(epochs, [row["lr"] for row in rows], label="last step of the epoch")
-    rate.set(title="learning rate", xlabel="epoch")
-    for axes in (losses, accuracy, rate):
+    losses, metrics, rate = figure.subplots(1, 3)
+    steps = [row["step"] for row in rows]
+    losses.plot(steps, [row["train_loss"] for row in rows], label="training (augmented)")
+    if "val_loss" in rows[0]:
+        losses.plot(steps, [row["val_loss"] for row in rows], label="validation")
+    losses.set(title="loss", xlabel="step")
+    for name in rows[0]:
+        if name.startswith("val_") and name != "val_loss":
+            metrics.plot(steps, [100 * row[name] for row in rows], label=name.removeprefix("val_"))
+    metrics.set(title="validation (%)", xlabel="step")
+    rate.plot(steps, [row["lr"] for row in rows], label="last step before a validation")
+    rate.set(title="learning rate", xlabel="step")
+    for axes in (losses, metrics, rate):
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, format="png", dpi=100)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from internimage.training.config import Recipe
+from internimage.training.settings import Recipe
 from internimage.zoo.saving import replacing
 
 STATE_FILE, RECIPE_FILE = "state.pt", "recipe.json"
-FORMAT = 1
+FORMAT = 2
 # Settings that do not change the numbers of a run and may therefore differ when it goes on.
 FREE_SETTINGS = frozenset(
     {"run.threads", "run.save_minutes", "run.tensorboard", "run.plot", "data.workers", "published_top1"}

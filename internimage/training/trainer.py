@@ -1,4 +1,4 @@
-"""The training loop: data, model, optimizer and records wired together; every number of a run is resumable."""
+"""The training loop: a task, an optimizer and records wired together; every number of a run is resumable."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from internimage.backbones import variant
-from internimage.classification.model import Classifier, ClassifierConfig
-from internimage.classification.preprocess import PreprocessConfig
-from internimage.data import PictureDataset, hold_out, open_dataset
-from internimage.evaluation import evaluate
-from internimage.training.config import OptimizerSettings, Recipe
 from internimage.training.console import progress_bar, stop_on_signals
 from internimage.training.ema import build_ema
 from internimage.training.engine import Engine
-from internimage.training.loading import TrainBatch, train_batches
-from internimage.training.param_groups import param_groups
 from internimage.training.randomness import generator_state, set_generator_state
 from internimage.training.recipes import recipe as find_recipe
 from internimage.training.records import Records
-from internimage.training.schedule import build_schedule
-from internimage.training.start import load_start_weights
+from internimage.training.settings import OptimizerSettings, Recipe
+from internimage.training.since import Since
 from internimage.training.state import (
     STATE_FILE,
     flat_settings,
@@ -37,7 +29,9 @@ from internimage.training.state import (
     save_recipe,
     save_state,
 )
-from internimage.types import Images
+from internimage.training.task import TrainingTask
+from internimage.training.tasks import build_task
+from internimage.zoo.document import AnyModel
 from internimage.zoo.weights import save_model
 
 logger = logging.getLogger(__name__)
@@ -49,16 +43,23 @@ class TrainingResult:
     """What a run left behind.
 
     Args:
-        best: weights with the highest validation top-1; None before the first epoch is complete.
+        best: weights with the highest validation metric; None before the first validation.
         last: weights of the end.
         history: rows of metrics.csv.
         interrupted: the run was stopped by Ctrl-C or SIGTERM; it can be resumed.
+        metric: column of the history that decides which weights are the best.
     """
 
     best: Path | None
     last: Path | None
     history: list[dict[str, float]]
     interrupted: bool
+    metric: str
+
+    @property
+    def best_value(self) -> float | None:
+        """The highest value of the metric, None before the first validation."""
+        return max((row[self.metric] for row in self.history), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready summary."""
@@ -66,7 +67,8 @@ class TrainingResult:
             "best": None if self.best is None else str(self.best),
             "last": None if self.last is None else str(self.last),
             "interrupted": self.interrupted,
-            "best_val_top1": max((row["val_top1"] for row in self.history), default=None),
+            "metric": self.metric,
+            "best_value": self.best_value,
             "history": self.history,
         }
 
@@ -81,11 +83,11 @@ def train(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> TrainingResult:
-    """Train a classifier.
+    """Train a classifier, a detector or a segmentor.
 
     Args:
         recipe: a recipe or the name of one.
-        data: folder of the data set, see `internimage.data.open_dataset`.
+        data: folder of the data set, in a layout that the task of the recipe reads.
         out: folder of the run: recipe.json, metrics.csv, curves.png, tensorboard/, best.safetensors,
             last.safetensors and state.pt.
         resume: go on with the run in `out`; on the CPU the result equals that of an uninterrupted run bit for bit.
@@ -138,31 +140,17 @@ class Trainer:
     ) -> None:
         self.recipe, self.out, self.progress = recipe, out, progress
         self.engine = Engine(device, recipe.run)
-        train_set, self.val_set = open_train_val(data, recipe.data.holdout)
-        torch.manual_seed(recipe.run.seed)
-        self.model = build_model(recipe, train_set.class_names)
-        load_start_weights(self.model, recipe.model)
-        self.model.to(self.engine.device)
+        self.task: TrainingTask[Any, Any] = build_task(recipe, data, rank=self.engine.rank, world=self.engine.world)
+        self.model = self.task.model.to(self.engine.device)
         self.ema = build_ema(self.model, recipe.ema) if recipe.ema.decay else None
-        depths = self.model.config.backbone.depths
-        self.optimizer = build_optimizer(param_groups(self.model, recipe.optimizer, depths=depths), recipe.optimizer)
-        self.batches = train_batches(
-            train_set, recipe, self.model.config.preprocess, rank=self.engine.rank, world=self.engine.world
-        )
-        self.steps_per_epoch = self.batches.batches_per_epoch // recipe.optimizer.accumulation_steps
-        self.schedule = build_schedule(
-            recipe.schedule,
-            recipe.optimizer,
-            steps_per_epoch=self.steps_per_epoch,
-            batch_size=recipe.data.batch_size,
-            world=self.engine.world,
-        )
+        self.optimizer = build_optimizer(self.task.param_groups(), recipe.optimizer)
+        self.schedule = self.task.schedule
+        self.steps_per_epoch = self.task.batches_per_epoch // recipe.optimizer.accumulation_steps
         out.mkdir(parents=True, exist_ok=True)
         self.records = Records(out, recipe.run)
         self.step = 0
-        self.best_top1 = -1.0
-        self._epoch_loss = torch.zeros((), dtype=torch.float64, device=self.engine.device)
-        self._epoch_seconds = 0.0
+        self.best_value = -math.inf
+        self._since = Since(self.engine.device)
         self._last_save = time.monotonic()
 
     def run(self) -> TrainingResult:
@@ -182,91 +170,81 @@ class Trainer:
             last if last.exists() else None,
             self.records.rows,
             interrupted=self.step < total,
+            metric=self.task.metric,
         )
 
     def _train_epoch(self, stopped: Callable[[], bool], show: Callable[[int, str], None]) -> None:
-        """Train the rest of the present epoch, then validate, unless the run is stopped."""
+        """Train the rest of the present epoch, validating where it is due, unless the run is stopped."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         accumulation = self.recipe.optimizer.accumulation_steps
+        micro_batches = self.task.epoch(epoch, start=done * accumulation)
+        steps = min(self.steps_per_epoch - done, self.schedule.total_steps - self.step)
         self.model.train()
-        started = time.monotonic()
-        micro_batches = self.batches.epoch(epoch, start=done * accumulation)
-        for _ in range(self.steps_per_epoch - done):
-            self._train_step([next(micro_batches) for _ in range(accumulation)])
-            show(self.step, f"{epoch + 1}/{self.recipe.schedule.epochs}")
-            is_time = time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes
-            if self.step % self.steps_per_epoch and (stopped() or is_time):
-                self._epoch_seconds, started = self._epoch_seconds + time.monotonic() - started, time.monotonic()
+        for _ in range(steps):
+            with self._since.timed():
+                self._train_step([next(micro_batches) for _ in range(accumulation)])
+            show(self.step, f"{epoch + 1}/{math.ceil(self.schedule.total_steps / self.steps_per_epoch)}")
+            if self.step % self.schedule.validate_every == 0 or self.step == self.schedule.total_steps:
+                self._validate(epoch + 1)
+                self.model.train()
+            elif stopped() or time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes:
                 self.save()
-                if stopped():
-                    return
-        self._epoch_seconds += time.monotonic() - started
-        self._finish_epoch(epoch + 1)
+            if stopped():
+                return
 
-    def _train_step(self, micro_batches: list[TrainBatch]) -> None:
+    def _train_step(self, micro_batches: list[Any]) -> None:
         """One optimizer step over one or more batches."""
         self.schedule.apply(self.optimizer, self.step)
         for batch in micro_batches:
-            images = to_images(batch.pixels).to(self.engine.device)
-            targets = batch.targets.to(self.engine.device)
-            smoothing = 0.0 if targets.is_floating_point() else self.recipe.label_smoothing
             with self.engine.autocast():
-                losses = self.model.loss(images, targets, label_smoothing=smoothing)
+                losses = self.task.loss(batch, self.engine.device)
                 loss = sum(losses.values(), torch.zeros((), device=self.engine.device)) / len(micro_batches)
             self.engine.backward(loss)
-            self._epoch_loss += loss.detach()
+            self._since.add(loss, losses, share=1 / len(micro_batches))
         self.engine.step(self.optimizer, self.model.parameters(), clip_norm=self.recipe.optimizer.clip_norm)
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.step += 1
-        if self.step % CHECK_EVERY == 0 or self.step % self.steps_per_epoch == 0:
+        self._since.steps += 1
+        if self.step % CHECK_EVERY == 0 or self.step % self.schedule.validate_every == 0:
             self._refuse_nan()
 
     def _refuse_nan(self) -> None:
         """Stop a run that has diverged, before a state of it is saved."""
-        if not math.isfinite(self.engine.mean(self._epoch_loss)):
+        if not math.isfinite(self.engine.mean(self._since.loss)):
             raise FloatingPointError(
-                f"the loss is not finite at step {self.step}; lower optimizer.lr_per_512, or resume from the last "
-                "state in the folder of the run"
+                f"the loss is not finite at step {self.step}; lower the learning rate (optimizer.lr...), or resume "
+                "from the last state in the folder of the run"
             )
 
-    def _finish_epoch(self, epoch: int) -> None:
-        """Validate, write the row of the epoch, the weights and the state."""
-        delivered = self.delivered
-        settings = self.recipe.data
-        report = evaluate(
-            delivered,
-            self.val_set,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            max_unreadable=settings.max_unreadable,
-        )
-        pictures = self.steps_per_epoch * self.recipe.optimizer.accumulation_steps * settings.batch_size
+    def _validate(self, epoch: int) -> None:
+        """Measure the model, write the row, the weights and the state."""
+        since, delivered = self._since, self.delivered
+        measured = self.task.validate(delivered)
+        pictures = since.steps * self.recipe.optimizer.accumulation_steps * self.task.batch_size
         row = {
             "epoch": epoch,
             "step": self.step,
             "lr": self.schedule.lr(self.step - 1),
-            "train_loss": self.engine.mean(self._epoch_loss) / self.steps_per_epoch,
-            "val_loss": report.loss,
-            "val_top1": report.top1,
-            "val_top5": report.top5,
-            "images_per_second": pictures * self.engine.world / self._epoch_seconds,
-            "seconds": self._epoch_seconds,
+            "train_loss": self.engine.mean(since.loss) / since.steps,
+            **measured,
+            "images_per_second": pictures * self.engine.world / since.seconds,
+            "seconds": since.seconds,
         }
-        self._epoch_loss.zero_()
-        self._epoch_seconds = 0.0
         logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.5g}" for key, value in row.items()))
+        terms = {name: self.engine.mean(value) / since.steps for name, value in since.terms.items()}
+        self._since = Since(self.engine.device)
         if self.engine.is_main:
-            self.records.add(row)
-            if report.top1 > self.best_top1:
-                self.best_top1 = report.top1
+            self.records.add(row, terms)
+            if row[self.task.metric] > self.best_value:
+                self.best_value = row[self.task.metric]
                 save_model(delivered, self.out / "best.safetensors", info=self._notes())
             self.save()
 
     @property
-    def delivered(self) -> Classifier:
+    def delivered(self) -> AnyModel:
         """The model that validation measures and files hold: the running average when there is one."""
-        return self.model if self.ema is None else cast(Classifier, self.ema.module)
+        return self.model if self.ema is None else cast(AnyModel, self.ema.module)
 
     def save(self) -> None:
         """Write the state of the run and the present weights."""
@@ -281,9 +259,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "random": generator_state(self.engine.device),
             "rows": self.records.rows,
-            "best_top1": self.best_top1,
-            "epoch_loss": self._epoch_loss,
-            "epoch_seconds": self._epoch_seconds,
+            "best_value": self.best_value,
+            "since": self._since.state(),
         }
         save_state(self.out, state)
         self._last_save = time.monotonic()
@@ -291,7 +268,7 @@ class Trainer:
     def _notes(self) -> dict[str, Any]:
         """What the weight files say about their run."""
         last = self.records.rows[-1] if self.records.rows else {}
-        return {"recipe": self.recipe.name, "step": self.step, "val_top1": last.get("val_top1")}
+        return {"recipe": self.recipe.name, "step": self.step, self.task.metric: last.get(self.task.metric)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `save` wrote, so that the next step is the one that would have followed."""
@@ -299,53 +276,15 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.best_top1 = state["step"], state["best_top1"]
-        self._epoch_loss.copy_(state["epoch_loss"])
-        self._epoch_seconds = state["epoch_seconds"]
+        self.step, self.best_value = state["step"], state["best_value"]
+        self._since.restore(state["since"])
         self.records.rows = state["rows"]
         self.records.write_csv()
         set_generator_state(state["random"], self.engine.device)
 
 
-def open_train_val(data: str | PathLike[str], holdout: int) -> tuple[PictureDataset[int], PictureDataset[int]]:
-    """Open the training part and the validation part of a data set.
-
-    Args:
-        data: folder of the data set.
-        holdout: training pictures to validate on; 0 takes the data set's own validation part.
-    """
-    train_set = open_dataset(data, "train")
-    if holdout:
-        return hold_out(train_set, holdout)
-    return train_set, open_dataset(data, "val")
-
-
-def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> Classifier:
-    """Return the fresh classifier of a recipe for these classes."""
-    settings = recipe.model
-    config = ClassifierConfig(
-        replace(variant(settings.backbone), drop_path_rate=settings.drop_path_rate),
-        num_classes=len(class_names),
-        head=settings.head,
-        preprocess=PreprocessConfig(size=recipe.data.size),
-        class_names=class_names,
-    )
-    return Classifier(
-        config,
-        activation_checkpointing=settings.activation_checkpointing,
-        frozen_stages=settings.frozen_stages,
-        backend=settings.backend,
-    )
-
-
 def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Return AdamW, or SGD with Nesterov momentum, over parameter groups."""
+    """Return AdamW, or SGD with Nesterov momentum, over parameter groups; the schedule sets the rates."""
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr_per_512, betas=settings.betas, eps=settings.eps, fused=True)
-    return torch.optim.SGD(groups, lr=settings.lr_per_512, momentum=settings.momentum, nesterov=True)
-
-
-def to_images(pixels: torch.Tensor) -> Images:
-    """Wrap (B, 3, S, S) training pixels, which have no padding."""
-    sizes = torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
-    return Images(pixels, sizes, ((pixels.shape[-2], pixels.shape[-1]),) * len(pixels))
+        return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=True)

@@ -49,7 +49,7 @@ def test_train_then_predict(run: Run, data: Path, tmp_path: Path) -> None:
 def test_interrupted(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from internimage.training import TrainingResult
 
-    monkeypatch.setattr("internimage.training.train", lambda *_, **__: TrainingResult(None, None, [], True))
+    monkeypatch.setattr("internimage.training.train", lambda *_, **__: TrainingResult(None, None, [], True, "val_top1"))
     result = run("train", "internimage_pico_fashion", "--data", data, "--out", tmp_path / "run")
     assert result.exit_code == 1 and "--resume" in result.stderr
 

@@ -6,7 +6,8 @@ import pytest
 
 from internimage.errors import UnknownName
 from internimage.training import RECIPES, recipe
-from internimage.training.config import setting_names
+from internimage.training.classification.config import ClassificationRecipe
+from internimage.training.overrides import setting_names
 
 PICO = RECIPES["internimage_pico_fashion"]
 
@@ -63,10 +64,9 @@ def test_recipes_are_json_and_carry_their_name(name: str) -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    from internimage.training import config
-
-    for key in setting_names():
+    for key in setting_names(type(PICO)):
         section, _, name = key.rpartition(".")
-        owner = type(getattr(PICO, section)) if section else config.Recipe
+        owner = type(getattr(PICO, section)) if section else ClassificationRecipe
+        documents = "".join(part.__doc__ or "" for part in owner.__mro__)
         if section or name in ("label_smoothing", "published_top1", "name"):
-            assert f"\n    {'    '}{name}:" in (owner.__doc__ or ""), key
+            assert f"\n        {name}:" in documents, key

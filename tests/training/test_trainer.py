@@ -39,7 +39,7 @@ def assert_same_state(first: Path, second: Path) -> None:
     for row in (*a["rows"], *b["rows"]):
         row.pop("images_per_second"), row.pop("seconds")
     assert a["rows"] == b["rows"]
-    assert a["step"] == b["step"] and a["best_top1"] == b["best_top1"]
+    assert a["step"] == b["step"] and a["best_value"] == b["best_value"]
     for part in ("model", "ema"):
         assert a[part].keys() == b[part].keys()
         for key in a[part]:
@@ -71,7 +71,7 @@ def test_a_run_leaves_its_files(whole_run: tuple[Path, TrainingResult]) -> None:
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"] and rows[-1]["step"] == "9"
     assert json.loads((out / "recipe.json").read_text())["schedule"]["epochs"] == 3
-    assert json.loads(json.dumps(result.to_dict()))["best_val_top1"] == max(row["val_top1"] for row in result.history)
+    assert json.loads(json.dumps(result.to_dict()))["best_value"] == max(row["val_top1"] for row in result.history)
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig, fit
 from internimage.data import PictureDataset, Unreadable, read_sample
-from internimage.training.augment import batch_mixer, crop_transform, shift_batch
-from internimage.training.config import Recipe
+from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
+from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.randomness import derived_seed, seeded
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class TrainBatches(ABC):
         ValueError: the training set does not fill one step.
     """
 
-    def __init__(self, recipe: Recipe, *, num_samples: int, num_classes: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, recipe: ClassificationRecipe, *, num_samples: int, num_classes: int, rank: int = 0, world: int = 1
+    ) -> None:
         self.recipe, self.num_samples, self.rank, self.world = recipe, num_samples, rank, world
         accumulation = recipe.optimizer.accumulation_steps
         self.batches_per_epoch = num_samples // world // recipe.data.batch_size // accumulation * accumulation
@@ -89,7 +91,7 @@ class ShiftBatches(TrainBatches):
     """Small pictures, decoded and resized once, augmented a batch at a time."""
 
     def __init__(
-        self, dataset: PictureDataset[int], recipe: Recipe, preprocess: PreprocessConfig, **ranks: int
+        self, dataset: PictureDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
     ) -> None:
         self.pixels, self.labels = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
         self.preprocess = preprocess
@@ -107,7 +109,7 @@ class CropBatches(TrainBatches):
     """Pictures read and augmented one at a time, in worker processes."""
 
     def __init__(
-        self, dataset: PictureDataset[int], recipe: Recipe, preprocess: PreprocessConfig, **ranks: int
+        self, dataset: PictureDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
     ) -> None:
         super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names), **ranks)
         self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
@@ -206,7 +208,12 @@ def load_resized(
 
 
 def train_batches(
-    dataset: PictureDataset[int], recipe: Recipe, preprocess: PreprocessConfig, *, rank: int = 0, world: int = 1
+    dataset: PictureDataset[int],
+    recipe: ClassificationRecipe,
+    preprocess: PreprocessConfig,
+    *,
+    rank: int = 0,
+    world: int = 1,
 ) -> TrainBatches:
     """Return the batches of a recipe over a training set."""
     kind: Any = ShiftBatches if recipe.augment.kind == "shift" else CropBatches

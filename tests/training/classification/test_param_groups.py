@@ -7,9 +7,10 @@ import torch
 
 from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
-from internimage.training import RECIPES, Recipe
-from internimage.training.param_groups import lr_multiplier, param_groups
-from internimage.training.trainer import build_model
+from internimage.training.classification.config import ClassificationRecipe
+from internimage.training.classification.param_groups import lr_multiplier, param_groups
+from internimage.training.classification.recipes import RECIPES
+from internimage.training.classification.task import build_model
 from internimage.zoo.official import from_official
 from tests.training.conftest import recorded_json
 
@@ -17,7 +18,7 @@ RECORDED = recorded_json("classification_groups.json.gz")
 CLASSES = {name: tuple(str(i) for i in range(entry["num_classes"])) for name, entry in RECORDED.items()}
 
 
-def on_meta(recipe: Recipe) -> Classifier:
+def on_meta(recipe: ClassificationRecipe) -> Classifier:
     with torch.device("meta"):
         return build_model(recipe, CLASSES[recipe.name])
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig
 from internimage.errors import MissingExtra
-from internimage.training.config import AugmentSettings
+from internimage.training.classification.config import AugmentSettings
 from internimage.training.randomness import seeded
 
 ERASED_AREA = (0.02, 1 / 3)

@@ -13,9 +13,9 @@ from internimage.classification.loss import classification_loss
 from internimage.classification.preprocess import PreprocessConfig, prepare
 from internimage.data import ImageFolder, open_dataset
 from internimage.training import RECIPES
-from internimage.training.augment import batch_mixer, crop_transform, shift_batch
-from internimage.training.config import AugmentSettings
-from internimage.training.loading import load_resized, train_batches
+from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
+from internimage.training.classification.batches import load_resized, train_batches
+from internimage.training.classification.config import AugmentSettings
 from internimage.training.randomness import derived_seed, seeded
 from tests.parity.seeding import photo, uniform
 

@@ -10,8 +10,8 @@ from internimage.backbones import variant
 from internimage.classification.head import HeadKind
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.errors import CheckpointMismatch, UnknownName
-from internimage.training.config import ModelSettings
-from internimage.training.start import load_start_weights
+from internimage.training.classification.config import ModelSettings
+from internimage.training.classification.start import load_start_weights
 from internimage.zoo.labels import rows_22k_to_1k
 from internimage.zoo.weights import save_model
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from internimage.classification.model import Classifier
 from internimage.errors import CheckpointMismatch
-from internimage.training.config import ModelSettings
+from internimage.training.classification.config import ModelSettings
 from internimage.zoo.factory import load
 from internimage.zoo.labels import rows_22k_to_1k
 

@@ -1,0 +1,100 @@
+"""The recipes of classifiers: the published classification runs, and the small one of the bundled model.
+
+Sources: the classification configurations of the InternImage release (effective values, see docs/training.md).
+"""
+
+from __future__ import annotations
+
+from internimage.training.classification.config import (
+    AugmentSettings,
+    ClassificationRecipe,
+    DataSettings,
+    ModelSettings,
+    ScaledOptimizerSettings,
+    ScheduleSettings,
+)
+from internimage.training.settings import EmaSettings, RunSettings
+
+
+def _from_scratch(size: str, drop_path_rate: float, top1: float) -> ClassificationRecipe:
+    """300 epochs of ImageNet-1k at 224 pixels; published with 4096 pictures in a step."""
+    return ClassificationRecipe(
+        name=f"internimage_{size}_1k_224",
+        model=ModelSettings(backbone=f"internimage_{size}", drop_path_rate=drop_path_rate),
+        published_top1=top1,
+    )
+
+
+_FINE_TUNE_AUGMENT = AugmentSettings(mixup=0.0, cutmix=0.0, erase_probability=0.0)
+
+
+def _fine_tune(
+    size: str, pixels: int, batch_size: int, drop_path_rate: float, weights: str, top1: float
+) -> ClassificationRecipe:
+    """20 epochs of ImageNet-1k from ImageNet-22k weights; published with 512 pictures in a step."""
+    return ClassificationRecipe(
+        name=f"internimage_{size}_22kto1k_{pixels}",
+        model=ModelSettings(
+            backbone=f"internimage_{size}",
+            head="attention_pool" if size in ("h", "g") else "conv",
+            drop_path_rate=drop_path_rate,
+            weights=weights,
+            activation_checkpointing=True,
+        ),
+        data=DataSettings(size=pixels, batch_size=batch_size),
+        augment=_FINE_TUNE_AUGMENT,
+        optimizer=ScaledOptimizerSettings(
+            lr_per_512=2e-5, warmup_lr_per_512=0.0, min_lr_per_512=0.0, layer_decay=0.9, dcn_lr_multiplier=0.1
+        ),
+        schedule=ScheduleSettings(epochs=20, warmup_epochs=2),
+        label_smoothing=0.3,
+        published_top1=top1,
+    )
+
+
+_INATURALIST = ClassificationRecipe(
+    name="internimage_h_22ktoinat18_384",
+    model=ModelSettings(
+        backbone="internimage_h",
+        head="attention_pool_metadata",
+        drop_path_rate=0.6,
+        weights="internimage_h_jointto22k_384",
+        reset_head=True,
+        activation_checkpointing=True,
+    ),
+    data=DataSettings(size=384),
+    augment=_FINE_TUNE_AUGMENT,
+    optimizer=ScaledOptimizerSettings(lr_per_512=2e-5, warmup_lr_per_512=0.0, min_lr_per_512=0.0),
+    schedule=ScheduleSettings(epochs=100, warmup_epochs=0),
+    ema=EmaSettings(decay=0.0),
+    label_smoothing=0.3,
+    published_top1=0.926,
+)
+
+_PICO_FASHION = ClassificationRecipe(
+    name="internimage_pico_fashion",
+    model=ModelSettings(backbone="internimage_pico", drop_path_rate=0.05),
+    data=DataSettings(size=64, batch_size=128, workers=0, holdout=2000),
+    augment=AugmentSettings(
+        kind="shift", shift_pixels=4, rand_augment="", erase_probability=0.15, mixup=0.0, cutmix=0.0
+    ),
+    optimizer=ScaledOptimizerSettings(lr_per_512=8e-3, warmup_lr_per_512=4e-4, min_lr_per_512=4e-5, clip_norm=1.0),
+    schedule=ScheduleSettings(epochs=24, warmup_epochs=1),
+    ema=EmaSettings(decay=0.998, warmup=True),
+    run=RunSettings(precision="bf16"),
+)
+
+RECIPES: dict[str, ClassificationRecipe] = {
+    recipe.name: recipe
+    for recipe in (
+        _PICO_FASHION,
+        _from_scratch("t", 0.1, 0.835),
+        _from_scratch("s", 0.4, 0.842),
+        _from_scratch("b", 0.5, 0.849),
+        _fine_tune("l", 384, 16, 0.1, "internimage_l_22k_192to384", 0.877),
+        _fine_tune("xl", 384, 16, 0.2, "internimage_xl_22k_192to384", 0.880),
+        _fine_tune("h", 640, 16, 0.2, "internimage_h_jointto22k_384", 0.896),
+        _fine_tune("g", 512, 8, 0.4, "internimage_g_pretrainto22k_384", 0.901),
+        _INATURALIST,
+    )
+}

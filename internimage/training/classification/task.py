@@ -1,0 +1,121 @@
+"""Training a classifier: its data, model, losses and validation.
+
+Shape legend: B pictures of a batch, S side in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from internimage.backbones import variant
+from internimage.classification.model import Classifier, ClassifierConfig
+from internimage.classification.preprocess import PreprocessConfig
+from internimage.data import PictureDataset, hold_out, open_dataset
+from internimage.evaluation import evaluate
+from internimage.training.classification.batches import TrainBatch, train_batches
+from internimage.training.classification.config import ClassificationRecipe
+from internimage.training.classification.param_groups import param_groups
+from internimage.training.classification.schedule import build_schedule
+from internimage.training.classification.start import load_start_weights
+from internimage.training.task import TrainingTask
+from internimage.types import Images
+
+
+class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
+    """A classifier and the pictures it learns from.
+
+    Args:
+        recipe: every setting of the run.
+        data: folder of the data set, see `internimage.data.open_dataset`.
+        rank: number of this process among those that train together.
+        world: their count.
+    """
+
+    metric = "val_top1"
+
+    def __init__(
+        self, recipe: ClassificationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1
+    ) -> None:
+        self.recipe = recipe
+        train_set, self.val_set = open_train_val(data, recipe.data.holdout)
+        torch.manual_seed(recipe.run.seed)
+        self.model = build_model(recipe, train_set.class_names)
+        load_start_weights(self.model, recipe.model)
+        self._batches = train_batches(train_set, recipe, self.model.config.preprocess, rank=rank, world=world)
+        self.batches_per_epoch, self.batch_size = self._batches.batches_per_epoch, recipe.data.batch_size
+        self.schedule = build_schedule(
+            recipe.schedule,
+            recipe.optimizer,
+            steps_per_epoch=self.batches_per_epoch // recipe.optimizer.accumulation_steps,
+            batch_size=self.batch_size,
+            world=world,
+        )
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[TrainBatch]:
+        """Yield the batches of an epoch."""
+        return self._batches.epoch(epoch, start=start)
+
+    def loss(self, batch: TrainBatch, device: torch.device) -> dict[str, Tensor]:
+        """Return the cross entropy of a batch."""
+        images, targets = to_images(batch.pixels).to(device), batch.targets.to(device)
+        smoothing = 0.0 if targets.is_floating_point() else self.recipe.label_smoothing
+        return self.model.loss(images, targets, label_smoothing=smoothing)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups."""
+        return param_groups(self.model, self.recipe.optimizer, depths=self.model.config.backbone.depths)
+
+    def validate(self, model: Classifier) -> dict[str, float]:
+        """Return loss, top-1 and top-5 on the validation pictures."""
+        settings = self.recipe.data
+        report = evaluate(
+            model,
+            self.val_set,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            max_unreadable=settings.max_unreadable,
+        )
+        return {"val_loss": report.loss, "val_top1": report.top1, "val_top5": report.top5}
+
+
+def open_train_val(data: str | PathLike[str], holdout: int) -> tuple[PictureDataset[int], PictureDataset[int]]:
+    """Open the training part and the validation part of a data set.
+
+    Args:
+        data: folder of the data set.
+        holdout: training pictures to validate on; 0 takes the data set's own validation part.
+    """
+    train_set = open_dataset(data, "train")
+    if holdout:
+        return hold_out(train_set, holdout)
+    return train_set, open_dataset(data, "val")
+
+
+def build_model(recipe: ClassificationRecipe, class_names: tuple[str, ...]) -> Classifier:
+    """Return the fresh classifier of a recipe for these classes."""
+    settings = recipe.model
+    config = ClassifierConfig(
+        replace(variant(settings.backbone), drop_path_rate=settings.drop_path_rate),
+        num_classes=len(class_names),
+        head=settings.head,
+        preprocess=PreprocessConfig(size=recipe.data.size),
+        class_names=class_names,
+    )
+    return Classifier(
+        config,
+        activation_checkpointing=settings.activation_checkpointing,
+        frozen_stages=settings.frozen_stages,
+        backend=settings.backend,
+    )
+
+
+def to_images(pixels: Tensor) -> Images:
+    """Wrap (B, 3, S, S) training pixels, which have no padding."""
+    sizes = torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
+    return Images(pixels, sizes, ((pixels.shape[-2], pixels.shape[-1]),) * len(pixels))

@@ -1,0 +1,1 @@
+"""What training detectors and segmentors has in common: rates, schedules, layer-wise decay."""

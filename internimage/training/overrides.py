@@ -1,0 +1,119 @@
+"""Settings as text: "section.key=value" for any recipe, typed by the fields it stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+from internimage.errors import UnknownName
+
+Settings = TypeVar("Settings")
+
+
+def setting_names(recipe: type[Any]) -> list[str]:
+    """Return every key that an override of this kind of recipe may name, such as "schedule.epochs"."""
+    names: list[str] = []
+    hints = typing.get_type_hints(recipe)
+    for part in dataclasses.fields(recipe):
+        kind = hints[part.name]
+        if dataclasses.is_dataclass(kind):
+            names += [f"{part.name}.{inner.name}" for inner in dataclasses.fields(kind)]
+        else:
+            names.append(part.name)
+    return names
+
+
+def setting(recipe: Any, key: str) -> Any:
+    """Return the value of one setting, `key` being one of `setting_names`."""
+    section, _, name = key.rpartition(".")
+    return getattr(getattr(recipe, section) if section else recipe, name)
+
+
+def with_overrides(recipe: Settings, overrides: Iterable[str]) -> Settings:
+    """Return a recipe with some settings replaced.
+
+    Args:
+        recipe: a dataclass whose fields are values or dataclasses of values.
+        overrides: texts like "schedule.epochs=3" or "label_smoothing=0"; tuples are written "0.9,0.95" and a missing
+            value "none".
+
+    Raises:
+        ValueError: a text is not `key=value`, or the value has the wrong type or range.
+        UnknownName: there is no such key; the message suggests the nearest ones.
+    """
+    changes: dict[str, dict[str, Any]] = {}
+    names = setting_names(type(recipe))
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        key = key.strip()
+        if not separator:
+            raise ValueError(f"an override must look like section.key=value, given {text!r}")
+        if key not in names:
+            raise UnknownName("setting", key, names, "Settings are written section.key=value.")
+        section, _, name = key.rpartition(".")
+        owner = getattr(recipe, section) if section else recipe
+        changes.setdefault(section, {})[name] = parse_value(
+            key, value.strip(), typing.get_type_hints(type(owner))[name]
+        )
+    top = changes.pop("", {})
+    parts = {section: dataclasses.replace(getattr(recipe, section), **values) for section, values in changes.items()}
+    return dataclasses.replace(recipe, **parts, **top)  # type: ignore[type-var]
+
+
+def check_ranges(recipe: Any, *, at_least: Mapping[str, float], shares: Iterable[str]) -> None:
+    """Refuse values that no run can use.
+
+    Args:
+        recipe: the settings.
+        at_least: key to its smallest value.
+        shares: keys whose value must lie in 0..1.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+    for key, smallest in at_least.items():
+        if not (value := setting(recipe, key)) >= smallest:
+            raise ValueError(f"{key} must be at least {smallest}, given {value}")
+    for key in shares:
+        if not 0 <= (value := setting(recipe, key)) <= 1:
+            raise ValueError(f"{key} must lie in 0..1, given {value}")
+
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def parse_value(key: str, text: str, kind: Any) -> Any:
+    """Turn the text of an override into a value of the type `kind`.
+
+    Raises:
+        ValueError: the text is no such value; the message names the key, the type and the text.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() in ("none", "null"):
+            return None
+        return parse_value(key, text, next(part for part in inner if part is not type(None)))
+    if origin is Literal:
+        if text in inner:
+            return text
+        raise ValueError(f"{key} must be one of {', '.join(inner)}, given {text!r}")
+    if origin is tuple:
+        parts = [part for part in text.strip("()[] ").split(",") if part.strip()]
+        if inner[-1] is Ellipsis:
+            return tuple(parse_value(key, part.strip(), inner[0]) for part in parts)
+        if len(parts) != len(inner):
+            raise ValueError(f"{key} needs {len(inner)} values separated by commas, given {text!r}")
+        return tuple(parse_value(key, part.strip(), part_kind) for part, part_kind in zip(parts, inner, strict=True))
+    if kind is bool:
+        if text.lower() in _BOOLEANS:
+            return _BOOLEANS[text.lower()]
+        raise ValueError(f"{key} must be true or false, given {text!r}")
+    if kind is str:
+        return text
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(f"{key} must be a number of type {kind.__name__}, given {text!r}") from error

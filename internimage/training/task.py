@@ -1,0 +1,50 @@
+"""What the training loop asks of a task: a model, batches, losses, a validation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from internimage.training.schedule import Schedule
+from internimage.zoo.document import AnyModel
+
+Batch = TypeVar("Batch")
+Model = TypeVar("Model", bound=AnyModel)
+
+
+class TrainingTask(ABC, Generic[Batch, Model]):
+    """A model together with its data, as one recipe describes them.
+
+    Attributes:
+        metric: column of the validation that decides which weights are the best; the higher the better.
+        model: what is trained, with its start weights.
+        schedule: lengths and learning rates.
+        batches_per_epoch: batches that one pass over the training set gives to this process.
+        batch_size: pictures of a batch.
+    """
+
+    metric: ClassVar[str]
+    model: Model
+    schedule: Schedule
+    batches_per_epoch: int
+    batch_size: int
+
+    @abstractmethod
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of zero-based `epoch` from number `start` on; they follow from seed, epoch and number."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """Return the named scalar losses of a batch; their sum is what training minimizes."""
+
+    @abstractmethod
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups, see `internimage.training.param_groups.grouped`."""
+
+    @abstractmethod
+    def validate(self, model: Model) -> dict[str, float]:
+        """Measure a model on the validation set: names that start with `val_`, among them `metric`."""

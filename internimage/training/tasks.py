@@ -1,0 +1,29 @@
+"""From a recipe to the task that it trains."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from internimage.training.classification.config import ClassificationRecipe
+from internimage.training.classification.task import ClassificationTask
+from internimage.training.settings import Recipe
+from internimage.training.task import TrainingTask
+
+
+def build_task(recipe: Recipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> TrainingTask[Any, Any]:
+    """Open the data set of a recipe and build its model.
+
+    Args:
+        recipe: every setting of the run.
+        data: folder of the data set.
+        rank: number of this process among those that train together.
+        world: their count.
+
+    Raises:
+        TypeError: the recipe is of no known task.
+        ValueError: the data does not fit the recipe.
+    """
+    if isinstance(recipe, ClassificationRecipe):
+        return ClassificationTask(recipe, data, rank=rank, world=world)
+    raise TypeError(f"expected a recipe for classification, given {type(recipe).__name__}")
