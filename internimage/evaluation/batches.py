@@ -19,7 +19,7 @@ class Batch(Generic[Prepared]):
     """Some pictures of a data set.
 
     Args:
-        images: the preprocessed pictures, as a rule `Images`; None when not one of them could be read.
+        images: the preprocessed pictures, None when not one of them could be read.
         targets: their targets, in the same order.
         unreadable: the pictures that are missing from `images`.
     """
