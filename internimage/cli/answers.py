@@ -220,7 +220,7 @@ class Answering:
         row = {**size, "objects": result.to_dict(masks=self.masks)["objects"]}
         if not self.keeps_results:
             return row
-        from internimage.zoo.labels import category_ids
+        from internimage.evaluation.detection.classes import category_ids
 
         ids = None if result.class_names is None else category_ids(result.class_names)
         self.results += result.to_coco(number, category_ids=ids)
