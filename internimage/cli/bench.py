@@ -1,4 +1,4 @@
-"""`internimage bench`: how fast a model runs here, after a check that its answers are right."""
+"""`internimage bench`: how fast a model of any task runs here, after a check that its answers are right."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def bench(
     with torch.inference_mode():
         expected = _reference(network, pixels)
         if fuse:
-            _fuse(network)
+            network.fuse()
         run = torch.compile(network) if compile_ else network
         difference = _compare(_comparable(network, run, pixels), expected, dtype)
         latencies_ms, peak_mib = _measure(lambda: run(pixels), place, runs)
@@ -114,14 +114,18 @@ def _usual_size(network: AnyModel) -> tuple[int, int]:
     from internimage.segmentation import Segmentor
 
     if isinstance(network, Classifier):
-        return (network.config.preprocess.size,) * 2
+        side = network.config.preprocess.size
+        return (side, side)
     if isinstance(network, Detector):
         own = network.config.preprocess
         height, width = (math.ceil(side / own.divisor) * own.divisor for side in (own.shorter_side, own.longer_side))
         return (height, width)
     if isinstance(network, Segmentor):
         own = network.config.preprocess
-        return (min(own.scale),) * 2 if own.window is None else own.window.size_hw
+        if own.window is not None:
+            return own.window.size_hw
+        side = 512 if own.scale is None else min(own.scale)
+        return (side, side)
     return (224, 224)
 
 
@@ -151,17 +155,6 @@ def _build(name: str, backend: str) -> AnyModel:
     return _with_random_offsets(Classifier(config, backend=backend))
 
 
-def _fuse(network: AnyModel) -> None:
-    """Pack the weights of a model, of a detector those of its backbone."""
-    from internimage.backbones import InternImage
-    from internimage.detection import Detector
-
-    part = network.backbone if isinstance(network, Detector) else network
-    if isinstance(network, Detector) and not isinstance(part, InternImage):
-        raise ValueError("the weights of a composite backbone cannot be packed; leave out --fuse")
-    part.fuse()  # type: ignore[union-attr]
-
-
 def _with_random_offsets(network: Network) -> Network:
     """Let a fresh model sample between pixels, as a trained one does: its offsets start at zero."""
     import torch
@@ -175,10 +168,10 @@ def _with_random_offsets(network: Network) -> Network:
 
 
 def _operators(network: nn.Module) -> list[Any]:
-    from internimage.layers.deform_attention import DeformAttention
+    from internimage.layers.deform_attention import MSDeformAttention
     from internimage.layers.deform_conv import DCNv3, DCNv4
 
-    return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4 | DeformAttention)]
+    return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4 | MSDeformAttention)]
 
 
 def _reference(network: AnyModel, pixels: Tensor) -> list[Tensor]:
@@ -199,16 +192,17 @@ def _compare(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: Precisi
     Raises:
         ValueError: too far; no speed is measured then.
     """
-    difference = max(
+    differences = [
         float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-12))
         for ours, theirs in zip(found, expected, strict=True)
-    )
-    if not difference <= TOLERANCES[dtype.value]:  # also true for NaN
+    ]
+    wrong = [difference for difference in differences if not difference <= TOLERANCES[dtype.value]]  # NaN, too
+    if wrong:
         raise ValueError(
-            f"the answers differ from those of the reference by {difference:.3g} of their largest value (accepted: "
+            f"the answers differ from those of the reference by {wrong[0]:.3g} of their largest value (accepted: "
             f"{TOLERANCES[dtype.value]:g}), so no speed was measured; compare the backends of `internimage env`"
         )
-    return difference
+    return max(differences)
 
 
 def _comparable(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor) -> list[Tensor]:
