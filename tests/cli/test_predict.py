@@ -13,7 +13,7 @@ import pytest
 from typer.testing import Result
 
 import internimage.zoo
-from internimage.cli.predict import find_pictures
+from internimage.cli.sources import find_sources
 from internimage.segmentation import SegFormerConfig
 
 Run = Callable[..., Result]
@@ -93,16 +93,16 @@ def test_precision_and_backend(run: Run, pets: Path, photos: Path) -> None:
     assert scores[3] == pytest.approx(scores[0], abs=0.2) and scores[3] != scores[0]
 
 
-def test_find_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_sources(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (photos / ".hidden.png").touch()
     monkeypatch.chdir(photos)
-    assert find_pictures(["*.png"]) == [Path("a.png")]
-    assert find_pictures(["**/*.png"]) == [Path("a.png"), Path("more/a.png")]
-    assert find_pictures([f"{photos}/*.jpg"]) == [photos / "b.jpg"]
-    assert find_pictures([".", "a.png"]) == [Path("a.png"), Path("b.jpg"), Path("more/a.png")]
-    assert find_pictures(["notes.txt", "gone.jpg"]) == [Path("notes.txt"), Path("gone.jpg")]
+    assert find_sources(["*.png"]) == [Path("a.png")]
+    assert find_sources(["**/*.png"]) == [Path("a.png"), Path("more/a.png")]
+    assert find_sources([f"{photos}/*.jpg"]) == [photos / "b.jpg"]
+    assert find_sources([".", "a.png"]) == [Path("a.png"), Path("b.jpg"), Path("more/a.png")]
+    assert find_sources(["notes.txt", "gone.jpg"]) == [Path("notes.txt"), Path("gone.jpg")]
     (photos / "odd[1].png").write_bytes((photos / "a.png").read_bytes())
-    assert find_pictures(["odd[1].png"]) == [Path("odd[1].png")]
+    assert find_sources(["odd[1].png"]) == [Path("odd[1].png")]
 
 
 def test_the_progress_bar_stays_out_of_the_result(pets: Path, photos: Path) -> None:
@@ -183,5 +183,5 @@ def test_segmentors_write_label_maps(run: Run, photos: Path, tmp_path: Path) -> 
         assert sum(entry["share"] for entry in row["classes"]) == pytest.approx(1.0, abs=1e-4)
         with PIL.Image.open(row["label_map"]) as labels, PIL.Image.open(row["drawn"]) as drawn:
             assert labels.size == (row["width"], row["height"]) and drawn.width >= 360
-    refused = run("evaluate", scene, photos)
-    assert refused.exit_code != 0 and "segmentation" in refused.stderr.replace("\n", " ")
+    refused = run("predict", scene, photos, "--classes", "sky")
+    assert refused.exit_code == 2 and "--classes is for detectors" in " ".join(refused.stderr.split())
