@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._autograd import _profiler_enabled
 from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 
@@ -99,7 +100,7 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return (None, None, *ctx.chosen.backward(grad, *ctx.saved_tensors, ctx.settings))
 
 
@@ -110,7 +111,7 @@ def _is_plain(values: tuple[Tensor, ...]) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
-        and not torch.autograd._profiler_enabled()
+        and not _profiler_enabled()
         and torch._C._get_tracing_state() is None
         and values[0].device.type != "meta"
     )
