@@ -18,7 +18,10 @@ class DenseOptimizerSettings(OptimizerSettings):
         rule: "layers" slows the backbone down block by block (`layer_decay`) and frees vectors and biases from weight
             decay; "backbone" gives the backbone `backbone_lr_multiplier` and decays everything.
         backbone_lr_multiplier: factor on the rates of the backbone; for the rule "backbone".
-        offset_lr_multiplier: factor on layers that predict sampling offsets.
+        offset_lr_multiplier: factor on the offsets of deformable attention in the head and of FlashInternImage's
+            operator (the published runs leave those of InternImage's operator at the rate of their block).
+        composite_layer_decay: let `layer_decay` reach the backbones of a composite; the published runs keep both at the
+            full rate by a slip.
         slow_mask_embeddings: give Mask2Former's class and mask embeddings and its queries the rate of the stem, as the
             published runs do by a slip.
     """
@@ -28,6 +31,7 @@ class DenseOptimizerSettings(OptimizerSettings):
     rule: Literal["layers", "backbone"] = "layers"
     backbone_lr_multiplier: float = 0.1
     offset_lr_multiplier: float = 1.0
+    composite_layer_decay: bool = True
     slow_mask_embeddings: bool = False
 
 
