@@ -1,0 +1,344 @@
+"""Closet: a small data set for detection, instance and semantic segmentation, composed on this computer.
+
+Each scene shows garments of Fashion-MNIST, scaled, turned, tinted and partly hiding one another, on a crop of a
+photograph that ships with scikit-image. Training scenes use the training pictures of Fashion-MNIST and the left parts
+of the photographs, validation scenes the test pictures and the right parts: no pixel is shared.
+
+Shape legend: H W size of a scene, P P side of a garment's patch, G garments of a scene.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from PIL.Image import Resampling
+
+from internimage.data.fashion_mnist import CLASS_NAMES, FashionMNIST
+from internimage.data.garments import garment_mask, tinted, turned
+from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.pictures import read_picture
+from internimage.errors import MissingExtra
+from internimage.types import RunLengthMasks
+
+# Photographs inside the scikit-image package, by the names of their functions; the last three are grey textures.
+PHOTOGRAPHS = (
+    "astronaut",
+    "chelsea",
+    "coffee",
+    "rocket",
+    "retina",
+    "immunohistochemistry",
+    "hubble_deep_field",
+    "brick",
+    "grass",
+    "gravel",
+)
+SPLITS = ("train", "val")
+TRAIN_SHARE = 0.6  # of the width of a photograph
+MIN_CROP_PX = 110
+
+GARMENTS_PER_SCENE = (2, 7)
+LONG_SIDE = (24 / 192, 110 / 192)  # of the scene's shorter side
+MAX_TURN_DEG = 35.0
+OUTSIDE_SHARE = 0.12  # of a garment's size may lie outside of the scene
+MIN_VISIBLE = 0.25
+PLACEMENTS = 40  # tries for all garments of a scene after the drawn number of them
+
+JPEG_QUALITY = 94
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One composed picture.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        owner: (H, W) int16 number of the garment seen at each pixel, -1 for the photograph.
+        labels: class of each garment, 0..9.
+    """
+
+    picture: np.ndarray
+    owner: np.ndarray
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """A garment ready to be laid on a scene: where its corner lies, its colors, its opacity and its mask."""
+
+    top: int
+    left: int
+    colors: np.ndarray  # (P, P, 3) float32, 0..255
+    opacity: np.ndarray  # (P, P) float32, 0..1
+    mask: np.ndarray  # (P, P) bool
+    label: int
+
+
+class Closet:
+    """An endless numbered sequence of scenes; scene `i` depends on the seed, the split and `i` alone.
+
+    Args:
+        fashion_mnist: folder with the idx files of Fashion-MNIST.
+        split: "train" or "val".
+        size_hw: (height, width) of the scenes in pixels, each at least 64.
+        seed: another seed gives other scenes.
+        photos: folder with own photographs, used beside those of scikit-image; None for those alone.
+
+    Raises:
+        FileNotFoundError: a file of Fashion-MNIST or the folder of photographs is missing.
+        MissingExtra: scikit-image is not installed.
+        ValueError: `split` is unknown, `size_hw` too small, or a photograph unreadable.
+    """
+
+    def __init__(
+        self,
+        fashion_mnist: str | PathLike[str],
+        split: str,
+        *,
+        size_hw: tuple[int, int] = (192, 192),
+        seed: int = 0,
+        photos: str | PathLike[str] | None = None,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, given {split!r}")
+        if min(size_hw) < 64:
+            raise ValueError(f"scenes need at least 64 pixels in height and width, given {size_hw}")
+        self.garments = FashionMNIST(fashion_mnist, "train" if split == "train" else "val")
+        self.photographs = [_part(photo, split) for photo in _shipped_photographs() + _own_photographs(photos)]
+        self.size_hw = (int(size_hw[0]), int(size_hw[1]))
+        self._seed = (seed, SPLITS.index(split))
+
+    def scene(self, index: int) -> Scene:
+        """Compose scene `index`, 0 or more."""
+        rng = np.random.default_rng((*self._seed, index))
+        canvas = self._background(rng)
+        owner = np.full(self.size_hw, -1, dtype=np.int16)
+        wanted = int(rng.integers(GARMENTS_PER_SCENE[0], GARMENTS_PER_SCENE[1] + 1))
+        labels: list[int] = []
+        full_areas: list[int] = []
+        for _ in range(wanted + PLACEMENTS):
+            if len(labels) == wanted:
+                break
+            patch = self._patch(rng)
+            candidate = _laid(owner, patch, len(labels))
+            areas = np.bincount(candidate[candidate >= 0], minlength=len(labels) + 1)
+            if (areas >= MIN_VISIBLE * np.array([*full_areas, int(patch.mask.sum())])).all():
+                owner = candidate
+                _paint(canvas, patch)
+                labels.append(patch.label)
+                full_areas.append(int(patch.mask.sum()))
+        return Scene(np.rint(canvas).astype(np.uint8), owner, tuple(labels))
+
+    def _background(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a (H, W, 3) float32 crop of a photograph, flipped and brightened at random."""
+        photo = self.photographs[int(rng.integers(len(self.photographs)))]
+        height, width = self.size_hw
+        largest = min(photo.height / height, photo.width / width)
+        smallest = min(largest, MIN_CROP_PX / min(height, width))
+        factor = smallest + (min(largest, 2.0) - smallest) * rng.random() if largest > smallest else largest
+        crop_h, crop_w = factor * height, factor * width
+        top, left = rng.random() * (photo.height - crop_h), rng.random() * (photo.width - crop_w)
+        box = (left, top, left + crop_w, top + crop_h)
+        crop = np.asarray(photo.resize((width, height), Resampling.BILINEAR, box=box), dtype=np.float32)
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        gain, shift = rng.uniform(0.6, 1.2), rng.uniform(-15, 25)
+        return np.clip(crop * np.float32(gain) + np.float32(shift), 0, 255)
+
+    def _patch(self, rng: np.random.Generator) -> _Patch:
+        """Scale, turn and tint a random garment and choose its place."""
+        index = int(rng.integers(len(self.garments)))
+        grey = self.garments.pictures[index]
+        mask = garment_mask(grey)
+        if rng.random() < 0.5:
+            grey, mask = grey[:, ::-1], mask[:, ::-1]
+        low, high = (math.log(share * min(self.size_hw)) for share in LONG_SIDE)
+        turn = math.radians(rng.uniform(-MAX_TURN_DEG, MAX_TURN_DEG))
+        shade, soft, scale = turned(grey, mask, math.exp(rng.uniform(low, high)), turn)
+        top, left = (
+            round(rng.uniform(-OUTSIDE_SHARE * side, whole - (1 - OUTSIDE_SHARE) * side))
+            for side, whole in zip(soft.shape, self.size_hw, strict=True)
+        )
+        opacity = np.clip((soft - 0.5) * max(scale, 1.0) + 0.5, 0, 1)  # an edge about one pixel wide
+        return _Patch(top, left, tinted(shade, rng), opacity, soft >= 0.5, int(self.garments.labels[index]))
+
+
+def _overlap(top: int, left: int, shape: tuple[int, ...], size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], ...]:
+    """Return where a patch lies in the scene, and which part of the patch that is."""
+    bounds = [
+        (max(start, 0), min(start + length, whole), start)
+        for start, length, whole in zip((top, left), shape[:2], size_hw, strict=True)
+    ]
+    rows, columns = (slice(begin, end) for begin, end, _ in bounds)
+    own_rows, own_columns = (slice(begin - start, end - start) for begin, end, start in bounds)
+    return (rows, columns), (own_rows, own_columns)
+
+
+def _laid(owner: np.ndarray, patch: _Patch, number: int) -> np.ndarray:
+    """Return the owners after laying a garment on top."""
+    there, own = _overlap(patch.top, patch.left, patch.mask.shape, owner.shape)
+    laid = owner.copy()
+    laid[there][patch.mask[own]] = number
+    return laid
+
+
+def _paint(canvas: np.ndarray, patch: _Patch) -> None:
+    there, own = _overlap(patch.top, patch.left, patch.mask.shape, (canvas.shape[0], canvas.shape[1]))
+    opacity = patch.opacity[own][..., None]
+    canvas[there] += opacity * (patch.colors[own] - canvas[there])
+
+
+def _shipped_photographs() -> list[PIL.Image.Image]:
+    try:
+        import skimage.data
+    except ImportError as error:
+        raise MissingExtra("scikit-image", "dev", "the closet generator") from error
+    pictures = [getattr(skimage.data, name)() for name in PHOTOGRAPHS]
+    pictures.append(skimage.data.stereo_motorcycle()[0])
+    return [PIL.Image.fromarray(picture).convert("RGB") for picture in pictures]
+
+
+def _own_photographs(folder: str | PathLike[str] | None) -> list[PIL.Image.Image]:
+    if folder is None:
+        return []
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} holds no photographs; expected files such as .jpg or .png directly in it")
+    return [read_picture(path) for path in files]
+
+
+def _part(photo: PIL.Image.Image, split: str) -> PIL.Image.Image:
+    """Cut a photograph: its left part is for training, its right part for validation."""
+    border = round(photo.width * TRAIN_SHARE)
+    return photo.crop((0, 0, border, photo.height) if split == "train" else (border, 0, photo.width, photo.height))
+
+
+def write_closet(
+    out: str | PathLike[str],
+    *,
+    fashion_mnist: str | PathLike[str],
+    train_scenes: int = 2000,
+    val_scenes: int = 500,
+    size_hw: tuple[int, int] = (192, 192),
+    seed: int = 0,
+    photos: str | PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the closet data set: pictures, COCO annotations with masks, and label maps.
+
+    `train/` and `val/` hold the pictures, `annotations/train.json` and `annotations/val.json` boxes and masks of what
+    is visible, `labels/train/` and `labels/val/` label maps: 0 is the photograph, 1 to 10 are the garments in the
+    order of `labels/classes.txt`.
+
+    Args:
+        out: folder to be made; it may exist when it is empty.
+        fashion_mnist: folder with the idx files of Fashion-MNIST.
+        train_scenes: number of training scenes, 0 or more.
+        val_scenes: number of validation scenes, 0 or more.
+        size_hw: (height, width) of the scenes in pixels.
+        seed: another seed gives another data set.
+        photos: folder with own photographs, used beside those of scikit-image; None for those alone.
+        progress: called with (scenes written, scenes in all) after each scene.
+
+    Raises:
+        FileExistsError: `out` exists and is not empty.
+        FileNotFoundError: a file of Fashion-MNIST or the folder of photographs is missing.
+        MissingExtra: scikit-image is not installed.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not empty; give a new folder")
+    if min(train_scenes, val_scenes) < 0:
+        raise ValueError(f"the numbers of scenes must not be negative, given {train_scenes} and {val_scenes}")
+    numbers = {"train": train_scenes, "val": val_scenes}
+    closets = {split: Closet(fashion_mnist, split, size_hw=size_hw, seed=seed, photos=photos) for split in SPLITS}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        (unfinished / "annotations").mkdir()
+        (unfinished / "labels").mkdir()
+        (unfinished / "labels" / "classes.txt").write_text("\n".join(("background", *CLASS_NAMES)) + "\n", "utf-8")
+        done = 0
+        for split, number in numbers.items():
+            done = _write_split(unfinished, split, closets[split], number, done, sum(numbers.values()), progress)
+        unfinished.chmod(0o755)
+        unfinished.replace(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _write_split(
+    root: Path,
+    split: str,
+    closet: Closet,
+    number: int,
+    done: int,
+    total: int,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """Write the scenes of one split; returns how many scenes are written by now."""
+    (root / split).mkdir()
+    (root / "labels" / split).mkdir()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in range(number):
+        scene = closet.scene(index)
+        name = f"{index:06d}"
+        PIL.Image.fromarray(scene.picture).save(root / split / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0)
+        PIL.Image.fromarray(label_map(scene)).save(root / "labels" / split / f"{name}.png")
+        height, width = scene.owner.shape
+        images.append({"id": index + 1, "file_name": f"{name}.jpg", "height": height, "width": width})
+        for entry in _entries(scene):
+            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **entry})
+        done += 1
+        if progress is not None:
+            progress(done, total)
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / f"{split}.json").write_text(json.dumps(document, separators=(",", ":")), "utf-8")
+    return done
+
+
+def label_map(scene: Scene) -> np.ndarray:
+    """Return the (H, W) uint8 classes of the pixels of a scene: 0 the photograph, 1 to 10 the garments."""
+    values = np.array([0, *(label + 1 for label in scene.labels)], dtype=np.uint8)
+    return values[scene.owner + 1]
+
+
+def _entries(scene: Scene) -> list[dict[str, Any]]:
+    """Return class, box, area and run lengths of each garment in the form of COCO."""
+    entries: list[dict[str, Any]] = []
+    masks = [scene.owner == number for number in range(len(scene.labels))]
+    texts = RunLengthMasks(tuple(_run_lengths(mask) for mask in masks), scene.owner.shape).to_coco()
+    for label, mask, text in zip(scene.labels, masks, texts, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        top, left = int(rows[0]), int(columns[0])
+        entries.append(
+            {
+                "category_id": label + 1,
+                "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+                "segmentation": text,
+            }
+        )
+    return entries
+
+
+def _run_lengths(mask: np.ndarray) -> torch.Tensor:
+    """Return lengths of alternating runs of 0 and 1, column by column, beginning with 0."""
+    flat = mask.T.ravel()
+    cuts = np.flatnonzero(np.diff(flat, prepend=False))
+    return torch.from_numpy(np.diff(cuts, prepend=0, append=flat.size).astype(np.int64))

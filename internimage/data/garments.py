@@ -1,0 +1,95 @@
+"""Garments of Fashion-MNIST as parts of a picture: cut out, turned, scaled and tinted.
+
+Shape legend: P P height and width of a turned garment.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+
+import numpy as np
+import PIL.Image
+from PIL.Image import Resampling, Transform
+
+BRIGHT = 12  # grey values above belong to the garment, 0..255
+SMALL_PIECE, SMALL_HOLE = 6, 12  # pixels of the 28x28 picture
+
+
+def garment_mask(grey: np.ndarray) -> np.ndarray:
+    """Return the bool mask of a garment: what is brighter than a threshold, without specks and small holes.
+
+    Args:
+        grey: (28, 28) uint8 picture on black.
+    """
+    mask = _without_small(grey > BRIGHT, SMALL_PIECE)
+    mask = ~_without_small(~mask, SMALL_HOLE)
+    return mask if mask.any() else np.ones_like(mask)
+
+
+def _without_small(mask: np.ndarray, limit: int) -> np.ndarray:
+    """Remove connected parts of fewer than `limit` pixels."""
+    from skimage.measure import label
+
+    parts = np.asarray(label(mask, connectivity=1))
+    is_large = np.bincount(parts.ravel()) >= limit
+    return is_large[parts] & mask
+
+
+def turned(grey: np.ndarray, mask: np.ndarray, long_side: float, turn: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Turn and scale a garment so that the longer side of its box gets a length in pixels.
+
+    Args:
+        grey: (28, 28) uint8 picture.
+        mask: (28, 28) bool, what belongs to the garment.
+        long_side: length in pixels.
+        turn: angle in radians, clockwise.
+
+    Returns:
+        (P, P) shades 0..255, (P, P) coverage 0..1, and the scale in scene pixels per pixel of the garment.
+    """
+    cosine, sine = math.cos(turn), math.sin(turn)
+    y, x = np.nonzero(mask)
+    across, down = cosine * x - sine * y, sine * x + cosine * y
+    extent_w, extent_h = float(np.ptp(across)) + 1, float(np.ptp(down)) + 1
+    scale = long_side / max(extent_w, extent_h)
+    size = (max(1, math.ceil(extent_w * scale - 1e-6)), max(1, math.ceil(extent_h * scale - 1e-6)))
+    a, b = cosine / scale, sine / scale
+    middle_x, middle_y = (across.max() + across.min()) / 2, (down.max() + down.min()) / 2
+    center_x, center_y = cosine * middle_x + sine * middle_y + 0.5, cosine * middle_y - sine * middle_x + 0.5
+    matrix = (
+        a, b, center_x - a * size[0] / 2 - b * size[1] / 2,
+        -b, a, center_y + b * size[0] / 2 - a * size[1] / 2,
+    )  # fmt: skip
+    filled = _bled(grey, mask)
+    layers = [
+        np.asarray(PIL.Image.fromarray(layer).transform(size, Transform.AFFINE, matrix, Resampling.BICUBIC))
+        for layer in (filled.astype(np.float32), mask.astype(np.float32))
+    ]
+    return np.clip(layers[0], 0, 255), np.clip(layers[1], 0, 1), scale
+
+
+def _bled(grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Continue the shades of a garment past its edge, so that interpolation draws no black rim."""
+    shades, known = grey * mask.astype(np.float32), mask.astype(np.float32)
+    for _ in range(3):
+        sums, counts = _neighbors(shades), _neighbors(known)
+        new = (known == 0) & (counts > 0)
+        shades = np.where(new, sums / np.maximum(counts, 1), shades)
+        known = np.where(new, 1.0, known)
+    return shades
+
+
+def _neighbors(values: np.ndarray) -> np.ndarray:
+    """Sum over the 3x3 pixels around each pixel."""
+    padded = np.pad(values, 1)
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+
+
+def tinted(shade: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return (P, P, 3) float32 colors 0..255 of (P, P) shades: two thirds of the garments get a random tint."""
+    is_grey = rng.random() < 1 / 3
+    hue, saturation, value = rng.random(), rng.uniform(0.35, 0.85), rng.uniform(0.75, 1.0)
+    tint = np.array(colorsys.hsv_to_rgb(hue, 0.0 if is_grey else saturation, value), dtype=np.float32)
+    return (35 + 0.86 * shade[..., None]) * tint
