@@ -1,0 +1,69 @@
+"""Numpy pieces of the metrics: overlaps, the curve of precision over recall, its area.
+
+Shape legend: D found boxes, G true boxes. Boxes are (x1, y1, x2, y2).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+# Keeps a division by the area of a box without extent defined.
+EPS = 1e-9
+
+
+def overlaps(
+    found: np.ndarray, truth: np.ndarray, kind: Literal["iou", "iof"] = "iou", *, extent: float = 0.0
+) -> np.ndarray:
+    """Return the (D, G) overlaps of boxes.
+
+    Args:
+        found: (D, 4) corners.
+        truth: (G, 4) corners.
+        kind: "iou" intersection over union, "iof" intersection over the area of the found box.
+        extent: added to every width and height; 1 where corners name the first and the last pixel, as in VOC.
+    """
+    low = np.maximum(found[:, None, :2], truth[None, :, :2])
+    high = np.minimum(found[:, None, 2:4], truth[None, :, 2:4])
+    shared = np.clip(high - low + extent, 0, None).prod(axis=2)
+    own = _areas(found, extent)[:, None]
+    whole = own if kind == "iof" else own + _areas(truth, extent)[None] - shared
+    return shared / np.maximum(whole, EPS)
+
+
+def _areas(boxes: np.ndarray, extent: float) -> np.ndarray:
+    return np.clip(boxes[:, 2:4] - boxes[:, :2] + extent, 0, None).prod(axis=1)
+
+
+def first_of_each(groups: np.ndarray) -> np.ndarray:
+    """Mark the first entry of each group in (D,) group numbers; negative numbers belong to none.
+
+    Example:
+        >>> first_of_each(np.array([3, -1, 3, 0])).tolist()
+        [True, False, False, True]
+    """
+    is_first = np.zeros(len(groups), dtype=bool)
+    _, index = np.unique(groups, return_index=True)
+    is_first[index] = True
+    return is_first & (groups >= 0)
+
+
+def curve(scores: np.ndarray, is_right: np.ndarray, num_truth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision over the answers from the best score to the worst."""
+    right = is_right[np.argsort(-scores, kind="stable")].astype(np.float64).cumsum()
+    return right / max(num_truth, 1), right / np.arange(1, len(right) + 1)
+
+
+def area_under(recall: np.ndarray, precision: np.ndarray) -> float:
+    """Return the area under the curve whose precision is the best one at this recall or a higher one."""
+    if not len(recall):
+        return 0.0
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((np.diff(recall, prepend=0.0) * best).sum())
+
+
+def mean_of_eleven(recall: np.ndarray, precision: np.ndarray) -> float:
+    """Return the mean of the best precisions from the recalls 0, 0.1, ..., 1 on."""
+    best = [precision[recall >= level].max(initial=0.0) for level in np.arange(0, 1.05, 0.1)]
+    return float(np.mean(best))

@@ -1,0 +1,180 @@
+"""What a detector found, picture by picture, in memory and in the file that survives a cut run.
+
+Shape legend: R found objects of a picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from internimage.types import Detections
+
+FORMAT = "internimage predictions 1"
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """What was found in one picture, best first.
+
+    Args:
+        boxes_xyxy: (R, 4) float64 corners in pixels of the picture.
+        scores: (R,) float64, 0..1.
+        labels: (R,) int64 class numbers of the data set.
+        masks: R run lengths in the form of COCO, or None without masks.
+    """
+
+    boxes_xyxy: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: tuple[Mapping[str, Any], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def of(cls, result: Detections, classes: np.ndarray) -> FoundObjects:
+        """Take over a result; `classes` gives the data set's class of each class of the model."""
+        masks = None if result.run_length_masks is None else tuple(result.run_length_masks.to_coco())
+        labels = classes[result.labels.numpy()]
+        return cls(result.boxes_xyxy.double().numpy(), result.scores.double().numpy(), labels, masks)
+
+    def best(self, number: int) -> FoundObjects:
+        """Return the `number` objects with the best scores, in the same order."""
+        if len(self) <= number:
+            return self
+        chosen = np.sort(np.argsort(-self.scores, kind="stable")[:number])
+        masks = None if self.masks is None else tuple(self.masks[i] for i in chosen)
+        return FoundObjects(self.boxes_xyxy[chosen], self.scores[chosen], self.labels[chosen], masks)
+
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Give the entries of a COCO results file."""
+        sides = np.concatenate([self.boxes_xyxy[:, :2], self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]], axis=1)
+        rows = zip(sides.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
+        for i, (box, score, label) in enumerate(rows):
+            entry = {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+            yield entry if self.masks is None else {**entry, "segmentation": self.masks[i]}
+
+
+def found_objects(boxes_xyxy: Any, scores: Any, labels: Any, masks: Sequence[Any] | None = None) -> FoundObjects:
+    """Return `FoundObjects` from lists or arrays."""
+    return FoundObjects(
+        np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4),
+        np.asarray(scores, dtype=np.float64).reshape(-1),
+        np.asarray(labels, dtype=np.int64).reshape(-1),
+        None if masks is None else tuple(masks),
+    )
+
+
+class PredictionLog:
+    """A file with one line for each picture that is done, appended to while a run goes on.
+
+    Args:
+        path: the file; what it holds already is kept, a line that a cut run left unfinished is dropped.
+        identity: what the predictions belong to (model, data, settings); kept in the first line.
+
+    Raises:
+        ValueError: the file is of another kind, or belongs to something else.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+        self.path = path
+        self.done: dict[int, FoundObjects | str] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        end = self._read(identity) if path.exists() and path.stat().st_size else 0
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        if end == 0:
+            self._file.truncate(0)
+            self._write({"format": FORMAT, **identity})
+        else:
+            self._file.truncate(end)
+
+    def _read(self, identity: Mapping[str, str]) -> int:
+        """Take over the finished lines; return where they end, 0 where not even the first is there."""
+        end = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    entry = json.loads(line)
+                    if number == 0:
+                        self._check(entry, identity)
+                    else:
+                        self._take(entry)
+                except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, IndexError) as error:
+                    raise ValueError(
+                        f"{self.path}, line {number + 1}: no line of a predictions file ({error!r}); choose another "
+                        "folder, or remove the file"
+                    ) from error
+                end += len(line)
+        return end
+
+    def _check(self, entry: Any, identity: Mapping[str, str]) -> None:
+        if not isinstance(entry, dict) or entry.get("format") != FORMAT:
+            raise ValueError(f"{self.path} is no predictions file; choose another folder, or remove the file")
+        differing = [name for name, value in identity.items() if entry.get(name) != value]
+        if differing:
+            raise ValueError(
+                f"{self.path} holds predictions with another {' and another '.join(differing)}; choose another folder, "
+                "or remove the file to start afresh"
+            )
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        index = int(entry["index"])
+        if "error" in entry:
+            self.done[index] = str(entry["error"])
+            return
+        sizes = {len(entry[name]) for name in ("boxes_xyxy", "scores", "labels")}
+        size = entry.get("mask_size_hw")
+        masks = None if size is None else [{"size": size, "counts": text} for text in entry["masks"]]
+        if len(sizes) != 1 or (masks is not None and {len(masks)} != sizes):
+            raise TypeError(f"lists of different lengths {sorted(sizes)}")
+        self.done[index] = found_objects(entry["boxes_xyxy"], entry["scores"], entry["labels"], masks)
+
+    def add(self, index: int, found: FoundObjects | str) -> None:
+        """Note what was found in picture `index`, or why it cannot be read."""
+        self.done[index] = found
+        if isinstance(found, str):
+            self._write({"index": index, "error": found})
+            return
+        entry: dict[str, Any] = {"index": index, "boxes_xyxy": found.boxes_xyxy.tolist()}
+        entry |= {"scores": found.scores.tolist(), "labels": found.labels.tolist()}
+        if found.masks is not None:
+            size = found.masks[0]["size"] if found.masks else [0, 0]
+            entry |= {"mask_size_hw": size, "masks": [mask["counts"] for mask in found.masks]}
+        self._write(entry)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def write_coco_results(
+    path: Path, pictures: Sequence[tuple[int | str, FoundObjects]], category_ids: Sequence[int]
+) -> None:
+    """Write what was found as a COCO results file, entry by entry.
+
+    Args:
+        path: the file; written beside and renamed.
+        pictures: the data set's name of each picture, and what was found in it.
+        category_ids: the data set's number of each class.
+    """
+    from internimage.zoo.saving import replacing
+
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        separator = "[\n"
+        for image_id, found in pictures:
+            for entry in found.to_coco(image_id, category_ids):
+                file.write(separator + json.dumps(entry, separators=(",", ":")))
+                separator = ",\n"
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
