@@ -11,10 +11,10 @@ import torch
 
 from internimage.backbones import VARIANTS, InternImage, variant
 from internimage.classification import Classifier, ClassifierConfig
+from internimage.data.labels import label_set_names, rows_22k_to_1k
 from internimage.errors import UnknownName
 from internimage.zoo import info, label_set, list_models
 from internimage.zoo.catalog import BUNDLED, CatalogEntry, catalog
-from internimage.zoo.labels import label_set_names, rows_22k_to_1k
 from internimage.zoo.official import to_official
 from internimage.zoo.settings import classifier_from_settings
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from internimage.classification.model import Classifier
 from internimage.classification.preprocess import prepare
 from internimage.data import PictureDataset, Unreadable, open_dataset
+from internimage.data.labels import rows_22k_to_1k
 from internimage.evaluation.batches import batches
-from internimage.zoo.labels import rows_22k_to_1k
 
 IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES = 21841, 1000
 

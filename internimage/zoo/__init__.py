@@ -1,5 +1,7 @@
 """The zoo: every published checkpoint, where it comes from, how it is read and how it becomes a model."""
 
+from internimage.data.labels import LabelSet as LabelSet
+from internimage.data.labels import label_set as label_set
 from internimage.zoo.catalog import CatalogEntry as CatalogEntry
 from internimage.zoo.catalog import info as info
 from internimage.zoo.catalog import list_models as list_models
@@ -7,7 +9,5 @@ from internimage.zoo.convert import convert as convert
 from internimage.zoo.factory import create as create
 from internimage.zoo.factory import from_original as from_original
 from internimage.zoo.factory import load as load
-from internimage.zoo.labels import LabelSet as LabelSet
-from internimage.zoo.labels import label_set as label_set
 from internimage.zoo.weights import read_checkpoint as read_checkpoint
 from internimage.zoo.weights import save_model as save_model

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from internimage.backbones import VARIANTS, BackboneConfig
 from internimage.classification import PreprocessConfig
+from internimage.data.labels import label_set
 from internimage.errors import UnknownName
-from internimage.zoo.labels import label_set
 
 TABLES = Path(__file__).parent / "tables"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -53,7 +53,7 @@ class CatalogEntry:
         head: what stands on the backbone.
         method: method and schedule, as published.
         dataset: data of the published metrics.
-        labels: name of the label set, see `internimage.zoo.labels`, or None.
+        labels: name of the label set, see `internimage.data.labels`, or None.
         num_classes: classes that the model tells apart, or None.
         input_size: side of the square input of a classifier; the published size text of the other tasks.
         metrics: published figures in percent, for example {"top1": 83.5}.

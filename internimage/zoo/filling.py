@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from internimage.backbones import CompositeInternImage, InternImage
+from internimage.data.labels import rows_22k_to_1k
 from internimage.detection.dino import PRIOR_LOGIT
 from internimage.errors import CheckpointMismatch
 from internimage.zoo.checkpoint import Checkpoint
 from internimage.zoo.document import AnyModel, config_kind
-from internimage.zoo.labels import rows_22k_to_1k
 from internimage.zoo.official import from_official, remove_center
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from internimage.backbones import VARIANTS, BackboneConfig
 from internimage.classification import ClassifierConfig, PreprocessConfig
-from internimage.zoo.labels import IMAGENET_1K, IMAGENET_22K
+from internimage.data.labels import IMAGENET_1K, IMAGENET_22K
 from internimage.zoo.official import head_kind
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -13,13 +13,13 @@ from typing import Any
 
 from internimage.backbones import BackboneConfig
 from internimage.classification import ClassifierConfig
+from internimage.data.labels import label_set
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.segmentation import SegmentorConfig
 from internimage.zoo.catalog import CatalogEntry
 from internimage.zoo.checkpoint import Checkpoint
 from internimage.zoo.detection_rows import detector_of_row
 from internimage.zoo.inference import LABELS, infer_backbone, infer_classifier
-from internimage.zoo.labels import label_set
 from internimage.zoo.official import head_kind
 from internimage.zoo.segmentation_rows import segmentor_of_row
 from internimage.zoo.settings import backbone_from_settings, classifier_from_settings

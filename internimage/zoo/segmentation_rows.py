@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from internimage.data.labels import label_set
 from internimage.segmentation import (
     Mask2FormerConfig,
     PreprocessConfig,
@@ -12,7 +13,6 @@ from internimage.segmentation import (
 )
 from internimage.segmentation.model import HeadConfig
 from internimage.zoo.catalog import CatalogEntry
-from internimage.zoo.labels import label_set
 
 # UperNet and SegFormer were trained with the 150 outputs of ADE20K on every data set.
 DENSE_ROWS = 150

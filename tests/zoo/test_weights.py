@@ -13,9 +13,9 @@ from torch import Tensor
 
 from internimage.backbones import InternImage, variant
 from internimage.classification import Classifier
+from internimage.data.labels import label_set, rows_22k_to_1k
 from internimage.errors import CheckpointMismatch
 from internimage.zoo import create, from_original, load, read_checkpoint, save_model
-from internimage.zoo.labels import label_set, rows_22k_to_1k
 from internimage.zoo.official import to_huggingface
 
 Same = Callable[[torch.nn.Module, torch.nn.Module], None]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from internimage.classification.model import Classifier
+from internimage.data.labels import rows_22k_to_1k
 from internimage.errors import CheckpointMismatch
 from internimage.training.classification.config import ModelSettings
 from internimage.zoo.factory import load
-from internimage.zoo.labels import rows_22k_to_1k
 
 # A new last layer starts near zero, so that the first steps do not tear up the weights below it (as published).
 NEW_LAYER_SCALE = 1e-3
