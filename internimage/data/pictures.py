@@ -110,7 +110,7 @@ def read_picture(source: Picture, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.
     if max_pixels < 1:
         raise ValueError(f"max_pixels must be at least 1, given {max_pixels}")
     if isinstance(source, str | PathLike):
-        return _read_file(Path(source), max_pixels)
+        return _to_rgb(decode_picture(source, max_pixels=max_pixels), str(Path(source)))
     if isinstance(source, PIL.Image.Image):
         name = str(getattr(source, "filename", "")) or f"PIL picture (mode {source.mode}, size {source.size})"
         _check_not_empty(source.size, name)
@@ -125,8 +125,17 @@ def read_picture(source: Picture, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.
     )
 
 
-def _read_file(path: Path, max_pixels: int) -> PIL.Image.Image:
-    """Decode a file completely, so that nothing depends on the open file afterwards."""
+def decode_picture(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
+    """Decode a file, upright and in its own mode: the pixel values of label maps and depth maps stay what they are.
+
+    Args:
+        path: picture file.
+        max_pixels: largest accepted H * W; a larger one is refused before its pixels are decoded.
+
+    Raises:
+        BadPicture: a ValueError; the file is missing, empty, damaged, too large or no picture.
+    """
+    path = Path(path)
     name = str(path)
     try:
         if not path.exists():
@@ -140,8 +149,8 @@ def _read_file(path: Path, max_pixels: int) -> PIL.Image.Image:
         file = path.open("rb")
     except OSError as error:
         raise BadPicture(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
-    with file:
-        return _to_rgb(_decode(_open(file, name, max_pixels), name, max_pixels), name)
+    with file:  # decoded completely, so that nothing depends on the open file afterwards
+        return _decode(_open(file, name, max_pixels), name, max_pixels)
 
 
 def _open(file: BinaryIO, name: str, max_pixels: int) -> PIL.Image.Image:

@@ -1,4 +1,4 @@
-"""Bilinear resizing of 8-bit pictures in the arithmetic of OpenCV, which the published detectors and segmentors saw.
+"""Resizing of 8-bit pictures and label maps in the arithmetic of OpenCV, as the published models saw them.
 
 Coefficients have 11 bits and sums are integers, so that results are equal on every machine.
 
@@ -7,6 +7,7 @@ Shape legend: H W picture size in pixels.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,15 +33,19 @@ def keep_ratio_size(size_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[i
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def resize_bilinear(picture: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def resize_bilinear(
+    picture: Tensor, size_hw: tuple[int, int], *, region: tuple[slice, slice] = (slice(None), slice(None))
+) -> Tensor:
     """Resize a picture by bilinear interpolation without antialiasing.
 
     Args:
         picture: (H, W, 3) uint8.
-        size_hw: (height, width) of the result in pixels, each at least 1.
+        size_hw: (height, width) of the resized picture in pixels, each at least 1.
+        region: rows and columns of the resized picture that are wanted; only these are computed.
 
     Returns:
-        (height, width, 3) uint8, equal to OpenCV's `INTER_LINEAR` bit for bit; the given tensor if the size is equal.
+        (height, width, 3) uint8, equal to OpenCV's `INTER_LINEAR` bit for bit, cut to `region`; a view of the given
+        tensor if the size is equal.
 
     Raises:
         ValueError: the picture is not (H, W, 3) uint8, or a side is below 1.
@@ -55,20 +60,49 @@ def resize_bilinear(picture: Tensor, size_hw: tuple[int, int]) -> Tensor:
     if min(size_hw) < 1:
         raise ValueError(f"each side must be at least 1 pixel, given {size_hw}")
     height, width = picture.shape[:2]
+    rows, columns = region
     if (height, width) == tuple(size_hw):
-        return picture
+        return picture[rows, columns]
     if (height, width) == (2 * size_hw[0], 2 * size_hw[1]):  # OpenCV averages blocks of four instead
         blocks = picture.to(torch.int32).unflatten(1, (-1, 2)).unflatten(0, (-1, 2)).sum(dim=(1, 3))
-        return ((blocks + 2) >> 2).to(torch.uint8)
-    left, right, across = _taps(size_hw[1], width, is_column=True)
-    # (H, width', 3) with 19 bits, cut to 15; the rows then add up to 8 bits and two more for rounding.
-    columns = torch.index_select(picture, 1, left).to(torch.int32).mul_(COEFFICIENT_ONE - across[:, None])
-    columns += torch.index_select(picture, 1, right).to(torch.int32).mul_(across[:, None])
-    columns >>= 4
-    above, below, down = _taps(size_hw[0], height, is_column=False)
-    rows = torch.index_select(columns, 0, above).mul_(COEFFICIENT_ONE - down[:, None, None]) >> 16
-    rows += torch.index_select(columns, 0, below).mul_(down[:, None, None]) >> 16
-    return ((rows + 2) >> 2).to(torch.uint8)
+        return ((blocks + 2) >> 2).to(torch.uint8)[rows, columns]
+    above, below, down = (tap[rows] for tap in _taps(size_hw[0], height, is_column=False))
+    left, right, across = (tap[columns] for tap in _taps(size_hw[1], width, is_column=True))
+    if not len(above) * len(left):
+        return picture.new_empty(len(above), len(left), 3)
+    first = int(above[0])
+    band = picture[first : int(below[-1]) + 1]
+    # (h, width', 3) with 19 bits, cut to 15; the rows then add up to 8 bits and two more for rounding.
+    wide = torch.index_select(band, 1, left).to(torch.int32).mul_(COEFFICIENT_ONE - across[:, None])
+    wide += torch.index_select(band, 1, right).to(torch.int32).mul_(across[:, None])
+    wide >>= 4
+    result = torch.index_select(wide, 0, above - first).mul_(COEFFICIENT_ONE - down[:, None, None]) >> 16
+    result += torch.index_select(wide, 0, below - first).mul_(down[:, None, None]) >> 16
+    return ((result + 2) >> 2).to(torch.uint8)
+
+
+def resize_nearest(
+    label_map: np.ndarray, size_hw: tuple[int, int], *, region: tuple[slice, slice] = (slice(None), slice(None))
+) -> np.ndarray:
+    """Resize a label map by taking the pixel at or before each place, as OpenCV's `INTER_NEAREST` does.
+
+    Args:
+        label_map: (H, W).
+        size_hw: (height, width) of the resized map in pixels, each at least 1.
+        region: rows and columns of the resized map that are wanted; only these are computed.
+
+    Returns:
+        (height, width), cut to `region`.
+
+    Example:
+        >>> resize_nearest(np.array([[3, 7]]), (1, 5)).tolist()
+        [[3, 3, 3, 7, 7]]
+    """
+    rows, columns = (
+        np.minimum((np.arange(new) * (1.0 / (new / old))).astype(np.int64), old - 1)[part]
+        for new, old, part in zip(size_hw, label_map.shape, region, strict=True)
+    )
+    return label_map[rows[:, None], columns]
 
 
 def _taps(new: int, old: int, *, is_column: bool) -> tuple[Tensor, Tensor, Tensor]:

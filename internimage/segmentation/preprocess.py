@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from internimage.data.pictures import Picture, read_picture
 from internimage.data.resize import keep_ratio_size, resize_bilinear
 from internimage.types import Images
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIP_ROWS = 256  # rows of a picture that are converted at a time, so that a huge one is held once
 
 
@@ -122,12 +121,6 @@ def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
     pixels = torch.zeros(len(images), height, width, 3)
     for i, picture in enumerate(resized):
         for top, strip in zip(range(0, sizes[i][0], STRIP_ROWS), picture.split(STRIP_ROWS), strict=True):
-            pixels[i, top : top + len(strip), : sizes[i][1]] = normalize(strip, config)
+            pixels[i, top : top + len(strip), : sizes[i][1]] = normalize(strip, mean=config.mean, std=config.std)
     valid_hw = torch.tensor(sizes, dtype=torch.int64).reshape(len(images), 2)
     return Images(pixels.permute(0, 3, 1, 2), valid_hw, tuple(original_hw))
-
-
-def normalize(picture: Tensor, config: PreprocessConfig) -> Tensor:
-    """Map (H, W, 3) uint8 RGB to float32 with the configured statistics."""
-    mean, std = (torch.tensor(values, dtype=torch.float64) * 255 for values in (config.mean, config.std))
-    return (picture.float() - mean.float()).mul_((1 / std).float())

@@ -1,4 +1,4 @@
-"""Random numbers that depend on the position in a run alone, so that a resumed run draws the same ones."""
+"""The states of the random generators that training draws from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-
-def derived_seed(*keys: int) -> int:
-    """Mix non-negative numbers (run seed, epoch, picture, ...) into one 32-bit seed.
-
-    Example:
-        >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(1, 0)
-        (True, False)
-    """
-    return int(np.random.SeedSequence(keys).generate_state(1)[0])
+from internimage.data.randomness import derived_seed as derived_seed
 
 
 @contextlib.contextmanager

@@ -1,0 +1,76 @@
+"""Pictures with a mask file each: the one data set of segmentation, whatever the folders look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from internimage.data.dataset import Sample
+from internimage.data.pictures import read_picture
+from internimage.data.segmentation.label_map import MaskValues, read_label_map
+from internimage.types import Palette
+
+
+class MaskedPicture(NamedTuple):
+    """Files of a picture and its mask, and what the values of the mask stand for."""
+
+    picture: Path
+    mask: Path
+    values: MaskValues
+
+
+class SegmentationDataset:
+    """Pictures and label maps; `dataset[i]` raises a ValueError that names the file when one of the two is broken.
+
+    Args:
+        files: picture and mask of each sample.
+        class_names: K names.
+        palette: K colors (red, green, blue) 0..255 to draw the classes with, or None.
+
+    Raises:
+        ValueError: there are no samples, or names and colors differ in number.
+    """
+
+    def __init__(
+        self, files: Sequence[MaskedPicture], class_names: Sequence[str], *, palette: Palette | None = None
+    ) -> None:
+        if not files:
+            raise ValueError("a data set needs at least one picture with its mask")
+        if palette is not None and len(palette) != len(class_names):
+            raise ValueError(f"palette must hold {len(class_names)} colors, one for each class, given {len(palette)}")
+        self.files = tuple(files)
+        self.palette = palette
+        self._class_names = tuple(class_names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of their numbers."""
+        return self._class_names
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample[np.ndarray]:
+        """Read a sample: the target is its (H, W) uint8 label map, 255 where there is no label."""
+        files = self.files[index]
+        picture = read_picture(files.picture)
+        label_map = read_label_map(files.mask, files.values)
+        if (picture.height, picture.width) != label_map.shape:
+            raise ValueError(
+                f"{files.mask}: the mask has (height, width) {label_map.shape}, but its picture {files.picture} has "
+                f"{(picture.height, picture.width)}; give both one size"
+            )
+        return Sample(picture, label_map, str(files.picture))
+
+    def __add__(self, other: SegmentationDataset) -> SegmentationDataset:
+        """Return the samples of both.
+
+        Raises:
+            ValueError: the classes differ.
+        """
+        if self.class_names != other.class_names:
+            raise ValueError("data sets with different classes cannot be joined")
+        return SegmentationDataset(self.files + other.files, self.class_names, palette=self.palette)
