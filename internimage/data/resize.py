@@ -62,7 +62,7 @@ def resize_bilinear(
     height, width = picture.shape[:2]
     rows, columns = region
     if (height, width) == tuple(size_hw):
-        return picture[rows, columns]
+        return picture if rows == columns == slice(None) else picture[rows, columns]
     if (height, width) == (2 * size_hw[0], 2 * size_hw[1]):  # OpenCV averages blocks of four instead
         blocks = picture.to(torch.int32).unflatten(1, (-1, 2)).unflatten(0, (-1, 2)).sum(dim=(1, 3))
         return ((blocks + 2) >> 2).to(torch.uint8)[rows, columns]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch.utils.data
 
 from internimage.data import PictureDataset, Sample, Unreadable, read_sample
 from internimage.flow import Picture
-from internimage.types import Images
+
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[Prepared]):
     """Some pictures of a data set.
 
     Args:
@@ -23,7 +24,7 @@ class Batch:
         unreadable: the pictures that are missing from `images`.
     """
 
-    images: Images | None
+    images: Prepared | None
     targets: list[Any]
     unreadable: list[Unreadable]
 
@@ -41,13 +42,13 @@ class _Reading(torch.utils.data.Dataset):
         return read_sample(self.dataset, index)
 
 
-class _Collating:
+class _Collating(Generic[Prepared]):
     """Turns what was read into a batch, in the worker process."""
 
-    def __init__(self, preprocess: Callable[[Sequence[Picture]], Images]) -> None:
+    def __init__(self, preprocess: Callable[[Sequence[Picture]], Prepared]) -> None:
         self.preprocess = preprocess
 
-    def __call__(self, entries: list[Sample[Any] | Unreadable]) -> Batch:
+    def __call__(self, entries: list[Sample[Any] | Unreadable]) -> Batch[Prepared]:
         samples = [entry for entry in entries if isinstance(entry, Sample)]
         images = self.preprocess([sample.picture for sample in samples]) if samples else None
         unreadable = [entry for entry in entries if isinstance(entry, Unreadable)]
@@ -56,11 +57,11 @@ class _Collating:
 
 def batches(
     dataset: PictureDataset[Any],
-    preprocess: Callable[[Sequence[Picture]], Images],
+    preprocess: Callable[[Sequence[Picture]], Prepared],
     *,
     batch_size: int,
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> Iterator[Batch[Prepared]]:
     """Yield every picture of a data set exactly once, in order.
 
     Args:

@@ -49,11 +49,22 @@ class ScoreMap:
         self.original_hw = original_hw
         self._active: list[Window] = []
 
-    def strips(self, size_hw: tuple[int, int] | None = None) -> Iterator[Tensor]:
+    def strip_rows(self, size_hw: tuple[int, int] | None = None) -> int:
+        """Return how many rows of the scores fit the memory of a strip; `size_hw` as in `strips`."""
+        height, width = size_hw or self.original_hw
+        self._pull(0)
+        classes, device = self._active[0].scores.shape[0], self._active[0].scores.device
+        # Rows of the input that one row of the result looks at.
+        share = max(1.0, self.input_hw[0] / height)
+        budget = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
+        return max(MIN_STRIP_ROWS, int(budget / (4 * classes * max(width, self.input_hw[1]) * share)))
+
+    def strips(self, size_hw: tuple[int, int] | None = None, *, rows: int | None = None) -> Iterator[Tensor]:
         """Yield the scores from top to bottom.
 
         Args:
             size_hw: size to resize to, None for the original size.
+            rows: rows of a strip, None for as many as fit its memory.
 
         Yields:
             (K, rows, width) scores of the next rows.
@@ -62,12 +73,7 @@ class ScoreMap:
             ValueError: a score is not finite, which means broken weights or a broken input.
         """
         height, width = size_hw or self.original_hw
-        self._pull(0)
-        classes, device = self._active[0].scores.shape[0], self._active[0].scores.device
-        # Rows of the input that one row of the result looks at.
-        share = max(1.0, self.input_hw[0] / height)
-        budget = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
-        rows = max(MIN_STRIP_ROWS, int(budget / (4 * classes * max(width, self.input_hw[1]) * share)))
+        rows = rows or self.strip_rows(size_hw)
         for start in range(0, height, rows):
             yield self._strip(start, min(start + rows, height), (height, width))
 

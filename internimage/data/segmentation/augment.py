@@ -133,7 +133,7 @@ def _draw_region(size_hw: tuple[int, int], crop_hw: tuple[int, int], random: Ran
 def _is_mixed(label_map: np.ndarray, limit: float) -> bool:
     """Whether there are two classes or more and the largest holds less than `limit` of the labeled pixels."""
     counts = np.bincount(label_map.ravel(), minlength=IGNORED + 1)[:IGNORED]
-    return np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < limit
+    return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < limit)
 
 
 def _published(

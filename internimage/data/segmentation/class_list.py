@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,15 +79,20 @@ def colors(value: Any, where: str) -> Palette:
     Raises:
         ValueError: it is none, or a color is there twice.
     """
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: expected a list of colors, given {type(value).__name__}")
     found: list[tuple[int, int, int]] = []
-    for color in value if isinstance(value, Sequence) and not isinstance(value, str) else [None]:
-        is_triple = isinstance(color, Sequence) and len(color) == 3
-        if not is_triple or not all(type(v) is int and 0 <= v <= 255 for v in color):
+    for color in value:
+        if not isinstance(color, list | tuple) or len(color) != 3 or not all(_is_level(level) for level in color):
             raise ValueError(f"{where}: a color must be three numbers 0..255, given {color!r}")
         found.append((color[0], color[1], color[2]))
     if len(set(found)) != len(found):
         raise ValueError(f"{where}: two classes have one color")
     return tuple(found)
+
+
+def _is_level(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 255
 
 
 def _names(value: Any, path: Path) -> tuple[str, ...]:

@@ -1,0 +1,194 @@
+"""Figures of a segmentor on a data set, picture by picture, to be cut and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from internimage.data import PictureDataset, Sample
+from internimage.data.segmentation import open_segmentation_dataset
+from internimage.evaluation.batches import Batch, Prepared, batches
+from internimage.evaluation.identity import data_fingerprint, evaluating, model_fingerprint
+from internimage.evaluation.segmentation.confusion import PixelConfusion
+from internimage.evaluation.segmentation.progress_file import Progress, ProgressFile
+from internimage.evaluation.segmentation.report import PictureScore, SegmentationReport
+from internimage.evaluation.segmentation.test_time import SINGLE_SCALE, Looking, MultiScale, answer_looks
+from internimage.segmentation import PreprocessConfig, Segmentor
+from internimage.segmentation.preprocess import prepare
+from internimage.types import Images, Segmentation
+
+NamedTruth = tuple[str, np.ndarray]
+
+
+def evaluate_segmentation(
+    model: Segmentor,
+    data: PictureDataset[np.ndarray] | str | PathLike[str],
+    *,
+    split: str = "val",
+    looks: MultiScale = SINGLE_SCALE,
+    preprocess: PreprocessConfig | None = None,
+    batch_size: int = 1,
+    workers: int = 0,
+    max_unreadable: int = 50,
+    published: float | None = None,
+    progress_file: str | PathLike[str] | None = None,
+    save_seconds: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+    answered: Callable[[str, Segmentation], None] | None = None,
+) -> SegmentationReport:
+    """Measure a segmentor on every picture of a data set, at the original size of each picture.
+
+    The model reads pictures with its own preprocessing (sliding windows where it has them), on its own device and in
+    its own precision.
+
+    Args:
+        model: the segmentor; its mode is restored afterwards.
+        data: a folder, see `open_segmentation_dataset`, or an opened data set.
+        split: which part of a folder.
+        looks: sizes and mirrored copies of each picture; one look at its input size by default.
+        preprocess: how pictures become pixels, None for the model's own.
+        batch_size: pictures in one forward pass, at least 1; several looks go picture by picture.
+        workers: reading processes; 0 reads here.
+        max_unreadable: broken pictures and masks that are left out and listed in the report.
+        published: mIoU of the original, 0..1, see `published_miou`, to stand beside the measured one.
+        progress_file: file that keeps what was counted, so that a run that was cut goes on where it stopped; None keeps
+            nothing.
+        save_seconds: time between two writes of that file.
+        progress: called with (pictures done, pictures in all) after each batch.
+        answered: called with the name of each picture and its answer, for example to write it.
+
+    Raises:
+        ValueError: the classes of model and data differ, more than `max_unreadable` pictures are broken, or the
+            progress file belongs to something else.
+        FileNotFoundError: the folder lacks the data.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, given {batch_size}")
+    dataset = open_segmentation_dataset(data, split=split) if isinstance(data, str | PathLike) else data
+    check_classes(model, dataset.class_names)
+    config = preprocess or model.config.preprocess
+    place = None if progress_file is None else Path(progress_file)
+    identity = {} if place is None else _identity(model, dataset, config, looks)
+    file = ProgressFile(place, identity, save_seconds=save_seconds)
+    state = file.load(len(dataset.class_names), len(dataset))
+    try:
+        for answers in _answers(model, _Rest(dataset, state.done), config, looks, batch_size, workers):
+            for entry in answers:
+                _count(state, entry, answered)
+            if len(state.skipped) > max_unreadable:
+                raise ValueError(_too_many(state.skipped, max_unreadable))
+            file.save(state)
+            if progress is not None:
+                progress(state.done, len(dataset))
+    finally:
+        file.save(state, is_due=state.done > 0)
+    return SegmentationReport(
+        state.confusion, dataset.class_names, tuple(state.pictures), tuple(state.skipped), published, looks
+    )
+
+
+def check_classes(model: Segmentor, class_names: Sequence[str]) -> None:
+    """Raise unless a model answers with the classes of a data set, in their order.
+
+    Raises:
+        ValueError: the numbers differ, or a class has another number in the model.
+    """
+    config = model.config
+    if config.num_classes != len(class_names):
+        raise ValueError(
+            f"the model answers with {config.num_classes} classes but the data set has {len(class_names)}; choose the "
+            "data set it was trained for, or train it for this one"
+        )
+    own = {name: i for i, name in enumerate(config.class_names or ())}
+    moved = [(name, own[name], i) for i, name in enumerate(class_names) if own.get(name, i) != i]
+    if moved:
+        name, there, here = moved[0]
+        raise ValueError(
+            f"class {name!r} is number {there} of the model but {here} of the data set; give the classes of the data "
+            "set in the order of the model"
+        )
+
+
+class _Rest:
+    """The samples from number `start` on; the target of each is its name and its label map."""
+
+    def __init__(self, dataset: PictureDataset[np.ndarray], start: int) -> None:
+        self.dataset, self.start = dataset, start
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.dataset.class_names
+
+    def __len__(self) -> int:
+        return len(self.dataset) - self.start
+
+    def __getitem__(self, index: int) -> Sample[NamedTruth]:
+        sample = self.dataset[self.start + index]
+        return Sample(sample.picture, (sample.name, sample.target), sample.name)
+
+
+def _answers(
+    model: Segmentor, rest: _Rest, config: PreprocessConfig, looks: MultiScale, batch_size: int, workers: int
+) -> Iterator[list[tuple[NamedTruth, Segmentation] | str]]:
+    """Give, batch by batch, the truth and the answer of each picture, or why it cannot be read."""
+    if looks == SINGLE_SCALE:
+        once = batches(rest, partial(prepare, config=config), batch_size=batch_size, workers=workers)
+        return _in_order(model, once, partial(model.predict_batch, preprocess=config))
+
+    def answer(pictures: list[tuple[Images, ...]]) -> list[Segmentation]:
+        return [answer_looks(model, sizes, looks, config) for sizes in pictures]
+
+    return _in_order(model, batches(rest, Looking(config, looks), batch_size=1, workers=workers), answer)
+
+
+def _in_order(
+    model: Segmentor, reader: Iterator[Batch[Prepared]], answer: Callable[[Prepared], list[Segmentation]]
+) -> Iterator[list[tuple[NamedTruth, Segmentation] | str]]:
+    """Answer each batch and put its broken pictures back between the others."""
+    start = 0
+    for batch in reader:
+        with evaluating(model):
+            results = [] if batch.images is None else answer(batch.images)
+        broken = {entry.index: entry.reason for entry in batch.unreadable}
+        pairs = iter(zip(batch.targets, results, strict=True))
+        stop = start + len(batch.targets) + len(batch.unreadable)
+        yield [broken[i] if i in broken else next(pairs) for i in range(start, stop)]
+        start = stop
+
+
+def _count(
+    state: Progress,
+    entry: tuple[NamedTruth, Segmentation] | str,
+    answered: Callable[[str, Segmentation], None] | None,
+) -> None:
+    """Add one picture."""
+    if isinstance(entry, str):
+        state.skipped.append((state.done, entry))
+    else:
+        (name, truth), answer = entry
+        if answered is not None:
+            answered(name, answer)
+        own = PixelConfusion.of(torch.from_numpy(truth), answer.label_map, state.confusion.num_classes)
+        state.confusion += own
+        state.pictures.append(PictureScore(state.done, name, own.miou, own.aacc))
+    state.done += 1
+
+
+def _identity(
+    model: Segmentor, dataset: PictureDataset[np.ndarray], config: PreprocessConfig, looks: MultiScale
+) -> dict[str, str]:
+    return {
+        "model": model_fingerprint(model),
+        "data set": data_fingerprint(dataset),
+        "way of looking": repr((config, looks)),
+    }
+
+
+def _too_many(skipped: Sequence[tuple[int, str]], limit: int) -> str:
+    reasons = "\n".join(f"  {reason}" for _, reason in skipped[:10])
+    return f"more than {limit} pictures cannot be read (max_unreadable); the first ones:\n{reasons}"

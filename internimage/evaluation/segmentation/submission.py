@@ -1,0 +1,70 @@
+"""Answers as the test servers of Cityscapes and ADE20K want them.
+
+Shape legend: H W picture size in pixels.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import PIL.Image
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from internimage.data.segmentation.layouts import CITYSCAPES_LABEL_IDS
+from internimage.types import Segmentation
+from internimage.zoo.saving import replacing
+
+Benchmark = Literal["cityscapes", "ade20k"]
+
+# The value that a server expects for each class.
+SERVER_VALUES: dict[str, tuple[int, ...]] = {
+    "cityscapes": CITYSCAPES_LABEL_IDS,
+    "ade20k": tuple(range(1, 151)),
+}
+
+
+def submission_image(answer: Segmentation, benchmark: Benchmark) -> Image:
+    """Return an answer as the grey picture that a test server expects.
+
+    Args:
+        answer: what `predict` answered.
+        benchmark: "cityscapes" for the `labelIds` of its 19 classes, "ade20k" for class numbers from 1.
+
+    Raises:
+        ValueError: the benchmark is unknown, or has another number of classes.
+    """
+    values = SERVER_VALUES.get(benchmark)
+    if values is None:
+        raise ValueError(f"benchmark must be one of {', '.join(SERVER_VALUES)}, given {benchmark!r}")
+    if answer.num_classes != len(values):
+        raise ValueError(f"{benchmark} has {len(values)} classes, but the answer has {answer.num_classes}")
+    table: Tensor = torch.tensor(values, dtype=torch.uint8)
+    return PIL.Image.fromarray(table[answer.label_map.long()].numpy())
+
+
+def save_submission(
+    answer: Segmentation, picture: str | PathLike[str], folder: str | PathLike[str], *, benchmark: Benchmark
+) -> Path:
+    """Write an answer for a test server; an existing file is replaced only when the new one is complete.
+
+    Args:
+        answer: what `predict` answered.
+        picture: name of the picture's file; the answer gets the same name, as a PNG.
+        folder: where to write.
+        benchmark: see `submission_image`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ValueError: see `submission_image`.
+    """
+    image = submission_image(answer, benchmark)
+    path = Path(folder) / f"{Path(picture).stem}.png"
+    with replacing(path) as temporary:
+        image.save(temporary, "PNG")
+    return path
