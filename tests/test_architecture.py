@@ -43,6 +43,7 @@ HOMES = {
     "safetensors": ("zoo/*.py",),
     "huggingface_hub": ("zoo/*.py",),
     "typer": ("cli/*.py",),
+    "yaml": ("data/detection/yolo.py",),
     "skimage": ("data/closet.py", "data/garments.py"),
     "rich": ("cli/*.py", "training/*.py"),
 }

@@ -24,6 +24,7 @@ import PIL.Image
 import torch
 from PIL.Image import Resampling
 
+from internimage.data.detection.segmentations import run_lengths_of
 from internimage.data.fashion_mnist import CLASS_NAMES, FashionMNIST
 from internimage.data.garments import garment_mask, tinted, turned
 from internimage.data.image_folder import PICTURE_SUFFIXES
@@ -321,7 +322,9 @@ def _entries(scene: Scene) -> list[dict[str, Any]]:
     """Return class, box, area and run lengths of each garment in the form of COCO."""
     entries: list[dict[str, Any]] = []
     masks = [scene.owner == number for number in range(len(scene.labels))]
-    texts = RunLengthMasks(tuple(_run_lengths(mask) for mask in masks), scene.owner.shape).to_coco()
+    texts = RunLengthMasks(
+        tuple(torch.from_numpy(run_lengths_of(mask.T.ravel())) for mask in masks), scene.owner.shape
+    ).to_coco()
     for label, mask, text in zip(scene.labels, masks, texts, strict=True):
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         top, left = int(rows[0]), int(columns[0])
@@ -335,10 +338,3 @@ def _entries(scene: Scene) -> list[dict[str, Any]]:
             }
         )
     return entries
-
-
-def _run_lengths(mask: np.ndarray) -> torch.Tensor:
-    """Return lengths of alternating runs of 0 and 1, column by column, beginning with 0."""
-    flat = mask.T.ravel()
-    cuts = np.flatnonzero(np.diff(flat, prepend=False))
-    return torch.from_numpy(np.diff(cuts, prepend=0, append=flat.size).astype(np.int64))

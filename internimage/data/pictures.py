@@ -279,3 +279,22 @@ def _read_tensor(tensor: Tensor) -> PIL.Image.Image:
     elif tensor.dtype != torch.uint8:
         raise BadPicture(f"{name}: tensors must be uint8 (0..255) or floating point (0..1)")
     return PIL.Image.fromarray(tensor.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def picture_size(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (height, width) of a picture file in pixels, upright, from its header alone.
+
+    Raises:
+        BadPicture: a ValueError; the file is missing, too large or no picture.
+    """
+    name = str(path)
+    try:
+        with Path(path).open("rb") as file:
+            image = _open(file, name, max_pixels)
+            try:
+                orientation = image.getexif().get(ORIENTATION_TAG)
+            except DECODER_ERRORS:  # as in `read_picture`: a damaged EXIF block says nothing
+                orientation = None
+    except OSError as error:
+        raise BadPicture(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
+    return (image.width, image.height) if orientation in (5, 6, 7, 8) else (image.height, image.width)

@@ -1,0 +1,126 @@
+"""What is known about the objects of one picture, and how a training step sees it.
+
+Shape legend: G objects of a picture, K classes, H W picture size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from internimage.data.detection.segmentations import Segmentation, decode, to_coco_form
+from internimage.types import RunLengthMasks
+
+
+@dataclass(frozen=True)
+class ObjectTargets:
+    """What a detector should find in one picture, before augmentation.
+
+    Args:
+        boxes_xyxy: (G, 4) float32 corners in pixels of the picture as it is read.
+        labels: (G,) int64 class numbers, from 0.
+        masks: one mask for each object, or None in data sets without masks.
+        ignored_boxes_xyxy: (I, 4) float32 regions that hold objects which are not marked one by one (crowds), or that
+            need not be found (difficult objects); neither examples nor background.
+    """
+
+    boxes_xyxy: Tensor
+    labels: Tensor
+    masks: RunLengthMasks | None
+    ignored_boxes_xyxy: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PictureAnnotation:
+    """Everything that a data set says about one picture: what metrics compare with.
+
+    Args:
+        image_id: the data set's own number or name of the picture.
+        size_hw: (height, width) of the picture in pixels.
+        boxes_xyxy: (G, 4) float64 corners in pixels.
+        labels: (G,) int64 class numbers, from 0.
+        is_special: (G,) bool boxes that are no single object to be found: crowds (COCO), groups (OpenImages), difficult
+            objects (VOC), ignored regions (CrowdHuman).
+        areas: (G,) float64 areas in square pixels; those of the masks where the data set gives them.
+        segmentations: masks in the form of COCO for each object, or None without masks.
+        negative_labels: classes known to be absent (LVIS), or that were checked (OpenImages).
+        incomplete_labels: classes of which only some objects are marked (LVIS).
+    """
+
+    image_id: int | str
+    size_hw: tuple[int, int]
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    is_special: np.ndarray
+    areas: np.ndarray
+    segmentations: tuple[Any, ...] | None = None
+    negative_labels: frozenset[int] = frozenset()
+    incomplete_labels: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class RawAnnotation:
+    """One picture as the tables of a data set hold it; masks are not decoded yet.
+
+    Args:
+        boxes_xyxy: (G, 4) float64 corners in pixels.
+        labels: (G,) int64.
+        is_special: (G,) bool, see `PictureAnnotation`.
+        areas: (G,) float64, NaN where the data set gives none.
+        segmentations: G masks or None.
+        is_learnable: (G,) bool boxes that are examples for training.
+    """
+
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    is_special: np.ndarray
+    areas: np.ndarray
+    segmentations: tuple[Segmentation, ...] | None
+    is_learnable: np.ndarray
+
+    def targets(self, size_hw: tuple[int, int]) -> ObjectTargets:
+        """Return the view of training: examples with decoded masks, and ignored boxes apart."""
+        learnable = self.is_learnable
+        masks = None
+        if self.segmentations is not None:
+            chosen = [mask for mask, is_wanted in zip(self.segmentations, learnable, strict=True) if is_wanted]
+            masks = decode(chosen, size_hw)
+        boxes = self.boxes_xyxy.astype(np.float32)
+        return ObjectTargets(
+            torch.from_numpy(boxes[learnable]),
+            torch.from_numpy(self.labels[learnable]),
+            masks,
+            torch.from_numpy(boxes[self.is_special & ~learnable]),
+        )
+
+    def annotation(
+        self,
+        image_id: int | str,
+        size_hw: tuple[int, int],
+        negative_labels: frozenset[int],
+        incomplete_labels: frozenset[int],
+    ) -> PictureAnnotation:
+        """Return the view of metrics."""
+        sides = np.maximum(self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2], 0)
+        areas = np.where(np.isnan(self.areas), sides.prod(axis=1), self.areas)
+        masks = None
+        if self.segmentations is not None:
+            masks = tuple(to_coco_form(mask, size_hw) for mask in self.segmentations)
+        return PictureAnnotation(
+            image_id,
+            size_hw,
+            self.boxes_xyxy,
+            self.labels,
+            self.is_special,
+            areas,
+            masks,
+            negative_labels,
+            incomplete_labels,
+        )

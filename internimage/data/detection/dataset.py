@@ -1,0 +1,183 @@
+"""Pictures with boxes, and masks where there are any: one class for every annotation format.
+
+Shape legend: N pictures, G objects of a picture, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from internimage.data.dataset import Sample
+from internimage.data.detection.annotation import ObjectTargets, PictureAnnotation, RawAnnotation
+from internimage.data.detection.problems import Problem
+from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable
+from internimage.data.pictures import picture_size, read_picture
+
+MIN_TRAINING_SIDE = 32  # pixels; the original leaves smaller pictures out of training
+
+
+class DetectionDataset:
+    """Pictures and their objects; `dataset[i]` is a `Sample[ObjectTargets]`.
+
+    Args:
+        name: what messages call it, as a rule the annotation file.
+        class_names: K names, in the order of the class numbers.
+        table: the annotations.
+        category_ids: the data set's own number of each class, for results files; None for 0 .. K - 1.
+        frequencies: for LVIS "r" (rare), "c" (common) or "f" (frequent) for each class, else None.
+        ancestors: for OpenImages (K, K) bool, row c marks class c and everything above it, else None.
+        problems: broken annotations that were left out.
+        pictures: which pictures of the table belong to the data set, in this order; None for all.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        class_names: Sequence[str],
+        table: AnnotationTable,
+        *,
+        category_ids: Sequence[int] | None = None,
+        frequencies: Sequence[str] | None = None,
+        ancestors: np.ndarray | None = None,
+        problems: tuple[Problem, ...] = (),
+        pictures: np.ndarray | None = None,
+    ) -> None:
+        self.name = name
+        self._class_names = tuple(class_names)
+        self.category_ids = tuple(range(len(class_names)) if category_ids is None else category_ids)
+        self.frequencies = None if frequencies is None else tuple(frequencies)
+        self.ancestors = ancestors
+        self.problems = problems
+        self._table = table
+        self._pictures = np.arange(len(table)) if pictures is None else pictures
+        self.has_masks = table.has_masks
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of their numbers."""
+        return self._class_names
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Sample[ObjectTargets]:
+        picture = self._picture(index)
+        file = self._table.files[picture]
+        image = read_picture(file)
+        size_hw, known = (image.height, image.width), self._table.size_hw(picture)
+        if known not in (SIZE_UNKNOWN, size_hw):
+            raise ValueError(f"{file}: the picture is (height, width) {size_hw}, but annotated as {known}")
+        self._table.set_size(picture, size_hw)
+        try:
+            return Sample(image, self._raw(picture, size_hw).targets(size_hw), str(file))
+        except ValueError as error:
+            raise ValueError(f"{self.name}, picture {file.name}: {error}") from error
+
+    def annotation(self, index: int) -> PictureAnnotation:
+        """Return what metrics compare with; the pixels of the picture are not read."""
+        picture, size_hw = self._picture(index), self.size_hw(index)
+        table = self._table
+        return self._raw(picture, size_hw).annotation(
+            table.image_ids[picture],
+            size_hw,
+            table.negative_labels.get(picture, frozenset()),
+            table.incomplete_labels.get(picture, frozenset()),
+        )
+
+    def file(self, index: int) -> Path:
+        """Return the file of a picture."""
+        return self._table.files[self._picture(index)]
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of a picture in pixels; where the annotations do not say it, its header is read.
+
+        Raises:
+            BadPicture: a ValueError; the header cannot be read.
+        """
+        picture = self._picture(index)
+        if self._table.size_hw(picture) == SIZE_UNKNOWN:
+            self._table.set_size(picture, picture_size(self._table.files[picture]))
+        return self._table.size_hw(picture)
+
+    def labels(self, index: int) -> np.ndarray:
+        """Return the (G,) int64 classes of a picture, those of ignored objects included, without reading anything."""
+        return self._table.labels(self._picture(index))
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
+        """Return some pictures of the data set, in a given order; a picture may be named more than once."""
+        return DetectionDataset(
+            self.name,
+            self._class_names,
+            self._table,
+            category_ids=self.category_ids,
+            frequencies=self.frequencies,
+            ancestors=self.ancestors,
+            problems=self.problems,
+            pictures=self._pictures[np.asarray(indices, dtype=np.int64)],
+        )
+
+    def for_training(self) -> DetectionDataset:
+        """Return the pictures that training uses: at least one annotated object, sides of at least 32 pixels.
+
+        An object that is ignored, or too small to be learned, keeps its picture in, as in the original. Pictures whose
+        size is not known yet are kept.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        keep = [
+            i
+            for i, picture in enumerate(self._pictures.tolist())
+            if self._table.has_entry[picture]
+            and (self._table.size_hw(picture) == SIZE_UNKNOWN or min(self._table.size_hw(picture)) >= MIN_TRAINING_SIDE)
+        ]
+        if not keep:
+            raise ValueError(f"{self.name} has no picture with an annotated object of at least 32 pixels a side")
+        return self.select(keep)
+
+    def to_coco(self) -> dict[str, Any]:
+        """Return the annotations as a COCO document; where sizes are not known, headers of pictures are read."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(len(self)):
+            truth = self.annotation(index)
+            images.append(
+                {
+                    "id": truth.image_id,
+                    "file_name": self.file(index).name,
+                    "height": truth.size_hw[0],
+                    "width": truth.size_hw[1],
+                }
+            )
+            corners = truth.boxes_xyxy
+            sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+            for i, label in enumerate(truth.labels.tolist()):
+                entry: dict[str, Any] = {
+                    "id": len(annotations) + 1,
+                    "image_id": truth.image_id,
+                    "category_id": self.category_ids[label],
+                    "bbox": sides[i],
+                    "area": float(truth.areas[i]),
+                    "iscrowd": int(truth.is_special[i]),
+                }
+                annotations.append(
+                    entry if truth.segmentations is None else {**entry, "segmentation": truth.segmentations[i]}
+                )
+        names = zip(self.category_ids, self._class_names, strict=True)
+        return {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": number, "name": name} for number, name in names],
+        }
+
+    def _picture(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} pictures, index {index} is none of them")
+        return int(self._pictures[index])
+
+    def _raw(self, picture: int, size_hw: tuple[int, int]) -> RawAnnotation:
+        return self._table.raw(picture, size_hw, with_masks=self.has_masks)

@@ -1,0 +1,128 @@
+"""The annotations of a whole data set in flat arrays: millions of boxes fit into memory.
+
+Shape legend: N pictures, A objects of all pictures together.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from internimage.data.detection.annotation import RawAnnotation
+from internimage.data.detection.segmentations import Segmentation
+
+SPECIAL, LEARNABLE = 1, 2
+SIZE_UNKNOWN = (0, 0)
+
+
+class AnnotationTable:
+    """Pictures and their objects, filled picture by picture.
+
+    Args:
+        is_relative: boxes and polygons are shares of the picture's width and height, 0..1, instead of pixels.
+    """
+
+    def __init__(self, *, is_relative: bool = False) -> None:
+        self.is_relative = is_relative
+        self.files: list[Path] = []
+        self.image_ids: list[int | str] = []
+        self.negative_labels: dict[int, frozenset[int]] = {}
+        self.incomplete_labels: dict[int, frozenset[int]] = {}
+        self.has_entry: list[bool] = []  # a known class was annotated, whatever became of the object
+        self._sizes = array("q")
+        self._boxes = array("d")
+        self._areas = array("d")
+        self._labels = array("q")
+        self._flags = array("B")
+        self._segmentations: list[Segmentation | None] = []
+        self._starts = array("q", [0])
+        self.num_masks = 0
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def begin(self, file: Path, image_id: int | str, size_hw: tuple[int, int] = SIZE_UNKNOWN) -> int:
+        """Start a picture and return its number; (0, 0) says that its size is not known yet."""
+        self.files.append(file)
+        self.image_ids.append(image_id)
+        self.has_entry.append(False)
+        self._sizes.extend(size_hw)
+        self._starts.append(len(self._labels))
+        return len(self.files) - 1
+
+    def add(
+        self,
+        box_xyxy: Sequence[float],
+        label: int,
+        *,
+        is_special: bool = False,
+        is_learnable: bool = True,
+        area: float = float("nan"),
+        segmentation: Segmentation | None = None,
+    ) -> None:
+        """Add an object to the picture begun last."""
+        self._boxes.extend(box_xyxy)
+        self._areas.append(area)
+        self._labels.append(label)
+        self._flags.append(is_special * SPECIAL | is_learnable * LEARNABLE)
+        self._segmentations.append(segmentation)
+        self.num_masks += segmentation is not None
+        self._starts[-1] = len(self._labels)
+
+    def boxes_as_masks(self) -> None:
+        """Give the objects without a mask the four corners of their boxes as one."""
+        for i, entry in enumerate(self._segmentations):
+            if entry is None:
+                left, top, right, bottom = self._boxes[4 * i : 4 * i + 4]
+                corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+                self._segmentations[i] = (corners,)
+                self.num_masks += 1
+
+    @property
+    def num_objects(self) -> int:
+        """A, ignored objects included."""
+        return len(self._labels)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every object has a mask."""
+        return 0 < self.num_masks == self.num_objects
+
+    def size_hw(self, picture: int) -> tuple[int, int]:
+        """Return (height, width) of a picture in pixels, `SIZE_UNKNOWN` where it is not known yet."""
+        return (self._sizes[2 * picture], self._sizes[2 * picture + 1])
+
+    def set_size(self, picture: int, size_hw: tuple[int, int]) -> None:
+        """Keep the size of a picture that was looked up."""
+        self._sizes[2 * picture], self._sizes[2 * picture + 1] = size_hw
+
+    def labels(self, picture: int) -> np.ndarray:
+        """Return the classes of the objects of a picture, ignored ones included."""
+        return np.array(self._labels[self._starts[picture] : self._starts[picture + 1]], dtype=np.int64)
+
+    def raw(self, picture: int, size_hw: tuple[int, int], *, with_masks: bool) -> RawAnnotation:
+        """Return the objects of a picture, in pixels."""
+        start, end = self._starts[picture], self._starts[picture + 1]
+        boxes = np.array(self._boxes[4 * start : 4 * end], dtype=np.float64).reshape(-1, 4)
+        masks = tuple(entry for entry in self._segmentations[start:end] if entry is not None) if with_masks else None
+        if self.is_relative:
+            scale = np.array([size_hw[1], size_hw[0]], dtype=np.float64)
+            boxes = boxes * np.tile(scale, 2)
+            masks = None if masks is None else tuple(_scaled(mask, scale) for mask in masks)
+        flags = np.array(self._flags[start:end], dtype=np.uint8)
+        return RawAnnotation(
+            boxes,
+            self.labels(picture),
+            flags & SPECIAL > 0,
+            np.array(self._areas[start:end], dtype=np.float64),
+            masks,
+            flags & LEARNABLE > 0,
+        )
+
+
+def _scaled(mask: Segmentation, scale: np.ndarray) -> Segmentation:
+    assert isinstance(mask, tuple), "shares of a picture are written as polygons only"
+    return tuple(polygon * scale for polygon in mask)

@@ -1,0 +1,176 @@
+"""Annotations in the XML form of Pascal VOC, in the folders of VOC or beside the pictures.
+
+Shape legend: K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from internimage.data.detection.dataset import DetectionDataset
+from internimage.data.detection.files import check_any_picture, inside, read_text
+from internimage.data.detection.problems import Broken, ProblemLog
+from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable
+from internimage.data.detection.xml_tree import read_xml
+from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.pictures import BadPicture, picture_size
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+MAX_SIDE = 1_000_000
+
+
+def open_voc(
+    folders: Sequence[tuple[str | PathLike[str], str]],
+    *,
+    class_names: Sequence[str] = VOC_CLASSES,
+    broken: Broken = "leave_out",
+) -> DetectionDataset:
+    """Open Pascal VOC, or a data set in its folders; several years make one data set.
+
+    Difficult objects are kept apart. Coordinates count from 1 in these files; 1 is subtracted.
+
+    Args:
+        folders: (folder of a year, name of its list), for example ("VOCdevkit/VOC2007", "trainval"); a folder holds
+            `Annotations/`, `JPEGImages/` and `ImageSets/Main/<list>.txt`.
+        class_names: K names, in the order of the class numbers.
+        broken: what happens to broken entries: "leave_out" warns and drops them, "raise" refuses the data set.
+
+    Raises:
+        FileNotFoundError: a list, or all of the pictures are missing.
+        ValueError: there are broken entries and `broken` is "raise".
+    """
+    files: list[tuple[Path, Path]] = []
+    for folder, name in folders:
+        root = Path(folder)
+        listing = root / "ImageSets" / "Main" / f"{name}.txt"
+        for line in read_text(listing).splitlines():
+            if entry := line.split():
+                annotation = inside(root / "Annotations", f"{entry[0]}.xml")
+                files.append((annotation, inside(root / "JPEGImages", entry[0])))
+    name = ", ".join(f"{Path(folder).name} {part}" for folder, part in folders)
+    return open_xml(files, class_names=class_names, name=name, broken=broken)
+
+
+def open_xml(
+    files: Sequence[tuple[Path, Path]],
+    *,
+    class_names: Sequence[str] | None = None,
+    name: str = "",
+    broken: Broken = "leave_out",
+) -> DetectionDataset:
+    """Open XML annotations wherever they lie.
+
+    Args:
+        files: (annotation file, picture file without its ending) of each picture.
+        class_names: K names, in the order of the class numbers; None takes those found, in alphabetical order.
+        name: what messages call the data set.
+        broken: what happens to broken entries: "leave_out" warns and drops them, "raise" refuses the data set.
+
+    Raises:
+        FileNotFoundError: all of the pictures are missing.
+        ValueError: there is no annotation, or there are broken entries and `broken` is "raise".
+    """
+    if not files:
+        raise ValueError(f"{name or 'the data set'} has no XML annotation")
+    reader = _Reader(ProblemLog(broken))
+    trees = ((file, picture, reader.tree(file)) for file, picture in files)
+    if class_names is None:
+        trees = list(trees)
+        class_names = sorted(
+            {_name(entry) for _, _, tree in trees if tree is not None for entry in tree.iter("object")}
+        )
+    reader.numbers = {label: i for i, label in enumerate(class_names)}
+    missing = sum(not reader.read(file, picture, tree) for file, picture, tree in trees if tree is not None)
+    check_any_picture(reader.table.files, missing, files[0][0].parent)
+    name = name or str(files[0][0].parent)
+    return DetectionDataset(name, class_names, reader.table, problems=reader.log.finish(name))
+
+
+class _Reader:
+    """Fills a table from one file after the other."""
+
+    def __init__(self, log: ProblemLog) -> None:
+        self.log = log
+        self.table = AnnotationTable()
+        self.numbers: dict[str, int] = {}
+
+    def tree(self, file: Path) -> Element | None:
+        """Return the content of a file, None where it cannot be read."""
+        try:
+            return read_xml(file)
+        except (ValueError, OSError) as error:
+            self.log.add(file, "the file", str(error))
+            return None
+
+    def read(self, file: Path, picture: Path, tree: Element) -> bool:
+        """Read a picture and its objects; returns whether the picture is there."""
+        path = find_picture(picture)
+        if path is None:
+            self.log.add(file, "the picture", f"the picture {picture}.jpg (or another ending) is missing")
+            return False
+        size_hw = _size(tree)
+        if size_hw == SIZE_UNKNOWN:
+            try:
+                size_hw = picture_size(path)
+            except BadPicture as error:
+                self.log.add(file, "size", str(error))
+                return True
+        number = self.table.begin(path, picture.name, size_hw)
+        for i, entry in enumerate(tree.iter("object")):
+            label = self.numbers.get(_name(entry))
+            if label is None:
+                self.log.add(file, f"object[{i}]", f"unknown class {_name(entry)!r}")
+                continue
+            self.table.has_entry[number] = True
+            is_difficult = (entry.findtext("difficult") or "0").strip() not in ("", "0")
+            try:
+                box = _box(entry, size_hw)
+            except ValueError as error:
+                self.log.add(file, f"object[{i}]", str(error))
+                continue
+            self.table.add(box, label, is_special=is_difficult, is_learnable=not is_difficult)
+        return True
+
+
+def find_picture(stem: Path) -> Path | None:
+    """Return the picture file of that name with any ending, None where there is none."""
+    for suffix in (".jpg", *sorted(PICTURE_SUFFIXES - {".jpg"}), ".JPG", ".JPEG", ".PNG"):
+        if (path := stem.with_name(stem.name + suffix)).is_file():
+            return path
+    return None
+
+
+def _name(entry: Element) -> str:
+    return (entry.findtext("name") or "").strip()
+
+
+def _size(tree: Element) -> tuple[int, int]:
+    try:
+        height, width = (int(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+    except ValueError:
+        return SIZE_UNKNOWN
+    return (height, width) if 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE else SIZE_UNKNOWN
+
+
+def _box(entry: Element, size_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return corners in pixels, counted from 0; fractions are cut off as in the original."""
+    texts = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        values = [float(text or "") for text in texts]
+    except ValueError as error:
+        raise ValueError(f"bad box: expected the numbers xmin, ymin, xmax, ymax, given {texts}") from error
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"bad box: {texts} holds a value that is not finite")
+    left, top, right, bottom = (float(int(value)) - 1 for value in values)
+    if right <= left or bottom <= top:
+        raise ValueError(f"bad box: {texts} has no positive width and height")
+    if left >= size_hw[1] or top >= size_hw[0] or right <= 0 or bottom <= 0:
+        raise ValueError(f"bad box: {texts} lies outside of the picture (height, width) {size_hw}")
+    return left, top, right, bottom

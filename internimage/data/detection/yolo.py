@@ -1,0 +1,244 @@
+"""Annotations in the text form of YOLO: one file for each picture, one line for each object.
+
+Shape legend: K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from internimage.data.detection.dataset import DetectionDataset
+from internimage.data.detection.files import check_any_picture, read_bytes, read_text
+from internimage.data.detection.problems import Broken, ProblemLog
+from internimage.data.detection.segmentations import polygon_area
+from internimage.data.detection.table import AnnotationTable
+from internimage.data.image_folder import PICTURE_SUFFIXES
+
+MAX_YAML_BYTES = 1 << 20
+MAX_CLASSES = 100_000
+SLACK = 0.01  # of the picture's side that a coordinate may lie outside
+
+
+def open_yolo(
+    pictures: Sequence[str | PathLike[str]],
+    class_names: Sequence[str],
+    *,
+    name: str = "",
+    broken: Broken = "leave_out",
+) -> DetectionDataset:
+    """Open pictures with text annotations.
+
+    A line holds the number of the class and either center x, center y, width, height of a box or the corners x1 y1 x2
+    y2 ... of a polygon (three or more), all as shares of the picture's width and height. The file of `images/a.jpg` is
+    `labels/a.txt`: the last folder "images" of the path becomes "labels"; without one, the file lies beside the
+    picture. A picture without a file shows no object.
+
+    Args:
+        pictures: folders of pictures, searched with their subfolders, or .txt files that list pictures.
+        class_names: K names, in the order of the class numbers.
+        name: what messages call the data set.
+        broken: what happens to broken lines: "leave_out" warns and drops them, "raise" refuses the data set.
+
+    Raises:
+        FileNotFoundError: a folder or all of the pictures are missing, or there is not one annotation file.
+        ValueError: there are broken lines and `broken` is "raise".
+    """
+    log = ProblemLog(broken)
+    files, missing = _pictures([Path(entry) for entry in pictures], log)
+    name = name or str(pictures[0])
+    check_any_picture(files, missing, Path(name))
+    if not files:
+        raise FileNotFoundError(f"{name} holds no picture; expected {', '.join(sorted(PICTURE_SUFFIXES))}")
+    table = AnnotationTable(is_relative=True)
+    found = 0
+    for path in files:
+        picture = table.begin(path, path.stem)
+        labels = label_file(path)
+        if labels.is_file():
+            found += 1
+            _read_lines(table, picture, labels, len(class_names), log)
+    if not found:
+        raise FileNotFoundError(f"{name} has no annotation: the first one was looked for at {label_file(files[0])}")
+    return DetectionDataset(name, class_names, _with_masks(table), problems=log.finish(name))
+
+
+def label_file(picture: Path) -> Path:
+    """Return where the annotation of a picture lies.
+
+    Example:
+        >>> label_file(Path("fruit/images/train/a.jpg")).as_posix()
+        'fruit/labels/train/a.txt'
+    """
+    parts = list(picture.with_suffix(".txt").parts)
+    folders = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+    if folders:
+        parts[folders[-1]] = "labels"
+    return Path(*parts)
+
+
+def _pictures(sources: list[Path], log: ProblemLog) -> tuple[list[Path], int]:
+    """Return the picture files, and how many that are listed are missing."""
+    files: list[Path] = []
+    missing = 0
+    for source in sources:
+        if source.is_dir():
+            found = (path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+            files += sorted(path for path in found if not path.name.startswith("."))
+            continue
+        for number, line in enumerate(read_text(source).splitlines(), 1):
+            if not line.strip():
+                continue
+            path = source.parent / line.strip()
+            if path.is_file():
+                files.append(path)
+            else:
+                missing += 1
+                log.add(source, f"line {number}", f"the picture {path} is missing")
+    return files, missing
+
+
+def _read_lines(table: AnnotationTable, picture: int, file: Path, num_classes: int, log: ProblemLog) -> None:
+    try:
+        lines = read_text(file).splitlines()
+    except ValueError as error:
+        log.add(file, "the file", str(error))
+        return
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            label, box, corners = parse_line(line, num_classes)
+        except ValueError as error:
+            log.add(file, f"line {number}", str(error))
+            continue
+        table.has_entry[picture] = True
+        table.add(box, label, segmentation=None if corners is None else (corners,))
+
+
+def parse_line(line: str, num_classes: int) -> tuple[int, tuple[float, float, float, float], np.ndarray | None]:
+    """Read one line.
+
+    Returns:
+        The class, the corners (left, top, right, bottom) as shares of the picture, and the (P, 2) polygon or None.
+
+    Raises:
+        ValueError: the line is broken.
+
+    Example:
+        >>> parse_line("2 0.5 0.5 0.2 0.4", 3)[:2]
+        (2, (0.4, 0.3, 0.6, 0.7))
+    """
+    try:
+        values = [float(word) for word in line.split()]
+    except ValueError as error:
+        raise ValueError(f"expected numbers, given {line!r:.60}") from error
+    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
+        raise ValueError(f"expected a class and 4 numbers of a box or 6, 8, ... of a polygon, given {len(values)}")
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a value is not finite")
+    label, *shares = values
+    if label != int(label) or not 0 <= label < num_classes:
+        raise ValueError(f"unknown class {label:g}; expected 0..{num_classes - 1}")
+    if min(shares) < -SLACK or max(shares) > 1 + SLACK:
+        if len(shares) == 4 and min(shares[2:]) < 0:
+            raise ValueError(f"bad box: width {shares[2]:g} and height {shares[3]:g} must be positive")
+        raise ValueError(f"coordinates must be shares of the picture, 0..1, given {min(shares):g}..{max(shares):g}")
+    corners = None
+    if len(shares) == 4:
+        x, y, width, height = shares
+        box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        if width <= 0 or height <= 0:
+            raise ValueError(f"bad box: width {width:g} and height {height:g} must be positive")
+    else:
+        corners = np.array(shares).reshape(-1, 2)
+        if not polygon_area((corners,)):
+            raise ValueError("bad polygon: it encloses no area")
+        (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+        box = (left, top, right, bottom)
+    return int(label), box, corners
+
+
+def _with_masks(table: AnnotationTable) -> AnnotationTable:
+    """Where only some lines are polygons, boxes become their four corners, as other readers of this form do."""
+    if 0 < table.num_masks < table.num_objects:
+        table.boxes_as_masks()
+    return table
+
+
+def yolo_sources(root: Path, names: Sequence[str]) -> tuple[list[Path], tuple[str, ...]] | None:
+    """Return the picture folders and class names that `data.yaml` or `classes.txt` give for a part of a data set.
+
+    Args:
+        root: folder of the data set.
+        names: what the part may be called, for example "val" and "valid".
+
+    Returns:
+        None when the folder has no such layout or no such part.
+
+    Raises:
+        ValueError: the file that describes the data set is broken.
+    """
+    for file in (root / "data.yaml", root / "data.yml", root / "dataset.yaml"):
+        if file.is_file():
+            document = read_yaml(file)
+            sources = next((document[name] for name in names if document.get(name)), None)
+            sources = sources if isinstance(sources, list) else [sources]
+            found = [path for entry in sources for path in [_within(root, document.get("path"), entry)] if path]
+            return (found, _class_names(document.get("names"), file)) if found else None
+    listing = root / "classes.txt"
+    if not listing.is_file():
+        return None
+    classes = tuple(line.strip() for line in read_text(listing).splitlines() if line.strip())
+    for name in names:
+        for folder in (root / "images" / name, root / name / "images", root / name):
+            if folder.is_dir():
+                return [folder], classes
+    return None
+
+
+def _within(root: Path, base: Any, entry: Any) -> Path | None:
+    """Return an existing folder or list inside of the data set; leading ".." and foreign bases are left out."""
+    if not isinstance(entry, str):
+        return None
+    parts = [part for part in PurePosixPath(entry.replace("\\", "/")).parts if part not in ("..", ".", "/")]
+    starts = [root]
+    if isinstance(base, str):
+        own = [part for part in PurePosixPath(base).parts if part not in ("..", ".", "/")]
+        starts = [root.joinpath(*own), root]
+    return next((path for start in starts if (path := start.joinpath(*parts)).exists()), None)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the top of a YAML file.
+
+    Raises:
+        ValueError: it is too large, no YAML, or holds no names at the top.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(read_bytes(file, max_bytes=MAX_YAML_BYTES))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"{file} is no valid YAML file: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{file}: expected keys such as train, val and names")
+    return document
+
+
+def _class_names(names: Any, file: Path) -> tuple[str, ...]:
+    """Read a list of names or a table from numbers to names."""
+    if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            raise ValueError(f"{file}: the keys of 'names' must be 0 .. {len(names) - 1}")
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not 0 < len(names) <= MAX_CLASSES:
+        raise ValueError(f"{file}: expected 'names' with the name of each class")
+    if not all(isinstance(name, str | int | float) and not isinstance(name, bool) for name in names):
+        raise ValueError(f"{file}: the names of the classes must be texts; put words such as no and yes in quotes")
+    return tuple(str(name) for name in names)

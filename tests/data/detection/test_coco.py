@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from internimage.data.detection import DetectionDataset, open_coco, open_detection_dataset
+
+TOP_HALF = [0] + [30] * (2 * 80 - 1) + [30]  # 80 columns of 60 rows
+SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
+DOCUMENT: dict[str, Any] = {
+    "images": [
+        {"id": 7, "file_name": "a.png", "width": 80, "height": 60},
+        {"id": 9, "file_name": "b.png", "width": 40, "height": 50},
+        {"id": 3, "file_name": "empty.png", "width": 80, "height": 60},
+    ],
+    "categories": [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}],
+    "annotations": [
+        {
+            **{"id": 1, "image_id": 9, "category_id": 2, "bbox": [1.5, 2, 10, 20], "area": 20, "iscrowd": 0},
+            "segmentation": {"size": [50, 40], "counts": [60, 20, 1920]},
+        },
+        {
+            **{"id": 2, "image_id": 7, "category_id": 5, "bbox": [10, 10, 40, 40], "area": 450, "iscrowd": 0},
+            "segmentation": [SQUARE, [40, 40, 50, 40, 50, 50, 40, 50]],
+        },
+        {
+            **{"id": 3, "image_id": 7, "category_id": 2, "bbox": [0, 0, 80, 30], "area": 2400, "iscrowd": 1},
+            "segmentation": {"size": [60, 80], "counts": TOP_HALF},
+        },
+        {
+            **{"id": 4, "image_id": 7, "category_id": 2, "bbox": [5, 5, 0.5, 30], "area": 15, "iscrowd": 0},
+            "segmentation": [SQUARE],
+        },
+    ],
+}
+
+
+def write(root: Path, document: Any) -> Path:
+    (root / "annotations").mkdir(exist_ok=True)
+    file = root / "annotations" / "instances_train2017.json"
+    file.write_text(document if isinstance(document, str) else json.dumps(document))
+    return file
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "train2017").mkdir()
+    for name, size in (("a", (80, 60)), ("b", (40, 50)), ("empty", (80, 60))):
+        PIL.Image.new("RGB", size, (90, 30, 10)).save(tmp_path / "train2017" / f"{name}.png")
+    write(tmp_path, DOCUMENT)
+    return tmp_path
+
+
+def opened(root: Path, **options: Any) -> DetectionDataset:
+    return open_coco(root / "annotations/instances_train2017.json", root / "train2017", **options)
+
+
+def test_targets(root: Path) -> None:
+    dataset = opened(root, broken="raise")
+    assert dataset.class_names == ("cat", "dog") and dataset.category_ids == (5, 2)
+    assert len(dataset) == 3 and dataset.has_masks and dataset.problems == ()
+    sample = dataset[0]
+    target = sample.target
+    assert sample.name.endswith("a.png") and sample.picture.size == (80, 60)
+    assert target.boxes_xyxy.tolist() == [[10, 10, 50, 50]], "neither the crowd nor what is thinner than a pixel"
+    assert target.labels.tolist() == [0] and target.ignored_boxes_xyxy.tolist() == [[0, 0, 80, 30]]
+    assert target.masks is not None
+    expected = torch.zeros(60, 80, dtype=torch.bool)
+    expected[10:30, 10:30] = expected[40:50, 40:50] = True
+    assert (target.masks.to_bool()[0] == expected).all()
+    other = dataset[1].target
+    assert other.boxes_xyxy.tolist() == [[1.5, 2, 11.5, 22]] and other.labels.tolist() == [1]
+    assert other.masks is not None and other.masks.to_bool()[0, 10:30, 1].all() and int(other.masks.areas[0]) == 20
+    assert len(dataset[2].target) == 0 and dataset[2].target.boxes_xyxy.shape == (0, 4)
+
+
+def test_what_metrics_see(root: Path) -> None:
+    truth = opened(root).annotation(0)
+    assert truth.image_id == 7 and truth.size_hw == (60, 80)
+    assert truth.labels.tolist() == [0, 1, 1] and truth.is_special.tolist() == [False, True, False]
+    assert truth.areas.tolist() == [450, 2400, 15] and truth.boxes_xyxy.dtype == np.float64
+    assert truth.segmentations is not None
+    assert truth.segmentations[0] == DOCUMENT["annotations"][1]["segmentation"]
+    assert truth.segmentations[1] == {"size": [60, 80], "counts": TOP_HALF}
+
+
+def test_document_round_trip(root: Path) -> None:
+    document = opened(root).to_coco()
+    file = write(root, document)
+    again = open_coco(file, root / "train2017", broken="raise")
+    assert again.to_coco() == document
+    assert sorted(entry["area"] for entry in document["annotations"]) == [15, 20, 450, 2400]
+
+
+def test_training_leaves_out_empty_and_tiny_pictures(root: Path) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["images"].append({"id": 30, "file_name": "tiny.png", "width": 31, "height": 60})
+    document["annotations"].append({"id": 8, "image_id": 30, "category_id": 2, "bbox": [1, 1, 5, 5]})
+    PIL.Image.new("RGB", (31, 60)).save(root / "train2017/tiny.png")
+    write(root, document)
+    dataset = open_detection_dataset(root, "train")
+    assert [dataset.annotation(i).image_id for i in range(len(dataset))] == [7, 9]
+    assert len(open_detection_dataset(root, "train", filter_empty=False)) == 4
+    with pytest.raises(ValueError, match="no picture with an annotated object"):
+        dataset.select([]).for_training()
+
+
+def test_compressed_run_lengths_and_lvis_lists(root: Path) -> None:
+    plain = opened(root)[0].target.masks
+    assert plain is not None
+    document = copy.deepcopy(DOCUMENT)
+    document["annotations"][1]["segmentation"] = plain.to_coco()[0]
+    for i, category in enumerate(document["categories"]):
+        category["frequency"] = "rf"[i]
+    for image in document["images"]:
+        image["coco_url"] = f"http://images.example/train2017/{image.pop('file_name')}"
+    document["images"][0] |= {"neg_category_ids": [2, 99], "not_exhaustive_category_ids": [5]}
+    (root / "annotations/instances_train2017.json").unlink()
+    (root / "annotations/lvis_v1_train.json").write_text(json.dumps(document))
+    dataset = open_detection_dataset(root, "train", broken="raise")
+    masks = dataset[0].target.masks
+    assert masks is not None and (masks.to_bool() == plain.to_bool()).all()
+    assert dataset.frequencies == ("r", "f")
+    truth = dataset.annotation(0)
+    assert truth.negative_labels == {1} and truth.incomplete_labels == {0}
+
+
+BROKEN = {
+    "size": ({"bbox": [1, 1, -5, 4]}, r"width -5 and height 4 must be positive"),
+    "outside": ({"bbox": [90, 1, 5, 4]}, "lies outside of the picture"),
+    "not finite": ({"bbox": [1, 1, float("nan"), 4]}, "not finite"),
+    "no box": ({"bbox": None}, r"expected \[left, top, width, height\]"),
+    "text": ({"bbox": [1, 1, "5", 4]}, "bad box"),
+    "huge": ({"bbox": [10**400, 1, 5, 4]}, "bad box"),
+    "class": ({"category_id": 77}, "no category has the id 77"),
+    "class type": ({"category_id": [1]}, "unknown class"),
+    "picture": ({"image_id": 1000}, "no picture has the id 1000"),
+    "short polygon": ({"segmentation": [[1, 2, 3, 4]]}, "at least 3 pairs"),
+    "odd polygon": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "at least 3 pairs"),
+    "far polygon": ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "far out of the picture"),
+    "word polygon": ({"segmentation": ["abc"]}, "bad polygon"),
+    "short runs": ({"segmentation": {"size": [60, 80], "counts": [5, 6]}}, "add up to 11"),
+    "negative runs": ({"segmentation": {"size": [60, 80], "counts": [-1, 4801]}}, "run lengths"),
+    "size of runs": ({"segmentation": {"size": [6, 8], "counts": [48]}}, "not that of the picture"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_annotations(root: Path, case: str) -> None:
+    change, message = BROKEN[case]
+    document = copy.deepcopy(DOCUMENT)
+    document["annotations"][1] |= change
+    write(root, document)
+    with pytest.raises(ValueError, match=message) as caught:
+        opened(root, broken="raise")
+    assert "instances_train2017.json, annotations[1] (id 2): " in str(caught.value)
+    dataset = opened(root)
+    assert len(dataset.problems) == 1 and len(dataset.annotation(0).labels) == 2
+
+
+def test_broken_text_of_run_lengths_is_named_when_it_is_read(root: Path) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    for text in ("zz zz", "PPPPPPPPPPPPPPPPPPPPPPPPP", "11", "P"):
+        document["annotations"][1]["segmentation"] = {"size": [60, 80], "counts": text}
+        write(root, document)
+        with pytest.raises(ValueError, match=r"a\.png: bad run lengths"):
+            opened(root)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["images"][2].update(file_name="gone.png"), r"images\[2\]: the picture .*gone.png is missing"),
+        (lambda d: d["images"][2].update(file_name="../annotations/x.png"), r"images\[2\]: .*leads out of the folder"),
+        (lambda d: d["images"][2].update(file_name="/etc/hosts"), "leads out of the folder"),
+        (lambda d: d["images"][2].update(id=7), r"images\[2\]: the id 7 is used twice"),
+        (lambda d: d["images"][2].update(height="60"), r"images\[2\]: expected height and width"),
+        (lambda d: d["images"].append(3), r"images\[3\]: expected an object"),
+        (lambda d: d["annotations"].append("x"), r"annotations\[4\]: expected an object"),
+        (lambda d: d["categories"].append({"id": 5, "name": "again"}), r"categories\[2\]: the id 5 is used twice"),
+        (lambda d: d["annotations"][1].pop("segmentation"), "1 objects have no mask"),
+    ],
+)
+def test_broken_entries(root: Path, change: Any, message: str) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    change(document)
+    write(root, document)
+    with pytest.raises(ValueError, match=message):
+        opened(root, broken="raise")
+    assert len(opened(root).problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("{", "no valid JSON"),
+        ("[" * 100_000, "no valid JSON"),
+        ("[]", "expected an object at the top, given list"),
+        ({"images": []}, 'no list "annotations"'),
+        ({**DOCUMENT, "categories": [{}]}, "no category with an id and a name"),
+    ],
+)
+def test_no_coco_file(root: Path, document: Any, message: str) -> None:
+    write(root, document)
+    with pytest.raises(ValueError, match=message):
+        opened(root)
+
+
+def test_limits_and_wrong_folders(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="more than 100 bytes"):
+        opened(root, max_bytes=100)
+    with pytest.raises(FileNotFoundError, match="none of the 3 pictures"):
+        open_coco(root / "annotations/instances_train2017.json", root)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        open_coco(root / "nothing.json", root)
+    (root / "train2017/b.png").unlink()
+    dataset = opened(root)
+    assert len(dataset) == 2 and "b.png is missing" in caplog.text and "1 broken annotations" in caplog.text
+
+
+def test_a_picture_of_another_size(root: Path) -> None:
+    PIL.Image.new("RGB", (60, 80)).save(root / "train2017/a.png")
+    with pytest.raises(ValueError, match=r"a\.png: the picture is .*\(80, 60\), but annotated as \(60, 80\)"):
+        opened(root)[0]
+
+
+def test_expected_classes(root: Path) -> None:
+    dataset = opened(root, class_names=("bird", "dog", "cat"))
+    assert dataset.class_names == ("bird", "dog", "cat") and dataset.category_ids == (-1, 2, 5)
+    assert dataset[0].target.labels.tolist() == [2] and dataset[1].target.labels.tolist() == [1]
+    with pytest.raises(ValueError, match="the classes dog, which are not among"):
+        opened(root, class_names=("cat",))
+
+
+def test_roboflow_layout(root: Path) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    for category in document["categories"]:
+        category["supercategory"] = "pets"
+    document["categories"].insert(0, {"id": 0, "name": "pets", "supercategory": "none"})
+    (root / "annotations/instances_train2017.json").unlink()
+    (root / "train2017").rename(root / "valid")
+    (root / "valid/_annotations.coco.json").write_text(json.dumps(document))
+    dataset = open_detection_dataset(root, "val", broken="raise")
+    assert dataset.class_names == ("cat", "dog") and len(dataset) == 3
+
+
+def test_the_message_lists_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"(?s)no detection data set.*COCO.*YOLO.*VOC2007.*OpenImages"):
+        open_detection_dataset(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        open_detection_dataset(tmp_path / "gone")
+    with pytest.raises(ValueError, match="'train' or 'val'"):
+        open_detection_dataset(tmp_path, "test")  # type: ignore[arg-type]
