@@ -39,6 +39,8 @@ HOMES = {
     "timm": ("training/*.py", "training/classification/*.py", "integrations/*.py"),
     "tensorboard": ("training/*.py",),
     "matplotlib": ("training/*.py", "evaluation/*.py"),
+    "faster_coco_eval": ("evaluation/detection/*.py",),
+    "av": ("data/video.py",),
     "accelerate": ("training/*.py",),
     "safetensors": ("zoo/*.py",),
     "huggingface_hub": ("zoo/*.py",),

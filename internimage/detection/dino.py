@@ -130,7 +130,9 @@ class DINO(Detector):
         logits = self.classifiers[-1](cells)
         best = logits.amax(dim=-1).topk(min(self.config.num_queries, logits.shape[1]), dim=1).indices  # (N, Q)
         boxes = self.regressors[-1](_take(cells, best)).float() + _take(proposals, best)
-        return Selected(best, _take(logits, best), boxes)
+        chosen = _take(logits, best)
+        # A NaN that misled the choice goes on into the boxes, so that the answer reports it.
+        return Selected(best, chosen, boxes.masked_fill(chosen.isnan().any(dim=-1, keepdim=True), torch.nan))
 
     def start(self, selected: Selected) -> tuple[Tensor, Tensor]:
         """Return queries (N, Q, C), which are learned, and their start boxes (N, Q, 4), which are chosen."""

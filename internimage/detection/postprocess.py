@@ -44,14 +44,10 @@ def to_detections(
         One result for each picture.
 
     Raises:
-        ValueError: a score or a box is not finite, which means broken weights or a broken input.
+        ValueError: a score, a box or a mask is not finite, which means broken weights or a broken input.
     """
+    check_finite(outputs)
     boxes, scores = outputs.boxes.float(), outputs.scores.float()
-    if not (boxes.isfinite().all() and scores.isfinite().all()):
-        raise ValueError(
-            "the model answered with NaN or infinite boxes or scores; check the weights (NaN parameters?) and, in half "
-            "precision, try float32"
-        )
     original = torch.tensor(images.original_hw, dtype=torch.float32, device=boxes.device).reshape(-1, 2)
     scale = images.valid_hw.to(boxes.device).float() / original  # (N, 2) height, width
     results: list[Detections] = []
@@ -72,3 +68,13 @@ def to_detections(
             )
         )
     return results
+
+
+def check_finite(outputs: RawDetections) -> None:
+    """Raise a ValueError unless all boxes, scores and masks are finite."""
+    values = (outputs.boxes, outputs.scores, outputs.mask_probabilities)
+    if not all(value is None or bool(value.isfinite().all()) for value in values):
+        raise ValueError(
+            "the model answered with NaN or infinite boxes, scores or masks; check the weights (NaN parameters?) and, "
+            "in half precision, try float32"
+        )

@@ -88,6 +88,9 @@ class RCNN(Detector):
         """Cut (R, 5) regions out of the finest levels of the pyramid: (R, C, side, side)."""
         number = len(self.backbone.strides)
         strides = self.config.rpn.strides[:number]
+        rois = rois.nan_to_num(
+            0.0, 0.0, 0.0
+        )  # sampling at NaN is undefined; where it comes from is reported with the answer
         return region_features(maps[:number], rois, side, strides=strides, finest_scale=self.config.roi_finest_scale)
 
     def classify(self, maps: Sequence[Tensor], proposals: Proposals, valid_hw: Tensor) -> RawDetections:
@@ -101,14 +104,17 @@ class RCNN(Detector):
                 rois = head.refine(rois, stage_logits, deltas, valid_hw)
         scores = torch.stack(logits).mean(dim=0).softmax(dim=-1)[:, :-1]  # (R, K)
         boxes = head.decode(rois, deltas, valid_hw).expand(-1, self.config.num_classes, -1)  # (R, K, 4)
-        return self._suppress(boxes, scores, proposals.image, len(valid_hw))
+        is_good = proposals.scores.isfinite() & scores.isfinite().all(dim=1) & boxes.isfinite().all(dim=2).all(dim=1)
+        return self._suppress(boxes, scores.masked_fill(~is_good[:, None], torch.nan), proposals.image, len(valid_hw))
 
     def _suppress(self, boxes: Tensor, scores: Tensor, image: Tensor, num_images: int) -> RawDetections:
-        """Keep the best objects of each picture."""
+        """Keep the best objects of each picture; a region with NaN stays as one object, so that it is noticed."""
         kept: list[RawDetections] = []
         for i in range(num_images):
             own = image == i
-            region, label = (scores[own] > self.config.score_threshold).nonzero(as_tuple=True)  # false for NaN
+            is_kept = scores[own] > self.config.score_threshold  # false for NaN
+            is_kept[:, 0] |= scores[own][:, 0].isnan()
+            region, label = is_kept.nonzero(as_tuple=True)
             own_boxes, own_scores = boxes[own][region, label], scores[own][region, label]
             best = nms_in_groups(own_boxes, own_scores, label, self.config.nms_iou)[: self.config.max_per_image]
             kept.append(RawDetections(own_boxes[best], own_scores[best], label[best], torch.full_like(best, i)))

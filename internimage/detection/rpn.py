@@ -88,11 +88,11 @@ class RPN(nn.Module):
             config: how many are kept.
 
         Returns:
-            At most `config.kept` regions for each picture; none where an output is NaN.
+            At most `config.kept` regions for each picture; those of NaN outputs are kept, so that they are noticed.
         """
         boxes, scores, levels = self._candidates(outputs, valid_hw, config.pre_nms)
         size = boxes[..., 2:] - boxes[..., :2]
-        is_large = (size > config.min_size).all(dim=-1) & scores.isfinite()  # false for NaN, too
+        is_large = ~(size <= config.min_size).any(dim=-1)  # true for NaN
         kept: list[Proposals] = []
         for i, large in enumerate(is_large):
             own_boxes, own_scores = boxes[i, large], scores[i, large]

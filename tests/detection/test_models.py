@@ -6,10 +6,11 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
-from internimage.detection import DETECTORS, DINO, RCNN
+from internimage.detection import DETECTORS, RCNN
 from internimage.detection.rcnn_loss import choose_at_random
 from internimage.types import DetectionTargets, Images
 from internimage.visualize import draw
@@ -76,16 +77,48 @@ def test_nothing_found_is_an_empty_result(photo: np.ndarray) -> None:
     assert found.to_coco(7) == [] and draw(found, photo).width >= 90
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn", "cascade_mask_rcnn", "dino"])
-def test_nan_weights_never_crash(name: str, photo: np.ndarray) -> None:
+NAN_PLACES = [
+    *((name, part) for name in ("mask_rcnn", "cascade_mask_rcnn") for part in ("backbone", "neck", "rpn", "box_heads")),
+    *((name, "mask_heads") for name in ("mask_rcnn", "cascade_mask_rcnn")),
+    *(("dino", part) for part in ("backbone", "neck", "transformer.proposal_fc", "transformer.decoder_norm")),
+    *(("dino", part) for part in ("classifiers.5", "classifiers.6", "regressors")),
+]
+
+
+@pytest.mark.parametrize(("name", "part"), NAN_PLACES)
+def test_nan_weights_are_an_error(name: str, part: str, photo: np.ndarray) -> None:
     model = small_detector(name)
-    with torch.no_grad():
-        next(iter(model.neck.parameters())).fill_(float("nan"))
-    if isinstance(model, DINO):
+    every = list(model.get_submodule(part).parameters())
+    for parameter in (every[0], every[len(every) // 2], every[-1]):
+        before = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.fill_(float("nan"))
         with pytest.raises(ValueError, match="NaN or infinite"):
             model.predict([photo])
-    else:
-        assert len(model.predict([photo])[0]) == 0
+        with torch.no_grad():
+            parameter.copy_(before)
+    assert len(model.predict([photo])[0]) > 0
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "dino"])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (20_000, 40, 3), (40, 20_000, 3), (30, 40)])
+def test_extreme_pictures(name: str, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    [found] = small_detector(name).predict([pixels])
+    assert found.original_hw == shape[:2]
+    assert found.boxes_xyxy.isfinite().all() and (found.boxes_xyxy >= 0).all()
+    assert (found.boxes_xyxy <= torch.tensor([shape[1], shape[0]] * 2)).all()
+    if found.run_length_masks is not None:
+        assert all(int(runs.sum()) == shape[0] * shape[1] for runs in found.run_length_masks.counts)
+    assert min(draw(found, pixels).size) >= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
+def test_grey_and_alpha_pictures(mode: str, photo: np.ndarray) -> None:
+    grey = PIL.Image.fromarray(photo[..., 0])
+    picture = PIL.Image.new("I;16", (90, 60), 9000) if mode == "I;16" else grey.convert(mode)
+    [found] = small_detector("faster_rcnn").predict([picture])
+    assert found.original_hw == (60, 90)
 
 
 def test_coco_entries(photo: np.ndarray) -> None:

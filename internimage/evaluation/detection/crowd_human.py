@@ -65,7 +65,9 @@ def crowd_figures(
     boxes = [_cut(true.boxes_xyxy, true) for true in truth]
     people = sum(int((~true.is_special).sum()) for true in truth)
     outcomes = [
-        _outcomes(own, cut, true.is_special, iou) for own, cut, true in zip(found, boxes, truth, strict=True) if len(own)
+        _outcomes(own, cut, true.is_special, iou)
+        for own, cut, true in zip(found, boxes, truth, strict=True)
+        if len(own)
     ]
     scores = np.concatenate([score for score, _ in outcomes] or [np.zeros(0)])
     is_right = np.concatenate([right for _, right in outcomes] or [np.zeros(0, dtype=bool)])

@@ -67,13 +67,14 @@ def voc_precision(
     outcomes = [
         voc_outcomes(true, own, iou=iou, extent=extent) for true, own in zip(truth, found, strict=True) if len(own)
     ]
-    wanted = sum((np.bincount(true.labels[~true.is_special], minlength=num_classes) for true in truth), np.zeros(1, int))
+    counts = [np.bincount(true.labels[~true.is_special], minlength=num_classes) for true in truth]
+    wanted = np.sum(counts, axis=0) if counts else np.zeros(num_classes, dtype=np.int64)
     scores = np.concatenate([own.scores for own in found] or [np.zeros(0)])
     labels = np.concatenate([own.labels for own in found] or [np.zeros(0, int)])
     outcome = np.concatenate(outcomes or [np.zeros(0, int)])
     summarize = mean_of_eleven if year == 2007 else area_under
     classes: list[ClassPrecision] = []
-    for label, number in enumerate(np.broadcast_to(wanted, (num_classes,)).tolist()):
+    for label, number in enumerate(wanted.tolist()):
         own = labels == label
         counted = own & (outcome != NOT_COUNTED)
         value = summarize(*curve(scores[counted], outcome[counted] == RIGHT, number)) if number else None

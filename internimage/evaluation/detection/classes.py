@@ -1,0 +1,64 @@
+"""Which class of a data set each class of a model is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SHOWN = 5
+
+
+def match_classes(model_names: Sequence[str] | None, num_classes: int, data_names: Sequence[str]) -> np.ndarray:
+    """Return the (K,) int64 class of the data set for each class of a model.
+
+    Names agree whatever their case, and "_", "-" and a space are the same. A model without names is taken in the order
+    of the data set, and so is a data set whose "names" are only numbers.
+
+    Args:
+        model_names: names of the model's classes, or None.
+        num_classes: K, classes of the model.
+        data_names: names of the data set's classes.
+
+    Raises:
+        ValueError: the numbers of classes differ, or a class of one is none of the other.
+
+    Example:
+        >>> match_classes(["hot dog", "cat"], 2, ["Cat", "hot_dog"]).tolist()
+        [1, 0]
+    """
+    if num_classes != len(data_names):
+        raise ValueError(
+            f"the model tells {num_classes} classes apart but the data set has {len(data_names)} "
+            f"({_some(data_names)}); choose the data set it was trained for, or fine-tune it"
+        )
+    if model_names is None or all(name.isdigit() for name in data_names):
+        return np.arange(num_classes)
+    places = {_normal(name): i for i, name in enumerate(data_names)}
+    if len(places) < len(data_names):
+        return _in_order(model_names, data_names)
+    missing = [name for name in model_names if _normal(name) not in places]
+    if missing:
+        unused = set(places) - {_normal(name) for name in model_names}
+        raise ValueError(
+            f"the classes differ: {_some(missing)} of the model are none of the data set, whose others are "
+            f"{_some([data_names[places[name]] for name in sorted(unused)])}; rename them in the annotations, or give "
+            "the model the names of the data set (class_names)"
+        )
+    return np.array([places[_normal(name)] for name in model_names], dtype=np.int64)
+
+
+def _in_order(model_names: Sequence[str], data_names: Sequence[str]) -> np.ndarray:
+    """Take classes in order where a name stands for two of them."""
+    if [_normal(name) for name in model_names] != [_normal(name) for name in data_names]:
+        raise ValueError("the data set has two classes of one name, and the model's names stand in another order")
+    return np.arange(len(data_names))
+
+
+def _normal(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(repr(name) for name in names[:SHOWN]) + rest

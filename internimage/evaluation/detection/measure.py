@@ -1,0 +1,199 @@
+"""Figures of a detector on a data set, picture by picture, to be cut and taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from internimage.detection import RCNN, Detector
+from internimage.detection.preprocess import prepare
+from internimage.evaluation.batches import Batch, batches
+from internimage.evaluation.detection.classes import match_classes
+from internimage.evaluation.detection.coco import Kind
+from internimage.evaluation.detection.data import AnnotatedPictures, PictureFiles, open_truth
+from internimage.evaluation.detection.figures import METRICS, Metric, measure
+from internimage.evaluation.detection.ground_truth import TruthClasses
+from internimage.evaluation.detection.predictions import FoundObjects, PredictionLog, write_coco_results
+from internimage.evaluation.detection.report import DetectionReport
+from internimage.evaluation.detection.test_time import Looking, MultiScale, merge_views
+from internimage.types import Detections
+
+PREDICTIONS, RESULTS = "predictions.jsonl", "results.json"
+# Values of each tensor that go into the fingerprint of a model.
+SAMPLED_VALUES = 1024
+
+
+def evaluate_detection(
+    model: Detector,
+    data: AnnotatedPictures | str | PathLike[str],
+    *,
+    metric: Metric = "coco",
+    batch_size: int = 1,
+    workers: int = 0,
+    looks: MultiScale | None = None,
+    folder: str | PathLike[str] | None = None,
+    max_unreadable: int = 50,
+    published: Mapping[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DetectionReport:
+    """Measure a detector on every picture of a data set.
+
+    The model reads pictures with its own preprocessing, on its own device and in its own precision. With `folder`, what
+    is found is kept there picture by picture, so that a run that was cut goes on where it stopped, and written as a
+    COCO results file at the end.
+
+    Args:
+        model: the detector; its mode is restored afterwards.
+        data: annotations in the COCO format, see `open_truth`, or an opened data set.
+        metric: "coco" and "lvis" measure boxes, and masks where both sides have them; "voc2007", "voc2012",
+            "openimages" and "crowdhuman" measure boxes.
+        batch_size: pictures in one forward pass, at least 1.
+        workers: reading processes; 0 reads here.
+        looks: several looks at each picture, merged; None looks once.
+        folder: where predictions are kept, None to keep none.
+        max_unreadable: broken pictures that are left out and listed in the report.
+        published: figures of the original, see `published_figures`, to stand beside the measured ones.
+        progress: called with (pictures done, pictures in all) after each batch.
+
+    Raises:
+        ValueError: the classes of model and data differ, the metric does not fit the data, more than `max_unreadable`
+            pictures are broken, or `folder` holds predictions of another model or another data set.
+        FileNotFoundError: there are no annotations.
+        MissingExtra: a package that the metric needs is not installed.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, given {batch_size}")
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
+    dataset = open_truth(data) if isinstance(data, str | PathLike) else data
+    classes = TruthClasses(dataset.class_names, dataset.category_ids, dataset.frequencies, dataset.ancestors)
+    own_classes = match_classes(model.config.class_names, model.config.num_classes, classes.names)
+    place = None if folder is None else Path(folder)
+    with _log(place, model, dataset, looks) as log:
+        rest = [i for i in range(len(dataset)) if i not in log]
+        skipped = sum(isinstance(found, str) for found in log.values())
+        files = PictureFiles(dataset, rest)
+        for answers in _answers(model, files, looks, batch_size=batch_size, workers=workers):
+            for position, result in answers:
+                is_read = isinstance(result, Detections)
+                log[rest[position]] = FoundObjects.of(result, own_classes) if is_read else str(result)
+                skipped += not is_read
+            if skipped > max_unreadable:
+                raise ValueError(_too_many(log, max_unreadable))
+            if progress is not None:
+                progress(len(log), len(dataset))
+        done = {i: log[i] for i in range(len(dataset))}
+    read = {i: found for i, found in done.items() if isinstance(found, FoundObjects)}
+    truth = [dataset.annotation(i) for i in read]
+    if place is not None:
+        named = [(true.image_id, found) for true, found in zip(truth, read.values(), strict=True)]
+        write_coco_results(place / RESULTS, named, classes.category_ids)
+    kinds: list[Kind] = ["box"]
+    if isinstance(model, RCNN) and model.mask_heads and all(not len(true) or true.segmentations for true in truth):
+        kinds.append("mask")
+    return DetectionReport(
+        metric,
+        measure(metric, truth, list(read.values()), classes, kinds=kinds),
+        len(read),
+        tuple((i, found) for i, found in done.items() if isinstance(found, str)),
+        published or {},
+        None if place is None else place / RESULTS,
+    )
+
+
+def _answers(
+    model: Detector, pictures: PictureFiles, looks: MultiScale | None, *, batch_size: int, workers: int
+) -> Iterator[list[tuple[int, Detections | str]]]:
+    """Give, batch by batch, the number of each picture and what was found in it, or why it cannot be read."""
+    read: Callable[[Sequence[Any]], Any] = (
+        partial(prepare, config=model.config.preprocess) if looks is None else Looking(model.config.preprocess, looks)
+    )
+    start = 0
+    for batch in batches(pictures, read, batch_size=batch_size, workers=workers):
+        size = len(batch.targets) + len(batch.unreadable)
+        with _evaluating(model):
+            found = _found(model, batch, looks)
+        broken = {entry.index: entry.reason for entry in batch.unreadable}
+        results = iter(found)
+        yield [(i, broken[i] if i in broken else next(results)) for i in range(start, start + size)]
+        start += size
+
+
+def _found(model: Detector, batch: Batch, looks: MultiScale | None) -> list[Detections]:
+    if batch.images is None:
+        return []
+    prepared: Any = batch.images
+    return model.predict_batch(prepared) if looks is None else merge_views(model, prepared, looks)
+
+
+@contextmanager
+def _evaluating(model: Detector) -> Iterator[None]:
+    """Put every part of a model into evaluation mode for a while."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class _Log(dict[int, FoundObjects | str]):
+    """What is known of each picture; kept in a file where there is one."""
+
+    def __init__(self, file: PredictionLog | None) -> None:
+        super().__init__({} if file is None else file.done)
+        self.file = file
+
+    def __setitem__(self, index: int, found: FoundObjects | str) -> None:
+        super().__setitem__(index, found)
+        if self.file is not None:
+            self.file.add(index, found)
+
+
+@contextmanager
+def _log(
+    folder: Path | None, model: Detector, dataset: AnnotatedPictures, looks: MultiScale | None
+) -> Iterator[dict[int, FoundObjects | str]]:
+    if folder is None:
+        yield _Log(None)
+        return
+    identity = {"model": fingerprint(model), "data set": _data_fingerprint(dataset), "way of looking": str(looks)}
+    file = PredictionLog(folder / PREDICTIONS, identity)
+    try:
+        yield _Log(file)
+    finally:
+        file.close()
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Return a text that differs between models: of their settings, and of a sample of the values of every tensor."""
+    digest = hashlib.sha256(str(getattr(model, "config", "")).encode())
+    for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        flat = value.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)][:SAMPLED_VALUES]
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(sample.double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _data_fingerprint(dataset: AnnotatedPictures) -> str:
+    digest = hashlib.sha256(repr((dataset.class_names, dataset.category_ids, len(dataset))).encode())
+    for i in range(len(dataset)):
+        true = dataset.annotation(i)
+        digest.update(repr((true.image_id, true.size_hw)).encode())
+    return digest.hexdigest()
+
+
+def _too_many(log: Mapping[int, FoundObjects | str], limit: int) -> str:
+    reasons = [found for found in log.values() if isinstance(found, str)]
+    listed = "\n".join(f"  {reason}" for reason in reasons[:10])
+    return f"more than {limit} pictures cannot be read (max_unreadable); the first ones:\n{listed}"

@@ -1,0 +1,213 @@
+"""A whole evaluation: pictures from files, answers kept, cut and taken up again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from internimage.evaluation.detection import MultiScale, evaluate_detection, published_figures
+from internimage.evaluation.detection.classes import match_classes
+from internimage.evaluation.detection.measure import fingerprint
+from internimage.zoo import info
+
+from .recited import SIDE, Recited
+
+pytest.importorskip("faster_coco_eval")
+NAMES = ("cat", "dog")
+TRUTH = [[2.0, 2, 8, 9], [9.0, 1, 15, 12]]
+NUMBER = 6
+
+
+def coco() -> dict[str, Any]:
+    """Every picture shows a cat and a dog; their numbers in the data set are 7 and 3."""
+    boxes = [(i, j, box) for i in range(NUMBER) for j, box in enumerate(TRUTH)]
+    return {
+        "images": [{"id": 100 + i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE} for i in range(NUMBER)],
+        "annotations": [
+            {
+                "id": number + 1,
+                "image_id": 100 + i,
+                "category_id": (7, 3)[j],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+            for number, (i, j, (x1, y1, x2, y2)) in enumerate(boxes)
+        ],
+        "categories": [{"id": 3, "name": "Dog"}, {"id": 7, "name": "cat"}],
+    }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i in range(NUMBER):
+        PIL.Image.new("RGB", (SIDE, SIDE), (i, i, i)).save(folder / f"{i}.png")
+    (folder / "annotations.json").write_text(json.dumps(coco()), encoding="utf-8")
+    return folder / "annotations.json"
+
+
+def answers(wrong: int = 0) -> list[list[list[float]]]:
+    """Right answers, but for the dogs of the first `wrong` pictures."""
+    right = [[*box, 0.9 - 0.1 * j, j] for j, box in enumerate(TRUTH)]
+    missed = [right[0], [0.0, 0, 2, 2, 0.8, 1]]
+    return [missed if i < wrong else right for i in range(NUMBER)]
+
+
+def test_figures_and_rows(data: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    model = Recited(answers(), NAMES).train()
+    report = evaluate_detection(
+        model, data, batch_size=4, published={"box_AP": 0.5}, progress=lambda done, total: calls.append((done, total))
+    )
+    assert report.figures.values["box_AP"] == pytest.approx(1.0) and report.num_images == NUMBER
+    assert report.rows()[0] == ("box_AP", pytest.approx(1.0), 0.5) and report.rows()[1][2] is None
+    assert [row["name"] for row in report.per_class()] == ["Dog", "cat"]
+    assert calls == [(4, NUMBER), (NUMBER, NUMBER)] and model.training
+    assert report.results_file is None and "box_AP_at_1000" in report.per_class()[0]
+    json.dumps(report.to_dict())
+    worse = evaluate_detection(Recited(answers(wrong=3), NAMES), data)
+    dog, cat = (row["box_AP"] for row in worse.per_class())
+    assert cat == pytest.approx(1.0) and dog < 0.6
+
+
+@pytest.mark.parametrize("metric", ["voc2007", "voc2012", "openimages"])
+def test_other_metrics(data: Path, metric: Any) -> None:
+    report = evaluate_detection(Recited(answers(), NAMES), data, metric=metric)
+    assert report.figures.values["mAP"] == pytest.approx(1.0, abs=1e-9)
+    assert report.per_class()[0]["objects"] == NUMBER
+
+
+def test_workers_and_several_looks(data: Path) -> None:
+    plain = evaluate_detection(Recited(answers(wrong=2), NAMES), data)
+    other = evaluate_detection(Recited(answers(wrong=2), NAMES), data, workers=1, batch_size=2)
+    assert other.figures == plain.figures
+    looks = MultiScale(((SIDE, SIDE),), flip=False, method="nms")
+    assert evaluate_detection(Recited(answers(wrong=2), NAMES), data, looks=looks).figures == plain.figures
+
+
+def test_results_file(data: Path, tmp_path: Path) -> None:
+    report = evaluate_detection(Recited(answers(), NAMES), data, folder=tmp_path / "run")
+    assert report.results_file == tmp_path / "run" / "results.json"
+    entries = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert len(entries) == 2 * NUMBER
+    assert entries[0] == {"image_id": 100, "category_id": 7, "bbox": [2, 2, 6, 7], "score": pytest.approx(0.9)}
+    assert {entry["category_id"] for entry in entries} == {3, 7}
+
+
+class Cut(Exception):
+    """The run ends here."""
+
+
+def test_a_cut_run_goes_on(data: Path, tmp_path: Path) -> None:
+    def cut(done: int, _: int) -> None:
+        if done >= 3:
+            raise Cut
+
+    folder = tmp_path / "run"
+    with pytest.raises(Cut):
+        evaluate_detection(Recited(answers(wrong=2), NAMES), data, folder=folder, progress=cut)
+    log = folder / "predictions.jsonl"
+    assert len(log.read_text(encoding="utf-8").splitlines()) == 4 and not (folder / "results.json").exists()
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"index":3,"boxes_xy')  # the machine went down within a line
+    model = Recited(answers(wrong=2), NAMES)
+    report = evaluate_detection(model, data, folder=folder)
+    assert model.calls == NUMBER - 3
+    whole = evaluate_detection(Recited(answers(wrong=2), NAMES), data)
+    assert report.figures == whole.figures
+    again = Recited(answers(wrong=2), NAMES)
+    assert evaluate_detection(again, data, folder=folder).figures == whole.figures and again.calls == 0
+
+
+def test_predictions_of_others_are_refused(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    evaluate_detection(Recited(answers(), NAMES), data, folder=folder)
+    with pytest.raises(ValueError, match="another model"):
+        evaluate_detection(Recited(answers(), NAMES, value=2.0), data, folder=folder)
+    looks = MultiScale(((SIDE, SIDE),))
+    with pytest.raises(ValueError, match="another way of looking"):
+        evaluate_detection(Recited(answers(), NAMES), data, folder=folder, looks=looks)
+    changed = coco()
+    changed["images"][0]["id"], changed["annotations"][0]["image_id"] = 99, 99
+    changed["annotations"][1]["image_id"] = 99
+    (data.parent / "other.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(ValueError, match="another data set"):
+        evaluate_detection(Recited(answers(), NAMES), data.parent / "other.json", folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no json\n", "line 3"),
+        ('{"index": 1}\n', "line 3"),
+        ('{"index": 1, "boxes_xyxy": [[0,0,1,1]], "scores": [], "labels": []}\n', "line 3"),
+    ],
+)
+def test_damaged_predictions_are_named(data: Path, tmp_path: Path, line: str, message: str) -> None:
+    folder = tmp_path / "run"
+    evaluate_detection(Recited(answers(), NAMES), data, folder=folder)
+    log = folder / "predictions.jsonl"
+    first = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    log.write_text("".join([*first[:2], line, *first[2:]]), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        evaluate_detection(Recited(answers(), NAMES), data, folder=folder)
+    log.write_text('{"format": "something else"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="no predictions file"):
+        evaluate_detection(Recited(answers(), NAMES), data, folder=folder)
+
+
+def test_broken_pictures_are_left_out_and_listed(data: Path, tmp_path: Path) -> None:
+    (data.parent / "1.png").write_bytes(b"broken")
+    PIL.Image.new("RGB", (5, 5)).save(data.parent / "4.png")  # not the size in the annotations
+    for folder in (None, tmp_path / "run", tmp_path / "run"):
+        report = evaluate_detection(Recited(answers(), NAMES), data, batch_size=2, folder=folder)
+        assert report.num_images == NUMBER - 2 and [index for index, _ in report.skipped] == [1, 4]
+        assert "1.png" in report.skipped[0][1] and "4.png" in report.skipped[1][1]
+        assert report.figures.values["box_AP"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=r"more than 1 pictures cannot be read[\s\S]*1\.png"):
+        evaluate_detection(Recited(answers(), NAMES), data, max_unreadable=1)
+
+
+def test_classes_of_model_and_data() -> None:
+    assert match_classes(["hot dog", "Cat"], 2, ["cat", "hot_dog"]).tolist() == [1, 0]
+    assert match_classes(None, 2, ["cat", "dog"]).tolist() == [0, 1]
+    assert match_classes(["a", "b"], 2, ["0", "1"]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="3 classes apart but the data set has 2"):
+        match_classes(None, 3, ["cat", "dog"])
+    with pytest.raises(ValueError, match="'owl' of the model are none of the data set, whose others are 'dog'"):
+        match_classes(["cat", "owl"], 2, ["cat", "dog"])
+
+
+def test_wrong_requests(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 classes apart but the data set has 2"):
+        evaluate_detection(Recited(answers(), ("a", "b", "c")), data)
+    with pytest.raises(ValueError, match="metric must be one of"):
+        evaluate_detection(Recited(answers(), NAMES), data, metric="map")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluate_detection(Recited(answers(), NAMES), data, batch_size=0)
+    with pytest.raises(FileNotFoundError):
+        evaluate_detection(Recited(answers(), NAMES), tmp_path / "nowhere.json")
+
+
+def test_published_figures() -> None:
+    composite = info("dino_4scale_cbinternimage_h_objects365_coco")
+    assert published_figures(composite, "coco") == {"box_AP": 0.645}
+    assert published_figures(composite, "coco", several_looks=True) == {"box_AP": 0.65}
+    assert published_figures(composite, "lvis") == {}
+    lvis = info("dino_4scale_cbinternimage_h_objects365_lvis")
+    assert published_figures(lvis, "lvis") == {"box_AP": 0.623}
+    assert published_figures(lvis, "lvis", lvis_minival=True) == {"box_AP": 0.658}
+    voc = info("dino_4scale_cbinternimage_h_objects365_voc0712")
+    assert [published_figures(voc, year)["mAP"] for year in ("voc2007", "voc2012")] == [0.94, 0.972]
+    assert published_figures(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["mask_AP"] == 0.425
+
+
+def test_fingerprints_differ() -> None:
+    first, second = Recited(answers(), NAMES), Recited(answers(), NAMES, value=1.0 + 1e-6)
+    assert fingerprint(first) == fingerprint(Recited(answers(), NAMES)) != fingerprint(second)
