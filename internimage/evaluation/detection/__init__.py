@@ -1,6 +1,5 @@
 """Figures of detectors: COCO, LVIS, VOC, OpenImages, CrowdHuman; several looks at a picture."""
 
-from internimage.evaluation.detection.data import open_truth as open_truth
 from internimage.evaluation.detection.measure import evaluate_detection as evaluate_detection
 from internimage.evaluation.detection.report import DetectionReport as DetectionReport
 from internimage.evaluation.detection.report import published_figures as published_figures

@@ -1,12 +1,53 @@
-"""Which class of a data set each class of a model is."""
+"""The classes of a data set, and which of them each class of a model is.
+
+Shape legend: K classes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from internimage.data.detection import DetectionDataset
+
 SHOWN = 5
+
+
+@dataclass(frozen=True)
+class TruthClasses:
+    """The classes of a data set.
+
+    Args:
+        names: K names, in the order of the class numbers.
+        category_ids: the data set's own number of each class, for results files.
+        frequencies: for LVIS "r" (rare), "c" (common) or "f" (frequent) for each class, else None.
+        ancestors: for OpenImages (K, K) bool, row c marks class c and everything above it in the hierarchy, else None.
+    """
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    frequencies: tuple[str, ...] | None = None
+    ancestors: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        number = len(self.names)
+        shape = (number, number) if self.ancestors is None else self.ancestors.shape
+        counts = (len(self.category_ids), number if self.frequencies is None else len(self.frequencies))
+        if counts != (number, number) or shape != (number, number):
+            raise ValueError(
+                f"expected {number} category_ids and frequencies and ({number}, {number}) ancestors like the names, "
+                f"given {counts[0]}, {counts[1]} and {shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def of(cls, data: DetectionDataset) -> TruthClasses:
+        """Return the classes of a data set."""
+        return cls(data.class_names, data.category_ids, data.frequencies, data.ancestors)
 
 
 def match_classes(model_names: Sequence[str] | None, num_classes: int, data_names: Sequence[str]) -> np.ndarray:

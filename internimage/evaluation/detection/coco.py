@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from internimage.data.detection import PictureAnnotation
 from internimage.errors import MissingExtra
-from internimage.evaluation.detection.ground_truth import TruePicture, TruthClasses
+from internimage.evaluation.detection.classes import TruthClasses
 from internimage.evaluation.detection.predictions import FoundObjects
 
 Kind = Literal["box", "mask"]
@@ -56,7 +57,7 @@ class Curves:
 
 
 def coco_curves(
-    truth: Sequence[TruePicture], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
+    truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
 ) -> Curves:
     """Match answers with true objects as COCO does.
 
@@ -76,7 +77,7 @@ def coco_curves(
 
 
 def lvis_curves(
-    truth: Sequence[TruePicture], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
+    truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
 ) -> Curves:
     """Match answers with true objects as LVIS does: the 300 best answers of each picture, whatever their class.
 
@@ -134,7 +135,7 @@ def per_class(curves: Curves, number: int) -> list[float | None]:
 
 
 def _curves(
-    truth: Sequence[TruePicture],
+    truth: Sequence[PictureAnnotation],
     found: Sequence[FoundObjects],
     classes: TruthClasses,
     kind: Kind,
@@ -146,7 +147,7 @@ def _curves(
         coco = importlib.import_module("faster_coco_eval")
     except ImportError as error:
         raise MissingExtra("faster-coco-eval", "train", "measuring average precision") from error
-    if kind == "mask" and not all(len(true) == 0 or true.segmentations for true in truth):
+    if kind == "mask" and not all(len(true.labels) == 0 or true.segmentations for true in truth):
         raise ValueError("the ground truth has no masks; measure boxes, or take annotations with segmentations")
     if kind == "mask" and not all(len(own) == 0 or own.masks is not None for own in found):
         raise ValueError("the predictions have no masks; measure boxes, or take a model with masks")
@@ -166,7 +167,7 @@ def _curves(
     return Curves(np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall), limits)
 
 
-def _image(number: int, true: TruePicture) -> dict[str, Any]:
+def _image(number: int, true: PictureAnnotation) -> dict[str, Any]:
     height, width = true.size_hw
     return {
         "id": number,
@@ -182,7 +183,7 @@ def _category(label: int, classes: TruthClasses) -> dict[str, Any]:
     return entry if classes.frequencies is None else {**entry, "frequency": classes.frequencies[label]}
 
 
-def _annotations(truth: Sequence[TruePicture], kind: Kind) -> list[dict[str, Any]]:
+def _annotations(truth: Sequence[PictureAnnotation], kind: Kind) -> list[dict[str, Any]]:
     """Return the true objects as the COCO tools read them; their numbers start at 1, since 0 means none there."""
     annotations: list[dict[str, Any]] = []
     for i, true in enumerate(truth):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from internimage.evaluation.detection.ground_truth import TruePicture
+from internimage.data.detection import PictureAnnotation
 from internimage.evaluation.detection.matching import overlaps
 from internimage.evaluation.detection.predictions import FoundObjects
 from internimage.ops.assignment import match_least_cost
@@ -40,7 +40,7 @@ class CrowdFigures:
 
 
 def crowd_figures(
-    truth: Sequence[TruePicture], found: Sequence[FoundObjects], *, iou: float = 0.5, decades: int = 2
+    truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], *, iou: float = 0.5, decades: int = 2
 ) -> CrowdFigures:
     """Return the figures of one class of objects.
 
@@ -83,7 +83,7 @@ def crowd_figures(
     )
 
 
-def _cut(boxes: np.ndarray, true: TruePicture) -> np.ndarray:
+def _cut(boxes: np.ndarray, true: PictureAnnotation) -> np.ndarray:
     """Cut boxes at the border of a picture."""
     height, width = true.size_hw
     low = np.clip(boxes[:, :2], 0, [width - 1, height - 1])
@@ -119,7 +119,7 @@ def _miss_rate(missed: np.ndarray, wrong_per_picture: np.ndarray, decades: int) 
 
 
 def _best_jaccard(
-    truth: Sequence[TruePicture], boxes: Sequence[np.ndarray], found: Sequence[FoundObjects], iou: float
+    truth: Sequence[PictureAnnotation], boxes: Sequence[np.ndarray], found: Sequence[FoundObjects], iou: float
 ) -> float:
     totals = np.zeros(len(SCORE_LEVELS))
     for true, cut, own in zip(truth, boxes, found, strict=True):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from internimage.data.detection import PictureAnnotation
+from internimage.evaluation.detection.classes import TruthClasses
 from internimage.evaluation.detection.coco import (
     LVIS_LIMIT,
     PUBLISHED_LARGEST,
@@ -17,7 +19,6 @@ from internimage.evaluation.detection.coco import (
     lvis_figures,
 )
 from internimage.evaluation.detection.crowd_human import crowd_figures
-from internimage.evaluation.detection.ground_truth import TruePicture, TruthClasses
 from internimage.evaluation.detection.open_images import open_images_precision
 from internimage.evaluation.detection.predictions import FoundObjects
 from internimage.evaluation.detection.voc import ClassPrecision, mean_precision, voc_precision
@@ -40,7 +41,7 @@ class Figures:
 
 def measure(
     metric: Metric,
-    truth: Sequence[TruePicture],
+    truth: Sequence[PictureAnnotation],
     found: Sequence[FoundObjects],
     classes: TruthClasses,
     *,
@@ -65,7 +66,7 @@ def measure(
 
 
 def _coco(
-    truth: Sequence[TruePicture], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
+    truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
 ) -> Figures:
     values: dict[str, float | None] = {}
     rows = _named(classes, truth)
@@ -79,7 +80,7 @@ def _coco(
 
 
 def _lvis(
-    truth: Sequence[TruePicture], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
+    truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
 ) -> Figures:
     if classes.frequencies is None:
         raise ValueError("the metric 'lvis' needs the frequency of each class, as the annotations of LVIS state it")
@@ -95,7 +96,7 @@ def _lvis(
 
 def _voc(year: Literal[2007, 2012]) -> Callable[..., Figures]:
     def measured(
-        truth: Sequence[TruePicture], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+        truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
     ) -> Figures:
         settings: dict[str, Any] = dict(num_classes=len(classes), year=year)
         middle, strict = (voc_precision(truth, found, iou=iou, **settings) for iou in (0.5, 0.75))
@@ -106,14 +107,14 @@ def _voc(year: Literal[2007, 2012]) -> Callable[..., Figures]:
 
 
 def _open_images(
-    truth: Sequence[TruePicture], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+    truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
 ) -> Figures:
     entries = open_images_precision(truth, found, num_classes=len(classes), ancestors=classes.ancestors)
     return Figures({"mAP": mean_precision(entries)}, _rows(classes, entries))
 
 
 def _crowd_human(
-    truth: Sequence[TruePicture], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+    truth: Sequence[PictureAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
 ) -> Figures:
     if len(classes) != 1:
         raise ValueError(f"the metric 'crowdhuman' is for one class, the data set has {len(classes)}")
@@ -133,7 +134,7 @@ METRICS: dict[str, Callable[..., Figures]] = {
 }
 
 
-def _named(classes: TruthClasses, truth: Sequence[TruePicture]) -> list[dict[str, Any]]:
+def _named(classes: TruthClasses, truth: Sequence[PictureAnnotation]) -> list[dict[str, Any]]:
     """Start one row for each class: its name and its objects."""
     counts = [0] * len(classes)
     for true in truth:

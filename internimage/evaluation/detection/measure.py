@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
+import numpy as np
 
+from internimage.data import Sample
+from internimage.data.detection import DetectionDataset, open_coco, open_detection_dataset
+from internimage.data.pictures import read_picture
 from internimage.detection import RCNN, Detector
 from internimage.detection.preprocess import prepare
 from internimage.evaluation.batches import Batch, batches
-from internimage.evaluation.detection.classes import match_classes
+from internimage.evaluation.detection.classes import TruthClasses, match_classes
 from internimage.evaluation.detection.coco import Kind
-from internimage.evaluation.detection.data import AnnotatedPictures, PictureFiles, open_truth
 from internimage.evaluation.detection.figures import METRICS, Metric, measure
-from internimage.evaluation.detection.ground_truth import TruthClasses
 from internimage.evaluation.detection.predictions import FoundObjects, PredictionLog, write_coco_results
 from internimage.evaluation.detection.report import DetectionReport
 from internimage.evaluation.detection.test_time import Looking, MultiScale, merge_views
+from internimage.evaluation.identity import evaluating, model_fingerprint
 from internimage.types import Detections
 
 PREDICTIONS, RESULTS = "predictions.jsonl", "results.json"
-# Values of each tensor that go into the fingerprint of a model.
-SAMPLED_VALUES = 1024
+Split = Literal["train", "val"]
 
 
 def evaluate_detection(
     model: Detector,
-    data: AnnotatedPictures | str | PathLike[str],
+    data: DetectionDataset | str | PathLike[str],
     *,
+    split: Split = "val",
+    pictures: str | PathLike[str] | None = None,
     metric: Metric = "coco",
     batch_size: int = 1,
     workers: int = 0,
@@ -52,7 +54,10 @@ def evaluate_detection(
 
     Args:
         model: the detector; its mode is restored afterwards.
-        data: annotations in the COCO format, see `open_truth`, or an opened data set.
+        data: a folder, see `internimage.data.detection.open_detection_dataset`, an annotations file in the COCO form,
+            or an opened data set.
+        split: which part of a folder.
+        pictures: folder with the pictures of an annotations file; None for the folder of the file.
         metric: "coco" and "lvis" measure boxes, and masks where both sides have them; "voc2007", "voc2012",
             "openimages" and "crowdhuman" measure boxes.
         batch_size: pictures in one forward pass, at least 1.
@@ -73,23 +78,20 @@ def evaluate_detection(
         raise ValueError(f"batch_size must be at least 1, given {batch_size}")
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
-    dataset = open_truth(data) if isinstance(data, str | PathLike) else data
-    classes = TruthClasses(dataset.class_names, dataset.category_ids, dataset.frequencies, dataset.ancestors)
+    dataset = _open(data, split, pictures) if isinstance(data, str | PathLike) else data
+    classes = TruthClasses.of(dataset)
     own_classes = match_classes(model.config.class_names, model.config.num_classes, classes.names)
     place = None if folder is None else Path(folder)
     with _log(place, model, dataset, looks) as log:
         rest = [i for i in range(len(dataset)) if i not in log]
-        skipped = sum(isinstance(found, str) for found in log.values())
         files = PictureFiles(dataset, rest)
         for answers in _answers(model, files, looks, batch_size=batch_size, workers=workers):
             for position, result in answers:
-                is_read = isinstance(result, Detections)
-                log[rest[position]] = FoundObjects.of(result, own_classes) if is_read else str(result)
-                skipped += not is_read
-            if skipped > max_unreadable:
-                raise ValueError(_too_many(log, max_unreadable))
+                log[rest[position]] = _checked(result, dataset, rest[position], own_classes)
+            _refuse_too_many(log.errors, max_unreadable)
             if progress is not None:
                 progress(len(log), len(dataset))
+        _refuse_too_many(log.errors, max_unreadable)
         done = {i: log[i] for i in range(len(dataset))}
     read = {i: found for i, found in done.items() if isinstance(found, FoundObjects)}
     truth = [dataset.annotation(i) for i in read]
@@ -97,7 +99,7 @@ def evaluate_detection(
         named = [(true.image_id, found) for true, found in zip(truth, read.values(), strict=True)]
         write_coco_results(place / RESULTS, named, classes.category_ids)
     kinds: list[Kind] = ["box"]
-    if isinstance(model, RCNN) and model.mask_heads and all(not len(true) or true.segmentations for true in truth):
+    if dataset.has_masks and isinstance(model, RCNN) and model.mask_heads:
         kinds.append("mask")
     return DetectionReport(
         metric,
@@ -119,7 +121,7 @@ def _answers(
     start = 0
     for batch in batches(pictures, read, batch_size=batch_size, workers=workers):
         size = len(batch.targets) + len(batch.unreadable)
-        with _evaluating(model):
+        with evaluating(model):
             found = _found(model, batch, looks)
         broken = {entry.index: entry.reason for entry in batch.unreadable}
         results = iter(found)
@@ -134,16 +136,30 @@ def _found(model: Detector, batch: Batch, looks: MultiScale | None) -> list[Dete
     return model.predict_batch(prepared) if looks is None else merge_views(model, prepared, looks)
 
 
-@contextmanager
-def _evaluating(model: Detector) -> Iterator[None]:
-    """Put every part of a model into evaluation mode for a while."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+class PictureFiles:
+    """Some pictures of a data set without their annotations, to be read in worker processes.
+
+    Args:
+        data: the data set.
+        indices: which of its pictures.
+    """
+
+    def __init__(self, data: DetectionDataset, indices: Sequence[int]) -> None:
+        self.class_names = data.class_names
+        self.files = [data.file(i) for i in indices]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample[None]:
+        return Sample(read_picture(self.files[index]), None, str(self.files[index]))
+
+
+def _open(data: str | PathLike[str], split: Split, pictures: str | PathLike[str] | None) -> DetectionDataset:
+    path = Path(data)
+    if path.suffix.lower() == ".json":
+        return open_coco(path, path.parent if pictures is None else pictures)
+    return open_detection_dataset(path, split)
 
 
 class _Log(dict[int, FoundObjects | str]):
@@ -152,21 +168,22 @@ class _Log(dict[int, FoundObjects | str]):
     def __init__(self, file: PredictionLog | None) -> None:
         super().__init__({} if file is None else file.done)
         self.file = file
+        self.errors = [found for found in self.values() if isinstance(found, str)]
 
     def __setitem__(self, index: int, found: FoundObjects | str) -> None:
         super().__setitem__(index, found)
+        if isinstance(found, str):
+            self.errors.append(found)
         if self.file is not None:
             self.file.add(index, found)
 
 
 @contextmanager
-def _log(
-    folder: Path | None, model: Detector, dataset: AnnotatedPictures, looks: MultiScale | None
-) -> Iterator[dict[int, FoundObjects | str]]:
+def _log(folder: Path | None, model: Detector, dataset: DetectionDataset, looks: MultiScale | None) -> Iterator[_Log]:
     if folder is None:
         yield _Log(None)
         return
-    identity = {"model": fingerprint(model), "data set": _data_fingerprint(dataset), "way of looking": str(looks)}
+    identity = {"model": model_fingerprint(model), "data set": _data_fingerprint(dataset), "way of looking": str(looks)}
     file = PredictionLog(folder / PREDICTIONS, identity)
     try:
         yield _Log(file)
@@ -174,26 +191,27 @@ def _log(
         file.close()
 
 
-def fingerprint(model: torch.nn.Module) -> str:
-    """Return a text that differs between models: of their settings, and of a sample of the values of every tensor."""
-    digest = hashlib.sha256(str(getattr(model, "config", "")).encode())
-    for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
-        flat = value.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)][:SAMPLED_VALUES]
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(sample.double().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _data_fingerprint(dataset: AnnotatedPictures) -> str:
+def _data_fingerprint(dataset: DetectionDataset) -> str:
+    """Return a text that differs between data sets: of their classes, and of the names of their pictures."""
     digest = hashlib.sha256(repr((dataset.class_names, dataset.category_ids, len(dataset))).encode())
     for i in range(len(dataset)):
-        true = dataset.annotation(i)
-        digest.update(repr((true.image_id, true.size_hw)).encode())
+        digest.update(f"{dataset.file(i).name}\n".encode())
     return digest.hexdigest()
 
 
-def _too_many(log: Mapping[int, FoundObjects | str], limit: int) -> str:
-    reasons = [found for found in log.values() if isinstance(found, str)]
-    listed = "\n".join(f"  {reason}" for reason in reasons[:10])
-    return f"more than {limit} pictures cannot be read (max_unreadable); the first ones:\n{listed}"
+def _checked(
+    result: Detections | str, dataset: DetectionDataset, index: int, own_classes: np.ndarray
+) -> FoundObjects | str:
+    """Take over an answer, unless the picture is not the one that was annotated."""
+    if isinstance(result, str):
+        return result
+    size_hw = dataset.size_hw(index)
+    if result.original_hw != size_hw:
+        return f"{dataset.file(index)}: the picture is (height, width) {result.original_hw}, but annotated as {size_hw}"
+    return FoundObjects.of(result, own_classes)
+
+
+def _refuse_too_many(reasons: Sequence[str], limit: int) -> None:
+    if len(reasons) > limit:
+        listed = "\n".join(f"  {reason}" for reason in reasons[:10])
+        raise ValueError(f"more than {limit} pictures cannot be read (max_unreadable); the first ones:\n{listed}")

@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from internimage.evaluation.detection.ground_truth import TruePicture
+from internimage.data.detection import PictureAnnotation
 from internimage.evaluation.detection.matching import area_under, curve, first_of_each, overlaps
 from internimage.evaluation.detection.predictions import FoundObjects
 from internimage.evaluation.detection.voc import ClassPrecision
 
 
 def open_images_precision(
-    truth: Sequence[TruePicture],
+    truth: Sequence[PictureAnnotation],
     found: Sequence[FoundObjects],
     *,
     num_classes: int,
@@ -73,7 +73,7 @@ def open_images_precision(
     return classes
 
 
-def _with_ancestors(true: TruePicture, ancestors: np.ndarray) -> TruePicture:
+def _with_ancestors(true: PictureAnnotation, ancestors: np.ndarray) -> PictureAnnotation:
     """Repeat each true box for every class above its own."""
     rows, labels = ancestors[true.labels].nonzero()
     return replace(
@@ -86,7 +86,7 @@ def _with_ancestors(true: TruePicture, ancestors: np.ndarray) -> TruePicture:
     )
 
 
-def _checked(found: FoundObjects, true: TruePicture, ancestors: np.ndarray | None, drops: bool) -> FoundObjects:
+def _checked(found: FoundObjects, true: PictureAnnotation, ancestors: np.ndarray | None, drops: bool) -> FoundObjects:
     """Repeat each answer for the checked classes above its own, and drop those of unchecked classes."""
     num_classes = (len(ancestors) if ancestors is not None else int(found.labels.max(initial=0))) + 1
     is_checked = np.zeros(max(num_classes, int(true.labels.max(initial=0)) + 1, 1), dtype=bool)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from internimage.evaluation.detection.ground_truth import TruePicture
+from internimage.data.detection import PictureAnnotation
 from internimage.evaluation.detection.matching import area_under, curve, first_of_each, mean_of_eleven, overlaps
 from internimage.evaluation.detection.predictions import FoundObjects
 
@@ -40,7 +40,7 @@ def mean_precision(classes: Sequence[ClassPrecision]) -> float | None:
 
 
 def voc_precision(
-    truth: Sequence[TruePicture],
+    truth: Sequence[PictureAnnotation],
     found: Sequence[FoundObjects],
     *,
     num_classes: int,
@@ -82,10 +82,10 @@ def voc_precision(
     return classes
 
 
-def voc_outcomes(true: TruePicture, found: FoundObjects, *, iou: float, extent: float) -> np.ndarray:
+def voc_outcomes(true: PictureAnnotation, found: FoundObjects, *, iou: float, extent: float) -> np.ndarray:
     """Return (D,) `RIGHT`, `WRONG` or `NOT_COUNTED` for the answers to one picture."""
     outcome = np.full(len(found), WRONG)
-    if not len(true):
+    if not len(true.labels):
         return outcome
     order = np.argsort(-found.scores, kind="stable")
     shared = overlaps(found.boxes_xyxy[order], true.boxes_xyxy, extent=extent)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from internimage.evaluation.detection.ground_truth import TruePicture, TruthClasses, true_picture
+from internimage.data.detection import PictureAnnotation
+from internimage.evaluation.detection.classes import TruthClasses
 from internimage.evaluation.detection.predictions import FoundObjects, found_objects
 
 FOLDER = Path(__file__).parents[2] / "parity" / "training"
-Recorded = tuple[list[TruePicture], list[FoundObjects]]
+Recorded = tuple[list[PictureAnnotation], list[FoundObjects]]
 
 
 def record(name: str) -> dict[str, Any]:
@@ -32,6 +34,34 @@ def crowd() -> dict[str, Any]:
     return record("metrics_crowdhuman.json.gz")
 
 
+def true_picture(
+    image_id: int | str,
+    size_hw: tuple[int, int],
+    boxes_xyxy: Any,
+    labels: Any,
+    *,
+    is_special: Any = None,
+    areas: Any = None,
+    segmentations: Sequence[Any] | None = None,
+    negative_labels: Sequence[int] = (),
+    incomplete_labels: Sequence[int] = (),
+) -> PictureAnnotation:
+    """Build an annotation from lists; areas are those of the boxes unless given."""
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    return PictureAnnotation(
+        image_id,
+        size_hw,
+        boxes,
+        np.asarray(labels, dtype=np.int64).reshape(-1),
+        np.zeros(len(boxes), dtype=bool) if is_special is None else np.asarray(is_special, dtype=bool).reshape(-1),
+        sides.prod(axis=1) if areas is None else np.asarray(areas, dtype=np.float64).reshape(-1),
+        None if segmentations is None else tuple(segmentations),
+        frozenset(negative_labels),
+        frozenset(incomplete_labels),
+    )
+
+
 def corners(boxes: list[list[float]]) -> np.ndarray:
     """Turn (left, top, width, height) into corners."""
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
@@ -39,7 +69,9 @@ def corners(boxes: list[list[float]]) -> np.ndarray:
     return array
 
 
-def from_coco(gt: dict[str, Any], results: list[dict[str, Any]]) -> tuple[list[TruePicture], list[FoundObjects], Any]:
+def from_coco(
+    gt: dict[str, Any], results: list[dict[str, Any]]
+) -> tuple[list[PictureAnnotation], list[FoundObjects], Any]:
     categories = sorted(gt["categories"], key=lambda entry: entry["id"])
     numbers = {entry["id"]: i for i, entry in enumerate(categories)}
     frequencies = tuple(entry["frequency"] for entry in categories) if "frequency" in categories[0] else None

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from internimage.data.detection import PictureAnnotation
 from internimage.errors import MissingExtra
+from internimage.evaluation.detection.classes import TruthClasses
 from internimage.evaluation.detection.coco import (
     coco_curves,
     coco_figures,
@@ -18,12 +20,11 @@ from internimage.evaluation.detection.coco import (
 )
 from internimage.evaluation.detection.crowd_human import crowd_figures
 from internimage.evaluation.detection.figures import METRICS, measure
-from internimage.evaluation.detection.ground_truth import TruePicture, TruthClasses, true_picture
 from internimage.evaluation.detection.open_images import open_images_precision
 from internimage.evaluation.detection.predictions import FoundObjects, found_objects
 from internimage.evaluation.detection.voc import mean_precision, voc_precision
 
-from .conftest import by_class, corners, from_coco
+from .conftest import by_class, corners, from_coco, true_picture
 
 pytest.importorskip("faster_coco_eval")
 SIZES = ("small", "medium", "large")
@@ -68,7 +69,7 @@ def test_lvis(metrics: dict[str, Any]) -> None:
     assert per_class(curves, 6) == pytest.approx(metrics["lvis"]["per_class_ap"], abs=1e-12)
 
 
-def voc(metrics: dict[str, Any]) -> tuple[list[TruePicture], list[FoundObjects]]:
+def voc(metrics: dict[str, Any]) -> tuple[list[PictureAnnotation], list[FoundObjects]]:
     truth = [
         true_picture(
             entry["name"],
@@ -138,7 +139,7 @@ def test_open_images(metrics: dict[str, Any], case: str) -> None:
         assert (ours.value or 0.0) == pytest.approx(value, abs=1e-7)
 
 
-def people(crowd: dict[str, Any]) -> tuple[list[TruePicture], list[FoundObjects]]:
+def people(crowd: dict[str, Any]) -> tuple[list[PictureAnnotation], list[FoundObjects]]:
     truth = []
     for entry in crowd["gt_odgt"]:
         boxes = entry["gtboxes"]
