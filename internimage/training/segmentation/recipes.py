@@ -10,6 +10,7 @@ from typing import Any
 
 from internimage.data.segmentation import PUBLISHED, Augmentation
 from internimage.segmentation import PreprocessConfig, SlidingWindow
+from internimage.training.dense.pretrained import DROP_PATH, FLASH_DROP_PATH, FLASH_PRETRAINED, PRETRAINED
 from internimage.training.dense.settings import DenseOptimizerSettings, DenseScheduleSettings
 from internimage.training.segmentation.config import (
     SegmentationDataSettings,
@@ -18,24 +19,6 @@ from internimage.training.segmentation.config import (
 )
 from internimage.training.settings import EmaSettings, RunSettings
 
-DROP_PATH = {"t": 0.2, "s": 0.3, "b": 0.4, "l": 0.4, "xl": 0.4, "h": 0.5, "g": 0.5}
-FLASH_DROP_PATH = {"t": 0.2, "s": 0.3, "b": 0.3, "l": 0.4}
-# The published classifiers that the runs start from.
-PRETRAINED = {
-    "t": "internimage_t_1k_224",
-    "s": "internimage_s_1k_224",
-    "b": "internimage_b_1k_224",
-    "l": "internimage_l_22k_192to384",
-    "xl": "internimage_xl_22k_192to384",
-    "h": "internimage_h_jointto22k_384",
-    "g": "internimage_g_pretrainto22k_384",
-}
-FLASH_PRETRAINED = {
-    "t": "flash_intern_image_t_1k_224",
-    "s": "flash_intern_image_s_1k_224",
-    "b": "flash_intern_image_b_1k_224",
-    "l": "flash_intern_image_l_22k_384",
-}
 # Sizes that were trained without layer-wise decay and at a higher rate.
 PLAIN = ("t", "s", "b")
 # UperNet and SegFormer were trained with the 150 outputs of ADE20K on street scenes, too.
