@@ -1,4 +1,7 @@
-"""Reading the nested dictionaries of original detectors: every value is checked, what is not supported is refused."""
+"""Reading the nested dictionaries of original detectors and segmentors.
+
+Every value is checked; what is not supported is refused.
+"""
 
 from __future__ import annotations
 
@@ -81,3 +84,15 @@ def numbers(values: Mapping[str, Any], name: str, count: int | None = None) -> t
     if not is_good:
         raise ValueError(f"{name} must be {count or 'a list of'} numbers, given {value!r}")
     return tuple(float(v) for v in found)
+
+
+def whole_pair(values: Mapping[str, Any], name: str) -> tuple[int, int]:
+    """Return two whole numbers.
+
+    Raises:
+        ValueError: they are missing or something else.
+    """
+    value = values.get(name)
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
+        raise ValueError(f"{name} must be two whole numbers, given {value!r}")
+    return (value[0], value[1])

@@ -92,7 +92,8 @@ class Augmentation:
         size_hw = self._resized(label_map.shape, random)
         region = self._crop(label_map, size_hw, random)
         # Only the pixels of the crop are computed: the numbers are those of resizing the whole picture.
-        crop = resize_bilinear(torch.from_numpy(picture), size_hw, region=region).numpy()
+        writable = np.require(picture, requirements="W")  # torch warns of arrays that it must not write to
+        crop = resize_bilinear(torch.from_numpy(writable), size_hw, region=region).numpy()
         labels = resize_nearest(label_map, size_hw, region=region)
         if random.rand() < self.flip_probability:
             crop, labels = crop[:, ::-1], labels[:, ::-1]

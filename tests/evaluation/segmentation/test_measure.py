@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor
+
+from internimage.backbones import BackboneConfig
+from internimage.data import Sample
+from internimage.evaluation import evaluate_segmentation
+from internimage.evaluation.segmentation import (
+    PUBLISHED_RATIOS,
+    MultiScale,
+    PixelConfusion,
+    SegmentationReport,
+    predict_multi_scale,
+    published_miou,
+    published_scales,
+    save_submission,
+    save_worst,
+)
+from internimage.evaluation.segmentation.submission import submission_image
+from internimage.evaluation.segmentation.worst import compare
+from internimage.segmentation import PreprocessConfig, SegFormerConfig, Segmentor, SegmentorConfig, SlidingWindow
+from internimage.types import Segmentation
+from internimage.zoo import info
+
+PARITY = Path(__file__).parents[2] / "parity" / "training"
+RECORDED = np.load(PARITY / "metrics_segmentation.npz")
+FACTS = json.loads((PARITY / "metrics_segmentation.json").read_text())
+BACKBONE = BackboneConfig(channels=8, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))
+
+
+class Reading(Segmentor):
+    """Answers each pixel with its red value: data sets say what is answered."""
+
+    def __init__(self, num_classes: int, **changes: Any) -> None:
+        preprocess = PreprocessConfig(scale=None, mean=(0, 0, 0), std=(1 / 255,) * 3)
+        config = SegmentorConfig(BACKBONE, num_classes, SegFormerConfig(channels=8), preprocess)
+        super().__init__(dataclasses.replace(config, **changes))
+        self.calls = 0
+
+    def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> Tensor:
+        assert not self.training
+        self.calls += 1
+        answer = pixels[:, 0].round().long()
+        return torch.nn.functional.one_hot(answer, self.config.num_classes).movedim(-1, 1).float() * 9
+
+
+class Pairs:
+    """Truths, and pictures that hold the answers; some are broken."""
+
+    def __init__(
+        self,
+        pairs: list[tuple[np.ndarray, np.ndarray]],
+        num_classes: int,
+        *,
+        broken: tuple[int, ...] = (),
+        names: tuple[str, ...] | None = None,
+    ) -> None:
+        self.pairs, self.broken = pairs, broken
+        self.names = names or tuple(f"class {i}" for i in range(num_classes))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.names
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample[np.ndarray]:
+        if index in self.broken:
+            raise ValueError(f"{index}.png is broken")
+        truth, answer = self.pairs[index]
+        picture = PIL.Image.fromarray(np.repeat(answer[..., None], 3, axis=2).astype(np.uint8))
+        return Sample(picture, truth.astype(np.uint8), f"{index}.png")
+
+
+def recorded(case: str) -> Pairs:
+    facts = FACTS[case]
+    pairs = []
+    for i in range(facts["images"]):
+        truth = RECORDED[f"{case}.gt_png.{i}"].astype(np.int64)
+        if facts["reduce_zero_label"]:
+            truth = np.where(truth == 0, 255, truth - 1)
+        pairs.append((truth, RECORDED[f"{case}.pred.{i}"]))
+    return Pairs(pairs, facts["classes"])
+
+
+def small(count: int = 5, broken: tuple[int, ...] = ()) -> Pairs:
+    random = np.random.default_rng(0)
+    pairs = [(random.integers(0, 3, (6, 8)), random.integers(0, 3, (6, 8))) for _ in range(count)]
+    pairs[1] = (pairs[1][0], pairs[1][0])
+    pairs[2] = (np.full((6, 8), 255), pairs[2][1])
+    return Pairs(pairs, 3, broken=broken)
+
+
+@pytest.mark.parametrize("case", [case for case in FACTS if case != "cityscapes_150_outputs"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_recorded_cases(case: str, batch_size: int) -> None:
+    report = evaluate_segmentation(Reading(FACTS[case]["classes"]), recorded(case), batch_size=batch_size)
+    measured = {name: value for name, value, _ in report.rows()}
+    assert measured == pytest.approx({name: FACTS[case][name] for name in ("mIoU", "mAcc", "aAcc")}, rel=1e-6)
+    assert report.num_images == 4
+
+
+def test_figures_of_each_picture() -> None:
+    calls: list[tuple[int, int]] = []
+    report = evaluate_segmentation(
+        Reading(3), small(), published=0.5, progress=lambda done, total: calls.append((done, total))
+    )
+    assert calls == [(i, 5) for i in range(1, 6)]
+    assert report.pictures[1].miou == 1.0 and np.isnan(report.pictures[2].miou)
+    worst = report.worst(10)
+    assert len(worst) == 4 and worst[-1].index == 1 and worst[0].miou <= worst[1].miou
+    summary = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert summary["published_mIoU"] == 0.5 and summary["images"] == 5 and summary["worst"][0]["name"] == worst[0].name
+    assert [row["name"] for row in summary["per_class"]] == ["class 0", "class 1", "class 2"]
+    assert report.rows()[0] == ("mIoU", report.miou, 0.5)
+
+
+def test_broken_pictures_are_left_out_and_listed() -> None:
+    dataset = small(broken=(0, 3))
+    report = evaluate_segmentation(Reading(3), dataset, batch_size=2, workers=1)
+    assert report.skipped == ((0, "0.png is broken"), (3, "3.png is broken"))
+    assert [score.index for score in report.pictures] == [1, 2, 4]
+    alone = evaluate_segmentation(Reading(3), Pairs([dataset.pairs[i] for i in (1, 2, 4)], 3))
+    assert torch.equal(report.confusion.counts, alone.confusion.counts)
+    with pytest.raises(ValueError, match=r"more than 1 .*\n.*0\.png"):
+        evaluate_segmentation(Reading(3), dataset, max_unreadable=1)
+
+
+def cut_at(number: int) -> Callable[[int, int], None]:
+    def stop(done: int, total: int) -> None:
+        if done == number:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("looks", [MultiScale((1.0,), flip=False), MultiScale((1.0,), flip=True)])
+def test_a_cut_evaluation_goes_on(tmp_path: Path, looks: MultiScale) -> None:
+    dataset, file = small(broken=(1,)), tmp_path / "progress.json"
+    expected = evaluate_segmentation(Reading(3), dataset, looks=looks)
+    torch.manual_seed(5)
+    model = Reading(3)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_segmentation(model, dataset, looks=looks, progress_file=file, progress=cut_at(3))
+    model.calls = 0
+    report = evaluate_segmentation(model, dataset, looks=looks, progress_file=file)
+    assert model.calls == 2 * looks.num_looks
+    assert torch.equal(report.confusion.counts, expected.confusion.counts)
+    assert report.skipped == expected.skipped and str(report.pictures) == str(expected.pictures)
+    assert evaluate_segmentation(model, dataset, looks=looks, progress_file=file).num_images == 4
+    assert model.calls == 2 * looks.num_looks
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+
+
+def test_progress_of_something_else_is_refused(tmp_path: Path) -> None:
+    file, model = tmp_path / "progress.json", Reading(3)
+    evaluate_segmentation(model, small(), progress_file=file)
+    with pytest.raises(ValueError, match="another model;"):
+        evaluate_segmentation(Reading(3), small(), progress_file=file)
+    with pytest.raises(ValueError, match="another data set;"):
+        evaluate_segmentation(model, small(4), progress_file=file)
+    with pytest.raises(ValueError, match="another way of looking;"):
+        evaluate_segmentation(model, small(), progress_file=file, looks=MultiScale())
+    whole = json.loads(file.read_text())
+    for change in (
+        {"format": "x"},
+        {"confusion": [[0]]},
+        {"confusion": [[-1] * 4] * 3},
+        {"done": 4},
+        {"pictures": [[0, "a"]]},
+        {"identity": None},
+        {"skipped": [[9, "a"]]},
+    ):
+        file.write_text(json.dumps(whole | change))
+        with pytest.raises(ValueError, match=r"progress\.json is no progress of a segmentation evaluation"):
+            evaluate_segmentation(model, small(), progress_file=file)
+    file.write_text("[")
+    with pytest.raises(ValueError, match="choose another file"):
+        evaluate_segmentation(model, small(), progress_file=file)
+
+
+def test_classes_must_agree() -> None:
+    with pytest.raises(ValueError, match="3 classes but the data set has 2"):
+        evaluate_segmentation(Reading(3), Pairs([], 2))
+    named = Reading(3, class_names=("sky", "road", "car"))
+    with pytest.raises(ValueError, match="class 'road' is number 1 of the model but 2 of the data set"):
+        evaluate_segmentation(named, Pairs([], 3, names=("sky", "car ", "road")))
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluate_segmentation(named, Pairs([], 3), batch_size=0)
+
+
+def test_folders_and_answers(tmp_path: Path) -> None:
+    for folder in ("val", "labels/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    PIL.Image.new("RGB", (8, 6), (1, 1, 1)).save(tmp_path / "val" / "a.png")
+    PIL.Image.new("L", (8, 6), 1).save(tmp_path / "labels/val" / "a.png")
+    (tmp_path / "classes.txt").write_text("no\nyes\n")
+    answers: dict[str, Segmentation] = {}
+    report = evaluate_segmentation(Reading(2).train(), tmp_path, answered=answers.__setitem__)
+    assert report.miou == 1.0 and report.class_names == ("no", "yes")
+    [(name, answer)] = answers.items()
+    assert name.endswith("a.png") and int(answer.label_map.min()) == 1
+
+
+class Filtering(Segmentor):
+    """Answers with the strongest of four filters, at stride 4."""
+
+    def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> Tensor:
+        weight = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+        return torch.nn.functional.conv2d(pixels, weight, stride=4, padding=2)
+
+
+def build(**changes: Any) -> Segmentor:
+    preprocess = PreprocessConfig(scale=(80, 40), **changes)
+    return Filtering(SegmentorConfig(BACKBONE, 4, SegFormerConfig(channels=8), preprocess))
+
+
+@pytest.mark.parametrize("window", [None, SlidingWindow((32, 32), (24, 24))])
+def test_several_looks_are_averaged(window: SlidingWindow | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips of a few rows give what whole volumes of probabilities give."""
+    monkeypatch.setattr("internimage.segmentation.postprocess.STRIP_BYTES", {"cpu": 2**12})
+    model, ratios = build(multiple=8, window=window), (0.5, 1.0, 1.75)
+    picture = np.random.default_rng(1).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+    total = torch.zeros(4, 37, 61)
+    for ratio in ratios:
+        config = dataclasses.replace(model.config.preprocess, scale=(int(80 * ratio), int(40 * ratio)))
+        images = model.preprocess([picture], config)
+        for turned in (False, True):
+            pixels = images.pixels.flip(3) if turned else images.pixels
+            with torch.inference_mode():
+                [scores] = model.run(dataclasses.replace(images, pixels=pixels), preprocess=config)
+                volume = torch.cat(list(scores.strips()), dim=1).softmax(dim=0)
+            total += volume.flip(2) if turned else volume
+    [answer] = predict_multi_scale(model, [picture], MultiScale(ratios))
+    agreement = (answer.label_map == total.argmax(dim=0)).float().mean()
+    assert agreement > 0.999 and answer.label_map.unique().numel() == 4
+
+
+def test_one_plain_look_is_predict() -> None:
+    model = build()
+    picture = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    once = MultiScale((1.0,), flip=False)
+    for config in (None, PreprocessConfig(scale=None)):
+        [answer] = predict_multi_scale(model, [picture], once, preprocess=config)
+        [plain] = model.predict([picture], preprocess=config)
+        assert torch.equal(answer.label_map, plain.label_map)
+    [larger] = predict_multi_scale(model, [picture], MultiScale((1.5,)), preprocess=PreprocessConfig(scale=None))
+    assert larger.original_hw == (50, 70)
+    with pytest.raises(ValueError, match="positive"):
+        MultiScale(())
+
+
+def test_published_figures_and_scales() -> None:
+    entry = info("mask2former_internimage_h_896_80k_cocostuff2ade20k")
+    assert published_miou(entry) == 0.626 and published_miou(entry, multi_scale=True) == 0.629
+    assert [int(3584 * ratio) for ratio in published_scales(entry).ratios] == [3072, 3328, 3584, 3840, 4096]
+    assert [int(896 * ratio) for ratio in published_scales(entry).ratios] == [768, 832, 896, 960, 1024]
+    assert published_scales(info("mask2former_internimage_h_480_40k_nyu")) == MultiScale(PUBLISHED_RATIOS)
+    assert published_miou(info("upernet_internimage_l_512x1024_80k_mapillary")) is None
+
+
+def test_worst_pictures_are_drawn(tmp_path: Path) -> None:
+    model, dataset = Reading(3, palette=((200, 0, 0), (0, 200, 0), (0, 0, 200))), small()
+    report = evaluate_segmentation(model, dataset)
+    files = save_worst(report, model, dataset, tmp_path, count=2)
+    assert [path.name for path in files] == [
+        f"{i:02d}_{score.name}" for i, score in enumerate(report.worst(2), start=1)
+    ]
+    drawn = np.asarray(PIL.Image.open(files[0]))
+    truth = dataset.pairs[report.worst(1)[0].index][0]
+    assert drawn.shape == (6 + 28, 3 * 8 + 2 * 8, 3)
+    np.testing.assert_array_equal(drawn[28:, 16:24].argmax(axis=2), truth)
+    with pytest.raises(ValueError, match="size of the picture"):
+        compare(PIL.Image.new("RGB", (4, 4)), truth, truth, ((0, 0, 0),))
+
+
+def test_submissions(tmp_path: Path) -> None:
+    streets = Segmentation(torch.tensor([[0, 5, 18]], dtype=torch.uint8), 19)
+    path = save_submission(streets, "val/bonn/bonn_000001_leftImg8bit.png", tmp_path, benchmark="cityscapes")
+    assert path.name == "bonn_000001_leftImg8bit.png" and np.asarray(PIL.Image.open(path)).tolist() == [[7, 17, 33]]
+    rooms = Segmentation(torch.tensor([[0, 149]], dtype=torch.uint8), 150)
+    path = save_submission(rooms, "ADE_test_1.jpg", tmp_path / "ade", benchmark="ade20k")
+    assert path.name == "ADE_test_1.png" and np.asarray(PIL.Image.open(path)).tolist() == [[1, 150]]
+    with pytest.raises(ValueError, match="cityscapes has 19 classes, but the answer has 150"):
+        submission_image(rooms, "cityscapes")
+    with pytest.raises(ValueError, match="benchmark must be one of"):
+        submission_image(rooms, "coco")  # type: ignore[arg-type]
+
+
+def test_reports_without_labels_have_no_figures() -> None:
+    report = SegmentationReport(PixelConfusion.empty(2), ("a", "b"), ())
+    assert report.rows() == [("mIoU", None, None), ("mAcc", None, None), ("aAcc", None, None)]
+    assert report.per_class()[0] == {"name": "a", "iou": None, "accuracy": None, "pixels": 0}
