@@ -1,4 +1,4 @@
-"""The classes of own data, from `classes.txt` or `classes.json` beside the folders of pictures or in that of the masks."""
+"""The classes of own data, from `classes.txt` or `classes.json` beside the pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from internimage.types import Palette
 
 FILES = ("classes.json", "classes.txt")
-MASK_FOLDERS = ("labels", "masks", "annotations")
 MAX_BYTES = 2**20
 
 
@@ -35,8 +34,7 @@ def find_class_list(root: Path) -> ClassList | None:
     Raises:
         ValueError: the file is damaged; the message names it.
     """
-    folders = (root, *(root / name for name in MASK_FOLDERS))
-    path = next((folder / name for folder in folders for name in FILES if (folder / name).is_file()), None)
+    path = next((root / name for name in FILES if (root / name).is_file()), None)
     return None if path is None else read_class_list(path)
 
 

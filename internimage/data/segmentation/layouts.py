@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from internimage.data.segmentation.class_list import MASK_FOLDERS, ClassList
+from internimage.data.segmentation.class_list import ClassList
 from internimage.data.segmentation.dataset import MaskedPicture
 from internimage.data.segmentation.label_map import IGNORED, MaskValues, mapped_values, plain_values, zero_is_nothing
 from internimage.data.segmentation.pairing import pairs_by_name, pairs_of_list
@@ -185,6 +185,7 @@ PUBLISHED_LAYOUTS = (
 )
 
 # Own data: folders of pictures and of masks below the root, by split.
+MASK_FOLDERS = ("labels", "masks", "annotations")
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation", "test")}
 
 
