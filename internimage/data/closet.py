@@ -240,7 +240,7 @@ def write_closet(
 
     `train/` and `val/` hold the pictures, `annotations/train.json` and `annotations/val.json` boxes and masks of what
     is visible, `labels/train/` and `labels/val/` label maps: 0 is the photograph, 1 to 10 are the garments in the
-    order of `labels/classes.txt`.
+    order of `classes.txt`.
 
     Args:
         out: folder to be made; it may exist when it is empty.
@@ -269,7 +269,7 @@ def write_closet(
     try:
         (unfinished / "annotations").mkdir()
         (unfinished / "labels").mkdir()
-        (unfinished / "labels" / "classes.txt").write_text("\n".join(("background", *CLASS_NAMES)) + "\n", "utf-8")
+        (unfinished / "classes.txt").write_text("\n".join(("background", *CLASS_NAMES)) + "\n", "utf-8")
         done = 0
         for split, number in numbers.items():
             done = _write_split(unfinished, split, closets[split], number, done, sum(numbers.values()), progress)

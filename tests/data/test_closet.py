@@ -93,7 +93,7 @@ def test_every_garment_is_seen(fashion: Path) -> None:
 
 
 def test_files(written: Path) -> None:
-    assert (written / "labels/classes.txt").read_text().splitlines()[:2] == ["background", "T-shirt/top"]
+    assert (written / "classes.txt").read_text().splitlines()[:2] == ["background", "T-shirt/top"]
     for split, number in (("train", 6), ("val", 3)):
         document = json.loads((written / f"annotations/{split}.json").read_text())
         assert [c["id"] for c in document["categories"]] == list(range(1, 11))

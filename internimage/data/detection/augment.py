@@ -280,8 +280,8 @@ def augment(sample: Sample[ObjectTargets], pipeline: Sequence[Step], rng: Random
         return None
     masks = None
     if target.masks is not None:
-        rows, columns = (torch.from_numpy(np.ascontiguousarray(places)) for places in (frame.rows, frame.columns))
-        masks = target.masks[frame.objects.tolist()].to_bool()[:, rows][:, :, columns]
+        whole = target.masks[frame.objects.tolist()].to_bool().numpy()
+        masks = torch.from_numpy(whole.take(frame.columns, axis=2).take(frame.rows, axis=1))
     labels = target.labels[torch.from_numpy(frame.objects)]
     boxes = torch.from_numpy(np.ascontiguousarray(frame.boxes))
     return TrainingView(frame.pixels.contiguous(), boxes, labels, masks, size_hw, sample.name)

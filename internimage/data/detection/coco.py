@@ -207,8 +207,7 @@ class _Reader:
             self.log.add(self.file, place, str(error))
             return
         is_special = bool(entry.get("iscrowd")) or bool(entry.get("ignore"))
-        area = entry.get("area")
-        area = float(area) if isinstance(area, int | float) else float("nan")
+        area = _area(entry.get("area"))
         is_large = min(width, height) >= MIN_LEARNABLE_SIDE and not area <= 0
         self.table.add(
             (left, top, left + width, top + height),
@@ -248,6 +247,12 @@ def _box(value: Any, size_hw: tuple[int, int]) -> tuple[float, float, float, flo
     if left >= size_hw[1] or top >= size_hw[0] or left + width <= 0 or top + height <= 0:
         raise ValueError(f"bad box: {value} lies outside of the picture (height, width) {size_hw}")
     return left, top, width, height
+
+
+def _area(value: Any) -> float:
+    """Return the area in square pixels, NaN where the file gives none."""
+    is_area = isinstance(value, int | float) and 0 <= value <= MAX_SIDE**2
+    return float(value) if is_area else float("nan")
 
 
 def _mask(value: Any, size_hw: tuple[int, int]) -> Segmentation | None:

@@ -88,7 +88,10 @@ def open_open_images(
 
 def read_classes(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the codes (such as "/m/011k07") and the names of the classes, in the order of the file."""
-    rows = [row for row in csv.reader(io.StringIO(read_text(file))) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(read_text(file))) if row]
+    except csv.Error as error:
+        raise ValueError(f"{file} is no valid table ({error})") from error
     if rows and rows[0][:2] == ["LabelName", "DisplayName"]:
         rows = rows[1:]
     if not rows or any(len(row) != 2 for row in rows):

@@ -50,10 +50,13 @@ def open_voc(
     for folder, name in folders:
         root = Path(folder)
         listing = root / "ImageSets" / "Main" / f"{name}.txt"
-        for line in read_text(listing).splitlines():
+        for number, line in enumerate(read_text(listing).splitlines(), 1):
             if entry := line.split():
-                annotation = inside(root / "Annotations", f"{entry[0]}.xml")
-                files.append((annotation, inside(root / "JPEGImages", entry[0])))
+                try:
+                    annotation = inside(root / "Annotations", f"{entry[0]}.xml")
+                    files.append((annotation, inside(root / "JPEGImages", entry[0])))
+                except ValueError as error:
+                    raise ValueError(f"{listing}, line {number}: {error}") from error
     name = ", ".join(f"{Path(folder).name} {part}" for folder, part in folders)
     return open_xml(files, class_names=class_names, name=name, broken=broken)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from internimage.data.detection.dataset import DetectionDataset
-from internimage.data.detection.files import check_any_picture, read_bytes, read_text
+from internimage.data.detection.files import MAX_NAME, check_any_picture, inside, read_bytes, read_text
 from internimage.data.detection.problems import Broken, ProblemLog
 from internimage.data.detection.segmentations import polygon_area
 from internimage.data.detection.table import AnnotationTable
@@ -94,12 +94,14 @@ def _pictures(sources: list[Path], log: ProblemLog) -> tuple[list[Path], int]:
         for number, line in enumerate(read_text(source).splitlines(), 1):
             if not line.strip():
                 continue
-            path = source.parent / line.strip()
-            if path.is_file():
+            try:
+                path = inside(source.parent, line.strip())
+                if not path.is_file():
+                    raise ValueError(f"the picture {path} is missing")
                 files.append(path)
-            else:
+            except ValueError as error:
                 missing += 1
-                log.add(source, f"line {number}", f"the picture {path} is missing")
+                log.add(source, f"line {number}", str(error))
     return files, missing
 
 
@@ -204,14 +206,19 @@ def yolo_sources(root: Path, names: Sequence[str]) -> tuple[list[Path], tuple[st
 
 def _within(root: Path, base: Any, entry: Any) -> Path | None:
     """Return an existing folder or list inside of the data set; leading ".." and foreign bases are left out."""
-    if not isinstance(entry, str):
-        return None
-    parts = [part for part in PurePosixPath(entry.replace("\\", "/")).parts if part not in ("..", ".", "/")]
-    starts = [root]
-    if isinstance(base, str):
-        own = [part for part in PurePosixPath(base).parts if part not in ("..", ".", "/")]
-        starts = [root.joinpath(*own), root]
-    return next((path for start in starts if (path := start.joinpath(*parts)).exists()), None)
+    for start in (root / _plain(base), root):
+        path = start / _plain(entry)
+        if _plain(entry).parts and path.exists():
+            return path
+    return None
+
+
+def _plain(name: Any) -> PurePosixPath:
+    """Return a relative path without "..", an empty one for what is no path."""
+    if not isinstance(name, str) or "\0" in name or len(name) > MAX_NAME:
+        return PurePosixPath()
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return PurePosixPath(*(part for part in parts if part not in ("..", "/")))
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

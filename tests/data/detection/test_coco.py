@@ -258,3 +258,48 @@ def test_the_message_lists_what_was_looked_for(tmp_path: Path) -> None:
         open_detection_dataset(tmp_path / "gone")
     with pytest.raises(ValueError, match="'train' or 'val'"):
         open_detection_dataset(tmp_path, "test")  # type: ignore[arg-type]
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**400,
+    1e308,
+    "",
+    ".",
+    "..",
+    "a" * 5000,
+    [],
+    [[]],
+    [None] * 6,
+    {},
+    {"size": []},
+)
+
+
+def broken_somewhere(value: Any, rng: np.random.Generator) -> Any:
+    """Replace one random entry of a document."""
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.15:
+        return JUNK[int(rng.integers(len(JUNK)))]
+    result = copy.copy(value)
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = keys[int(rng.integers(len(keys)))]
+    result[key] = broken_somewhere(value[key], rng)
+    return result
+
+
+def test_random_damage_is_reported_and_never_crashes(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    outcomes = {"opened": 0, "refused": 0}
+    for _ in range(120):
+        write(root, broken_somewhere(DOCUMENT, rng))
+        try:
+            dataset = opened(root)
+            for i in range(len(dataset)):
+                dataset.annotation(i)
+                dataset[i]
+            outcomes["opened"] += 1
+        except (ValueError, FileNotFoundError):
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 8
