@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import importlib
 import json
@@ -111,18 +112,19 @@ def scene(height: int = 48, width: int = 60) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (height, width, 3), dtype=np.uint8), label_map
 
 
-def test_a_crop_is_part_of_the_resized_picture() -> None:
+@pytest.mark.parametrize(("ratio", "crop_hw"), [(1.7, (33, 40)), (0.5, (16, 20)), (1.0, (20, 99)), (0.05, (1, 2))])
+def test_a_crop_is_part_of_the_resized_picture(ratio: float, crop_hw: tuple[int, int]) -> None:
     """Only the crop is computed; its numbers are those of the whole."""
     picture, label_map = scene()
-    plain = Augmentation(crop_hw=None, ratio_range=(1.7, 1.7), flip_probability=0, photometric=None)
-    cropped = Augmentation(crop_hw=(33, 40), ratio_range=(1.7, 1.7), flip_probability=0, photometric=None)
+    plain = Augmentation(crop_hw=None, ratio_range=(ratio, ratio), flip_probability=0, photometric=None)
+    cropped = dataclasses.replace(plain, crop_hw=crop_hw)
     whole = plain(picture, label_map, RandomState(3))
     random = Listed(3)
     part = cropped(picture, label_map, random)
-    top, left = random.draws[-3][2], random.draws[-2][2]
-    assert part.picture.shape == (33, 40, 3) and whole.picture.shape == (82, 102, 3)
-    np.testing.assert_array_equal(part.picture, whole.picture[top : top + 33, left : left + 40])
-    np.testing.assert_array_equal(part.label_map, whole.label_map[top : top + 33, left : left + 40])
+    region = tuple(slice(draw[2], draw[2] + side) for draw, side in zip(random.draws[-3:-1], crop_hw, strict=True))
+    assert part.label_map.shape == tuple(min(a, b) for a, b in zip(crop_hw, whole.label_map.shape, strict=True))
+    np.testing.assert_array_equal(part.picture, whole.picture[region])
+    np.testing.assert_array_equal(part.label_map, whole.label_map[region])
 
 
 def test_own_pipelines_flip_picture_and_labels_together() -> None:
