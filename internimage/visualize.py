@@ -51,18 +51,20 @@ SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.t
 
 
 @singledispatch
-def draw(result: object, image: Picture) -> Image:
+def draw(result: object, image: Picture, *, score_threshold: float = LOWEST_SCORE, has_legend: bool = True) -> Image:
     """Draw a result on its picture.
 
     Args:
         result: what `predict` answered: a `Classification`, `Detections` or a `Segmentation`.
         image: the picture it belongs to, see `internimage.data.pictures.read_picture`.
+        score_threshold: detected objects below are left out, 0..1.
+        has_legend: whether the classes of a segmentation are named below it.
 
     Returns:
         RGB picture. For a classification: the picture, enlarged or reduced to a longest side of 448 to 2048 pixels,
         above a panel with the five most probable classes. For a segmentation: a picture of the same size, blended with
         the colors of its classes, above a legend with the shares of the largest ones. For detections: the picture
-        with the boxes, names, scores and masks of objects with a score of 0.3 or more; `result.filter` chooses others.
+        with boxes, names, scores and masks.
 
     Raises:
         TypeError: `result` is no result that can be drawn.
@@ -80,27 +82,32 @@ def draw(result: object, image: Picture) -> Image:
 
 
 @draw.register
-def _draw_classification(result: Classification, image: Picture) -> Image:
+def _draw_classification(result: Classification, image: Picture, **_: object) -> Image:
     rows = [(name, score, SECONDARY if i else ACCENT) for i, (name, score) in enumerate(result.top(NUM_ROWS))]
     return _above_panel(_fit_for_viewing(read_picture(image)), rows)
 
 
 @draw.register
-def _draw_segmentation(result: Segmentation, image: Picture) -> Image:
+def _draw_segmentation(result: Segmentation, image: Picture, *, has_legend: bool = True, **_: object) -> Image:
     picture = _own_picture(result, image)
     colors = np.array(result.palette or [distinct_color(i) for i in range(result.num_classes)], dtype=np.uint8)
     rows, columns = _source_pixels(picture, result.original_hw)
     painted = PIL.Image.fromarray(colors[result.label_map.numpy()[np.ix_(rows, columns)]])
+    blended = PIL.Image.blend(picture, painted, OPACITY)
+    if not has_legend:
+        return blended
     shares = result.pixel_counts / result.label_map.numel()
     largest = [int(i) for i in shares.argsort(descending=True, stable=True)[:NUM_LEGEND_ROWS]]
     legend = [(result.class_name(i), float(shares[i]), _color(colors[i])) for i in largest if shares[i] >= 0.0005]
-    return _above_panel(PIL.Image.blend(picture, painted, OPACITY), legend)
+    return _above_panel(blended, legend)
 
 
 @draw.register
-def _draw_detections(result: Detections, image: Picture) -> Image:
+def _draw_detections(
+    result: Detections, image: Picture, *, score_threshold: float = LOWEST_SCORE, **_: object
+) -> Image:
     picture = _own_picture(result, image)
-    shown = result.filter(score_threshold=LOWEST_SCORE)
+    shown = result.filter(score_threshold=score_threshold)
     colors = [distinct_color(label) for label in shown.labels.tolist()]
     if shown.run_length_masks is not None:
         rows, columns = _source_pixels(picture, result.original_hw)

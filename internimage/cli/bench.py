@@ -1,4 +1,4 @@
-"""`internimage bench`: how fast a model runs here, after a check that its answers are right."""
+"""`internimage bench`: how fast a model of any task runs here, after a check that its answers are right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from internimage.backbones import InternImage
-    from internimage.classification import Classifier
     from internimage.classification.head import HeadKind
+    from internimage.zoo.document import AnyModel
 
     Network = TypeVar("Network", bound=nn.Module)
 
@@ -45,8 +44,8 @@ def bench(
     model: ModelArgument,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 1,
     size: Annotated[
-        int | None,
-        typer.Option("--size", min=1, help="Side of the pictures; default: the model's.", show_default=False),
+        str | None,
+        typer.Option("--size", help="Pixels of the input, 224 or 800x1344; default: the model's.", show_default=False),
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed forward passes.")] = 30,
     fuse: Annotated[bool, typer.Option("--fuse", help="Pack the weights for inference first.")] = False,
@@ -64,16 +63,16 @@ def bench(
     import torch
 
     place, precision = choose_device(device), choose_dtype(dtype)
-    network, default_size = _build(model, choose_backend(backend))
-    network = network.to(place, precision).eval()
-    side = size or default_size
-    pixels = torch.randn(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0)).to(place, precision)
+    wished = None if size is None else _size_hw(size)
+    network = _build(model, choose_backend(backend)).to(place, precision).eval()
+    size_hw = wished or _usual_size(network)
+    pixels = torch.randn(batch_size, 3, *size_hw, generator=torch.Generator().manual_seed(0)).to(place, precision)
     with torch.inference_mode():
         expected = _reference(network, pixels)
         if fuse:
             network.fuse()
         run = torch.compile(network) if compile_ else network
-        difference = _compare(_last_output(run(pixels)), expected, dtype)
+        difference = _compare(_comparable(network, run, pixels), expected, dtype)
         latencies_ms, peak_mib = _measure(lambda: run(pixels), place, runs)
     p50, p99 = statistics.median(latencies_ms), _percentile(latencies_ms, 0.99)
     report = {
@@ -85,7 +84,7 @@ def bench(
         "fused": fuse,
         "compiled": compile_,
         "batch_size": batch_size,
-        "size": side,
+        "size": size_hw[0] if size_hw[0] == size_hw[1] else list(size_hw),
         "runs": runs,
         "difference_from_reference": difference,
         "p50_ms": round(p50, 3),
@@ -100,27 +99,60 @@ def bench(
         print_fields({name.replace("_", " "): value for name, value in report.items()})
 
 
-def _build(name: str, backend: str) -> tuple[Classifier | InternImage, int]:
-    """Return the model that MODEL names and the side of the pictures it was made for."""
+def _size_hw(text: str) -> tuple[int, int]:
+    """Read "224" or "800x1344" (height x width)."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise typer.BadParameter(f"{text!r} is no size; give a side such as 224, or height x width such as 800x1344")
+    return (int(sides[0]), int(sides[-1]))
+
+
+def _usual_size(network: AnyModel) -> tuple[int, int]:
+    """Height and width of the input that a model was made for."""
+    from internimage.classification import Classifier
+    from internimage.detection import Detector
+    from internimage.segmentation import Segmentor
+
+    if isinstance(network, Classifier):
+        side = network.config.preprocess.size
+        return (side, side)
+    if isinstance(network, Detector):
+        own = network.config.preprocess
+        height, width = (math.ceil(side / own.divisor) * own.divisor for side in (own.shorter_side, own.longer_side))
+        return (height, width)
+    if isinstance(network, Segmentor):
+        own = network.config.preprocess
+        if own.window is not None:
+            return own.window.size_hw
+        side = 512 if own.scale is None else min(own.scale)
+        return (side, side)
+    return (224, 224)
+
+
+def _build(name: str, backend: str) -> AnyModel:
+    """Return the model that MODEL names; one of the catalog or of a size gets random weights."""
     from internimage import zoo
-    from internimage.backbones import VARIANTS, InternImage
+    from internimage.backbones import VARIANTS
     from internimage.classification import Classifier, ClassifierConfig
+    from internimage.detection import build_detector
+    from internimage.segmentation import Segmentor
+    from internimage.zoo.detection_rows import detector_of_row
+    from internimage.zoo.segmentation_rows import segmentor_of_row
 
     if Path(name).exists():
-        network = zoo.load(name, dtype=None, backend=backend)
-        if not isinstance(network, Classifier | InternImage):
-            raise ValueError(f"{name} is for {network.task}; bench takes classifiers and backbones")
-        return network, network.config.preprocess.size if isinstance(network, Classifier) else 224
+        return zoo.load(name, dtype=None, backend=backend)
     if name in VARIANTS:
-        return _with_random_offsets(zoo.create(name, backend=backend)), 224
+        return _with_random_offsets(zoo.create(name, backend=backend))
     entry = zoo.info(name)
-    if entry.is_built and entry.task != "classification":
-        raise ValueError(f"{entry.name} is for {entry.task}; bench takes classifiers and backbones ({entry.backbone})")
     if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
         raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
+    if entry.task == "detection":
+        return _with_random_offsets(build_detector(detector_of_row(entry), backend=backend))
+    if entry.task == "segmentation":
+        return _with_random_offsets(Segmentor(segmentor_of_row(entry), backend=backend))
     head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads
     config = ClassifierConfig(entry.backbone_config, entry.num_classes, head, entry.preprocess)
-    return _with_random_offsets(Classifier(config, backend=backend)), config.preprocess.size
+    return _with_random_offsets(Classifier(config, backend=backend))
 
 
 def _with_random_offsets(network: Network) -> Network:
@@ -128,7 +160,7 @@ def _with_random_offsets(network: Network) -> Network:
     import torch
 
     for operator in _operators(network):
-        for name in ("offset", "mask", "offset_mask"):
+        for name in ("offset", "mask", "offset_mask", "sampling_offsets"):
             layer = getattr(operator, name, None)
             if layer is not None:
                 torch.nn.init.normal_(layer.weight, std=0.1 * layer.in_features**-0.5)
@@ -136,42 +168,62 @@ def _with_random_offsets(network: Network) -> Network:
 
 
 def _operators(network: nn.Module) -> list[Any]:
+    from internimage.layers.deform_attention import MSDeformAttention
     from internimage.layers.deform_conv import DCNv3, DCNv4
 
-    return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4)]
+    return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4 | MSDeformAttention)]
 
 
-def _reference(network: nn.Module, pixels: Tensor) -> Tensor:
+def _reference(network: AnyModel, pixels: Tensor) -> list[Tensor]:
     """Run the network with the reference operators."""
     operators = _operators(network)
     wanted = [module.backend for module in operators]
     for module in operators:
         module.backend = "reference"
-    outputs = _last_output(network(pixels))
+    outputs = _comparable(network, network, pixels)
     for module, name in zip(operators, wanted, strict=True):
         module.backend = name
     return outputs
 
 
-def _compare(found: Tensor, expected: Tensor, dtype: Precision) -> float:
+def _compare(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: Precision) -> float:
     """Return how far the answers are from those of the reference, relative to their largest value.
 
     Raises:
         ValueError: too far; no speed is measured then.
     """
-    found, expected = found.double(), expected.double()
-    difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if not difference <= TOLERANCES[dtype.value]:  # also true for NaN
+    differences = [
+        float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-12))
+        for ours, theirs in zip(found, expected, strict=True)
+    ]
+    wrong = [difference for difference in differences if not difference <= TOLERANCES[dtype.value]]  # NaN, too
+    if wrong:
         raise ValueError(
-            f"the answers differ from those of the reference by {difference:.3g} of their largest value (accepted: "
+            f"the answers differ from those of the reference by {wrong[0]:.3g} of their largest value (accepted: "
             f"{TOLERANCES[dtype.value]:g}), so no speed was measured; compare the backends of `internimage env`"
         )
-    return difference
+    return max(differences)
 
 
-def _last_output(outputs: Any) -> Tensor:
-    """The logits of a classifier, the last map of a backbone."""
-    return outputs.maps[-1] if hasattr(outputs, "maps") else outputs
+def _comparable(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor) -> list[Tensor]:
+    """Return what two backends must agree on.
+
+    A detector's objects are a choice of the best, which the smallest difference turns round; its maps, its memory and
+    the sorted scores are compared instead.
+    """
+    from internimage.detection import DINO, Detector
+    from internimage.detection.model import full_size
+
+    outputs = run(pixels)
+    if hasattr(outputs, "maps"):
+        return list(outputs.maps)
+    if not isinstance(network, Detector):
+        return [outputs]
+    maps = network.neck(network.backbone(pixels).maps)
+    if not isinstance(network, DINO):
+        return list(maps)
+    memory = network.encode(maps, full_size(pixels, None), pixels)
+    return [*maps, memory.cells, outputs.scores.sort().values]
 
 
 def _measure(run: Callable[[], Any], device: torch.device, runs: int) -> tuple[list[float], float | None]:

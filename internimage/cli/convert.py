@@ -29,7 +29,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint.
 
-    Official .pth files, safetensors and Hub folders, in every direction; nothing is left out silently.
+    Official .pth files and safetensors in every direction, for classifiers, detectors and segmentors; Hub folders for
+    classifiers. Nothing is left out silently.
     """
     from internimage import zoo
 

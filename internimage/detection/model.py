@@ -12,6 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from internimage.backbones import InternImage
+from internimage.backbones.composite import CompositeInternImage
 from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.postprocess import RawDetections, to_detections
 from internimage.detection.preprocess import prepare
@@ -26,6 +28,13 @@ class Detector(TaskModel[Detections]):
 
     task = "detection"
     config: DetectorConfig
+    backbone: InternImage | CompositeInternImage
+
+    def fuse(self) -> Detector:
+        """Prepare for inference and return self, see `InternImage.fuse`."""
+        self.eval()
+        self.backbone.fuse()
+        return self
 
     @abstractmethod
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:

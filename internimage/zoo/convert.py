@@ -1,4 +1,4 @@
-"""From any known format of a classifier to any other, losing nothing of the weights."""
+"""From any known format of a model to any other, losing nothing of the weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from internimage.backbones import InternImage
 from internimage.classification import Classifier
+from internimage.detection import Detector
+from internimage.segmentation import Segmentor
+from internimage.zoo.document import config_kind, describe, to_json
 from internimage.zoo.factory import load
 from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, WEIGHT_FILES, config_json, preprocessor_json
 from internimage.zoo.official import to_huggingface, to_official
 from internimage.zoo.saving import replacing, save_model, write_safetensors
 from internimage.zoo.settings import FLASH_TYPE, classifier_to_settings
-from internimage.zoo.weights import read_checkpoint
+from internimage.zoo.weights import META_KEY, read_checkpoint
 
 
 def convert(
@@ -40,7 +44,7 @@ def convert(
     Args:
         source: whatever `load` takes.
         destination: `NAME.safetensors` for our format, `NAME.pth` for the original's, a path without suffix for a
-            folder in the format of Transformers.
+            folder in the format of Transformers (classifiers only).
         dtype: floating type of the result, None for the source's; `torch.float16` halves the size.
         ema: which weights of a training file, see `load`.
         cache_dir: where downloads are kept.
@@ -62,9 +66,13 @@ def convert(
     model = load(source, ema=ema, cache_dir=cache_dir, offline=offline, dtype=dtype)
     if suffix == ".safetensors":
         return save_model(model, destination, info=_notes(source))
-    if not isinstance(model, Classifier):
+    if isinstance(model, InternImage):
         raise ValueError(f"{source} is a bare backbone; it is kept as .safetensors only")
-    return _write_original(model, destination) if suffix else _write_folder(model, destination)
+    if isinstance(model, Classifier):
+        return _write_classifier(model, destination) if suffix else _write_folder(model, destination)
+    if not suffix:
+        raise ValueError(f"{source} is for {model.task}; only classifiers are kept as folders of Transformers")
+    return _write_larger_model(model, destination)
 
 
 def _notes(source: str | PathLike[str]) -> Mapping[str, Any] | None:
@@ -74,14 +82,24 @@ def _notes(source: str | PathLike[str]) -> Mapping[str, Any] | None:
     return None if document is None else document.info
 
 
-def original_state(model: Classifier) -> dict[str, Tensor]:
-    """Return the weights of a classifier by the original's names, contiguous and on the CPU."""
-    state = to_official(model.state_dict(), model.config.head)
+def original_state(model: Classifier | Detector | Segmentor) -> dict[str, Tensor]:
+    """Return the weights of a model by the original's names, contiguous and on the CPU."""
+    state = to_official(model.state_dict(), config_kind(model.config))
     return {key: value.detach().cpu().contiguous() for key, value in state.items()}
 
 
-def _write_original(model: Classifier, path: Path) -> Path:
-    """Write the original's container, with a plain configuration beside the weights."""
+def _write_larger_model(model: Detector | Segmentor, path: Path) -> Path:
+    """Write the container of the original detectors and segmentors, with our description among its notes."""
+    meta: dict[str, Any] = {META_KEY: to_json(describe(model))}  # type: ignore[arg-type]
+    if model.config.class_names is not None:
+        meta["CLASSES"] = list(model.config.class_names)
+    if isinstance(model, Segmentor) and model.config.palette is not None:
+        meta["PALETTE"] = [list(color) for color in model.config.palette]
+    return _write_torch_file({"meta": meta, "state_dict": original_state(model)}, path)
+
+
+def _write_classifier(model: Classifier, path: Path) -> Path:
+    """Write the container of the original classifiers, with a plain configuration beside the weights."""
     settings = classifier_to_settings(model.config)
     outer = {name: settings.pop(name) for name in ("num_classes", "drop_rate", "drop_path_rate", "drop_path_type")}
     is_flash = model.config.backbone.operator == "dcnv4"
@@ -100,6 +118,10 @@ def _write_original(model: Classifier, path: Path) -> Path:
         "preprocess": dataclasses.asdict(model.config.preprocess),
         "class_names": None if model.config.class_names is None else list(model.config.class_names),
     }
+    return _write_torch_file(content, path)
+
+
+def _write_torch_file(content: Mapping[str, Any], path: Path) -> Path:
     with replacing(path) as temporary:
         try:
             torch.save(content, temporary)

@@ -25,7 +25,7 @@ def stored_settings(content: Any) -> dict[str, Any] | None:
         >>> stored_settings({"meta": {"config": "model = dict(type='EncoderDecoder', depths=[4, 4])"}})
         {'model': {'type': 'EncoderDecoder', 'depths': [4, 4]}}
     """
-    text = _meta(content).get("config")
+    text = stored_meta(content).get("config")
     if not isinstance(text, str) or len(text) > MAX_TEXT:
         return None
     try:
@@ -44,7 +44,7 @@ def stored_settings(content: Any) -> dict[str, Any] | None:
 
 def stored_names(content: Any) -> tuple[str, ...] | None:
     """Return the class names stored in a checkpoint file, or None."""
-    names = _meta(content).get("CLASSES")
+    names = stored_meta(content).get("CLASSES")
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         return tuple(names)
     return None
@@ -52,7 +52,7 @@ def stored_names(content: Any) -> tuple[str, ...] | None:
 
 def stored_palette(content: Any) -> Palette | None:
     """Return the colors of the classes stored in a checkpoint file, or None."""
-    colors = _meta(content).get("PALETTE")
+    colors = stored_meta(content).get("PALETTE")
     if not isinstance(colors, list | tuple) or not colors:
         return None
     palette = []
@@ -65,7 +65,8 @@ def stored_palette(content: Any) -> Palette | None:
     return tuple(palette)
 
 
-def _meta(content: Any) -> Mapping[str, Any]:
+def stored_meta(content: Any) -> Mapping[str, Any]:
+    """Return the notes beside the weights of an original container; nothing where there are none."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return meta if isinstance(meta, Mapping) else {}
 

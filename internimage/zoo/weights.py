@@ -25,10 +25,13 @@ from internimage.zoo.huggingface import (
     read_settings,
     shard_names,
 )
-from internimage.zoo.mm_config import stored_names, stored_palette, stored_settings
+from internimage.zoo.mm_config import stored_meta, stored_names, stored_palette, stored_settings
 from internimage.zoo.official import PREFIXED_HEADS, to_official
 from internimage.zoo.saving import save_model as save_model
 from internimage.zoo.torch_files import load_torch_file
+
+# Where `internimage.convert` puts the description of a model among the notes of an original container.
+META_KEY = "internimage"
 
 
 def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Checkpoint:
@@ -62,8 +65,10 @@ def _read_torch_file(path: Path, ema: bool | None) -> Checkpoint:
     content = load_torch_file(path)
     state, is_part = unpack(content, str(path), ema)
     is_mapped = zipfile.is_zipfile(path)
+    text = stored_meta(content).get(META_KEY)
     return Checkpoint(
         source=str(path),
+        document=from_json(text, str(path)) if isinstance(text, str) else None,
         shapes=shapes_of(state),
         open=(lambda: unpack(load_torch_file(path), str(path), ema)[0]) if is_mapped else (lambda: state),
         in_memory=not is_mapped,

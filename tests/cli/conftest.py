@@ -9,8 +9,12 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from internimage.backbones import variant
 from internimage.classification import Classifier, PreprocessConfig
 from internimage.cli import app
+from internimage.detection import RCNN, RCNNConfig
+from internimage.detection import PreprocessConfig as DetectionPreprocess
+from internimage.detection.config import BoxStageConfig, MaskHeadConfig, ProposalConfig, RPNConfig
 from internimage.zoo import create, save_model
 
 Run = Callable[..., Result]
@@ -39,6 +43,28 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         model.head.classifier.weight.mul_(50)  # answers that differ
     return save_model(model, tmp_path_factory.mktemp("weights") / "pets.safetensors")
+
+
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weight file of a small detector of cats, dogs and owls that draws masks and reports many objects."""
+    torch.manual_seed(0)
+    config = RCNNConfig(
+        variant("internimage_pico"),
+        num_classes=3,
+        channels=32,
+        rpn=RPNConfig(channels=32, test=ProposalConfig(kept=30)),
+        stages=(BoxStageConfig(num_fcs=1, fc_channels=32),),
+        mask=MaskHeadConfig(num_convs=1, channels=16),
+        preprocess=DetectionPreprocess(shorter_side=64, longer_side=96),
+        class_names=("cat", "dog", "owl"),
+    )
+    model = RCNN(config)
+    with torch.no_grad():
+        for head in model.box_heads:
+            head.classifier.weight.normal_(std=0.7)  # type: ignore[union-attr]
+            head.regressor.weight.normal_(std=0.05)  # type: ignore[union-attr]
+    return save_model(model, tmp_path_factory.mktemp("weights") / "animals.safetensors")
 
 
 @pytest.fixture

@@ -8,7 +8,11 @@ import pytest
 import torch
 from typer.testing import Result
 
-from internimage.cli.bench import TOLERANCES, _percentile
+from internimage.backbones import variant
+from internimage.cli.bench import TOLERANCES, _percentile, _usual_size
+from internimage.detection import DINO, DINOConfig
+from internimage.segmentation import SegFormerConfig
+from internimage.zoo import create, save_model
 
 Run = Callable[..., Result]
 
@@ -44,7 +48,7 @@ def test_no_speed_without_right_answers(run: Run, pets: Path, monkeypatch: pytes
     ("arguments", "exit_code", "message"),
     [
         (["internimage_tiny"], 2, "nearest names"),
-        (["mask_rcnn_internimage_t_fpn_1x_coco"], 1, "bench takes classifiers"),
+        (["internimage_pico", "--size", "12y"], 2, "is no size"),
         (["openlanev2_internimage-s"], 1, "not built by this release"),
         (["internimage_pico", "--device", "gpu0"], 2, "no device"),
         (["internimage_pico", "--device", "cuda:99"], 1, "not here"),
@@ -57,6 +61,28 @@ def test_wrong_requests(run: Run, arguments: list[str], exit_code: int, message:
     result = run("bench", *arguments)
     assert result.exit_code == exit_code
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "dino", "segformer"])
+def test_bench_of_larger_models(run: Run, name: str, animals: Path, tmp_path: Path) -> None:
+    path = animals
+    if name != "mask_rcnn":
+        config = DINOConfig(variant("internimage_pico"), 3, channels=64, num_queries=9, feedforward_channels=64)
+        head = SegFormerConfig(channels=8)
+        model = DINO(config) if name == "dino" else create(name, backbone="internimage_pico", num_classes=3, head=head)
+        path = save_model(model, tmp_path / "model.safetensors")
+    report = json.loads(run("bench", path, "--size", "64x96", "--runs", 1, "--fuse", "--json").stdout)
+    assert report["difference_from_reference"] <= 1e-4 and report["size"] == [64, 96] and report["p50_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "size_hw"), [("mask_rcnn", (800, 1344)), ("dino", (800, 1344)), ("segformer", (512, 512))]
+)
+def test_usual_sizes(config: str, size_hw: tuple[int, int]) -> None:
+    head = SegFormerConfig(channels=8) if config == "segformer" else None
+    with torch.device("meta"):
+        model = create(config, backbone="internimage_pico", num_classes=3, head=head)
+    assert _usual_size(model) == size_hw
 
 
 def test_percentile() -> None:

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import Result
 
 import internimage.zoo
-from internimage.cli.predict import find_pictures
+from internimage.cli.sources import find_sources
 from internimage.segmentation import SegFormerConfig
 
 Run = Callable[..., Result]
@@ -93,16 +93,16 @@ def test_precision_and_backend(run: Run, pets: Path, photos: Path) -> None:
     assert scores[3] == pytest.approx(scores[0], abs=0.2) and scores[3] != scores[0]
 
 
-def test_find_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_sources(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (photos / ".hidden.png").touch()
     monkeypatch.chdir(photos)
-    assert find_pictures(["*.png"]) == [Path("a.png")]
-    assert find_pictures(["**/*.png"]) == [Path("a.png"), Path("more/a.png")]
-    assert find_pictures([f"{photos}/*.jpg"]) == [photos / "b.jpg"]
-    assert find_pictures([".", "a.png"]) == [Path("a.png"), Path("b.jpg"), Path("more/a.png")]
-    assert find_pictures(["notes.txt", "gone.jpg"]) == [Path("notes.txt"), Path("gone.jpg")]
+    assert find_sources(["*.png"]) == [Path("a.png")]
+    assert find_sources(["**/*.png"]) == [Path("a.png"), Path("more/a.png")]
+    assert find_sources([f"{photos}/*.jpg"]) == [photos / "b.jpg"]
+    assert find_sources([".", "a.png"]) == [Path("a.png"), Path("b.jpg"), Path("more/a.png")]
+    assert find_sources(["notes.txt", "gone.jpg"]) == [Path("notes.txt"), Path("gone.jpg")]
     (photos / "odd[1].png").write_bytes((photos / "a.png").read_bytes())
-    assert find_pictures(["odd[1].png"]) == [Path("odd[1].png")]
+    assert find_sources(["odd[1].png"]) == [Path("odd[1].png")]
 
 
 def test_the_progress_bar_stays_out_of_the_result(pets: Path, photos: Path) -> None:

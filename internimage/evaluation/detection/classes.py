@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from internimage.data.detection import DetectionDataset
+from internimage.zoo import label_set
 
 SHOWN = 5
+# Classes that COCO planned and never annotated.
+COCO_GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,22 @@ class TruthClasses:
     def of(cls, data: DetectionDataset) -> TruthClasses:
         """Return the classes of a data set."""
         return cls(data.class_names, data.category_ids, data.frequencies, data.ancestors)
+
+
+def category_ids(class_names: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers that a data set gives to its classes, for results files.
+
+    COCO leaves out some of the numbers 1 to 90, LVIS counts from 1; other classes are counted from 0.
+
+    Example:
+        >>> category_ids(label_set("coco_80").class_names)[-3:], category_ids(["cat", "dog"])
+        ((88, 89, 90), (0, 1))
+    """
+    names = tuple(class_names)
+    if names == label_set("coco_80").class_names:
+        return tuple(number for number in range(1, 91) if number not in COCO_GAPS)
+    start = 1 if names == label_set("lvis_v1_1203").class_names else 0
+    return tuple(range(start, start + len(names)))
 
 
 def match_classes(model_names: Sequence[str] | None, num_classes: int, data_names: Sequence[str]) -> np.ndarray:
