@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "info": (["model"], {"--json"}),
     "predict": (["model", "images"], RUN_OPTIONS | {"--out", "--top-k", "--batch-size", "--draw", "--no-draw"}),
     "evaluate": (["model", "data"], RUN_OPTIONS | {"--split", "--batch-size", "--workers", "--confusion"}),
-    "train": (["recipe"], {"--data", "--out", "--resume", "--set", "--device", "--json"}),
+    "train": (["recipe"], {"--data", "--out", "--resume", "--set", "--backbone-weights", "--device", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),
 }

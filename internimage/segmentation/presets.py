@@ -19,9 +19,7 @@ HEADS: dict[str, HeadConfig] = {
         decoder_hidden_channels=4096,
     ),
     "mask2former_flash": Mask2FormerConfig(num_queries=200, encoder_hidden_channels=2048),
-    "mask2former_flash_raw": Mask2FormerConfig(
-        num_queries=200, encoder_hidden_channels=2048, encoder_softmax=False
-    ),
+    "mask2former_flash_raw": Mask2FormerConfig(num_queries=200, encoder_hidden_channels=2048, encoder_softmax=False),
     "upernet_small": UperNetConfig(channels=96, auxiliary_channels=64),
     "mask2former_small": Mask2FormerConfig(
         channels=128,

@@ -34,6 +34,4 @@ def build_task(recipe: Recipe, data: str | PathLike[str], *, rank: int = 0, worl
         return DetectionTask(recipe, data, rank=rank, world=world)
     if isinstance(recipe, SegmentationRecipe):
         return SegmentationTask(recipe, data, rank=rank, world=world)
-    raise TypeError(
-        f"expected a recipe for classification, detection or segmentation, given {type(recipe).__name__}"
-    )
+    raise TypeError(f"expected a recipe for classification, detection or segmentation, given {type(recipe).__name__}")

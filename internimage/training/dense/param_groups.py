@@ -64,7 +64,6 @@ def param_groups(model: nn.Module, settings: DenseOptimizerSettings, *, depths: 
     Returns:
         Groups, see `internimage.training.param_groups.grouped`.
     """
-
     if not any(name.startswith("head.mask_fc1.") for name, _ in model.named_parameters()):
         settings = replace(settings, slow_mask_embeddings=False)  # other heads use some of the same names
 

@@ -111,9 +111,7 @@ def open_train_val(
     return train_set, val_set, train_set.palette
 
 
-def build_model(
-    recipe: SegmentationRecipe, class_names: Sequence[str], *, palette: Palette | None = None
-) -> Segmentor:
+def build_model(recipe: SegmentationRecipe, class_names: Sequence[str], *, palette: Palette | None = None) -> Segmentor:
     """Return the fresh segmentor of a recipe for these classes."""
     settings = recipe.model
     head = HEADS[settings.architecture]

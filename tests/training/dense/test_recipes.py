@@ -33,8 +33,8 @@ def dense(name: str) -> DenseRecipe:
 
 def row_of(name: str) -> CatalogEntry | None:
     """Find the published checkpoint of a configuration; some files drop or change parts of the name."""
-    spellings = (("", ""), ("flash_intern_image", "flash_internimage"), ("_layer_wise_lr", ""), ("_ss", ""), ("_ms", ""))
-    spellings += (("_minival_ss", ""), ("_val_ss", ""), ("voc07", "voc0712"), ("voc12", "voc0712"))
+    spellings = (("", ""), ("flash_intern_image", "flash_internimage"), ("_layer_wise_lr", ""), ("_minival_ss", ""))
+    spellings += (("_val_ss", ""), ("_nsmx", ""), ("_ss", ""), ("_ms", ""), ("voc07", "voc0712"), ("voc12", "voc0712"))
     return next((row for a, b in spellings if (row := catalog().get(name.replace(a, b))) is not None), None)
 
 
@@ -124,7 +124,7 @@ def test_models_are_those_of_the_published_checkpoints(name: str, monkeypatch: p
 def test_published_figures_are_those_of_the_catalog(name: str) -> None:
     recipe, row = dense(name), row_of(name)
     assert row is not None
-    metrics = {key: value for key, value in row.metrics.items()}
+    metrics = row.metrics
     if isinstance(recipe, SegmentationRecipe):
         given, keys = recipe.published_miou, ("mIoU_ss",)
     else:

@@ -38,7 +38,7 @@ def test_rates_equal_the_original(name: str) -> None:
 
 
 def test_a_run_has_epochs_or_iterations() -> None:
-    with pytest.raises(ValueError, match="either schedule.epochs or schedule.iterations"):
+    with pytest.raises(ValueError, match=r"either schedule\.epochs or schedule\.iterations"):
         DenseScheduleSettings(epochs=3, iterations=5)
     assert IterationSchedule(DenseScheduleSettings(epochs=3, validate_every=2), 7, 1.0).validate_every == 14
     by_step = IterationSchedule(DenseScheduleSettings(epochs=0, iterations=90, validate_every=20), 7, 1.0)
