@@ -88,6 +88,7 @@ def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
         stages=(stage,),
         mask=MaskHeadConfig(num_convs=3, channels=64),
         roi_finest_scale=28,
+        max_per_image=50,
     )
 
 

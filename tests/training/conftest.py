@@ -71,6 +71,7 @@ TINY_DENSE = (
     "data.batch_size=2",
     "schedule.epochs=2",
     "schedule.warmup_iterations=2",
+    "schedule.validate_every=1",
     "run.precision=fp32",
     "run.tensorboard=false",
     "run.plot=false",

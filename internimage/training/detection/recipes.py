@@ -285,7 +285,9 @@ def _closet(name: str, architecture: str, **optimizer: Any) -> DetectionRecipe:
         ),
         preprocess=PreprocessConfig(shorter_side=192, longer_side=192),
         optimizer=DenseOptimizerSettings(clip_norm=1.0, **optimizer),
-        schedule=DenseScheduleSettings(kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01),
+        schedule=DenseScheduleSettings(
+            kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=2
+        ),
         ema=EmaSettings(decay=0.998, warmup=True),
         run=RunSettings(precision="bf16"),
     )

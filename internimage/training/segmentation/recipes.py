@@ -347,7 +347,9 @@ def _closet(head: str, lr: float) -> SegmentationRecipe:
         augment=Augmentation(crop_hw=(192, 192), ratio_range=(0.75, 1.5), category_limit=1.0),
         preprocess=PreprocessConfig(scale=(192, 192), multiple=32),
         optimizer=DenseOptimizerSettings(lr=lr, clip_norm=1.0),
-        schedule=DenseScheduleSettings(kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01),
+        schedule=DenseScheduleSettings(
+            kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=2
+        ),
         ema=EmaSettings(decay=0.998, warmup=True),
         run=RunSettings(precision="bf16"),
     )
