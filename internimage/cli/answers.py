@@ -17,7 +17,7 @@ from internimage.cli.terminal import note, print_table
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from internimage.data.video import Frame, VideoReader, VideoWriter
+    from internimage.data.video import BadVideo, Frame, VideoReader, VideoWriter
     from internimage.flow import TaskModel
 
 # Good enough to read small text, a tenth of the bytes of a PNG.
@@ -167,24 +167,30 @@ class Answering:
                 yield {**row, **self.drawing.save(path.stem, results[path], pictures[path])}
 
     def _video(self, source: Path, batch_size: int, numbers: Iterator[int]) -> Iterator[Row]:
-        """Answer for the frames of a video in order; a camera is watched frame by frame until it is interrupted."""
+        """Answer for the frames of a video in order; a camera is watched frame by frame until it is interrupted.
+
+        What was drawn until then is kept, also where a file is damaged in the middle.
+        """
         from internimage.data.video import BadVideo, VideoReader, camera_number
 
         is_camera = camera_number(source) is not None
-        try:
-            with ExitStack() as stack:
+        with ExitStack() as stack:
+            try:
                 reader = stack.enter_context(VideoReader(source, every=self.every, max_frames=self.max_frames))
                 target = self.drawing.video(source.stem.replace(":", "_"), reader, stack)
                 frames = iter(reader)
-                while part := list(itertools.islice(frames, 1 if is_camera else batch_size)):
-                    yield from self._frames(source, part, target, numbers)
-        except BadVideo as error:
-            note(f"error: {error}")
-            yield {"image": str(source), "error": str(error)}
-        except KeyboardInterrupt:
-            if not is_camera:
-                raise
-            note(f"{source}: stopped")
+                while part := _next_frames(frames, 1 if is_camera else batch_size):
+                    good = [frame for frame in part if not isinstance(frame, BadVideo)]
+                    yield from self._frames(source, good, target, numbers)
+                    if len(good) < len(part):
+                        raise next(frame for frame in part if isinstance(frame, BadVideo))
+            except BadVideo as error:
+                note(f"error: {error}")
+                yield {"image": str(source), "error": str(error)}
+            except KeyboardInterrupt:
+                if not is_camera:
+                    raise
+                note(f"{source}: stopped")
 
     def _frames(
         self, source: Path, frames: Sequence[Frame], target: tuple[Path, VideoWriter] | None, numbers: Iterator[int]
@@ -225,6 +231,18 @@ class Answering:
         ids = None if result.class_names is None else category_ids(result.class_names)
         self.results += result.to_coco(number, category_ids=ids)
         return {"image_id": number, **row}
+
+
+def _next_frames(frames: Iterator[Frame], number: int) -> list[Frame | BadVideo]:
+    """Take some frames; where the video is damaged, the error comes behind those before it."""
+    from internimage.data.video import BadVideo
+
+    part: list[Frame | BadVideo] = []
+    try:
+        part += itertools.islice(frames, number)
+    except BadVideo as error:
+        part.append(error)
+    return part
 
 
 def print_answers(rows: Sequence[Row], total: int) -> None:

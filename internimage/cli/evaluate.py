@@ -1,15 +1,16 @@
-"""`internimage evaluate`: the measured metric beside the published one."""
+"""`internimage evaluate`: the measured figures beside the published ones, for every task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from internimage.cli.loading import load_classifier
+from internimage.cli.loading import load_predictor
 from internimage.cli.terminal import (
     BackendOption,
     DeviceOption,
@@ -24,7 +25,16 @@ from internimage.cli.terminal import (
     progress,
 )
 
-MAX_CLASS_ROWS = 40
+if TYPE_CHECKING:
+    from internimage.evaluation import ClassificationReport
+    from internimage.flow import TaskModel
+    from internimage.zoo import CatalogEntry
+
+MAX_CLASS_ROWS = 100
+CLASSIFIER_BATCH = 64
+PROGRESS_FILE = "progress.json"
+
+Rows = Sequence[tuple[str, float | None, float | None]]
 
 
 class Split(str, Enum):
@@ -34,65 +44,274 @@ class Split(str, Enum):
     val = "val"
 
 
+class DetectionMetric(str, Enum):
+    """How a detector is measured."""
+
+    coco = "coco"
+    lvis = "lvis"
+    voc2007 = "voc2007"
+    voc2012 = "voc2012"
+    openimages = "openimages"
+    crowdhuman = "crowdhuman"
+
+
+class Merge(str, Enum):
+    """How the answers of several looks become one."""
+
+    soft_nms = "soft_nms"
+    nms = "nms"
+    fusion = "fusion"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks of an evaluation, whatever the task."""
+
+    model: TaskModel[Any]
+    entry: CatalogEntry | None
+    data: Path
+    split: str
+    batch_size: int | None
+    workers: int
+    metric: str | None
+    pictures: Path | None
+    multi_scale: bool
+    merge: str | None
+    out: Path | None
+    confusion: Path | None
+    progress: Callable[[int, int], None]
+
+
 def evaluate(
     model: ModelArgument,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder with class folders, or with the idx files of Fashion-MNIST.")
+        Path,
+        typer.Argument(metavar="DATA", help="Folder of a data set, or annotations of objects in the COCO form (JSON)."),
     ],
     split: Annotated[Split, typer.Option("--split", help="Part of the data set.")] = Split.val,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 64,
+    metric: Annotated[
+        DetectionMetric | None,
+        typer.Option("--metric", help="How a detector is measured; default: coco.", show_default=False),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--pictures", help="Folder with the pictures of an annotations file.", show_default=False),
+    ] = None,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Look at each picture in several sizes, plain and mirrored.")
+    ] = False,
+    merge: Annotated[
+        Merge | None,
+        typer.Option("--merge", help="How a detector's looks are merged; default: soft_nms.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder that keeps what was found; a cut run goes on there.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Pictures in one forward pass.", show_default="64, others 1"),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read pictures.")] = 0,
     confusion: Annotated[
-        Path | None, typer.Option("--confusion", help="Draw the confusion matrix into this file.", show_default=False)
+        Path | None,
+        typer.Option("--confusion", help="Draw a classifier's confusion matrix into this file.", show_default=False),
     ] = None,
     device: DeviceOption = "auto",
     dtype: PrecisionOption = Precision.float32,
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a classifier on a data set.
+    """Measure a classifier, a detector or a segmentor on a data set.
 
-    The published figure stands beside the measured one. Every picture counts once; those that cannot be read are
+    The published figures stand beside the measured ones. Every picture counts once; those that cannot be read are
     listed.
     """
     if not data.exists():
         raise typer.BadParameter(f"there is no folder {data}", param_hint="DATA")
-    from internimage import evaluation, zoo
-    from internimage.visualize import draw_confusion
-    from internimage.zoo.saving import replacing
+    from internimage import zoo
 
-    classifier = load_classifier(model, device=device, dtype=dtype, backend=backend)
-    entry = None if Path(model).exists() else zoo.info(model)
-    published = None if entry is None or "top1" not in entry.metrics else entry.metrics["top1"] / 100
+    predictor = load_predictor(model, device=device, dtype=dtype, backend=backend)
     with progress("pictures", None) as advance:
-        report = evaluation.evaluate(
-            classifier,
+        request = Request(
+            predictor,
+            None if Path(model).exists() else zoo.info(model),
             data,
-            split=split.value,
-            batch_size=batch_size,
-            workers=workers,
-            published=published,
-            progress=advance,
+            split.value,
+            batch_size,
+            workers,
+            None if metric is None else metric.value,
+            pictures,
+            multi_scale,
+            None if merge is None else merge.value,
+            out,
+            confusion,
+            advance,
         )
+        _refuse_foreign_options(request)
+        report = MEASURES[predictor.task](request)
     for index, reason in report.skipped:
         note(f"left out picture {index}: {reason}")
-    if confusion is not None:
-        with replacing(confusion) as temporary:
-            draw_confusion(report.confusion, report.class_names).save(temporary, "PNG")
-        note(f"written: {confusion}")
+    if out is not None:
+        note(f"kept in {out}")
     if as_json:
         print_json({"model": model, "data": str(data), "split": split.value, **report.to_dict()})
         return
+    dataset = None if request.entry is None else request.entry.dataset
+    if predictor.task == "classification":
+        _print_classification(report, model, dataset)
+    else:
+        _print_figures(report, model, dataset)
+
+
+def _refuse_foreign_options(request: Request) -> None:
+    """Refuse options that mean nothing for a task."""
+    task = request.model.task
+    options: Mapping[str, tuple[bool, tuple[str, ...]]] = {
+        "--metric": (request.metric is not None, ("detection",)),
+        "--pictures": (request.pictures is not None, ("detection",)),
+        "--merge": (request.merge is not None, ("detection",)),
+        "--multi-scale": (request.multi_scale, ("detection", "segmentation")),
+        "--out": (request.out is not None, ("detection", "segmentation")),
+        "--confusion": (request.confusion is not None, ("classification",)),
+    }
+    for option, (is_given, tasks) in options.items():
+        if is_given and task not in tasks:
+            raise typer.BadParameter(f"{option} is for {' and '.join(tasks)}, this model is for {task}")
+    if request.merge is not None and not request.multi_scale:
+        raise typer.BadParameter("--merge needs --multi-scale")
+
+
+def _measure_classifier(request: Request) -> Any:
+    from internimage.classification import Classifier
+    from internimage.evaluation import evaluate as measure
+    from internimage.visualize import draw_confusion
+    from internimage.zoo.saving import replacing
+
+    assert isinstance(request.model, Classifier)
+    metrics = {} if request.entry is None else request.entry.metrics
+    report = measure(
+        request.model,
+        request.data,
+        split=request.split,  # type: ignore[arg-type]
+        batch_size=request.batch_size or CLASSIFIER_BATCH,
+        workers=request.workers,
+        published=metrics["top1"] / 100 if "top1" in metrics else None,
+        progress=request.progress,
+    )
+    if request.confusion is not None:
+        with replacing(request.confusion) as temporary:
+            draw_confusion(report.confusion, report.class_names).save(temporary, "PNG")
+        note(f"written: {request.confusion}")
+    return report
+
+
+def _measure_detector(request: Request) -> Any:
+    from dataclasses import replace
+
+    from internimage.detection import Detector
+    from internimage.evaluation.detection import evaluate_detection, published_figures, usual_scales
+
+    assert isinstance(request.model, Detector)
+    metric: Any = request.metric or "coco"
+    looks = usual_scales(request.model) if request.multi_scale else None
+    if looks is not None and request.merge is not None:
+        looks = replace(looks, method=request.merge)  # type: ignore[arg-type]
+    is_minival = "minival" in request.data.name
+    published = (
+        {}
+        if request.entry is None
+        else published_figures(request.entry, metric, several_looks=request.multi_scale, lvis_minival=is_minival)
+    )
+    return evaluate_detection(
+        request.model,
+        request.data,
+        split=request.split,  # type: ignore[arg-type]
+        pictures=request.pictures,
+        metric=metric,
+        batch_size=request.batch_size or 1,
+        workers=request.workers,
+        looks=looks,
+        folder=request.out,
+        published=published,
+        progress=request.progress,
+    )
+
+
+def _measure_segmentor(request: Request) -> Any:
+    from internimage.evaluation.segmentation import (
+        MultiScale,
+        evaluate_segmentation,
+        published_miou,
+        published_scales,
+    )
+    from internimage.evaluation.segmentation.test_time import SINGLE_SCALE
+    from internimage.segmentation import Segmentor
+
+    assert isinstance(request.model, Segmentor)
+    entry = request.entry
+    several = MultiScale() if entry is None else published_scales(entry)
+    return evaluate_segmentation(
+        request.model,
+        request.data,
+        split=request.split,
+        looks=several if request.multi_scale else SINGLE_SCALE,
+        batch_size=request.batch_size or 1,
+        workers=request.workers,
+        published=None if entry is None else published_miou(entry, multi_scale=request.multi_scale),
+        progress_file=None if request.out is None else request.out / PROGRESS_FILE,
+        progress=request.progress,
+    )
+
+
+MEASURES: dict[str, Callable[[Request], Any]] = {
+    "classification": _measure_classifier,
+    "detection": _measure_detector,
+    "segmentation": _measure_segmentor,
+}
+
+
+def _print_classification(report: ClassificationReport, model: str, dataset: str | None) -> None:
+    published = report.published
     fields = {
-        "pictures": f"{report.num_images}" + (f", {len(report.skipped)} left out" if report.skipped else ""),
+        "pictures": _pictures(report),
         "top-1": f"{report.top1:.2%}",
-        "published": None if published is None else f"{published:.2%} on {entry.dataset if entry else ''}",
+        "published": None if published is None else f"{published:.2%} on {dataset or ''}",
         "top-5": f"{report.top5:.2%}",
         "loss": f"{report.loss:.4f}",
     }
     print_fields(fields, title=model)
-    rows = report.per_class()
-    if len(rows) <= MAX_CLASS_ROWS:
-        shares = ["" if row["accuracy"] is None else f"{row['accuracy']:.2%}" for row in rows]
-        cells = [[row["name"], row["images"], Text(share)] for row, share in zip(rows, shares, strict=True)]
-        print_table(["class", "pictures", "right"], cells, right="pictures,right")
+    _print_classes(report.per_class())
+
+
+def _print_figures(report: Any, model: str, dataset: str | None) -> None:
+    """Show the figures of a detector or a segmentor."""
+    print_fields({"pictures": _pictures(report)}, title=model)
+    rows: Rows = report.rows()
+    has_published = any(published is not None for _, _, published in rows)
+    heading = f"published on {dataset}" if has_published else "published"
+    cells = [[name, _percent(measured), _percent(published)] for name, measured, published in rows]
+    columns = ["figure", "measured", heading]
+    if has_published:
+        print_table(columns, cells, right=f"measured,{heading}")
+    else:
+        print_table(columns[:2], [row[:2] for row in cells], right="measured")
+    _print_classes(report.per_class())
+
+
+def _pictures(report: Any) -> str:
+    return f"{report.num_images}" + (f", {len(report.skipped)} left out" if report.skipped else "")
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _print_classes(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Show one line for each class, where there are not too many: its name, its numbers and its shares."""
+    if not 0 < len(rows) <= MAX_CLASS_ROWS:
+        return
+    names = [name for name in rows[0] if name != "name"]
+    counts = [name for name in names if all(isinstance(row[name], int) for row in rows)]
+    cells = [[row["name"], *(row[name] if name in counts else _percent(row[name]) for name in names)] for row in rows]
+    print_table(["class", *names], cells, right=",".join(names))

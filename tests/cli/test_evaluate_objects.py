@@ -1,0 +1,107 @@
+"""`internimage evaluate` with detectors and segmentors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from typer.testing import Result
+
+import internimage.zoo
+from internimage.evaluation import evaluate_detection
+from internimage.segmentation import SegFormerConfig
+
+pytest.importorskip("faster_coco_eval")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def zoo_pictures(tmp_path: Path) -> Path:
+    """Three pictures with an owl and a cat each, with masks."""
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    (root / "val").mkdir()
+    rng = np.random.default_rng(0)
+    names = ("cat", "dog", "owl")
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in range(3)],
+        "annotations": [
+            {
+                "id": 2 * i + j + 1,
+                "image_id": i,
+                "category_id": 10 + label,
+                "bbox": [5 + 25 * j, 8, 20, 24],
+                "area": 480,
+                "iscrowd": 0,
+                "segmentation": [[5 + 25 * j, 8, 25 + 25 * j, 8, 25 + 25 * j, 32, 5 + 25 * j, 32]],
+            }
+            for i in range(3)
+            for j, label in enumerate((2, 0))
+        ],
+        "categories": [{"id": 10 + i, "name": name} for i, name in enumerate(names)],
+    }
+    for i in range(3):
+        PIL.Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(root / "val" / f"{i}.png")
+    (root / "annotations" / "instances_val.json").write_text(json.dumps(content), encoding="utf-8")
+    return root
+
+
+def test_a_detector(run: Run, animals: Path, zoo_pictures: Path, tmp_path: Path) -> None:
+    arguments = ("evaluate", animals, zoo_pictures, "--out", tmp_path / "out")
+    report = json.loads(run(*arguments, "--json").stdout)
+    assert report["images"] == 3 and report["metric"] == "coco" and "mask_AP" in report["figures"]
+    expected = evaluate_detection(internimage.zoo.load(animals), zoo_pictures)  # type: ignore[arg-type]
+    assert report["figures"] == pytest.approx(expected.figures.values)
+    assert (tmp_path / "out" / "results.json").exists()
+    shown = run(*arguments)
+    assert "box_AP50" in shown.stdout and "owl" in shown.stdout and "kept in" in shown.stderr
+
+
+def test_an_annotations_file_and_other_metrics(run: Run, animals: Path, zoo_pictures: Path) -> None:
+    file = zoo_pictures / "annotations" / "instances_val.json"
+    options = ("--pictures", zoo_pictures / "val", "--json", "--metric", "voc2012")
+    report = json.loads(run("evaluate", animals, file, *options).stdout)
+    assert set(report["figures"]) == {"mAP", "mAP_at_iou_0.75"} and report["images"] == 3
+    several = run("evaluate", animals, file, *options, "--multi-scale", "--merge", "fusion")
+    assert several.exit_code == 0 and json.loads(several.stdout)["images"] == 3
+
+
+def test_a_segmentor(run: Run, tmp_path: Path) -> None:
+    head = SegFormerConfig(channels=8)
+    model = internimage.zoo.create("segformer", backbone="internimage_pico", class_names=["sky", "road"], head=head)
+    scene = internimage.zoo.save_model(model, tmp_path / "scene.safetensors")
+    data = tmp_path / "scenes"
+    for part in ("images", "annotations"):
+        (data / part / "val").mkdir(parents=True)
+    (data / "classes.txt").write_text("sky\nroad\n", encoding="utf-8")
+    for i in range(2):
+        PIL.Image.new("RGB", (40, 32), (90, 30 * i, 7)).save(data / "images" / "val" / f"{i}.jpg")
+        PIL.Image.new("L", (40, 32), i).save(data / "annotations" / "val" / f"{i}.png")
+    report = json.loads(run("evaluate", scene, data, "--json").stdout)
+    assert report["task"] == "segmentation" and report["images"] == 2 and 0 <= report["mIoU"] <= 1
+    shown = run("evaluate", scene, data, "--out", tmp_path / "out", "--multi-scale")
+    assert "mIoU" in shown.stdout and "road" in shown.stdout and (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["{animals}", "{data}", "--confusion", "x.png"], 2, "--confusion is for classification"),
+        (["{pets}", "{data}", "--metric", "coco"], 2, "--metric is for detection"),
+        (["{animals}", "{data}", "--merge", "nms"], 2, "--merge needs --multi-scale"),
+        (["{animals}", "{data}", "--metric", "map"], 2, "map"),
+        (["{animals}", "{data}", "--metric", "lvis"], 1, "frequency"),
+        (["{animals}", "{data}/val"], 1, "no detection data set"),
+    ],
+)
+def test_wrong_requests(
+    run: Run, animals: Path, pets: Path, zoo_pictures: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    texts = [text.format(animals=animals, pets=pets, data=zoo_pictures) for text in arguments]
+    result = run("evaluate", *texts)
+    assert result.exit_code == exit_code
+    assert message in " ".join(result.stderr.split())
