@@ -1,4 +1,9 @@
-"""Register an operator with torch: schema, dispatch to a backend, fake tensors and gradients, all in one place."""
+"""Register an operator with torch: schema, dispatch to a backend, fake tensors and gradients, all in one place.
+
+Plain tensors in plain eager mode take a direct way to the backend, which saves most of the time that torch spends on an
+operator written in Python; everything that observes or transforms operators (compile, export, functorch, dispatch modes,
+tensor subclasses, the profiler, tracing) sees the registered one.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import Parameter
 
 from internimage.ops import backends
-from internimage.ops.backends import Backend
+from internimage.ops.backends import Backend, choose
 
 _library = torch.library.Library("internimage", "FRAGMENT")
 
@@ -22,7 +29,7 @@ def register_operator(
     make_settings: Callable[..., Any],
     output_shape: Callable[..., tuple[int | torch.SymInt, ...]],
     implementations: Mapping[str, Backend],
-) -> None:
+) -> Callable[[tuple[Tensor, ...], Any, str], Tensor]:
     """Define `internimage::<name>` and `internimage::<name>_backward`.
 
     Args:
@@ -32,6 +39,9 @@ def register_operator(
         make_settings: the values of `settings` to the object that the backends take.
         output_shape: the tensors and that object to the shape of the output.
         implementations: backend name to backend, in the order in which "auto" tries them.
+
+    Returns:
+        A function (tensors, settings, backend) that runs the operator; `settings` iterates over what the schema lists.
     """
     count = len(tensors)
     arguments = ", ".join(f"Tensor {tensor}" for tensor in tensors) + f", {settings}, str backend"
@@ -61,8 +71,46 @@ def register_operator(
         operator = getattr(torch.ops.internimage, f"{name}_backward")
         return (*operator(grad, *ctx.saved_tensors, *ctx.settings), *(None for _ in ctx.settings))
 
+    def run(values: tuple[Tensor, ...], chosen_settings: Any, backend: str) -> Tensor:
+        if not _is_plain(values):
+            return registered(*values, *chosen_settings, backend)
+        chosen = choose(name, backend, values[0].device.type, values[0].dtype)
+        if torch.is_grad_enabled() and any(value.requires_grad for value in values):
+            return _Direct.apply(chosen, chosen_settings, *values)
+        return chosen.forward(*values, chosen_settings)
+
     _library.impl(name, forward, "CompositeExplicitAutograd")
     _library.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
     torch.library.register_fake(f"internimage::{name}", fake_forward, lib=_library)
     torch.library.register_fake(f"internimage::{name}_backward", fake_backward, lib=_library)
     torch.library.register_autograd(f"internimage::{name}", gradients, setup_context=save, lib=_library)
+    registered = getattr(torch.ops.internimage, name)
+    return run
+
+
+class _Direct(torch.autograd.Function):
+    """A backend with its gradients, without the registered operator around it."""
+
+    @staticmethod
+    def forward(ctx: Any, chosen: Backend, settings: Any, *values: Tensor) -> Tensor:
+        ctx.save_for_backward(*values)
+        ctx.chosen, ctx.settings = chosen, settings
+        return chosen.forward(*values, settings)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *ctx.chosen.backward(grad, *ctx.saved_tensors, ctx.settings))
+
+
+def _is_plain(values: tuple[Tensor, ...]) -> bool:
+    """Whether nothing but eager autograd would see an operator on these tensors."""
+    return (
+        all(type(value) is Tensor or type(value) is Parameter for value in values)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch.autograd._profiler_enabled()
+        and torch._C._get_tracing_state() is None
+        and values[0].device.type != "meta"
+    )

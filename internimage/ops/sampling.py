@@ -108,13 +108,16 @@ def check_map(x: Tensor, window: Window) -> tuple[int, int]:
     return out_height, out_width
 
 
-def check_sides(*sides: int, pixels: int | None = None) -> None:
-    """Raise ValueError when a map is too large for kernels that number pixels in 29 bits and coordinates in 22."""
+def check_sides(*sides: int, pixels: int | None = None, row: int = 0) -> None:
+    """Raise ValueError when a map is too large for the kernels.
+
+    They number pixels in 29 bits, coordinates in 22 and the elements of a `row` of pixels in 31.
+    """
     total = math.prod(sides) if pixels is None else pixels
-    if max(sides) >= 2**22 or total >= 2**29:
+    if max(sides) >= 2**22 or total >= 2**29 or row >= 2**31:
         raise ValueError(
-            f"the kernels take maps of fewer than 2**29 pixels and sides shorter than 2**22, given {sides}; "
-            "cut the map, or use backend='reference'"
+            f"the kernels take maps of fewer than 2**29 pixels, sides shorter than 2**22 and rows of fewer than 2**31 "
+            f"elements, given {sides}; cut the map, or use backend='reference'"
         )
 
 

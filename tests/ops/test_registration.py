@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from internimage.ops import dcnv3, dcnv4, ms_deform_attn
 
@@ -144,3 +145,44 @@ def test_meta_tensors_give_the_shape(name):
     want = function(*inputs())
     got = function(*(tensor.to("meta") for tensor in inputs()))
     assert got.shape == want.shape
+
+
+class _Seen(TorchDispatchMode):
+    """Lists the operators that run below it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@each_operator
+def test_the_direct_way_gives_the_same_bits_and_observers_see_the_registered_operator(name):
+    function, inputs, settings = OPERATORS[name]
+    leaves = [tensor.requires_grad_() for tensor in inputs()]
+    direct, registered = function(*leaves), getattr(torch.ops.internimage, name)(*leaves, *settings)
+    assert type(direct.grad_fn) is not type(registered.grad_fn)
+    assert torch.equal(direct, registered)
+    upstream = torch.randn_like(direct)
+    for a, b in zip(
+        torch.autograd.grad(direct, leaves, upstream), torch.autograd.grad(registered, leaves, upstream), strict=True
+    ):
+        assert torch.equal(a, b)
+    with _Seen() as seen:
+        function(*leaves)
+    assert f"internimage.{name}.default" in seen.names
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        function(*leaves)
+    assert f"internimage::{name}" in {event.key for event in profile.key_averages()}
+
+
+@each_operator
+def test_second_derivatives_are_refused(name):
+    function, inputs, _ = OPERATORS[name]
+    leaves = [tensor.requires_grad_() for tensor in inputs()]
+    (gradient,) = torch.autograd.grad(function(*leaves).sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
+        torch.autograd.grad(gradient.sum(), leaves[1:])

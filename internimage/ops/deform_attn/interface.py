@@ -22,7 +22,7 @@ def _output_shape(value: Tensor, locations: Tensor, *others: object) -> tuple[in
     return (*locations.shape[:2], value.shape[2] * value.shape[3])
 
 
-register_operator(
+_run = register_operator(
     "ms_deform_attn",
     tensors=("value", "sampling_locations", "attention_weights"),
     settings=LEVELS_SCHEMA,
@@ -88,7 +88,7 @@ def ms_deform_attn(
     if backend == "reference":
         return reference.forward(value, sampling_locations, attention_weights, levels)
     check_name("ms_deform_attn", backend)
-    return torch.ops.internimage.ms_deform_attn(value, sampling_locations, attention_weights, *levels, backend)
+    return _run((value, sampling_locations, attention_weights), levels, backend)
 
 
 def _check(value: Tensor, levels: Levels, locations: Tensor, weights: Tensor) -> None:

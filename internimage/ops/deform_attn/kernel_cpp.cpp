@@ -39,15 +39,17 @@ Plan backward_plan(const AttentionArgs& a) {
     return plan;
 }
 
+// What one unit works with; the slice is for the backward pass.
 template <class Acc>
 struct Workspace {
     Points<Acc> points;
     LevelPlace<Acc> place;
-    Acc* slice;  // accumulates grad_value of one band when its dtype is shorter than Acc
+    Slice<Acc> slice;
 
-    Workspace(Arena& arena, int64_t tile_points, bool backward, int64_t slice_length)
-        : points(arena, tile_points, backward), place(arena, tile_points) {
-        arena.take(slice, slice_length);
+    Workspace(Arena& arena, const AttentionArgs& a, const Plan& plan, bool backward)
+        : points(arena, plan.queries * plan.heads * points_per_head(a), backward),
+          place(arena, plan.queries * plan.heads * points_per_head(a)),
+          slice(arena, backward ? a.pixels : 0, backward ? divide_up(a.pixels, plan.bands) : 0, plan.queries, a.channels) {
     }
 };
 
@@ -71,7 +73,7 @@ void fill_place(const AttentionArgs& a, const Plan& plan, LevelPlace<Acc>& place
 // Read locations and weights of heads [head, head + heads) of `queries` queries and locate their points.
 template <class Type, bool kBackward>
 ALWAYS_INLINE void prepare_tile(const AttentionArgs& a, Workspace<typename Type::Acc>& work, int64_t query,
-                                int64_t queries, int64_t head, int64_t heads) {
+                                int64_t queries, int64_t head, int64_t heads, int64_t stride) {
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
     const int64_t length = points_per_head(a), per_query = a.heads * length;
@@ -83,7 +85,7 @@ ALWAYS_INLINE void prepare_tile(const AttentionArgs& a, Workspace<typename Type:
         decode_run<Type>(weight + i * per_query, work.points.weight + i * run, run);
     }
     if (a.softmax) softmax_runs(work.points.weight, queries * heads, length);
-    locate<Acc, kBackward>(work.points, queries * heads * length, work.place);
+    locate<Acc, kBackward>(work.points, queries * heads * length, work.place, stride);
 }
 
 template <class Type>
@@ -93,7 +95,7 @@ void forward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
     const Plan plan = forward_plan(a);
     const int64_t length = points_per_head(a), d = a.channels;
     Arena arena{static_cast<char*>(scratch)};
-    Workspace<Acc> work(arena, plan.queries * plan.heads * length, false, 0);
+    Workspace<Acc> work(arena, a, plan, false);
     fill_place(a, plan, work.place);
     const int64_t image = unit / plan.runs, begin = unit % plan.runs * plan.run, end = min_of(a.queries, begin + plan.run);
     const Store* value = static_cast<const Store*>(a.value) + image * a.pixels * a.value_stride;
@@ -102,7 +104,7 @@ void forward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
         const int64_t queries = min_of(plan.queries, end - query);
         for (int64_t head = 0; head < a.heads; head += plan.heads) {
             const int64_t heads = min_of(plan.heads, a.heads - head);
-            prepare_tile<Type, false>(a, work, image * a.queries + query, queries, head, heads);
+            prepare_tile<Type, false>(a, work, image * a.queries + query, queries, head, heads, a.value_stride);
             for (int64_t i = 0; i < queries; ++i)
                 for (int64_t h = 0; h < heads; ++h)
                     gather<Type, kLanes<Acc>>(work.points, work.place, (i * heads + h) * length, length, value + (head + h) * d, a.value_stride,
@@ -111,88 +113,68 @@ void forward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
     }
 }
 
+// Gradients of locations and weights of `queries` queries, from the dots that `scatter_tile` left.
 template <class Type>
-int64_t slice_length(const AttentionArgs& a, const Plan& plan) {
-    if (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) return 0;
-    return divide_up(a.pixels, plan.bands) * a.channels;
+ALWAYS_INLINE void write_point_gradients(const AttentionArgs& a, Workspace<typename Type::Acc>& work, int64_t query,
+                                         int64_t queries, int64_t head) {
+    using Store = typename Type::Store;
+    const int64_t length = points_per_head(a);
+    point_gradients(work.points, queries * length, work.place);
+    if (a.softmax) softmax_gradients(work.points, queries, length);
+    for (int64_t i = 0; i < queries; ++i) {
+        const int64_t at = ((query + i) * a.heads + head) * length;
+        encode_run<Type>(work.points.grad_offset + 2 * i * length, static_cast<Store*>(a.grad_location) + 2 * at,
+                         2 * length);
+        encode_run<Type>(work.points.grad_weight + i * length, static_cast<Store*>(a.grad_weight) + at, length);
+    }
 }
 
 template <class Type>
 void backward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
-    constexpr bool kDirect = sizeof(Store) == sizeof(Acc);
     const Plan plan = backward_plan(a);
     const int64_t length = points_per_head(a), d = a.channels, all_channels = a.heads * d;
     Arena arena{static_cast<char*>(scratch)};
-    Workspace<Acc> work(arena, plan.queries * length, true, slice_length<Type>(a, plan));
+    Workspace<Acc> work(arena, a, plan, true);
     fill_place(a, plan, work.place);
 
     const int64_t band = unit % plan.bands, image = unit / plan.bands / a.heads, head = unit / plan.bands % a.heads;
-    const int64_t first_pixel = a.pixels * band / plan.bands, end_pixel = a.pixels * (band + 1) / plan.bands;
     const int64_t first_query = a.queries * band / plan.bands, end_query = a.queries * (band + 1) / plan.bands;
-    Store* grad_value = static_cast<Store*>(a.grad_value) + image * a.pixels * all_channels + head * d;
-    Target<Acc> target{nullptr, kDirect ? all_channels : d, first_pixel, end_pixel, plan.bands == 1};
-    if constexpr (kDirect) {
-        target.base = grad_value;
-        for (int64_t p = first_pixel; p < end_pixel; ++p)
-            std::memset(grad_value + p * all_channels, 0, size_t(d) * sizeof(Acc));
-    } else {
-        target.base = work.slice - first_pixel * d;
-        std::memset(work.slice, 0, size_t((end_pixel - first_pixel) * d) * sizeof(Acc));
-    }
-    const Store* value = static_cast<const Store*>(a.value) + image * a.pixels * a.value_stride + head * d;
+    const Target<Acc> target = work.slice.target(a.pixels * band / plan.bands, a.pixels * (band + 1) / plan.bands,
+                                                 plan.bands == 1);
+    work.slice.template read<Type>(static_cast<const Store*>(a.value) + image * a.pixels * a.value_stride + head * d,
+                                   a.value_stride, a.pixels);
     // Each query's points belong to the band that owns the query; its corners go to whichever band holds them.
     for (int64_t query = 0; query < a.queries;) {
         const bool owns = query >= first_query && query < end_query;
         const int64_t stop = owns ? end_query : query < first_query ? first_query : a.queries;
         const int64_t queries = min_of(plan.queries, stop - query), row = image * a.queries + query;
-        prepare_tile<Type, true>(a, work, row, queries, head, 1);
-        if (owns) std::memset(work.points.dots, 0, size_t(queries * length * 4) * sizeof(Acc));
-        const Store* grad_out = static_cast<const Store*>(a.grad_out) + row * all_channels + head * d;
-        for (int64_t i = 0; i < queries; ++i)
-            scatter<Type, kLanes<Acc>>(work.points, work.place, i * length, length, value, a.value_stride, grad_out + i * all_channels, target, 0, d,
-                          owns);
-        if (owns) {
-            point_gradients(work.points, queries * length, work.place);
-            if (a.softmax) softmax_gradients(work.points, queries, length);
-            for (int64_t i = 0; i < queries; ++i) {
-                const int64_t at = ((row + i) * a.heads + head) * length;
-                encode_run<Type>(work.points.grad_offset + 2 * i * length, static_cast<Store*>(a.grad_location) + 2 * at,
-                                 2 * length);
-                encode_run<Type>(work.points.grad_weight + i * length, static_cast<Store*>(a.grad_weight) + at, length);
-            }
-        }
+        prepare_tile<Type, true>(a, work, row, queries, head, 1, d);
+        work.slice.template read_grad<Type>(static_cast<const Store*>(a.grad_out) + row * all_channels + head * d,
+                                            all_channels, queries);
+        scatter_tile(work.points, work.place, work.slice, target, queries, length, owns);
+        if (owns) write_point_gradients<Type>(a, work, row, queries, head);
         query += queries;
     }
-    if constexpr (!kDirect) {
-        for (int64_t p = first_pixel; p < end_pixel; ++p)
-            encode_run<Type>(work.slice + (p - first_pixel) * d, grad_value + p * all_channels, d);
-    }
+    work.slice.template write<Type>(static_cast<Store*>(a.grad_value) + image * a.pixels * all_channels + head * d,
+                                    all_channels, target);
 }
 
 int64_t forward_units(const AttentionArgs& a) { return a.batch * forward_plan(a).runs; }
 int64_t backward_units(const AttentionArgs& a) { return a.batch * a.heads * backward_plan(a).bands; }
 
-template <class Type>
-int64_t forward_scratch(const AttentionArgs& a) {
-    const Plan plan = forward_plan(a);
+template <class Type, bool kBackward>
+int64_t scratch(const AttentionArgs& a) {
     Arena arena{nullptr};
-    Workspace<typename Type::Acc>(arena, plan.queries * plan.heads * points_per_head(a), false, 0);
-    return arena.used;
-}
-template <class Type>
-int64_t backward_scratch(const AttentionArgs& a) {
-    const Plan plan = backward_plan(a);
-    Arena arena{nullptr};
-    Workspace<typename Type::Acc>(arena, plan.queries * points_per_head(a), true, slice_length<Type>(a, plan));
+    Workspace<typename Type::Acc>(arena, a, kBackward ? backward_plan(a) : forward_plan(a), kBackward);
     return arena.used;
 }
 
 template <class Type>
 Kernel<AttentionArgs> kernel(bool backward) {
-    return backward ? Kernel<AttentionArgs>{backward_units, backward_scratch<Type>, backward_unit<Type>}
-                    : Kernel<AttentionArgs>{forward_units, forward_scratch<Type>, forward_unit<Type>};
+    return backward ? Kernel<AttentionArgs>{backward_units, scratch<Type, true>, backward_unit<Type>}
+                    : Kernel<AttentionArgs>{forward_units, scratch<Type, false>, forward_unit<Type>};
 }
 
 }  // namespace

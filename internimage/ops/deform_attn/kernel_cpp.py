@@ -19,7 +19,7 @@ from internimage.ops.sampling import check_sides
 def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -> Tensor:
     """(N, Q, M*D)."""
     n, queries, heads = locations.shape[:3]
-    out = torch.empty(n, queries, heads * value.shape[3], dtype=value.dtype)
+    out = value.new_empty(n, queries, heads * value.shape[3])
     if out.numel() == 0:
         return out
     value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
@@ -50,7 +50,7 @@ def _arguments(
 ) -> tuple[library.AttentionArgs, ctypes.Array[ctypes.c_int64]]:
     """The part of the arguments that both directions share, and the sizes it will point to."""
     n, pixels, heads, channels = value.shape
-    check_sides(*levels.sizes, pixels=pixels)
+    check_sides(*levels.sizes, pixels=pixels, row=max(levels.sizes) * heads * channels)
     sizes = (ctypes.c_int64 * len(levels.sizes))(*levels.sizes)
     work = 4 * weights.numel() * channels
     args = library.AttentionArgs(

@@ -24,7 +24,7 @@ from internimage.ops.sampling import (
     map_shape,
 )
 
-register_operator(
+_run = register_operator(
     "dcnv3",
     tensors=("x", "offset", "mask"),
     settings=WINDOW_SCHEMA,
@@ -109,4 +109,4 @@ def dcnv3(
     if backend == "reference":
         return reference.forward(x, offset, mask, window)
     check_name("dcnv3", backend)
-    return torch.ops.internimage.dcnv3(x, offset, mask, *window, backend)
+    return _run((x, offset, mask), window, backend)

@@ -1,15 +1,16 @@
 // The window operators on a CPU: dcnv3, and dcnv4, which differs only in the strides of its offsets and weights.
 //
 // Forward: a unit is a block of output pixels, worked off row by row so that the pixels of x around it stay in the
-// first cache; a tile of points (pixels x groups x K) is located at once and then each group gathers its channels.  Backward: a unit is one (image, group) slice of grad_x, or a band of its rows
-// when there are few slices, so each accumulator has one owner and receives its terms in output order: no races, and
-// the same bits for every number of threads.
+// first cache; a tile of points (pixels x groups x K) is located at once and then each group gathers its channels.
+// Backward: a unit is one (image, group) slice of grad_x, or a band of its rows when there are few slices, so each
+// accumulator has one owner and receives its terms in output order: no races, and the same bits for every number of
+// threads.
 #include "../native/bilinear.h"
 #include "../native/abi.h"
 
 namespace {
 
-constexpr int64_t kTilePoints = 128;
+constexpr int64_t kTilePoints = 160;
 
 int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -25,7 +26,7 @@ Plan forward_plan(const WindowArgs& a) {
     const int64_t points_per_pixel = max_of(1, a.groups * a.points);
     plan.pixels = points_per_pixel > kTilePoints ? 1 : min_of(a.out_width, kTilePoints / points_per_pixel);
     plan.groups = plan.pixels > 1 ? a.groups : min_of(a.groups, max_of(1, kTilePoints / max_of(1, a.points)));
-    plan.columns = divide_up(min_of(a.out_width, 16), plan.pixels) * plan.pixels;
+    plan.columns = divide_up(min_of(a.out_width, 64), plan.pixels) * plan.pixels;
     plan.strips = divide_up(a.out_width, plan.columns);
     plan.rows = max_of(1, min_of(16, a.batch * plan.strips * a.out_height / (8 * a.threads)));
     plan.blocks = divide_up(a.out_height, plan.rows);
@@ -41,17 +42,21 @@ Plan backward_plan(const WindowArgs& a) {
     return plan;
 }
 
-// What one unit works with.
+// What one unit works with; the slice is for the backward pass.
 template <class Acc>
 struct Workspace {
     Points<Acc> points;
     WindowPlace<Acc> place;
-    Acc* slice;  // accumulates grad_x of one band when its dtype is shorter than Acc
+    Acc *offset, *weight;  // room for those of a tile
+    Slice<Acc> slice;
 
-    Workspace(Arena& arena, int64_t tile_points, bool backward, int64_t slice_length)
-        : points(arena, tile_points, backward), place(arena, tile_points) {
-        arena.take(slice, slice_length);
-    }
+    Workspace(Arena& arena, const WindowArgs& a, const Plan& plan, bool backward)
+        : points(arena, plan.pixels * plan.groups * a.points, backward),
+          place(arena, plan.pixels * plan.groups * a.points),
+          offset(points.offset),
+          weight(points.weight),
+          slice(arena, backward ? a.height * a.width : 0, backward ? divide_up(a.height, plan.bands) * a.width : 0,
+                plan.pixels, a.channels) {}
 };
 
 // The part of every position that does not change from tile to tile.
@@ -77,7 +82,7 @@ void fill_place(const WindowArgs& a, const Plan& plan, WindowPlace<Acc>& place) 
 // Read offsets and weights of a tile and locate its points.
 template <class Type, bool kBackward>
 ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Workspace<typename Type::Acc>& work, int64_t image, int64_t row,
-                                int64_t column, int64_t pixels, int64_t group, int64_t groups) {
+                                int64_t column, int64_t pixels, int64_t group, int64_t groups, int64_t x_stride) {
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
     Points<Acc>& points = work.points;
@@ -87,20 +92,32 @@ ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Workspace<typename Type::Ac
     const int64_t k = a.points;
     const bool packed = a.offset_group == 2 * k && a.weight_group == k;
     const int64_t runs = packed ? 1 : groups, length = packed ? groups * k : k;
+    points.offset = work.offset, points.weight = work.weight;
     if (packed && a.offset_stride == 2 * length && a.weight_stride == length) {
-        decode_run<Type>(offset, points.offset, 2 * pixels * length);
-        decode_run<Type>(weight, points.weight, pixels * length);
+        // Numbers of the right kind are read where they lie, but for the last tiles: whole vectors would pass the end.
+        const int64_t count = pixels * length, all = a.batch * a.out_height * a.out_width * length;
+        const bool in_place = sizeof(Store) == sizeof(Acc) && all - pixel * length >= padded<Acc>(count);
+        if (in_place) points.offset = reinterpret_cast<Acc*>(const_cast<Store*>(offset));
+        else decode_run<Type>(offset, points.offset, 2 * count);
+        if (in_place && !a.softmax) points.weight = reinterpret_cast<Acc*>(const_cast<Store*>(weight));
+        else decode_run<Type>(weight, points.weight, count);
     } else {
         for (int64_t i = 0; i < pixels; ++i, offset += a.offset_stride, weight += a.weight_stride)
             for (int64_t r = 0; r < runs; ++r) {
                 const int64_t at = (i * runs + r) * length;
-                decode_run<Type>(offset + r * a.offset_group, points.offset + 2 * at, 2 * length);
-                decode_run<Type>(weight + r * a.weight_group, points.weight + at, length);
+                const Store *offsets = offset + r * a.offset_group, *weights = weight + r * a.weight_group;
+                if (length == 9) {  // 3x3: copies of known length
+                    decode_run<Type>(offsets, points.offset + 2 * at, 18);
+                    decode_run<Type>(weights, points.weight + at, 9);
+                } else {
+                    decode_run<Type>(offsets, points.offset + 2 * at, 2 * length);
+                    decode_run<Type>(weights, points.weight + at, length);
+                }
             }
     }
     if (a.softmax) softmax_runs(points.weight, pixels * groups, k);
     work.place.base_x = Acc(column * a.stride_w), work.place.base_y = Acc(row * a.stride_h);
-    locate<Acc, kBackward>(points, pixels * groups * k, work.place);
+    locate<Acc, kBackward>(points, pixels * groups * k, work.place, x_stride);
 }
 
 template <class Type>
@@ -109,7 +126,7 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     using Store = typename Type::Store;
     const Plan plan = forward_plan(a);
     Arena arena{static_cast<char*>(scratch)};
-    Workspace<Acc> work(arena, plan.pixels * plan.groups * a.points, false, 0);
+    Workspace<Acc> work(arena, a, plan, false);
     fill_place(a, plan, work.place);
     const int64_t block = unit % plan.blocks, strip = unit / plan.blocks % plan.strips;
     const int64_t image = unit / (plan.blocks * plan.strips);
@@ -122,7 +139,7 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
             const int64_t pixels = min_of(plan.pixels, end - column);
             for (int64_t group = 0; group < a.groups; group += plan.groups) {
                 const int64_t groups = min_of(plan.groups, a.groups - group);
-                prepare_tile<Type, false>(a, work, image, row, column, pixels, group, groups);
+                prepare_tile<Type, false>(a, work, image, row, column, pixels, group, groups, a.x_stride);
                 for (int64_t i = 0; i < pixels; ++i)
                     for (int64_t g = 0; g < groups; ++g)
                         gather<Type, kLanes<Acc>>(work.points, work.place, (i * groups + g) * a.points, a.points, x + (group + g) * a.channels,
@@ -159,52 +176,34 @@ ALWAYS_INLINE void write_point_gradients(const WindowArgs& a, Workspace<typename
 }
 
 template <class Type>
-int64_t slice_length(const WindowArgs& a, const Plan& plan) {
-    if (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) return 0;
-    return divide_up(a.height, plan.bands) * a.width * a.channels;
-}
-
-template <class Type>
 void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
-    constexpr bool kDirect = sizeof(Store) == sizeof(Acc);
     const Plan plan = backward_plan(a);
     Arena arena{static_cast<char*>(scratch)};
-    Workspace<Acc> work(arena, plan.pixels * a.points, true, slice_length<Type>(a, plan));
+    Workspace<Acc> work(arena, a, plan, true);
     fill_place(a, plan, work.place);
 
     const Band band = band_of(a, plan, unit);
-    const int64_t all_channels = a.groups * a.channels, d = a.channels;
+    const int64_t all_channels = a.groups * a.channels, d = a.channels, pixels_of_x = a.height * a.width;
     const int64_t first_pixel = band.first_row * a.width, end_pixel = band.end_row * a.width;
-    Store* grad_x = static_cast<Store*>(a.grad_x) + band.image * a.height * a.width * all_channels + band.group * d;
-    Target<Acc> target{nullptr, kDirect ? all_channels : d, first_pixel, end_pixel, plan.bands == 1};
-    if constexpr (kDirect) {
-        target.base = grad_x;
-        for (int64_t p = first_pixel; p < end_pixel; ++p) std::memset(grad_x + p * all_channels, 0, size_t(d) * sizeof(Acc));
-    } else {
-        target.base = work.slice - first_pixel * d;
-        std::memset(work.slice, 0, size_t((end_pixel - first_pixel) * d) * sizeof(Acc));
-    }
-    const Store* x = static_cast<const Store*>(a.x) + band.image * a.height * a.width * a.x_stride + band.group * d;
+    work.slice.template read<Type>(static_cast<const Store*>(a.x) + band.image * pixels_of_x * a.x_stride + band.group * d,
+                                   a.x_stride, pixels_of_x);
+    const Target<Acc> target = work.slice.target(first_pixel, end_pixel, plan.bands == 1);
     for (int64_t row = 0; row < a.out_height; ++row) {
         const bool owns_points = row >= band.first_out_row && row < band.end_out_row;
         for (int64_t column = 0; column < a.out_width; column += plan.pixels) {
             const int64_t pixels = min_of(plan.pixels, a.out_width - column);
             const int64_t pixel = (band.image * a.out_height + row) * a.out_width + column;
-            prepare_tile<Type, true>(a, work, band.image, row, column, pixels, band.group, 1);
-            if (owns_points) std::memset(work.points.dots, 0, size_t(pixels * a.points * 4) * sizeof(Acc));
-            const Store* grad_out = static_cast<const Store*>(a.grad_out) + pixel * all_channels + band.group * d;
-            for (int64_t i = 0; i < pixels; ++i)
-                scatter<Type, kLanes<Acc>>(work.points, work.place, i * a.points, a.points, x, a.x_stride, grad_out + i * all_channels, target, 0, d,
-                              owns_points);
+            prepare_tile<Type, true>(a, work, band.image, row, column, pixels, band.group, 1, d);
+            work.slice.template read_grad<Type>(
+                static_cast<const Store*>(a.grad_out) + pixel * all_channels + band.group * d, all_channels, pixels);
+            scatter_tile(work.points, work.place, work.slice, target, pixels, a.points, owns_points);
             if (owns_points) write_point_gradients<Type>(a, work, pixel, pixels, band.group);
         }
     }
-    if constexpr (!kDirect) {
-        for (int64_t p = first_pixel; p < end_pixel; ++p)
-            encode_run<Type>(work.slice + (p - first_pixel) * d, grad_x + p * all_channels, d);
-    }
+    work.slice.template write<Type>(static_cast<Store*>(a.grad_x) + band.image * pixels_of_x * all_channels + band.group * d,
+                                    all_channels, target);
 }
 
 int64_t forward_units(const WindowArgs& a) {
@@ -213,25 +212,17 @@ int64_t forward_units(const WindowArgs& a) {
 }
 int64_t backward_units(const WindowArgs& a) { return a.batch * a.groups * backward_plan(a).bands; }
 
-template <class Type>
-int64_t forward_scratch(const WindowArgs& a) {
-    const Plan plan = forward_plan(a);
+template <class Type, bool kBackward>
+int64_t scratch(const WindowArgs& a) {
     Arena arena{nullptr};
-    Workspace<typename Type::Acc>(arena, plan.pixels * plan.groups * a.points, false, 0);
-    return arena.used;
-}
-template <class Type>
-int64_t backward_scratch(const WindowArgs& a) {
-    const Plan plan = backward_plan(a);
-    Arena arena{nullptr};
-    Workspace<typename Type::Acc>(arena, plan.pixels * a.points, true, slice_length<Type>(a, plan));
+    Workspace<typename Type::Acc>(arena, a, kBackward ? backward_plan(a) : forward_plan(a), kBackward);
     return arena.used;
 }
 
 template <class Type>
 Kernel<WindowArgs> kernel(bool backward) {
-    return backward ? Kernel<WindowArgs>{backward_units, backward_scratch<Type>, backward_unit<Type>}
-                    : Kernel<WindowArgs>{forward_units, forward_scratch<Type>, forward_unit<Type>};
+    return backward ? Kernel<WindowArgs>{backward_units, scratch<Type, true>, backward_unit<Type>}
+                    : Kernel<WindowArgs>{forward_units, scratch<Type, false>, forward_unit<Type>};
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ def forward(x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> Tensor:
     x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
     n, out_h, out_w, _ = offset.shape
     k = window.points
-    out = torch.empty(n, out_h, out_w, x.shape[3], dtype=x.dtype)
+    out = x.new_empty(n, out_h, out_w, x.shape[3])
     run_forward(x, offset, 2 * k, mask, k, out, window)
     return out
 
@@ -82,7 +82,7 @@ def _arguments(
 ) -> library.WindowArgs:
     """The part of the arguments that both directions share."""
     n, height, width, channels = x.shape
-    check_sides(height, width)
+    check_sides(height, width, row=width * pixel_stride(x))
     work = 4 * window.points * out.numel()
     return library.WindowArgs(
         *(x.data_ptr(), offset.data_ptr(), weight.data_ptr(), 0, 0, 0, 0, 0),

@@ -24,7 +24,7 @@ from internimage.ops.sampling import (
     map_shape,
 )
 
-register_operator(
+_run = register_operator(
     "dcnv4",
     tensors=("x", "offset_mask"),
     settings=WINDOW_SCHEMA,
@@ -120,4 +120,4 @@ def dcnv4(
     if backend == "reference":
         return reference.forward(x, offset_mask, window)
     check_name("dcnv4", backend)
-    return torch.ops.internimage.dcnv4(x, offset_mask, *window, backend)
+    return _run((x, offset_mask), window, backend)

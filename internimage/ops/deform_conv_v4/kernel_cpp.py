@@ -17,7 +17,7 @@ def forward(x: Tensor, offset_mask: Tensor, window: Window) -> Tensor:
     """(N, Ho, Wo, C); strided views whose channels lie side by side are read in place."""
     x, offset_mask = pixel_rows(x), pixel_rows(offset_mask)
     k = window.points
-    out = torch.empty(*offset_mask.shape[:3], x.shape[3], dtype=x.dtype)
+    out = x.new_empty(*offset_mask.shape[:3], x.shape[3])
     run_forward(x, offset_mask, 3 * k, offset_mask[..., 2 * k :], 3 * k, out, window)
     return out
 

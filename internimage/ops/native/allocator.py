@@ -18,4 +18,4 @@ def keep_freed_memory() -> None:
     start that is little, so that a forward pass of InternImage-T at 224 pixels takes 5,000 page faults, a fifth of its
     time. Afterwards up to 62 MiB of freed memory stay in the process. Other allocators are not affected.
     """
-    torch.empty(BLOCK_BYTES, dtype=torch.uint8)
+    torch.empty(BLOCK_BYTES, dtype=torch.uint8, device="cpu")

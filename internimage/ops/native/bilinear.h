@@ -2,7 +2,7 @@
 //
 // A point (px, py) counts if -1 < px < W and -1 < py < H; a corner outside the map contributes nothing.  Per axis the
 // cell is clamped into the map and `step` is 0 where the second corner falls outside, so that every address is valid
-// and no pixel is read that the definition does not read.  A point that does not count (NaN included) has index -1.
+// and no pixel is read that the definition does not read.  A point that does not count (NaN included) has pixel -1.
 #pragma once
 #include <cmath>
 
@@ -35,7 +35,8 @@ struct Points {
     using Index = IndexOf<Acc>;
     Acc *offset, *weight;           // raw input: (x, y) pairs, weights (softmaxed in place when asked)
     Acc* corner;                    // 4 a point: weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
-    Index* cell;                    // 4 * first pixel + (has a right neighbor) + 2 * (has one below); -1: does not count
+    Index* pixel;                   // of the first corner; -1: does not count
+    Index *right, *down;            // elements of x from a corner to the one beside and below it, 0 where there is none
     // for the backward pass only
     Acc *low_x, *high_x, *low_y, *high_y;  // bilinear factors per axis
     Acc *slope_x, *slope_y;                // derivative of low_*: -1, or +1 when only that corner lies inside
@@ -45,7 +46,7 @@ struct Points {
     Points(Arena& arena, int64_t capacity, bool backward) {
         const int64_t count = padded<Acc>(capacity);
         arena.take(offset, 2 * count), arena.take(weight, count), arena.take(corner, 4 * count);
-        arena.take(cell, count);
+        arena.take(pixel, count), arena.take(right, count), arena.take(down, count);
         const int64_t more = backward ? count : 0;
         for (Acc** array : {&low_x, &high_x, &low_y, &high_y, &slope_x, &slope_y, &grad_weight})
             arena.take(*array, more);
@@ -151,46 +152,47 @@ ALWAYS_INLINE void softmax_runs(Acc* weight, int64_t runs, int64_t points) {
     }
 }
 
-// One axis: factors of the two corners, slope of the first, clamped cell; 1 where the second corner exists; all ones
-// where the point counts.
+// One axis: factors of the two corners, slope of the first, clamped cell; `step` where the second corner exists, else
+// 0; all ones where the point counts.
 template <class Lane>
 struct AxisCell {
     typename Lane::V low, high, slope;
-    typename Lane::I cell, has_high, counts;
+    typename Lane::I cell, step, counts;
 };
 template <class Lane>
-ALWAYS_INLINE AxisCell<Lane> axis_cell(Position<Lane> at, typename Lane::V last) {
+ALWAYS_INLINE AxisCell<Lane> axis_cell(Position<Lane> at, typename Lane::V last, typename Lane::I step) {
     using V = typename Lane::V;
-    const V zero = Lane::all(0), one = Lane::all(1), before = Lane::all(-1);
+    const V zero = Lane::all(0), one = Lane::all(1);
     AxisCell<Lane> axis;
-    V floor = Lane::nearest(at.rest);
-    floor = floor > at.rest ? floor - one : floor;
-    const V fraction = at.rest - floor, cell = at.whole + floor;
+    const V floor = Lane::floor(at.rest), fraction = at.rest - floor, cell = at.whole + floor;
     const auto has_low = cell >= zero, has_high = (cell >= zero) & (cell < last);
     axis.low = has_low ? one - fraction : fraction;  // in the cell before the map, the second corner comes first
     axis.high = has_high ? fraction : zero;
     axis.slope = has_low ? -one : one;
-    axis.has_high = has_high ? Lane::all_index(1) : Lane::all_index(0);
-    V inside = cell > zero ? cell : zero;  // NaN too
-    inside = inside < last ? inside : last;
-    axis.cell = Lane::truncate(inside);
-    axis.counts = (cell <= last) & (has_low | ((cell == before) & (fraction > zero)));
+    axis.step = has_high ? step : Lane::all_index(0);
+    const V inside = Lane::at_least(cell, zero);
+    axis.cell = Lane::truncate(inside < last ? inside : last);
+    const V first = fraction > zero ? -one : zero;  // in the cell before the map only what lies past its first corner
+    axis.counts = (cell >= first) & (cell <= last);
     return axis;
 }
 
-// Fill cells and corner weights of `count` points from their offsets and weights.
+// Fill pixels, steps and corner weights of `count` points from their offsets and weights; pixels of x are `stride`
+// elements apart.
 template <class Acc, bool kBackward, class Place>
-ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place& place) {
+ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place& place, int64_t stride) {
     using Lane = typename Place::Lane;
     using V = typename Lane::V;
+    const auto right = Lane::all_index(typename Lane::Index(stride));
     for (int64_t p = 0; p < count; p += kPointLanes<Acc>) {
         V dx, dy;
         Lane::read_pairs(points.offset + 2 * p, dx, dy);
-        const auto x = axis_cell<Lane>(place.x(p, dx), place.last_x(p));
-        const auto y = axis_cell<Lane>(place.y(p, dy), place.last_y(p));
-        const auto pixel = place.start(p) + y.cell * place.pitches(p) + x.cell;
-        const auto packed = pixel * 4 + x.has_high + y.has_high * 2;
-        Lane::write(points.cell + p, (x.counts & y.counts) ? packed : Lane::all_index(-1));
+        const auto pitches = place.pitches(p);
+        const auto x = axis_cell<Lane>(place.x(p, dx), place.last_x(p), right);
+        const auto y = axis_cell<Lane>(place.y(p, dy), place.last_y(p), pitches * right);
+        const auto pixel = place.start(p) + y.cell * pitches + x.cell;
+        Lane::write(points.pixel + p, (x.counts & y.counts) ? pixel : Lane::all_index(-1));
+        Lane::write(points.right + p, x.step), Lane::write(points.down + p, y.step);
         const V weight = Lane::read(points.weight + p);
         const V low = weight * y.low, high = weight * y.high;
         Lane::write_fours(points.corner + 4 * p, low * x.low, low * x.high, high * x.low, high * x.high);
@@ -202,13 +204,6 @@ ALWAYS_INLINE void locate(const Points<Acc>& points, int64_t count, const Place&
     }
 }
 
-// The four corners of a point, in elements of an array whose pixels are `stride` apart.
-struct Corners {
-    int64_t top, right, down;
-    Corners(int64_t cell, int64_t pitch, int64_t stride)
-        : top((cell >> 2) * stride), right(-(cell & 1) & stride), down(-(cell >> 1 & 1) & (pitch * stride)) {}
-};
-
 // Channels [0, L * NV) of one output: the sum over `count` points starting at `first`.
 template <class Type, int L, int NV, class Place>
 ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
@@ -217,13 +212,19 @@ ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, const 
     using V = Vec<Acc, L>;
     V even[NV] = {}, odd[NV] = {};  // two chains per vector hide the latency of multiply-add
     V even_low[NV] = {}, odd_low[NV] = {};
-    for (int64_t p = first; p < first + count; ++p) {
-        if (points.cell[p] < 0) continue;
-        const Corners at(points.cell[p], place.pitch(p), stride);
-        const auto *top = x + at.top, *bottom = top + at.down;
-        const int64_t right = at.right;
+    const auto* pixels = points.pixel + first;
+    const auto* rights = points.right + first;
+    const auto* downs = points.down + first;
+    const Acc* corners = points.corner + 4 * first;
+#if defined(__GNUC__)
+#pragma GCC unroll 3
+#endif
+    for (int64_t p = 0; p < count; ++p) {
+        if (pixels[p] < 0) continue;
+        const auto *top = x + pixels[p] * stride, *bottom = top + downs[p];
+        const int64_t right = rights[p];
         V c00, c01, c10, c11;
-        spread4<Acc, L>(points.corner + 4 * p, c00, c01, c10, c11);
+        spread4<Acc, L>(corners + 4 * p, c00, c01, c10, c11);
         for (int v = 0; v < NV; ++v) {
             even[v] += c00 * load<Type, L>(top + v * L);
             odd[v] += c01 * load<Type, L>(top + right + v * L);
@@ -248,12 +249,12 @@ ALWAYS_INLINE void gather_tail(const Points<typename Type::Acc>& points, const P
     for (int64_t c = 0; c < channels; ++c) {
         Acc sum = 0;
         for (int64_t p = first; p < first + count; ++p) {
-            if (points.cell[p] < 0) continue;
-            const Corners at(points.cell[p], place.pitch(p), stride);
-            const auto *top = x + at.top + c, *bottom = top + at.down;
+            if (points.pixel[p] < 0) continue;
+            const auto *top = x + points.pixel[p] * stride + c, *bottom = top + points.down[p];
+            const int64_t right = points.right[p];
             const Acc* corner = points.corner + 4 * p;
-            sum += corner[0] * decode(top[0], Type{}) + corner[1] * decode(top[at.right], Type{}) +
-                   corner[2] * decode(bottom[0], Type{}) + corner[3] * decode(bottom[at.right], Type{});
+            sum += corner[0] * decode(top[0], Type{}) + corner[1] * decode(top[right], Type{}) +
+                   corner[2] * decode(bottom[0], Type{}) + corner[3] * decode(bottom[right], Type{});
         }
         out[c] = encode(sum, Type{});
     }
@@ -272,7 +273,8 @@ ALWAYS_INLINE void gather(const Points<typename Type::Acc>& points, const Place&
         }
     }
     if (channels >= L) {
-        gather_chunk<Type, L, 1>(points, place, first, count, x, stride, out);
+        if (count == 9) gather_chunk<Type, L, 1>(points, place, first, 9, x, stride, out);  // 3x3: unrolled evenly
+        else gather_chunk<Type, L, 1>(points, place, first, count, x, stride, out);
         channels -= L, x += L, out += L;
     }
     if constexpr (L > 4) {
@@ -282,7 +284,7 @@ ALWAYS_INLINE void gather(const Points<typename Type::Acc>& points, const Place&
     }
 }
 
-// Where grad_x is accumulated: pixels [first_pixel, end_pixel) of one group, `stride` accumulators apart.
+// Where the gradient of a slice is accumulated: its pixels [first_pixel, end_pixel), `stride` accumulators apart.
 template <class Acc>
 struct Target {
     Acc* base;  // of pixel 0, even if the band does not hold it
@@ -290,6 +292,37 @@ struct Target {
     bool whole;  // the band is the whole map
 
     bool owns(int64_t pixel) const { return whole || (pixel >= first_pixel && pixel < end_pixel); }
+};
+
+// The channels of one group or head, pixels side by side and in the type that is computed in: where they come from they
+// lie apart by powers of two, which share a few sets of the first cache, and each is read and added to some 36 times.
+template <class Acc>
+struct Slice {
+    Acc *x, *grad_x;  // of all pixels; of the band that the unit owns
+    Acc* grad_out;    // of the pixels of a tile
+    int64_t channels;
+
+    Slice(Arena& arena, int64_t pixels, int64_t band_pixels, int64_t tile_pixels, int64_t channels) : channels(channels) {
+        arena.take(x, pixels * channels), arena.take(grad_x, band_pixels * channels);
+        arena.take(grad_out, pixels ? tile_pixels * channels : 0);
+    }
+    template <class Type>
+    void read(const typename Type::Store* from, int64_t stride, int64_t pixels) {
+        for (int64_t p = 0; p < pixels; ++p) decode_run<Type>(from + p * stride, x + p * channels, channels);
+    }
+    template <class Type>
+    void read_grad(const typename Type::Store* from, int64_t stride, int64_t pixels) {
+        for (int64_t p = 0; p < pixels; ++p) decode_run<Type>(from + p * stride, grad_out + p * channels, channels);
+    }
+    Target<Acc> target(int64_t first_pixel, int64_t end_pixel, bool whole) {
+        std::memset(grad_x, 0, size_t((end_pixel - first_pixel) * channels) * sizeof(Acc));
+        return {grad_x - first_pixel * channels, channels, first_pixel, end_pixel, whole};
+    }
+    template <class Type>
+    void write(typename Type::Store* to, int64_t stride, const Target<Acc>& target) {
+        for (int64_t p = target.first_pixel; p < target.end_pixel; ++p)
+            encode_run<Type>(target.base + p * channels, to + p * stride, channels);
+    }
 };
 
 template <class V, class Acc>
@@ -301,27 +334,26 @@ ALWAYS_INLINE void add_to(Acc* at, V factor, V value) {
 }
 
 // Channels [0, L * NV): dots[p] += <grad, corner> when kDots, and the corners' share of grad_x.
-template <class Type, int L, int NV, class Place>
-ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
-                                 const typename Type::Store* x, int64_t stride,
-                                 const typename Type::Store* grad_out, const Target<typename Type::Acc>& target,
-                                 int64_t channel, bool wants_dots) {
-    using Acc = typename Type::Acc;
+template <class Acc, int L, int NV, class Place>
+ALWAYS_INLINE void scatter_chunk(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
+                                 int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
+                                 bool wants_dots) {
+    using Type = AccType<Acc>;
     using V = Vec<Acc, L>;
     V grad[NV];
     for (int v = 0; v < NV; ++v) grad[v] = load<Type, L>(grad_out + v * L);
     for (int64_t p = first; p < first + count; ++p) {
-        const int64_t cell = points.cell[p];
-        if (cell < 0) continue;
+        const int64_t pixel = points.pixel[p];
+        if (pixel < 0) continue;
+        const int64_t right = points.right[p], down = points.down[p];
         if (wants_dots) {
-            const Corners at(cell, place.pitch(p), stride);
-            const auto *top = x + at.top, *bottom = top + at.down;
+            const auto *top = x + pixel * stride, *bottom = top + down;
             V d00 = {}, d01 = {}, d10 = {}, d11 = {};
             for (int v = 0; v < NV; ++v) {
                 d00 += grad[v] * load<Type, L>(top + v * L);
-                d01 += grad[v] * load<Type, L>(top + at.right + v * L);
+                d01 += grad[v] * load<Type, L>(top + right + v * L);
                 d10 += grad[v] * load<Type, L>(bottom + v * L);
-                d11 += grad[v] * load<Type, L>(bottom + at.right + v * L);
+                d11 += grad[v] * load<Type, L>(bottom + right + v * L);
             }
             Vec<Acc, 4> sums;
             std::memcpy(&sums, points.dots + 4 * p, sizeof(sums));
@@ -330,64 +362,66 @@ ALWAYS_INLINE void scatter_chunk(const Points<typename Type::Acc>& points, const
         }
         V c00, c01, c10, c11;
         spread4<Acc, L>(points.corner + 4 * p, c00, c01, c10, c11);
-        const Corners at(cell, place.pitch(p), target.stride);
-        Acc *top = target.base + at.top + channel, *bottom = top + at.down;
-        const int64_t pixel = cell >> 2, beside = pixel + (cell & 1);
-        const int64_t down = -(cell >> 1 & 1) & place.pitch(p);
-        if (target.owns(pixel))
-            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + v * L, c00, grad[v]);
-        if (target.owns(beside))
-            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + at.right + v * L, c01, grad[v]);
-        if (target.owns(pixel + down))
-            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + v * L, c10, grad[v]);
-        if (target.owns(beside + down))
-            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + at.right + v * L, c11, grad[v]);
+        const int64_t beside = pixel + (right != 0), below = down != 0 ? place.pitch(p) : 0;
+        Acc* first_corner = target.base + channel;
+        const auto add = [&](int64_t corner, V factor) {
+            if (!target.owns(corner)) return;
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(first_corner + corner * target.stride + v * L, factor, grad[v]);
+        };
+        add(pixel, c00), add(beside, c01), add(pixel + below, c10), add(beside + below, c11);
     }
 }
 
-template <class Type, class Place>
-ALWAYS_INLINE void scatter_tail(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
-                                const typename Type::Store* x, int64_t stride,
-                                const typename Type::Store* grad_out, const Target<typename Type::Acc>& target,
-                                int64_t channel, int64_t channels, bool wants_dots) {
-    using Acc = typename Type::Acc;
+template <class Acc, class Place>
+ALWAYS_INLINE void scatter_tail(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
+                                int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
+                                int64_t channels, bool wants_dots) {
     for (int64_t p = first; p < first + count; ++p) {
-        const int64_t cell = points.cell[p];
-        if (cell < 0) continue;
-        const int64_t pixel = cell >> 2, right = cell & 1, down = -(cell >> 1 & 1) & place.pitch(p);
+        const int64_t pixel = points.pixel[p];
+        if (pixel < 0) continue;
+        const int64_t right = points.right[p] != 0, down = points.down[p] != 0 ? place.pitch(p) : 0;
         const int64_t corners[4] = {pixel, pixel + right, pixel + down, pixel + down + right};
         for (int corner = 0; corner < 4; ++corner) {
             const int64_t at = corners[corner];
             const bool owned = target.owns(at);
             for (int64_t c = 0; c < channels; ++c) {
-                const Acc grad = decode(grad_out[c], Type{});
-                if (wants_dots) points.dots[4 * p + corner] += grad * decode(x[at * stride + c], Type{});
+                const Acc grad = grad_out[c];
+                if (wants_dots) points.dots[4 * p + corner] += grad * x[at * stride + c];
                 if (owned) target.base[at * target.stride + channel + c] += points.corner[4 * p + corner] * grad;
             }
         }
     }
 }
 
-// Backward of `gather`: fills dots (set to zero by the caller) and adds to the target.
-template <class Type, int L, class Place>
-ALWAYS_INLINE void scatter(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
-                           const typename Type::Store* x, int64_t stride, const typename Type::Store* grad_out,
-                           const Target<typename Type::Acc>& target, int64_t channel, int64_t channels,
-                           bool wants_dots) {
-    if constexpr (L == kLanes<typename Type::Acc>) {
+// Backward of `gather`: adds to dots and to the target.
+template <class Acc, int L, class Place>
+ALWAYS_INLINE void scatter(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
+                           int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
+                           int64_t channels, bool wants_dots) {
+    if constexpr (L == kLanes<Acc>) {
         for (; channels >= 2 * L; channels -= 2 * L, x += 2 * L, grad_out += 2 * L, channel += 2 * L)
-            scatter_chunk<Type, L, 2>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
+            scatter_chunk<Acc, L, 2>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
     }
     if (channels >= L) {
-        scatter_chunk<Type, L, 1>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
+        scatter_chunk<Acc, L, 1>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
         channels -= L, x += L, grad_out += L, channel += L;
     }
     if constexpr (L > 4) {
         if (channels > 0)
-            scatter<Type, L / 2>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
+            scatter<Acc, L / 2>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
     } else if (channels > 0) {
-        scatter_tail<Type>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
+        scatter_tail<Acc>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
     }
+}
+
+// `scatter` for the `pixels` outputs of a tile with `count` points each.
+template <class Acc, class Place>
+ALWAYS_INLINE void scatter_tile(const Points<Acc>& points, const Place& place, const Slice<Acc>& slice,
+                                const Target<Acc>& target, int64_t pixels, int64_t count, bool wants_dots) {
+    if (wants_dots) std::memset(points.dots, 0, size_t(pixels * count * 4) * sizeof(Acc));
+    for (int64_t i = 0; i < pixels; ++i)
+        scatter<Acc, kLanes<Acc>>(points, place, i * count, count, slice.x, slice.channels,
+                                  slice.grad_out + i * slice.channels, target, 0, slice.channels, wants_dots);
 }
 
 // From the dots of `count` points: grad_offset, as (x, y) pairs, and grad_weight.
@@ -406,12 +440,12 @@ ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t count, con
         const V low_x = Lane::read(points.low_x + p), high_x = Lane::read(points.high_x + p);
         const V low_y = Lane::read(points.low_y + p), high_y = Lane::read(points.high_y + p);
         const V slope_x = Lane::read(points.slope_x + p), slope_y = Lane::read(points.slope_y + p);
-        const auto cell = Lane::read(points.cell + p);
-        const V next_x = (cell & 1) != 0 ? one : zero, next_y = (cell & 2) != 0 ? one : zero;
+        const V next_x = Lane::read(points.right + p) != 0 ? one : zero;
+        const V next_y = Lane::read(points.down + p) != 0 ? one : zero;
         const V weight = Lane::read(points.weight + p);
         const V top = low_x * dot00 + high_x * dot01, bottom = low_x * dot10 + high_x * dot11;
         const V slant_top = slope_x * dot00 + next_x * dot01, slant_bottom = slope_x * dot10 + next_x * dot11;
-        const auto counts = cell >= 0;
+        const auto counts = Lane::read(points.pixel + p) >= 0;
         const V along_x = weight * place.scale_x(p) * (low_y * slant_top + high_y * slant_bottom);
         const V along_y = weight * place.scale_y(p) * (slope_y * top + next_y * bottom);
         Lane::write(points.grad_weight + p, counts ? low_y * top + high_y * bottom : zero);

@@ -99,13 +99,24 @@ ALWAYS_INLINE Vec<T, 4> fold(Vec<T, L> v) {
         return fold<L / 2, T>(low + high);
     }
 }
-// The sums of four vectors, in order.
+// Lanes 4q + First, L + 4q + First, 4q + First + Step, L + 4q + First + Step of two vectors, for each quarter q.
+template <int First, int Step, class V, int... I>
+ALWAYS_INLINE V weave(V a, V b, std::integer_sequence<int, I...>) {
+    constexpr int L = sizeof...(I);
+    return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 2 * L + I % 4 / 2 * Step + First)...);
+}
+template <int First, class V, int... I>
+ALWAYS_INLINE V weave_pairs(V a, V b, std::integer_sequence<int, I...>) {
+    constexpr int L = sizeof...(I);
+    return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 2 + I % 4 / 2 * L + First)...);
+}
+// The sums of four vectors, in order.  Shuffles stay within four lanes until the four sums lie side by side.
 template <class T, int L>
 ALWAYS_INLINE Vec<T, 4> sum_each(Vec<T, L> a, Vec<T, L> b, Vec<T, L> c, Vec<T, L> d) {
-    Vec<T, 4> a4 = fold<L, T>(a), b4 = fold<L, T>(b), c4 = fold<L, T>(c), d4 = fold<L, T>(d);
-    Vec<T, 4> ab = __builtin_shufflevector(a4, b4, 0, 4, 1, 5) + __builtin_shufflevector(a4, b4, 2, 6, 3, 7);
-    Vec<T, 4> cd = __builtin_shufflevector(c4, d4, 0, 4, 1, 5) + __builtin_shufflevector(c4, d4, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    constexpr std::make_integer_sequence<int, L> all{};
+    const Vec<T, L> ab = weave<0, 1>(a, b, all) + weave<2, 1>(a, b, all);
+    const Vec<T, L> cd = weave<0, 1>(c, d, all) + weave<2, 1>(c, d, all);
+    return fold<L, T>(weave_pairs<0>(ab, cd, all) + weave_pairs<2>(ab, cd, all));
 }
 #else
 template <class T, int L>
@@ -143,8 +154,10 @@ struct Float32 { using Store = float; using Acc = float; };
 struct Float64 { using Store = double; using Acc = double; };
 struct Float16 { using Store = uint16_t; using Acc = float; };
 struct BFloat16 { using Store = uint16_t; using Acc = float; };
+template <class Acc>
+using AccType = std::conditional_t<sizeof(Acc) == 4, Float32, Float64>;
 template <class Type>
-using AccOf = std::conditional_t<sizeof(typename Type::Acc) == 4, Float32, Float64>;
+using AccOf = AccType<typename Type::Acc>;
 
 ALWAYS_INLINE float decode(float v, Float32) { return v; }
 ALWAYS_INLINE double decode(double v, Float64) { return v; }
@@ -263,10 +276,23 @@ ALWAYS_INLINE void store(typename Type::Store* p, Vec<typename Type::Acc, L> v) 
 template <class Acc>
 constexpr int kLanes = VECTOR_BYTES / int(sizeof(Acc)) < 4 ? 4 : VECTOR_BYTES / int(sizeof(Acc));
 
+// memcpy without a call, for the short runs of a window: whole vectors, the last of which may overlap the one before.
+template <class T, int L>
+ALWAYS_INLINE void copy_run(const T* RESTRICT from, T* RESTRICT to, int64_t n) {
+    if (n >= L) {
+        for (int64_t i = 0; i + L <= n; i += L) std::memcpy(to + i, from + i, L * sizeof(T));
+        std::memcpy(to + n - L, from + n - L, L * sizeof(T));
+    } else if constexpr (L > 4) {
+        copy_run<T, L / 2>(from, to, n);
+    } else {
+        for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+    }
+}
+
 template <class Type>
 ALWAYS_INLINE void decode_run(const typename Type::Store* RESTRICT from, typename Type::Acc* RESTRICT to, int64_t n) {
     if constexpr (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) {
-        std::memcpy(to, from, size_t(n) * sizeof(*to));
+        copy_run<typename Type::Acc, kLanes<typename Type::Acc>>(from, to, n);
     } else {
         int64_t i = 0;
         constexpr int L = kLanes<typename Type::Acc>;
@@ -279,7 +305,7 @@ ALWAYS_INLINE void decode_run(const typename Type::Store* RESTRICT from, typenam
 template <class Type>
 ALWAYS_INLINE void encode_run(const typename Type::Acc* RESTRICT from, typename Type::Store* RESTRICT to, int64_t n) {
     if constexpr (sizeof(typename Type::Store) == sizeof(typename Type::Acc)) {
-        std::memcpy(to, from, size_t(n) * sizeof(*to));
+        copy_run<typename Type::Acc, kLanes<typename Type::Acc>>(from, to, n);
     } else {
         int64_t i = 0;
         constexpr int L = kLanes<typename Type::Acc>;
@@ -311,6 +337,25 @@ struct Lanes {
     static void write(Index* p, I v) { std::memcpy(p, &v, sizeof(v)); }
     static I truncate(V v) { return __builtin_convertvector(v, I); }
     static V nearest(V v) { return (v + all(kRound<Acc>)) - all(kRound<Acc>); }
+    // Largest whole number not above v; without an instruction for it only for what `nearest` rounds.
+    static V floor(V v) {
+#if defined(__AVX512F__)
+        if constexpr (sizeof(V) == 64 && sizeof(Acc) == 4) return (V)_mm512_floor_ps((__m512)v);
+        if constexpr (sizeof(V) == 64 && sizeof(Acc) == 8) return (V)_mm512_floor_pd((__m512d)v);
+#elif defined(__AVX2__)
+        if constexpr (sizeof(V) == 32 && sizeof(Acc) == 4) return (V)_mm256_floor_ps((__m256)v);
+        if constexpr (sizeof(V) == 32 && sizeof(Acc) == 8) return (V)_mm256_floor_pd((__m256d)v);
+#endif
+        const V near = nearest(v);
+        return near > v ? near - all(1) : near;
+    }
+    // The larger of the two; `bound` where v is NaN.
+    static V at_least(V v, V bound) {
+#if defined(__AVX512F__)
+        if constexpr (sizeof(V) == 64 && sizeof(Acc) == 4) return (V)_mm512_max_ps((__m512)v, (__m512)bound);
+#endif
+        return v > bound ? v : bound;
+    }
     static void read_pairs(const Acc* p, V& even, V& odd) { split_pairs(read(p), read(p + L), even, odd, Sequence{}); }
     static void split(V a, V b, V& even, V& odd) { split_pairs(a, b, even, odd, Sequence{}); }
     static void write_pairs(Acc* p, V even, V odd) {
@@ -339,6 +384,8 @@ struct Lanes<Acc, 1> {
     static void write(Index* p, I v) { *p = v; }
     static I truncate(V v) { return Index(v); }
     static V nearest(V v) { return (v + kRound<Acc>) - kRound<Acc>; }
+    static V floor(V v) { return nearest(v) > v ? nearest(v) - 1 : nearest(v); }
+    static V at_least(V v, V bound) { return v > bound ? v : bound; }
     static void read_pairs(const Acc* p, V& even, V& odd) { even = p[0], odd = p[1]; }
     static void split(V a, V b, V& even, V& odd) { even = a, odd = b; }
     static void write_pairs(Acc* p, V even, V odd) { p[0] = even, p[1] = odd; }

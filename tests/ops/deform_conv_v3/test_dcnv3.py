@@ -13,7 +13,7 @@ from internimage.errors import BackendUnavailable
 from internimage.ops import dcnv3
 from internimage.ops.deform_conv_v3 import kernel_cpp
 from internimage.ops.native import library
-from internimage.ops.sampling import Window
+from internimage.ops.sampling import Window, check_sides
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 DTYPES = list(TOLERANCE)
@@ -256,16 +256,31 @@ def test_fractions_keep_their_precision_far_from_the_origin(backend, compare, wi
 def test_no_buffer_beyond_outputs(monkeypatch):
     inputs, settings, _ = make(n=2, h=8, w=8, width=16, dtype=torch.float32)
     taken: list[int] = []
-    original = torch.empty
 
-    def count(*args, **kwargs):
-        tensor = original(*args, **kwargs)
-        taken.append(tensor.numel())
-        return tensor
+    def counted(original):
+        def count(*args, **kwargs):
+            tensor = original(*args, **kwargs)
+            taken.append(tensor.numel())
+            return tensor
 
-    monkeypatch.setattr(torch, "empty", count)
+        return count
+
+    for owner, name in ((torch, "empty"), (torch, "zeros"), (Tensor, "new_empty"), (Tensor, "contiguous")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
     y = dcnv3(*inputs, **settings, backend="cpp")
     assert sum(taken) == y.numel()
+
+
+def test_a_default_device_does_not_move_the_output():
+    inputs, settings, _ = make(n=1, h=4, w=4, width=8, dtype=torch.float32)
+    want = dcnv3(*inputs, **settings, backend="cpp")
+    with torch.device("meta"):
+        assert torch.equal(dcnv3(*inputs, **settings, backend="cpp"), want)
+
+
+def test_a_row_of_too_many_elements_is_refused():
+    with pytest.raises(ValueError, match=r"rows of fewer than 2\*\*31"):
+        check_sides(1, 2**20, row=2**31)
 
 
 def test_a_map_of_too_many_pixels_is_refused():
