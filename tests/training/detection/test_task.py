@@ -21,7 +21,7 @@ from tests.training.runs import assert_same_state, stop_after
 from tests.training.scenes import CLASS_NAMES
 
 SMALL = ("preprocess.shorter_side=64", "preprocess.longer_side=64", "augment.shorter_side=48,64")
-SMALL += ("augment.longer_side=64", "data.val_batch_size=2")
+SMALL += ("augment.longer_side=64", "data.val_batch_size=2", "model.max_per_image=5")
 
 
 def tiny(name: str, *overrides: str) -> DetectionRecipe:
