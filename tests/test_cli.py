@@ -21,8 +21,18 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "env": ([], {"--json"}),
     "list": (["pattern"], {"--task", "--json"}),
     "info": (["model"], {"--json"}),
-    "predict": (["model", "images"], RUN_OPTIONS | {"--out", "--top-k", "--batch-size", "--draw", "--no-draw"}),
-    "evaluate": (["model", "data"], RUN_OPTIONS | {"--split", "--batch-size", "--workers", "--confusion"}),
+    "predict": (
+        ["model", "images"],
+        RUN_OPTIONS
+        | {"--out", "--top-k", "--score-threshold", "--classes", "--masks", "--format", "--every", "--max-frames"}
+        | {"--batch-size", "--draw", "--no-draw"},
+    ),
+    "evaluate": (
+        ["model", "data"],
+        RUN_OPTIONS
+        | {"--split", "--metric", "--pictures", "--multi-scale", "--merge", "--out", "--batch-size", "--workers"}
+        | {"--confusion"},
+    ),
     "train": (["recipe"], {"--data", "--out", "--resume", "--set", "--backbone-weights", "--device", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),

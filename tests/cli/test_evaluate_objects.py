@@ -13,7 +13,7 @@ from typer.testing import Result
 
 import internimage.zoo
 from internimage.evaluation import evaluate_detection
-from internimage.segmentation import SegFormerConfig
+from internimage.segmentation import PreprocessConfig, SegFormerConfig
 
 pytest.importorskip("faster_coco_eval")
 Run = Callable[..., Result]
@@ -72,7 +72,13 @@ def test_an_annotations_file_and_other_metrics(run: Run, animals: Path, zoo_pict
 
 def test_a_segmentor(run: Run, tmp_path: Path) -> None:
     head = SegFormerConfig(channels=8)
-    model = internimage.zoo.create("segformer", backbone="internimage_pico", class_names=["sky", "road"], head=head)
+    model = internimage.zoo.create(
+        "segformer",
+        backbone="internimage_pico",
+        class_names=["sky", "road"],
+        head=head,
+        preprocess=PreprocessConfig(scale=(64, 48)),
+    )
     scene = internimage.zoo.save_model(model, tmp_path / "scene.safetensors")
     data = tmp_path / "scenes"
     for part in ("images", "annotations"):

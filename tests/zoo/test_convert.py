@@ -44,6 +44,8 @@ def small_model(kind: str) -> AnyModel:
             config,
             channels=64,
             num_queries=20,
+            num_encoder_layers=1,
+            num_decoder_layers=2,
             feedforward_channels=64,
             feedforward_slices=4 if kind == "sliced_dino" else 1,
             num_backbones=2 if kind == "cb_dino" else 1,
