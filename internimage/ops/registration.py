@@ -1,8 +1,8 @@
 """Register an operator with torch: schema, dispatch to a backend, fake tensors and gradients, all in one place.
 
 Plain tensors in plain eager mode take a direct way to the backend, which saves most of the time that torch spends on an
-operator written in Python; everything that observes or transforms operators (compile, export, functorch, dispatch modes,
-tensor subclasses, the profiler, tracing) sees the registered one.
+operator written in Python; everything that observes or transforms operators (compile, export, functorch, dispatch
+modes, tensor subclasses, the profiler, tracing) sees the registered one.
 """
 
 from __future__ import annotations

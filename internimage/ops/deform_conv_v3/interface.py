@@ -5,7 +5,6 @@ Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from internimage.ops.backends import Backend, check_name

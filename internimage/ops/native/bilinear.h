@@ -284,14 +284,14 @@ ALWAYS_INLINE void gather(const Points<typename Type::Acc>& points, const Place&
     }
 }
 
-// Where the gradient of a slice is accumulated: its pixels [first_pixel, end_pixel), `stride` accumulators apart.
+// Where the gradient of a slice is accumulated: its pixels [first_pixel, end_pixel).
 template <class Acc>
 struct Target {
     Acc* base;  // of pixel 0, even if the band does not hold it
-    int64_t stride, first_pixel, end_pixel;
+    int64_t first_pixel, end_pixel;
     bool whole;  // the band is the whole map
 
-    bool owns(int64_t pixel) const { return whole || (pixel >= first_pixel && pixel < end_pixel); }
+    bool owns(int64_t pixel) const { return pixel >= first_pixel && pixel < end_pixel; }
 };
 
 // The channels of one group or head, pixels side by side and in the type that is computed in: where they come from they
@@ -316,7 +316,7 @@ struct Slice {
     }
     Target<Acc> target(int64_t first_pixel, int64_t end_pixel, bool whole) {
         std::memset(grad_x, 0, size_t((end_pixel - first_pixel) * channels) * sizeof(Acc));
-        return {grad_x - first_pixel * channels, channels, first_pixel, end_pixel, whole};
+        return {grad_x - first_pixel * channels, first_pixel, end_pixel, whole};
     }
     template <class Type>
     void write(typename Type::Store* to, int64_t stride, const Target<Acc>& target) {
@@ -333,21 +333,21 @@ ALWAYS_INLINE void add_to(Acc* at, V factor, V value) {
     std::memcpy(at, &sum, sizeof(sum));
 }
 
-// Channels [0, L * NV): dots[p] += <grad, corner> when kDots, and the corners' share of grad_x.
-template <class Acc, int L, int NV, class Place>
-ALWAYS_INLINE void scatter_chunk(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
-                                 int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
-                                 bool wants_dots) {
+// Channels [channel, channel + L * NV) of one output: the corners' share of grad_x where the unit owns them, and when
+// kDots the products <grad_out, corner>, which the first channels write and later ones add to.
+template <bool kDots, bool kWhole, int L, int NV, class Acc, class Place>
+ALWAYS_INLINE void scatter_chunk(const Points<Acc>& points, const Place& place, int64_t first, int64_t count,
+                                 const Slice<Acc>& slice, const Acc* grad_out, const Target<Acc>& target, int64_t channel) {
     using Type = AccType<Acc>;
     using V = Vec<Acc, L>;
     V grad[NV];
-    for (int v = 0; v < NV; ++v) grad[v] = load<Type, L>(grad_out + v * L);
+    for (int v = 0; v < NV; ++v) grad[v] = load<Type, L>(grad_out + channel + v * L);
     for (int64_t p = first; p < first + count; ++p) {
         const int64_t pixel = points.pixel[p];
         if (pixel < 0) continue;
-        const int64_t right = points.right[p], down = points.down[p];
-        if (wants_dots) {
-            const auto *top = x + pixel * stride, *bottom = top + down;
+        const int64_t at = pixel * slice.channels + channel, right = points.right[p], down = points.down[p];
+        if constexpr (kDots) {
+            const Acc *top = slice.x + at, *bottom = top + down;
             V d00 = {}, d01 = {}, d10 = {}, d11 = {};
             for (int v = 0; v < NV; ++v) {
                 d00 += grad[v] * load<Type, L>(top + v * L);
@@ -355,73 +355,86 @@ ALWAYS_INLINE void scatter_chunk(const Points<Acc>& points, const Place& place, 
                 d10 += grad[v] * load<Type, L>(bottom + v * L);
                 d11 += grad[v] * load<Type, L>(bottom + right + v * L);
             }
-            Vec<Acc, 4> sums;
-            std::memcpy(&sums, points.dots + 4 * p, sizeof(sums));
-            sums += sum_each<Acc, L>(d00, d01, d10, d11);
+            Vec<Acc, 4> sums = sum_each<Acc, L>(d00, d01, d10, d11);
+            if (channel > 0) {
+                Vec<Acc, 4> before;
+                std::memcpy(&before, points.dots + 4 * p, sizeof(before));
+                sums += before;
+            }
             std::memcpy(points.dots + 4 * p, &sums, sizeof(sums));
         }
         V c00, c01, c10, c11;
         spread4<Acc, L>(points.corner + 4 * p, c00, c01, c10, c11);
+        Acc *top = target.base + at, *bottom = top + down;
         const int64_t beside = pixel + (right != 0), below = down != 0 ? place.pitch(p) : 0;
-        Acc* first_corner = target.base + channel;
-        const auto add = [&](int64_t corner, V factor) {
-            if (!target.owns(corner)) return;
-            for (int v = 0; v < NV; ++v) add_to<V, Acc>(first_corner + corner * target.stride + v * L, factor, grad[v]);
-        };
-        add(pixel, c00), add(beside, c01), add(pixel + below, c10), add(beside + below, c11);
+        if (kWhole || target.owns(pixel))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + v * L, c00, grad[v]);
+        if (kWhole || target.owns(beside))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(top + right + v * L, c01, grad[v]);
+        if (kWhole || target.owns(pixel + below))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + v * L, c10, grad[v]);
+        if (kWhole || target.owns(beside + below))
+            for (int v = 0; v < NV; ++v) add_to<V, Acc>(bottom + right + v * L, c11, grad[v]);
     }
 }
 
-template <class Acc, class Place>
-ALWAYS_INLINE void scatter_tail(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
-                                int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
-                                int64_t channels, bool wants_dots) {
+// The last channels, fewer than four.
+template <bool kDots, bool kWhole, class Acc, class Place>
+ALWAYS_INLINE void scatter_tail(const Points<Acc>& points, const Place& place, int64_t first, int64_t count,
+                                const Slice<Acc>& slice, const Acc* grad_out, const Target<Acc>& target, int64_t channel) {
     for (int64_t p = first; p < first + count; ++p) {
         const int64_t pixel = points.pixel[p];
         if (pixel < 0) continue;
         const int64_t right = points.right[p] != 0, down = points.down[p] != 0 ? place.pitch(p) : 0;
         const int64_t corners[4] = {pixel, pixel + right, pixel + down, pixel + down + right};
         for (int corner = 0; corner < 4; ++corner) {
-            const int64_t at = corners[corner];
-            const bool owned = target.owns(at);
-            for (int64_t c = 0; c < channels; ++c) {
-                const Acc grad = grad_out[c];
-                if (wants_dots) points.dots[4 * p + corner] += grad * x[at * stride + c];
-                if (owned) target.base[at * target.stride + channel + c] += points.corner[4 * p + corner] * grad;
+            const bool owned = kWhole || target.owns(corners[corner]);
+            Acc dot = 0;
+            for (int64_t c = channel; c < slice.channels; ++c) {
+                const int64_t at = corners[corner] * slice.channels + c;
+                if (kDots) dot += grad_out[c] * slice.x[at];
+                if (owned) target.base[at] += points.corner[4 * p + corner] * grad_out[c];
             }
+            if (kDots) points.dots[4 * p + corner] = channel > 0 ? points.dots[4 * p + corner] + dot : dot;
         }
     }
 }
 
-// Backward of `gather`: adds to dots and to the target.
-template <class Acc, int L, class Place>
-ALWAYS_INLINE void scatter(const Points<Acc>& points, const Place& place, int64_t first, int64_t count, const Acc* x,
-                           int64_t stride, const Acc* grad_out, const Target<Acc>& target, int64_t channel,
-                           int64_t channels, bool wants_dots) {
+template <bool kDots, bool kWhole, int L, class Acc, class Place>
+ALWAYS_INLINE void scatter(const Points<Acc>& points, const Place& place, int64_t first, int64_t count,
+                           const Slice<Acc>& slice, const Acc* grad_out, const Target<Acc>& target, int64_t channel) {
+    const int64_t channels = slice.channels;
     if constexpr (L == kLanes<Acc>) {
-        for (; channels >= 2 * L; channels -= 2 * L, x += 2 * L, grad_out += 2 * L, channel += 2 * L)
-            scatter_chunk<Acc, L, 2>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
+        for (; channels - channel >= 2 * L; channel += 2 * L)
+            scatter_chunk<kDots, kWhole, L, 2>(points, place, first, count, slice, grad_out, target, channel);
     }
-    if (channels >= L) {
-        scatter_chunk<Acc, L, 1>(points, place, first, count, x, stride, grad_out, target, channel, wants_dots);
-        channels -= L, x += L, grad_out += L, channel += L;
+    if (channels - channel >= L) {
+        scatter_chunk<kDots, kWhole, L, 1>(points, place, first, count, slice, grad_out, target, channel);
+        channel += L;
     }
     if constexpr (L > 4) {
-        if (channels > 0)
-            scatter<Acc, L / 2>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
-    } else if (channels > 0) {
-        scatter_tail<Acc>(points, place, first, count, x, stride, grad_out, target, channel, channels, wants_dots);
+        if (channels > channel)
+            scatter<kDots, kWhole, L / 2>(points, place, first, count, slice, grad_out, target, channel);
+    } else if (channels > channel) {
+        scatter_tail<kDots, kWhole>(points, place, first, count, slice, grad_out, target, channel);
     }
 }
 
-// `scatter` for the `pixels` outputs of a tile with `count` points each.
+// Backward of `gather` for the `pixels` outputs of a tile with `count` points each: adds to the target and, when
+// asked, fills dots of the points that count.
 template <class Acc, class Place>
 ALWAYS_INLINE void scatter_tile(const Points<Acc>& points, const Place& place, const Slice<Acc>& slice,
                                 const Target<Acc>& target, int64_t pixels, int64_t count, bool wants_dots) {
-    if (wants_dots) std::memset(points.dots, 0, size_t(pixels * count * 4) * sizeof(Acc));
-    for (int64_t i = 0; i < pixels; ++i)
-        scatter<Acc, kLanes<Acc>>(points, place, i * count, count, slice.x, slice.channels,
-                                  slice.grad_out + i * slice.channels, target, 0, slice.channels, wants_dots);
+    constexpr int L = kLanes<Acc>;
+    for (int64_t i = 0; i < pixels; ++i) {
+        const Acc* grad_out = slice.grad_out + i * slice.channels;
+        if (wants_dots && target.whole)
+            scatter<true, true, L>(points, place, i * count, count, slice, grad_out, target, 0);
+        else if (wants_dots)
+            scatter<true, false, L>(points, place, i * count, count, slice, grad_out, target, 0);
+        else
+            scatter<false, false, L>(points, place, i * count, count, slice, grad_out, target, 0);
+    }
 }
 
 // From the dots of `count` points: grad_offset, as (x, y) pairs, and grad_weight.
