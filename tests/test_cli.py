@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         | {"--split", "--metric", "--pictures", "--multi-scale", "--merge", "--out", "--batch-size", "--workers"}
         | {"--confusion"},
     ),
-    "train": (["recipe"], {"--data", "--out", "--resume", "--set", "--device", "--json"}),
+    "train": (["recipe"], {"--data", "--out", "--resume", "--set", "--backbone-weights", "--device", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),
 }

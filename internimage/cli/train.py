@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
+
+if TYPE_CHECKING:
+    from internimage.training import Recipe
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -29,6 +32,15 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example schedule.epochs=3; repeatable."),
     ] = None,
+    backbone_weights: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone-weights",
+            metavar="NAME_OR_FILE",
+            help="What a detector or segmentor takes its backbone from, instead of the recipe's start weights.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="cpu, cuda, or auto: the accelerator when there is one.")
     ] = "auto",
@@ -44,7 +56,7 @@ def train(
 
     chosen = training.recipe(recipe)
     try:
-        chosen = chosen.with_overrides(settings or ())
+        chosen = chosen.with_overrides([*_start(chosen, backbone_weights), *(settings or ())])
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from error
     place = None if device == "auto" else choose_device(device)
@@ -64,3 +76,16 @@ def train(
     if result.interrupted:
         note(f"interrupted and saved; the same command with --resume goes on with {out}")
         raise typer.Exit(1)
+
+
+def _start(recipe: Recipe, backbone_weights: str | None) -> list[str]:
+    """Return the overrides that let a run start from a backbone."""
+    if backbone_weights is None:
+        return []
+    if recipe.task == "classification":
+        raise typer.BadParameter(
+            f"{recipe.name} trains a classifier, which starts from a whole model; write --set "
+            f"model.weights={backbone_weights}",
+            param_hint="--backbone-weights",
+        )
+    return ["model.weights=none", f"model.backbone_weights={backbone_weights}"]

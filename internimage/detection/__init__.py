@@ -6,5 +6,6 @@ from internimage.detection.dino import DINO as DINO
 from internimage.detection.model import Detector as Detector
 from internimage.detection.preprocess import PreprocessConfig as PreprocessConfig
 from internimage.detection.presets import DETECTORS as DETECTORS
+from internimage.detection.presets import SMALL_DETECTORS as SMALL_DETECTORS
 from internimage.detection.presets import build_detector as build_detector
 from internimage.detection.rcnn import RCNN as RCNN

@@ -1,4 +1,4 @@
-"""The published detectors by name, for any backbone and any number of classes."""
+"""Detectors by name, for any backbone and any number of classes: the published ones and small ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from internimage.detection.config import (
     AssignConfig,
     BoxLossConfig,
     BoxStageConfig,
+    DenoisingConfig,
     DINOConfig,
     MaskHeadConfig,
     ProposalConfig,
     RCNNConfig,
     RPNConfig,
+    SampleConfig,
 )
 from internimage.detection.dino import DINO
 from internimage.detection.model import DetectorConfig
@@ -67,12 +69,55 @@ def dino(backbone: BackboneConfig, num_classes: int) -> DINOConfig:
     return DINOConfig(backbone, num_classes)
 
 
+def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
+    """Return the settings of a narrow Mask R-CNN for pictures of about 200 pixels; its anchors are 24 to 192 wide."""
+    proposals = ProposalConfig(pre_nms=500, kept=200)
+    rpn = RPNConfig(
+        channels=96,
+        strides=(4, 8, 16, 32),
+        scale=6.0,
+        train=proposals,
+        test=proposals,
+        sample=SampleConfig(128, 0.5),
+    )
+    stage = BoxStageConfig(fc_channels=256, sample=SampleConfig(64, 0.25, add_truth=True))
+    return replace(
+        mask_rcnn(backbone, num_classes),
+        channels=96,
+        rpn=rpn,
+        stages=(stage,),
+        mask=MaskHeadConfig(num_convs=3, channels=64),
+        roi_finest_scale=28,
+        max_per_image=50,
+    )
+
+
+def dino_small(backbone: BackboneConfig, num_classes: int) -> DINOConfig:
+    """Return the settings of a narrow DINO with three layers in encoder and decoder and 100 queries."""
+    return DINOConfig(
+        backbone,
+        num_classes,
+        channels=128,
+        num_queries=100,
+        num_encoder_layers=3,
+        num_decoder_layers=3,
+        num_heads=4,
+        feedforward_channels=512,
+        denoising=DenoisingConfig(num_queries=50),
+        max_per_image=100,
+    )
+
+
 DETECTORS: dict[str, Callable[[BackboneConfig, int], DetectorConfig]] = {
     "faster_rcnn": faster_rcnn,
     "mask_rcnn": mask_rcnn,
     "cascade_rcnn": cascade_rcnn,
     "cascade_mask_rcnn": cascade_mask_rcnn,
     "dino": dino,
+}
+SMALL_DETECTORS: dict[str, Callable[[BackboneConfig, int], DetectorConfig]] = {
+    "mask_rcnn_small": mask_rcnn_small,
+    "dino_small": dino_small,
 }
 
 

@@ -5,5 +5,6 @@ from internimage.segmentation.model import Segmentor as Segmentor
 from internimage.segmentation.model import SegmentorConfig as SegmentorConfig
 from internimage.segmentation.preprocess import PreprocessConfig as PreprocessConfig
 from internimage.segmentation.preprocess import SlidingWindow as SlidingWindow
+from internimage.segmentation.presets import HEADS as HEADS
 from internimage.segmentation.segformer import SegFormerConfig as SegFormerConfig
 from internimage.segmentation.upernet import UperNetConfig as UperNetConfig

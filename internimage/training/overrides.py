@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from internimage.errors import UnknownName
@@ -38,7 +38,7 @@ def with_overrides(recipe: Settings, overrides: Iterable[str]) -> Settings:
     Args:
         recipe: a dataclass whose fields are values or dataclasses of values.
         overrides: texts like "schedule.epochs=3" or "label_smoothing=0"; tuples are written "0.9,0.95" and a missing
-            value "none".
+            value "none". The section may be left out where only one has such a key.
 
     Raises:
         ValueError: a text is not `key=value`, or the value has the wrong type or range.
@@ -51,8 +51,7 @@ def with_overrides(recipe: Settings, overrides: Iterable[str]) -> Settings:
         key = key.strip()
         if not separator:
             raise ValueError(f"an override must look like section.key=value, given {text!r}")
-        if key not in names:
-            raise UnknownName("setting", key, names, "Settings are written section.key=value.")
+        key = full_name(key, names)
         section, _, name = key.rpartition(".")
         owner = getattr(recipe, section) if section else recipe
         changes.setdefault(section, {})[name] = parse_value(
@@ -61,6 +60,24 @@ def with_overrides(recipe: Settings, overrides: Iterable[str]) -> Settings:
     top = changes.pop("", {})
     parts = {section: dataclasses.replace(getattr(recipe, section), **values) for section, values in changes.items()}
     return dataclasses.replace(recipe, **parts, **top)  # type: ignore[type-var]
+
+
+def full_name(key: str, names: Sequence[str]) -> str:
+    """Return the key of a setting, whose section may be left out where only one section has such a setting.
+
+    Raises:
+        UnknownName: there is no such key, or several sections have it.
+
+    Example:
+        >>> full_name("num_classes", ["model.num_classes", "data.workers"])
+        'model.num_classes'
+    """
+    if key in names:
+        return key
+    found = [name for name in names if name.rpartition(".")[2] == key]
+    if len(found) != 1:
+        raise UnknownName("setting", key, found or names, "Settings are written section.key=value.")
+    return found[0]
 
 
 def check_ranges(recipe: Any, *, at_least: Mapping[str, float], shares: Iterable[str]) -> None:
@@ -113,6 +130,8 @@ def parse_value(key: str, text: str, kind: Any) -> Any:
         raise ValueError(f"{key} must be true or false, given {text!r}")
     if kind is str:
         return text
+    if dataclasses.is_dataclass(kind):
+        raise ValueError(f"{key} can be switched off with none here, or described in Python; given {text!r}")
     try:
         return kind(text)
     except ValueError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from internimage.errors import UnknownName
 from internimage.training.classification.recipes import RECIPES as CLASSIFICATION
+from internimage.training.detection.recipes import RECIPES as DETECTION
+from internimage.training.segmentation.recipes import RECIPES as SEGMENTATION
 from internimage.training.settings import Recipe
 
-RECIPES: dict[str, Recipe] = {**CLASSIFICATION}
+RECIPES: dict[str, Recipe] = {**CLASSIFICATION, **DETECTION, **SEGMENTATION}
 
 
 def recipe(name: str) -> Recipe:

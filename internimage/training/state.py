@@ -16,7 +16,17 @@ STATE_FILE, RECIPE_FILE = "state.pt", "recipe.json"
 FORMAT = 2
 # Settings that do not change the numbers of a run and may therefore differ when it goes on.
 FREE_SETTINGS = frozenset(
-    {"run.threads", "run.save_minutes", "run.tensorboard", "run.plot", "data.workers", "published_top1"}
+    {
+        "run.threads",
+        "run.save_minutes",
+        "run.tensorboard",
+        "run.plot",
+        "data.workers",
+        "published_top1",
+        "published_box_ap",
+        "published_mask_ap",
+        "published_miou",
+    }
 )
 
 

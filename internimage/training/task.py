@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class TrainingTask(ABC, Generic[Batch, Model]):
         batch_size: pictures of a batch.
     """
 
-    metric: ClassVar[str]
+    metric: str
     model: Model
     schedule: Schedule
     batches_per_epoch: int

@@ -7,6 +7,10 @@ from typing import Any
 
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.classification.task import ClassificationTask
+from internimage.training.detection.config import DetectionRecipe
+from internimage.training.detection.task import DetectionTask
+from internimage.training.segmentation.config import SegmentationRecipe
+from internimage.training.segmentation.task import SegmentationTask
 from internimage.training.settings import Recipe
 from internimage.training.task import TrainingTask
 
@@ -26,4 +30,8 @@ def build_task(recipe: Recipe, data: str | PathLike[str], *, rank: int = 0, worl
     """
     if isinstance(recipe, ClassificationRecipe):
         return ClassificationTask(recipe, data, rank=rank, world=world)
-    raise TypeError(f"expected a recipe for classification, given {type(recipe).__name__}")
+    if isinstance(recipe, DetectionRecipe):
+        return DetectionTask(recipe, data, rank=rank, world=world)
+    if isinstance(recipe, SegmentationRecipe):
+        return SegmentationTask(recipe, data, rank=rank, world=world)
+    raise TypeError(f"expected a recipe for classification, detection or segmentation, given {type(recipe).__name__}")

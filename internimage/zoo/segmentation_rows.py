@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from internimage.data.labels import label_set
 from internimage.segmentation import (
-    Mask2FormerConfig,
+    HEADS,
     PreprocessConfig,
     SegFormerConfig,
     SegmentorConfig,
@@ -16,13 +16,6 @@ from internimage.zoo.catalog import CatalogEntry
 
 # UperNet and SegFormer were trained with the 150 outputs of ADE20K on every data set.
 DENSE_ROWS = 150
-LARGE_MASK2FORMER = Mask2FormerConfig(
-    channels=1024,
-    num_queries=200,
-    num_heads=32,
-    encoder_hidden_channels=4096,
-    decoder_hidden_channels=4096,
-)
 # Limits of the longer and the shorter side in pixels where they are not (4 * S, S) for an input size of S x S.
 SCALES = {
     "cityscapes_19": (2048, 1024),
@@ -60,11 +53,8 @@ def _head(entry: CatalogEntry) -> HeadConfig:
     if entry.head == "segformer":
         return SegFormerConfig(count_ignored_pixels=True)
     if entry.backbone.startswith("flash_"):
-        if entry.backbone == "flash_internimage_t":
-            return Mask2FormerConfig()
-        return Mask2FormerConfig(num_queries=200, encoder_hidden_channels=2048)
-    is_large = entry.labels in ("ade20k_150", "coco_stuff_171")
-    return LARGE_MASK2FORMER if is_large else Mask2FormerConfig()
+        return HEADS["mask2former" if entry.backbone == "flash_internimage_t" else "mask2former_flash"]
+    return HEADS["mask2former_large" if entry.labels in ("ade20k_150", "coco_stuff_171") else "mask2former"]
 
 
 def _preprocess(entry: CatalogEntry) -> PreprocessConfig:

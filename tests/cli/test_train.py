@@ -46,6 +46,24 @@ def test_train_then_predict(run: Run, data: Path, tmp_path: Path) -> None:
     assert resumed.exit_code == 0 and "best.safetensors" in resumed.stdout
 
 
+def test_backbone_weights_replace_the_start_of_a_recipe(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from internimage.training import TrainingResult
+
+    given = []
+    monkeypatch.setattr(
+        "internimage.training.train",
+        lambda recipe, **_: given.append(recipe.model) or TrainingResult(None, None, [], False, "val_box_ap"),
+    )
+    arguments = ("--data", data, "--out", tmp_path / "run", "--backbone-weights", "own.safetensors")
+    result = run("train", "dino_4scale_cbinternimage_h_objects365_coco_ss", *arguments, "--set", "num_classes=3")
+    assert result.exit_code == 0, result.stderr
+    assert (given[0].backbone_weights, given[0].weights, given[0].num_classes) == ("own.safetensors", None, 3)
+    wrong = run("train", "internimage_pico_fashion", *arguments)
+    assert wrong.exit_code == 2 and "model.weights=own.safetensors" in " ".join(wrong.stderr.split())
+
+
 def test_interrupted(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from internimage.training import TrainingResult
 

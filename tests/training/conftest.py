@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.scenes import write_scenes
+
 PARITY = Path(__file__).parents[1] / "parity" / "training"
 
 
@@ -55,6 +57,25 @@ def tiny_fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_idx(root / f"{part}-images-idx3-ubyte.gz", pictures)
         write_idx(root / f"{part}-labels-idx1-ubyte", labels)
     return root
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 training and 4 validation scenes of 64 pixels, see `write_scenes`; not to be changed."""
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "data")
+
+
+# Two epochs of four steps with two pictures each; no start weights.
+TINY_DENSE = (
+    "model.backbone_weights=none",
+    "data.batch_size=2",
+    "schedule.epochs=2",
+    "schedule.warmup_iterations=2",
+    "schedule.validate_every=1",
+    "run.precision=fp32",
+    "run.tensorboard=false",
+    "run.plot=false",
+)
 
 
 # Small enough that an epoch takes a second: 3 steps of 16 pictures with 32 pixels.

@@ -9,6 +9,7 @@ from torch import nn
 
 from internimage.training.ema import build_ema, decay_at
 from internimage.training.settings import EmaSettings
+from tests.training.conftest import PARITY
 
 
 class Toy(nn.Module):
@@ -43,6 +44,24 @@ def test_averages_equal_the_original(recorded: Any, variant: str, settings: EmaS
             expected = torch.from_numpy(recorded[f"ema.{variant}.bn.running_var"][step - 1])
             torch.testing.assert_close(ema.module.bn.running_var, expected, rtol=1e-6, atol=1e-7)
     assert int(ema.module.bn.num_batches_tracked) == 12
+
+
+def test_following_average_of_detectors_equals_the_original() -> None:
+    with np.load(PARITY / "dense_ema.npz") as arrays:
+        recorded = dict(arrays)
+    model, settings = Toy(), EmaSettings(decay=0.9999, follow_steps=2000)
+    states = {f"ema.model.{key}": recorded[f"model.{key}"] for key in model.state_dict()}
+    put(model, states, 0)
+    ema = build_ema(model, settings)
+    momenta = recorded["mmdet_cfg.momentum"]
+    for update in range(1, len(momenta) + 1):
+        assert 1 - decay_at(update, settings) == pytest.approx(momenta[update - 1], rel=1e-12)
+        put(model, states, update)
+        ema.update_parameters(model)
+        for name, value in ema.module.state_dict().items():
+            expected = torch.from_numpy(np.asarray(recorded[f"mmdet_cfg.ema_{name.replace('.', '_')}"][update - 1]))
+            if value.is_floating_point():
+                torch.testing.assert_close(value, expected, rtol=2e-6, atol=1e-6)
 
 
 def test_warmup_follows_quickly_at_first() -> None:

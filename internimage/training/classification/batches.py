@@ -5,7 +5,6 @@ Shape legend: B pictures of a batch, S side in pixels, K classes.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ from internimage.data import PictureDataset, Unreadable, read_sample
 from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.randomness import derived_seed, seeded
-
-logger = logging.getLogger(__name__)
+from internimage.training.unreadable import UnreadableLimit
 
 # What a seed is for; keeps the streams of random numbers of one run apart.
 _ORDER, _AUGMENT, _MIX = 1, 2, 3
@@ -113,7 +111,7 @@ class CropBatches(TrainBatches):
     ) -> None:
         super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names), **ranks)
         self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
-        self._limit = _UnreadableLimit(recipe.data.max_unreadable)
+        self._limit = UnreadableLimit(recipe.data.max_unreadable)
 
     def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
         keys = ([(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:])
@@ -157,27 +155,6 @@ def _collate(entries: list[tuple[Tensor, int, list[Unreadable]]]) -> tuple[Train
     return TrainBatch(pixels, targets), [broken for _, _, unreadable in entries for broken in unreadable]
 
 
-class _UnreadableLimit:
-    """Warns once for each broken picture and stops the run when there are too many."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.seen: set[int] = set()
-
-    def report(self, unreadable: list[Unreadable]) -> None:
-        """Count and log broken pictures that were not seen before."""
-        for broken in unreadable:
-            if broken.index in self.seen:
-                continue
-            self.seen.add(broken.index)
-            logger.warning("left out a picture that cannot be read: %s", broken.reason)
-            if len(self.seen) > self.limit:
-                raise ValueError(
-                    f"more than {self.limit} training pictures cannot be read (data.max_unreadable); "
-                    f"the last one: {broken.reason}"
-                )
-
-
 def load_resized(
     dataset: PictureDataset[int], preprocess: PreprocessConfig, *, max_unreadable: int
 ) -> tuple[Tensor, Tensor]:
@@ -189,7 +166,7 @@ def load_resized(
     Raises:
         ValueError: more than `max_unreadable` pictures are broken.
     """
-    limit = _UnreadableLimit(max_unreadable)
+    limit = UnreadableLimit(max_unreadable)
     parts: list[Tensor] = []
     labels: list[int] = []
     for start in range(0, len(dataset), 512):

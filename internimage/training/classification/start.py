@@ -5,13 +5,15 @@ Shape legend: K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from internimage.classification.model import Classifier
 from internimage.data.labels import rows_22k_to_1k
-from internimage.errors import CheckpointMismatch
 from internimage.training.classification.config import ModelSettings
+from internimage.training.start import compare_weights
 from internimage.zoo.factory import load
 
 # A new last layer starts near zero, so that the first steps do not tear up the weights below it (as published).
@@ -54,7 +56,7 @@ def load_start_weights(model: Classifier, settings: ModelSettings) -> None:
     else:
         for key in state.keys() & expected.keys():
             state[key] = _fitting_rows(key, state[key], expected[key], settings.weights)
-    _compare(settings.weights, state, expected)
+    compare_weights(settings.weights, state, expected, hint=_hint)
     model.load_state_dict(state)
 
 
@@ -78,17 +80,7 @@ def _fitting_rows(key: str, given: Tensor, expected: Tensor, source: str) -> Ten
     )
 
 
-def _compare(source: str, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise with the full list if the weights are not the model's."""
-    missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
-    wrong = [
-        (key, tuple(value.shape), tuple(state[key].shape))
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if missing or unexpected or wrong:
-        hint = "model.backbone, model.head and model.weights of the recipe must belong together."
-        if missing and all(key.startswith("head.") for key in missing):
-            hint = "The weights are a bare backbone: set model.reset_head=true to start with a new head."
-        raise CheckpointMismatch(source, missing, unexpected, wrong, hint)
+def _hint(missing: Sequence[str]) -> str:
+    if missing and all(key.startswith("head.") for key in missing):
+        return "The weights are a bare backbone: set model.reset_head=true to start with a new head."
+    return "model.backbone, model.head and model.weights of the recipe must belong together."

@@ -1,0 +1,153 @@
+"""Training a detector: its data, model, losses and validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from internimage.data import hold_out
+from internimage.data.detection import DetectionDataset, class_balanced, open_detection_dataset
+from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig, build_detector
+from internimage.evaluation.detection import evaluate_detection
+from internimage.training.dense.param_groups import param_groups
+from internimage.training.dense.schedule import IterationSchedule
+from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
+from internimage.training.detection.batches import DetectionBatch, DetectionBatches
+from internimage.training.detection.config import ARCHITECTURES, DetectionDataSettings, DetectionRecipe
+from internimage.training.task import TrainingTask
+from internimage.training.unreadable import UnreadableLimit
+from internimage.zoo.catalog import COMPOSITE_PREFIX
+
+# Columns of the validation and the figures that they show, by the metric; masks come first where there are any.
+COCO_COLUMNS = {"val_box_ap": "box_AP", "val_box_ap50": "box_AP50", "val_box_ap75": "box_AP75"}
+MASK_COLUMNS = {"val_mask_ap": "mask_AP", "val_mask_ap50": "mask_AP50", "val_mask_ap75": "mask_AP75"}
+COLUMNS: dict[str, dict[str, str]] = {
+    "coco": COCO_COLUMNS,
+    "lvis": COCO_COLUMNS,
+    "voc2007": {"val_box_ap": "mAP"},
+    "voc2012": {"val_box_ap": "mAP"},
+    "openimages": {"val_box_ap": "mAP"},
+    "crowdhuman": {"val_box_ap": "AP", "val_miss_rate": "MR^-2"},
+}
+
+
+class DetectionTask(TrainingTask[DetectionBatch, RCNN | DINO]):
+    """A detector and the pictures it learns from.
+
+    Args:
+        recipe: every setting of the run.
+        data: folder of the data set, see `internimage.data.detection.open_detection_dataset`.
+        rank: number of this process among those that train together.
+        world: their count.
+
+    Raises:
+        FileNotFoundError: the folder lacks a part of the data.
+        ValueError: the data or the start weights do not fit the recipe.
+        CheckpointMismatch: the start weights are of another architecture.
+    """
+
+    def __init__(self, recipe: DetectionRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
+        self.recipe = recipe
+        train_set, self.val_set = open_train_val(data, recipe.data)
+        check_classes(recipe.model, train_set.class_names)
+        torch.manual_seed(recipe.run.seed)
+        self.model = build_model(recipe, train_set.class_names)
+        has_masks = isinstance(self.model.config, RCNNConfig) and self.model.config.mask is not None
+        if has_masks and not train_set.has_masks:
+            raise ValueError(
+                f"{train_set.name} has no masks, which {recipe.model.architecture} learns from; choose a detector of "
+                "boxes, for example model.architecture=faster_rcnn, or annotations with masks"
+            )
+        self.columns = dict(COLUMNS[recipe.data.metric])
+        if has_masks and self.val_set.has_masks and recipe.data.metric in ("coco", "lvis"):
+            self.columns |= MASK_COLUMNS
+        self.metric = "val_mask_ap" if "val_mask_ap" in self.columns else "val_box_ap"
+        load_start_weights(self.model, recipe.model)
+        self._batches = DetectionBatches(train_set, recipe, masks=has_masks, rank=rank, world=world)
+        self._limit = UnreadableLimit(recipe.data.max_unreadable)
+        self.batches_per_epoch, self.batch_size = self._batches.batches_per_epoch, recipe.data.batch_size
+        self.schedule = IterationSchedule(
+            recipe.schedule, recipe.steps_per_epoch(self.batches_per_epoch), recipe.optimizer.lr
+        )
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[DetectionBatch]:
+        """Yield the batches of an epoch."""
+        for batch in self._batches.epoch(epoch, start=start):
+            self._limit.report(batch.unreadable)
+            yield batch
+
+    def loss(self, batch: DetectionBatch, device: torch.device) -> dict[str, Tensor]:
+        """Return the losses of a batch, see `Detector.loss`."""
+        return self.model.loss(batch.images.to(device), [target.to(device) for target in batch.targets])
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups."""
+        return param_groups(self.model, self.recipe.optimizer, depths=self.model.config.backbone.depths)
+
+    def validate(self, model: RCNN | DINO) -> dict[str, float]:
+        """Return average precision on the validation pictures, 0..1; NaN where they show nothing."""
+        settings = self.recipe.data
+        report = evaluate_detection(
+            model,
+            self.val_set,
+            metric=settings.metric,
+            batch_size=settings.val_batch_size,
+            workers=settings.workers,
+            max_unreadable=settings.max_unreadable,
+        )
+        figures = report.figures.values
+        found = {column: figures[name] for column, name in self.columns.items()}
+        return {column: math.nan if value is None else value for column, value in found.items()}
+
+
+def open_train_val(
+    data: str | PathLike[str], settings: DetectionDataSettings
+) -> tuple[DetectionDataset, DetectionDataset]:
+    """Open the training part and the validation part of a data set.
+
+    Args:
+        data: folder of the data set.
+        settings: which pictures training leaves out, and how many of them validation takes.
+    """
+    is_filtered = {"auto": None, "yes": False, "no": True}[settings.keep_empty]
+    train_set = open_detection_dataset(data, "train", filter_empty=is_filtered)
+    if settings.holdout:
+        rest, held = hold_out(train_set, settings.holdout)
+        train_set, val_set = train_set.select(rest.indices), train_set.select(held.indices)
+    else:
+        val_set = open_detection_dataset(data, "val", class_names=train_set.class_names)
+    if settings.balance_threshold:
+        train_set = class_balanced(train_set, threshold=settings.balance_threshold)
+    return train_set, val_set
+
+
+def build_model(recipe: DetectionRecipe, class_names: Sequence[str]) -> RCNN | DINO:
+    """Return the fresh detector of a recipe for these classes."""
+    settings = recipe.model
+    config = ARCHITECTURES[settings.architecture](backbone_of(settings), len(class_names))
+    config = replace(config, preprocess=recipe.preprocess, class_names=tuple(class_names))
+    if settings.max_per_image is not None:
+        config = replace(config, max_per_image=settings.max_per_image)
+    if isinstance(config, DINOConfig):
+        is_composite = settings.backbone.startswith(COMPOSITE_PREFIX)
+        denoising = config.denoising
+        if settings.denoising_queries is not None:
+            denoising = replace(denoising, num_queries=settings.denoising_queries)
+        config = replace(
+            config,
+            num_backbones=2 if is_composite else 1,
+            feedforward_slices=settings.feedforward_slices,
+            denoising=denoising,
+        )
+    return build_detector(
+        config,
+        activation_checkpointing=settings.activation_checkpointing,
+        frozen_stages=settings.frozen_stages,
+        backend=settings.backend,
+    )

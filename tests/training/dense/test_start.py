@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from internimage.detection import DINO, RCNN
+from internimage.errors import CheckpointMismatch, UnknownName
+from internimage.segmentation import Segmentor
+from internimage.training import recipe
+from internimage.training.dense.settings import DenseModelSettings
+from internimage.training.dense.start import backbone_of, load_start_weights
+from internimage.training.detection.config import DetectionModelSettings, DetectionRecipe
+from internimage.training.detection.task import build_model as build_detector
+from internimage.training.segmentation.config import SegmentationRecipe
+from internimage.training.segmentation.task import build_model as build_segmentor
+from internimage.zoo import load
+from internimage.zoo.filling import CLASS_LAYERS
+from internimage.zoo.weights import save_model
+
+BUNDLED = "internimage_pico_fashion"
+
+
+def fresh(head: str, classes: int, **model: Any) -> RCNN | DINO | Segmentor:
+    chosen = recipe(f"{head}_internimage_pico_closet")
+    names = tuple(f"class {i}" for i in range(classes))
+    assert isinstance(chosen, DetectionRecipe | SegmentationRecipe)
+    settings: Any = replace(chosen.model, **model)
+    if isinstance(chosen, DetectionRecipe):
+        return build_detector(replace(chosen, model=settings), names)
+    return build_segmentor(replace(chosen, model=settings), names)
+
+
+def settings(**values: Any) -> DenseModelSettings:
+    return DenseModelSettings("mask_rcnn_small", "internimage_pico", **values)
+
+
+def backbone_state(model: Any) -> dict[str, Tensor]:
+    return dict(model.backbone.state_dict())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A detector and a segmentor of four classes each."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(1)
+    return {
+        head: save_model(fresh(head, 4), folder / f"{head}.safetensors")
+        for head in ("mask_rcnn", "dino", "mask2former")
+    }
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
+def test_a_backbone_comes_from_a_classifier(head: str) -> None:
+    model = fresh(head, 3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load_start_weights(model, settings(backbone_weights=BUNDLED))
+    source = backbone_state(load(BUNDLED))
+    for key, value in model.state_dict().items():
+        expected = source[key.removeprefix("backbone.")] if key.startswith("backbone.") else before[key]
+        assert torch.equal(value, expected), key
+
+
+def test_a_backbone_comes_from_a_segmentor(saved: dict[str, Path]) -> None:
+    model = fresh("mask_rcnn", 3)
+    load_start_weights(model, settings(backbone_weights=str(saved["mask2former"])))
+    source = backbone_state(load(saved["mask2former"]))
+    assert all(torch.equal(value, source[key]) for key, value in backbone_state(model).items())
+
+
+def test_branch_scales_that_a_classifier_lacks_start_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("internimage.training.dense.start.WITHOUT_SCALES", ())
+    model = fresh("mask_rcnn", 3)
+    load_start_weights(model, settings(backbone_weights=BUNDLED))
+    scales = [value for key, value in backbone_state(model).items() if ".gamma" in key]
+    assert len(scales) == 20 and all(bool((value == 1).all()) for value in scales)
+
+
+def test_both_backbones_of_a_composite_start_from_one() -> None:
+    model = fresh("dino", 3, backbone="cb_internimage_pico")
+    load_start_weights(model, replace(settings(backbone_weights=BUNDLED), backbone="cb_internimage_pico"))
+    source, state = backbone_state(load(BUNDLED)), backbone_state(model)
+    for i in (0, 1):
+        taken = {key for key in source if f"backbones.{i}.{key}" in state}
+        assert (len(taken) == len(source)) == (i == 0)  # the second one has no stem
+        assert all(torch.equal(source[key], state[f"backbones.{i}.{key}"]) for key in taken)
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "dino", "mask2former"])
+def test_a_whole_model_is_taken_over(head: str, saved: dict[str, Path]) -> None:
+    model = fresh(head, 4)
+    load_start_weights(model, settings(weights=str(saved[head])))
+    source = load(saved[head]).state_dict()
+    assert all(torch.equal(value, source[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "dino", "mask2former"])
+@pytest.mark.parametrize("classes", [4, 7])
+def test_new_last_layers_are_asked_for(head: str, classes: int, saved: dict[str, Path]) -> None:
+    model = fresh(head, classes)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    if classes == 7:
+        with pytest.raises(ValueError, match=r"has 4 classes but this model needs 7; set model\.reset_head=true"):
+            load_start_weights(model, settings(weights=str(saved[head])))
+    load_start_weights(model, settings(weights=str(saved[head]), reset_head=True))
+    source = load(saved[head]).state_dict()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key] if CLASS_LAYERS.match(key) else source[key]), key
+
+
+def test_other_models_are_refused(saved: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=r"is no model for detection; set .* model\.backbone_weights=") as caught:
+        load_start_weights(fresh("dino", 4), settings(weights=str(saved["mask2former"])))
+    assert "model.weights=none" in str(caught.value)
+    with pytest.raises(CheckpointMismatch, match="must belong together"):
+        load_start_weights(fresh("dino", 4), settings(weights=str(saved["mask_rcnn"])))
+    with pytest.raises(UnknownName, match=BUNDLED):
+        load_start_weights(fresh("dino", 4), settings(backbone_weights="internimage_pico_fashon"))
+
+
+def test_backbones_of_the_recipes() -> None:
+    assert backbone_of(settings(drop_path_rate=0.3)).drop_path_rate == 0.3
+    large = DetectionModelSettings("dino", "cb_internimage_h")
+    assert backbone_of(large).layer_scale is None
+    assert backbone_of(replace(large, backbone="internimage_t")).layer_scale == 1.0
+    assert backbone_of(settings(through_dcnv4=True)).operator == "dcnv3_through_dcnv4"
+    with pytest.raises(ValueError, match="flash_internimage_t has another one"):
+        backbone_of(replace(large, backbone="flash_internimage_t", through_dcnv4=True))
