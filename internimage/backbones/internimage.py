@@ -84,8 +84,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
-        if not self.training and rowwise.can_fuse(x, backend=self.dcn.backend):
-            return self._forward_fused(x.contiguous())
         x = x + self._branch(x, self.norm1, self.dcn, self.res_post_norm1, self.gamma1)
         return x + self._branch(x, self.norm2, self.mlp, self.res_post_norm2, self.gamma2)
 
@@ -100,16 +98,35 @@ class Block(nn.Module):
             y = y * gamma
         return self.drop_path(y)
 
-    def _forward_fused(self, x: Tensor) -> Tensor:
-        """The same function for inference: sums and norms in one pass over each branch's output."""
-        y = self.dcn(x if self.post_norm else self.norm1(x), fuse=True)
+    @property
+    def first_norm(self) -> nn.LayerNorm | None:
+        """The norm that the block applies to its input before all else."""
+        return None if self.post_norm else self.norm1
+
+    def forward_fused(
+        self, x: Tensor, normed: Tensor | None, *, next_norm: nn.LayerNorm | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same function for inference: sums and norms in one pass over each branch's output.
+
+        Args:
+            x: (N, H, W, C) contiguous map.
+            normed: `first_norm` of it when that is at hand.
+            next_norm: what the output goes through next.
+
+        Returns:
+            The output, and `next_norm` of it when that is given.
+        """
+        if self.first_norm is not None:
+            normed = self.first_norm(x) if normed is None else normed
+        y = self.dcn(x if normed is None else normed, fuse=True)
         if self.post_norm:
             rowwise.residual_(y, x, gamma=self.gamma1, norm=self.norm1)
-            z = self.mlp(y, fuse=True)
-            return rowwise.residual_(z, y, gamma=self.gamma2, norm=self.norm2)
-        normed = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.res_post_norm1, next_norm=self.norm2)
-        z = self.mlp(normed, fuse=True)
-        return rowwise.residual_(z, y, gamma=self.gamma2, norm=self.res_post_norm2)
+            z, norm = self.mlp(y, fuse=True), self.norm2
+        else:
+            normed = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.res_post_norm1, next_norm=self.norm2)
+            z, norm = self.mlp(normed, fuse=True), self.res_post_norm2
+        after = rowwise.residual_(z, y, gamma=self.gamma2, norm=norm, next_norm=next_norm)
+        return z, None if next_norm is None else after
 
 
 def build_operator(config: BackboneConfig, level: int, backend: str) -> DCNv3 | DCNv4:
@@ -154,10 +171,13 @@ class Level(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=NORM_EPS) if config.has_level_norm else None
         self.downsample = Downsample(channels) if level < 3 else None
         self.activation_checkpointing = False
+        self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to the output of this level, before the way down."""
-        extra_norms = dict(zip(self.post_norm_block_ids, self.post_norms, strict=True))
+        if not self.training and rowwise.can_fuse(x, backend=self.backend):
+            return self._forward_fused(x.contiguous())
+        extra_norms = self._extra_norms()
         for i, block in enumerate(self.blocks):
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
@@ -166,6 +186,22 @@ class Level(nn.Module):
             if i in extra_norms:
                 x = extra_norms[i](x)
         return x if self.norm is None else self.norm(x)
+
+    def _extra_norms(self) -> dict[int, nn.LayerNorm]:
+        """Norms behind blocks, by the number of the block."""
+        return dict(zip(self.post_norm_block_ids, cast("list[nn.LayerNorm]", self.post_norms), strict=True))
+
+    def _forward_fused(self, x: Tensor) -> Tensor:
+        """The same function for inference: each block also takes the norm that comes after it."""
+        extra_norms, blocks = self._extra_norms(), cast("list[Block]", self.blocks)
+        normed: Tensor | None = None
+        for i, block in enumerate(blocks):
+            last = i + 1 == len(blocks)
+            next_norm = extra_norms.get(i) or (self.norm if last else blocks[i + 1].first_norm)
+            x, normed = block.forward_fused(x, normed, next_norm=next_norm)
+            if normed is not None and (last or i in extra_norms):
+                x, normed = normed, None
+        return self.norm(x) if self.norm is not None and len(blocks) - 1 in extra_norms else x
 
 
 class InternImage(nn.Module):

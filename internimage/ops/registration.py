@@ -73,7 +73,7 @@ def register_operator(
         return (*operator(grad, *ctx.saved_tensors, *ctx.settings), *(None for _ in ctx.settings))
 
     def run(values: tuple[Tensor, ...], chosen_settings: Any, backend: str) -> Tensor:
-        if not _is_plain(values):
+        if not is_plain(*values):
             return registered(*values, *chosen_settings, backend)
         chosen = choose(name, backend, values[0].device.type, values[0].dtype)
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
@@ -104,7 +104,7 @@ class _Direct(torch.autograd.Function):
         return (None, None, *ctx.chosen.backward(grad, *ctx.saved_tensors, ctx.settings))
 
 
-def _is_plain(values: tuple[Tensor, ...]) -> bool:
+def is_plain(*values: Tensor) -> bool:
     """Whether nothing but eager autograd would see an operator on these tensors."""
     return (
         all(type(value) is Tensor or type(value) is Parameter for value in values)

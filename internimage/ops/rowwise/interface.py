@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from internimage.ops.registration import is_plain
 from internimage.ops.rowwise import kernel_cpp, reference
 from internimage.ops.sampling import expect_shape
 
@@ -63,7 +64,10 @@ def gelu_(x: Tensor) -> Tensor:
         tensor([0.0000, 0.8413])
     """
     _expect_contiguous("x", x)
-    torch.ops.internimage.gelu_(x)
+    if is_plain(x):
+        _steps(x).gelu_(x)
+    else:
+        torch.ops.internimage.gelu_(x)
     return x
 
 
@@ -99,6 +103,9 @@ def residual_(
     expect_shape("shortcut", shortcut, tuple(y.shape), "the shape of y")
     _expect_contiguous("y", y)
     _expect_contiguous("shortcut", shortcut)
+    if is_plain(y, shortcut):
+        normed = _steps(y).residual_(y, shortcut, gamma, _parameters(norm), _parameters(next_norm), eps)
+        return y if normed is None else normed
     weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
     if next_norm is None:
         torch.ops.internimage.residual_(y, shortcut, gamma, weight, bias, eps)
@@ -126,7 +133,10 @@ def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tenso
     if conv.bias is None or conv.groups != x.shape[-1] or size % 2 == 0 or conv.padding != (size // 2, size // 2):
         raise ValueError(f"expected a depth-wise 'same' convolution with bias for {x.shape[-1]} channels, given {conv}")
     _expect_contiguous("x", x)
-    return torch.ops.internimage.depthwise_norm_gelu(x, conv.weight, conv.bias, norm.weight, norm.bias, norm.eps)
+    parameters = conv.weight, conv.bias, norm.weight, norm.bias, norm.eps
+    if is_plain(x):
+        return _steps(x).depthwise_norm_gelu(x, *parameters)
+    return torch.ops.internimage.depthwise_norm_gelu(x, *parameters)
 
 
 def _expect_contiguous(name: str, x: Tensor) -> None:
@@ -136,6 +146,10 @@ def _expect_contiguous(name: str, x: Tensor) -> None:
 
 def _steps(x: Tensor) -> _Steps:
     return _COMPILED if kernel_cpp.missing_reason(x.device.type, x.dtype) is None else _PLAIN
+
+
+def _parameters(norm: nn.LayerNorm | None) -> tuple[Tensor, Tensor] | None:
+    return None if norm is None else _pair(norm.weight, norm.bias)
 
 
 def _pair(weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor] | None:
