@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import internimage as ii
 from benchmarks.record import bar_plot, print_table, save
-from benchmarks.stages import Call, Stages, largest_activations, parameter_bytes, peak_bytes, stage_times
+from benchmarks.stages import Call, Stages, stage_times
 from internimage.detection.dino import DINO
 from internimage.detection.rcnn import RCNN
 from internimage.layers.deform_conv import DCNv3
@@ -227,22 +227,6 @@ def _probe(model: nn.Module, pixels: Tensor, valid_hw: Tensor) -> list[Tensor]:
         return found + [head.of_class(cut, torch.arange(40, device=cut.device)) for head in model.mask_heads]  # pyright: ignore
 
 
-def memory(name: str, device: str, size_hw: tuple[int, int]) -> dict[str, Any]:
-    """Peak memory of one picture beside what cannot be saved: parameters and the largest layer's inputs and outputs."""
-    model, batch = build(name, device), batch_of(torch.randn(1, 3, *size_hw, device=device))
-    with torch.inference_mode():
-        floor = parameter_bytes(model) + largest_activations(model, lambda: model(batch.pixels))
-        if device == "cuda":
-            del model
-            call = predicting(name, device, size_hw)
-            torch.cuda.reset_peak_memory_stats()
-            call()
-            peak = torch.cuda.max_memory_allocated()
-        else:
-            peak = peak_bytes(predicting, name, device, size_hw, threads=torch.get_num_threads())
-    return {"peak_mib": peak / 2**20, "floor_mib": floor / 2**20, "peak_over_floor": peak / floor}
-
-
 def run(device: str, *, seconds: float = 60.0, size_hw: tuple[int, int] = SIZE) -> None:
     """Check, measure, print, save and plot."""
     errors = {name: check(name, device) for name in MODELS}
@@ -260,7 +244,7 @@ def run(device: str, *, seconds: float = 60.0, size_hw: tuple[int, int] = SIZE) 
     for row in rows:
         if row["model"] in MODELS:
             name = row["model"]
-            row |= found[name] | memory(name, device, size_hw) | {"relative_error": errors[name]}
+            row |= found[name] | {"relative_error": errors[name]}
     print_table(f"detectors on {device}, {size_hw[0]} x {size_hw[1]} float32, milliseconds", rows)
     save("detection", device, rows, size_hw=size_hw, notes=__doc__)
     bar_plot(

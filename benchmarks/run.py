@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-SUITES = ("operators", "blocks", "models", "detection", "segmentation")
+SUITES = ("operators", "blocks", "models", "detection", "segmentation", "memory")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.record import bar_plot, print_table, save
-from benchmarks.stages import Call, Stages, largest_activations, parameter_bytes, peak_bytes, stage_times
+from benchmarks.stages import Call, Stages, stage_times
 from internimage.backbones import variant
 from internimage.layers.deform_conv import DCNv3
 from internimage.segmentation.mask2former import Mask2FormerHead
@@ -91,7 +91,7 @@ def mask2former_peer(device: str, size_hw: tuple[int, int]) -> Call:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
     torch.manual_seed(0)
-    model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(num_labels=CLASSES, use_auxiliary_loss=False))
+    model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(num_labels=CLASSES))
     model.eval().to(device)
     pixels = torch.randn(1, 3, *size_hw, device=device)
 
@@ -129,22 +129,6 @@ def check(name: str, device: str) -> dict[str, float]:
     return {"relative_error": error, "equal_labels": same}
 
 
-def memory(name: str, device: str, size_hw: tuple[int, int]) -> dict[str, Any]:
-    """Peak memory of one picture beside what cannot be saved: parameters and the largest layer's inputs and outputs."""
-    model, pixels = build(name, device), torch.randn(1, 3, *size_hw, device=device)
-    with torch.inference_mode():
-        floor = parameter_bytes(model) + largest_activations(model, lambda: model(pixels))
-        if device == "cuda":
-            del model
-            call = predicting(name, device, size_hw)
-            torch.cuda.reset_peak_memory_stats()
-            call()
-            peak = torch.cuda.max_memory_allocated()
-        else:
-            peak = peak_bytes(predicting, name, device, size_hw, threads=torch.get_num_threads())
-    return {"peak_mib": peak / 2**20, "floor_mib": floor / 2**20, "peak_over_floor": peak / floor}
-
-
 def run(device: str, *, seconds: float = 40.0, size_hw: tuple[int, int] = SIZE) -> None:
     """Check, measure, print, save and plot."""
     errors = {name: check(name, device) for name in MODELS}
@@ -167,7 +151,7 @@ def run(device: str, *, seconds: float = 40.0, size_hw: tuple[int, int] = SIZE) 
             "times_the_peer": spent["total"] / peer["total"] if peer else None,
         }
         if name in MODELS:
-            row |= memory(name, device, size_hw) | errors[name]
+            row |= errors[name]
         rows.append(row)
     print_table(f"segmentors on {device}, {size_hw[0]} x {size_hw[1]} float32, milliseconds", rows)
     save("segmentation", device, rows, size_hw=size_hw, notes=__doc__)

@@ -88,7 +88,7 @@ class Call:
 
 
 def stage_times(calls: Mapping[str, Call], *, device: str, seconds: float) -> dict[str, dict[str, float]]:
-    """Run every call in turn, once for warming up and at least twice after that.
+    """Run every call in turn, once for warming up and at least once after that.
 
     Args:
         calls: what to measure, by name.
@@ -102,7 +102,7 @@ def stage_times(calls: Mapping[str, Call], *, device: str, seconds: float) -> di
     best: dict[str, dict[str, float]] = {}
     deadline = time.perf_counter() + seconds
     rounds = 0
-    while rounds < 3 or time.perf_counter() < deadline:
+    while rounds < 2 or time.perf_counter() < deadline:
         for name, call in calls.items():
             spent = _once(call, device)
             if rounds and (name not in best or spent["total"] < best[name]["total"]):
