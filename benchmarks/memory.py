@@ -9,6 +9,7 @@ Run: `python -m benchmarks.run --only memory` (Linux).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def measure(suite: str, name: str, device: str, size_hw: tuple[int, int]) -> dic
     """Measure one model in both forms."""
     model, pixels = SUITES[suite].build(name, device), torch.randn(1, 3, *size_hw, device=device)
     with torch.inference_mode():
-        activations = largest_activations(model, lambda: model(pixels))
+        activations = largest_activations(model, partial(model, pixels))
     parameters = parameter_bytes(model)
     del model
     row: dict[str, Any] = {"model": name, "parameters_mib": parameters / 2**20, "layer_mib": activations / 2**20}
