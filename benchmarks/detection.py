@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import internimage as ii
 from benchmarks.record import bar_plot, print_table, save
-from benchmarks.stages import Call, Stages, stage_times
+from benchmarks.stages import Call, Stages, clock, stage_times
 from internimage.detection.dino import DINO
 from internimage.detection.rcnn import RCNN
 from internimage.layers.deform_conv import DCNv3
@@ -246,7 +246,7 @@ def run(device: str, *, seconds: float = 60.0, size_hw: tuple[int, int] = SIZE) 
             name = row["model"]
             row |= found[name] | {"relative_error": errors[name]}
     print_table(f"detectors on {device}, {size_hw[0]} x {size_hw[1]} float32, milliseconds", rows)
-    save("detection", device, rows, size_hw=size_hw, notes=__doc__)
+    save("detection", device, rows, size_hw=size_hw, clock=clock(device), notes=__doc__)
     bar_plot(
         "detection",
         device,

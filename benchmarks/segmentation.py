@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.record import bar_plot, print_table, save
-from benchmarks.stages import Call, Stages, stage_times
+from benchmarks.stages import Call, Stages, clock, stage_times
 from internimage.backbones import variant
 from internimage.layers.deform_conv import DCNv3
 from internimage.segmentation.mask2former import Mask2FormerHead
@@ -154,7 +154,7 @@ def run(device: str, *, seconds: float = 40.0, size_hw: tuple[int, int] = SIZE) 
             row |= errors[name]
         rows.append(row)
     print_table(f"segmentors on {device}, {size_hw[0]} x {size_hw[1]} float32, milliseconds", rows)
-    save("segmentation", device, rows, size_hw=size_hw, notes=__doc__)
+    save("segmentation", device, rows, size_hw=size_hw, clock=clock(device), notes=__doc__)
     bar_plot(
         "segmentation",
         device,
