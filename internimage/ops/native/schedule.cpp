@@ -89,9 +89,14 @@ template <class Args>
 struct Job {
     const Args& args;
     Kernel<Args> kernel;
-    int64_t units;
+    int64_t units, threads;
     std::atomic<int64_t> next{0};
     std::atomic<bool> out_of_memory{false};
+
+    // Neighboring units read the same memory: turns go round over `threads` runs of units, one for each thread.
+    int64_t run() const { return (units + threads - 1) / threads; }
+    int64_t turns() const { return run() * threads; }
+    int64_t unit(int64_t turn) const { return turn % threads * run() + turn / threads; }
 };
 
 template <class Args>
@@ -104,14 +109,18 @@ void work(void* data) {
         return;
     }
     char* scratch = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64);
-    for (int64_t unit = job.next++; unit < job.units; unit = job.next++) job.kernel.run(job.args, unit, scratch);
+    for (int64_t turn = job.next++; turn < job.turns(); turn = job.next++) {
+        const int64_t unit = job.unit(turn);
+        if (unit < job.units) job.kernel.run(job.args, unit, scratch);
+    }
 }
 
 // 0: done; 1: not enough memory for the scratch buffers.
 template <class Args>
 int run(const Args& args, Kernel<Args> kernel) {
-    Job<Args> job{args, kernel, kernel.units(args)};
+    Job<Args> job{args, kernel, kernel.units(args), 1};
     const int64_t threads = args.threads < job.units ? args.threads : job.units;
+    job.threads = threads < 1 ? 1 : threads;
     if (threads <= 1) {
         work<Args>(&job);
     } else if (args.start_team) {
