@@ -1,11 +1,11 @@
-"""Measure and record: `python -m benchmarks.run [--device cpu|cuda] [--only operators|blocks|models] [--seconds S]`."""
+"""Measure and record: `python -m benchmarks.run [--device cpu|cuda] [--only SUITE] [--seconds S]`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 
-SUITES = ("operators", "blocks", "models")
+SUITES = ("operators", "blocks", "models", "detection", "segmentation", "memory")
 
 
 def main() -> None:

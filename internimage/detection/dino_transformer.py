@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from internimage.detection.config import DINOConfig
 from internimage.layers.attention import Attention
 from internimage.layers.deform_attention import MSDeformAttention
-from internimage.layers.feed_forward import FeedForward
+from internimage.layers.feed_forward import FeedForward, add_norm
 from internimage.layers.position import box_position, padded_sine_position
 
 # Side of the proposal of a cell of the finest level, as a share of the picture; it doubles from level to level.
@@ -91,6 +91,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: DINOConfig, backend: str) -> None:
         super().__init__()
+        self.backend = backend
         self.attention = build_deform_attention(config, backend)
         self.feed_forward = build_feed_forward(config)
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(2))
@@ -98,8 +99,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, memory: Memory) -> Tensor:
         """Map (N, S, C) cells to (N, S, C)."""
         attended = self.attention(x + position, x, reference, memory.shapes, padding=memory.padding)
-        x = self.norms[0](x + attended)
-        return self.norms[1](x + self.feed_forward(x))
+        x = add_norm(x, attended, self.norms[0], backend=self.backend)
+        return add_norm(x, self.feed_forward(x), self.norms[1], backend=self.backend)
 
 
 class DecoderLayer(nn.Module):
@@ -107,6 +108,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: DINOConfig, backend: str) -> None:
         super().__init__()
+        self.backend = backend
         self.self_attention = Attention(config.channels, config.num_heads)
         self.cross_attention = build_deform_attention(config, backend)
         self.feed_forward = build_feed_forward(config)
@@ -115,10 +117,10 @@ class DecoderLayer(nn.Module):
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, memory: Memory, allowed: Tensor | None) -> Tensor:
         """Map (N, Q, C) queries to (N, Q, C); `allowed` (1, Q, Q) tells which query may look at which."""
         placed = x + position
-        x = self.norms[0](x + self.self_attention(placed, placed, x, allowed=allowed))
+        x = add_norm(x, self.self_attention(placed, placed, x, allowed=allowed), self.norms[0], backend=self.backend)
         attended = self.cross_attention(x + position, memory.cells, reference, memory.shapes, padding=memory.padding)
-        x = self.norms[1](x + attended)
-        return self.norms[2](x + self.feed_forward(x))
+        x = add_norm(x, attended, self.norms[1], backend=self.backend)
+        return add_norm(x, self.feed_forward(x), self.norms[2], backend=self.backend)
 
 
 class DINOTransformer(nn.Module):

@@ -18,6 +18,7 @@ from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.postprocess import RawDetections, to_detections
 from internimage.detection.preprocess import prepare
 from internimage.flow import Picture, TaskModel
+from internimage.layers.packed_linear import Packable
 from internimage.types import Detections, DetectionTargets, Images
 
 DetectorConfig = RCNNConfig | DINOConfig
@@ -34,6 +35,7 @@ class Detector(TaskModel[Detections]):
         """Prepare for inference and return self, see `InternImage.fuse`."""
         self.eval()
         self.backbone.fuse()
+        Packable.pack_all(self)
         return self
 
     @abstractmethod

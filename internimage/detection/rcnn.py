@@ -56,6 +56,7 @@ class RCNN(Detector):
     ) -> None:
         super().__init__()
         self.config = config
+        self.backend = backend
         self.backbone = InternImage(
             config.backbone,
             frozen_stages=frozen_stages,
@@ -91,7 +92,14 @@ class RCNN(Detector):
         rois = rois.nan_to_num(
             0.0, 0.0, 0.0
         )  # sampling at NaN is undefined; where it comes from is reported with the answer
-        return region_features(maps[:number], rois, side, strides=strides, finest_scale=self.config.roi_finest_scale)
+        return region_features(
+            maps[:number],
+            rois,
+            side,
+            strides=strides,
+            finest_scale=self.config.roi_finest_scale,
+            backend=self.backend,
+        )
 
     def classify(self, maps: Sequence[Tensor], proposals: Proposals, valid_hw: Tensor) -> RawDetections:
         """Send proposals through the box stages and suppress repeated objects."""

@@ -17,6 +17,8 @@ from torchvision.ops import roi_align
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.boxes import decode_deltas
+from internimage.ops.regions import average_regions
+from internimage.ops.rowwise import can_fuse
 
 
 def region_levels(rois: Tensor, num_levels: int, finest_scale: int) -> Tensor:
@@ -29,7 +31,13 @@ def region_levels(rois: Tensor, num_levels: int, finest_scale: int) -> Tensor:
 
 
 def region_features(
-    maps: Sequence[Tensor], rois: Tensor, side: int, *, strides: Sequence[int], finest_scale: int
+    maps: Sequence[Tensor],
+    rois: Tensor,
+    side: int,
+    *,
+    strides: Sequence[int],
+    finest_scale: int,
+    backend: str = "auto",
 ) -> Tensor:
     """Cut regions out of the maps.
 
@@ -39,11 +47,19 @@ def region_features(
         side: S cells.
         strides: pixels for a cell of each level.
         finest_scale: regions of up to twice this side are read from the first level, in pixels.
+        backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
         (R, C, S, S) averages of bilinear samples.
     """
     levels = region_levels(rois, len(maps), finest_scale)
+    if maps[0].dtype == rois.dtype == torch.float32 and can_fuse(maps[0], backend=backend):
+        features = maps[0].new_zeros(len(rois), side, side, maps[0].shape[1]).permute(0, 3, 1, 2)
+        for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
+            own = (levels == level).nonzero().flatten()
+            if len(own):
+                features[own] = average_regions(x, rois[own], side, 1 / stride)
+        return features
     features = maps[0].new_zeros(len(rois), maps[0].shape[1], side, side)
     for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         own = (levels == level).nonzero().flatten()

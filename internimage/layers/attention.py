@@ -8,8 +8,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from internimage.layers.packed_linear import Affine, Packable
 
-class Attention(nn.Module):
+
+class Attention(Packable):
     """Multi-head attention with separate inputs for queries, keys and values.
 
     Unlike `torch.nn.MultiheadAttention` it takes one mask for all heads, without a copy for each of them.
@@ -35,6 +37,15 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
+    def packable(self) -> dict[str, tuple[nn.Linear | Affine, ...]]:
+        """Name the products of this module."""
+        parts = zip(("query", "key", "value"), self._projections(), strict=True)
+        return {**{name: (part,) for name, part in parts}, "output": (self.out_proj,)}
+
+    def _projections(self) -> list[Affine]:
+        """The rows of `in_proj` for queries, keys and values."""
+        return list(map(Affine, self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)))
+
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, allowed: Tensor | None = None) -> Tensor:
         """Attend.
 
@@ -47,12 +58,16 @@ class Attention(nn.Module):
         Returns:
             (N, Q, C).
         """
-        weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
-        inputs = (query, key, value)
-        q, k, v = (self._heads(F.linear(x, w, b)) for x, w, b in zip(inputs, weights, biases, strict=True))
+        inputs, products = {"query": query, "key": key, "value": value}, self.products
+        if products:
+            projected = [products[name](x) for name, x in inputs.items()]
+        else:
+            projected = [F.linear(x, *part) for x, part in zip(inputs.values(), self._projections(), strict=True)]
+        q, k, v = map(self._heads, projected)
         mask = None if allowed is None else allowed[:, None]  # (N, 1, Q, S)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (N, heads, Q, C / heads)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        attended = attended.transpose(1, 2).flatten(2)
+        return products["output"](attended) if products else self.out_proj(attended)
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split (N, T, C) into (N, heads, T, C / heads)."""

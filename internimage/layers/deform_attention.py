@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from internimage.layers.packed_linear import Packable
 from internimage.ops import ms_deform_attn
 
 
-class MSDeformAttention(nn.Module):
+class MSDeformAttention(Packable):
     """Each query looks at a few learned places around its reference in every level.
 
     Args:
@@ -90,21 +91,42 @@ class MSDeformAttention(nn.Module):
             (N, Q, C).
         """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        values = self.value_proj(value)
+        products = self.products
+        project = products.__getitem__ if products else self.get_submodule
+        values = project("value_proj")(value)
         if padding is not None:
-            values = values.masked_fill(padding[..., None], 0.0)
-        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (heads, levels, points))
-        centers = reference[:, :, None, :, None, :2]  # (N, Q, 1, L, 1, 2)
-        if reference.shape[-1] == 4:
-            locations = centers + offsets * (reference[:, :, None, :, None, 2:] * (0.5 / points))
-        else:
-            sizes_wh = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=offsets.dtype, device=offsets.device)
-            locations = centers + offsets / sizes_wh[:, None]
-        return self.output_proj(self._attend(values.unflatten(-1, (heads, -1)), spatial_shapes, locations, weights))
+            values = _without_padding(values, padding)
+        offsets = project("sampling_offsets")(query).unflatten(-1, (heads, -1))  # (N, Q, M, L * P * 2)
+        weights = project("attention_weights")(query).unflatten(-1, (heads, levels, points))
+        is_box = reference.shape[-1] == 4
+        centers = reference[..., :2]
+        if is_box:
+            sizes = self._for_each_point(reference[..., 2:] * (0.5 / points))
+            locations = torch.addcmul(self._for_each_point(centers), offsets, sizes)
+        else:  # in pixels, which spares a division of every offset
+            sizes_wh = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=centers.dtype, device=centers.device)
+            locations = offsets + self._for_each_point(centers * sizes_wh)
+        locations = locations.unflatten(-1, (levels, points, 2))
+        values = values.unflatten(-1, (heads, -1))
+        return project("output_proj")(self._attend(values, spatial_shapes, locations, weights, normalized=is_box))
+
+    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
+        """Name the products of this module."""
+        names = ("value_proj", "sampling_offsets", "attention_weights", "output_proj")
+        return {name: (getattr(self, name),) for name in names}
+
+    def _for_each_point(self, places: Tensor) -> Tensor:
+        """Repeat (N, Q, L, 2) for every point: (N, Q, 1, L * P * 2), so that sums over heads run along memory."""
+        return places[..., None, :].expand(-1, -1, -1, self.num_points, -1).flatten(2)[:, :, None]
 
     def _attend(
-        self, values: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+        self,
+        values: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        locations: Tensor,
+        weights: Tensor,
+        *,
+        normalized: bool,
     ) -> Tensor:
         """Run the operator, at least in float32: in half precision a location of a large map is off by whole pixels."""
         dtype = torch.promote_types(values.dtype, torch.float32)
@@ -114,7 +136,15 @@ class MSDeformAttention(nn.Module):
                 spatial_shapes,
                 locations.to(dtype),
                 weights.to(dtype),
+                normalized=normalized,
                 softmax=self.softmax,
                 backend=self.backend,
             )
         return attended.to(values.dtype)
+
+
+def _without_padding(values: Tensor, padding: Tensor) -> Tensor:
+    """Set (N, S, C) values to zero where `padding` (N, S) is true; in place without gradients."""
+    if torch.is_grad_enabled():
+        return values.masked_fill(padding[..., None], 0.0)
+    return values.masked_fill_(padding[..., None], 0.0)

@@ -1,15 +1,20 @@
-"""The feed-forward part of a transformer layer.
+"""The feed-forward part of a transformer layer, and the norm behind a shortcut.
 
 Shape legend: ... any leading sizes, C channels.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from internimage.layers.mlp import CHUNK_BYTES
+from internimage.layers.packed_linear import Packable
+from internimage.ops import rowwise
 
-class FeedForward(nn.Module):
+
+class FeedForward(Packable):
     """Linear, ReLU, linear over the last axis; the shortcut is the caller's.
 
     Args:
@@ -25,6 +30,26 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
+        """Name the products of this module."""
+        return {"fc1": (self.fc1,), "fc2": (self.fc2,)}
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        return self.fc2(F.relu(self.fc1(x), inplace=True))
+        products = self.products
+        if products is None or x.device.type != "cpu":
+            return self.fc2(F.relu(self.fc1(x), inplace=True))
+        # The hidden rows of a part stay in the cache between the two products.
+        rows = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for part, y in zip(x.flatten(0, -2).split(rows), out.view(-1, x.shape[-1]).split(rows), strict=True):
+            y.copy_(products["fc2"](products["fc1"](part, relu=True)))
+        return out
+
+
+def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto") -> Tensor:
+    """Return norm(x + branch), (..., C), for a layer norm; `branch` is overwritten when there are no gradients."""
+    assert isinstance(norm, nn.LayerNorm)
+    if rowwise.can_fuse(branch, backend=backend) and branch.is_contiguous() and branch.dtype == x.dtype:
+        return rowwise.residual_(branch, x.contiguous(), next_norm=norm, eps=norm.eps)
+    return norm(x + branch)

@@ -5,12 +5,20 @@ Shapes: ... any leading sizes, I inputs, O outputs.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
+
+
+class Affine(NamedTuple):
+    """Rows of a linear layer that serve as a layer of their own."""
+
+    weight: Tensor
+    bias: Tensor | None
 
 
 class PackedLinear:
@@ -23,7 +31,7 @@ class PackedLinear:
         layers: layers with equal inputs; the outputs stand side by side in the order given.
     """
 
-    def __init__(self, *layers: nn.Linear) -> None:
+    def __init__(self, *layers: nn.Linear | Affine) -> None:
         weights = [layer.weight.detach() for layer in layers]
         biases = [layer.bias.detach() if layer.bias is not None else None for layer in layers]
         self.sizes = [weight.shape[0] for weight in weights]
@@ -32,11 +40,12 @@ class PackedLinear:
         self.is_blocked = _has_blocked_product(weight)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.is_blocked else weight
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map (..., I) to (..., O)."""
+    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Map (..., I) to (..., O), negative outputs to zero if wished."""
         if self.is_blocked:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "relu" if relu else "none", [], "")
+        y = F.linear(x, self.weight, self.bias)
+        return y.relu_() if relu else y
 
 
 class Packable(nn.Module):
@@ -44,13 +53,20 @@ class Packable(nn.Module):
 
     packed: dict[str, PackedLinear] | None = None
 
-    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
+    def packable(self) -> Mapping[str, tuple[nn.Linear | Affine, ...]]:
         """Name the products and the layers each of them joins."""
         raise NotImplementedError
 
     def pack(self) -> None:
         """Prepare the linear layers for inference."""
         self.packed = {name: PackedLinear(*layers) for name, layers in self.packable().items()}
+
+    @staticmethod
+    def pack_all(model: nn.Module) -> None:
+        """Prepare every module of a model that can be."""
+        for module in model.modules():
+            if isinstance(module, Packable):
+                module.pack()
 
     def unpack(self) -> None:
         """Drop the packed copies."""

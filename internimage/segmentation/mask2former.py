@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.attention import Attention
-from internimage.layers.feed_forward import FeedForward
+from internimage.layers.feed_forward import FeedForward, add_norm
 from internimage.layers.position import sine_position
 from internimage.segmentation.pixel_decoder import NUM_LEVELS, PixelDecoder, PixelFeatures, flatten_map
 from internimage.segmentation.upernet import resize_map
@@ -77,8 +77,9 @@ class QueryOutput(NamedTuple):
 class DecoderLayer(nn.Module):
     """Attention to pixels inside of the masks, attention among queries, a feed-forward part; each with a norm."""
 
-    def __init__(self, channels: int, *, num_heads: int, hidden_channels: int) -> None:
+    def __init__(self, channels: int, *, num_heads: int, hidden_channels: int, backend: str) -> None:
         super().__init__()
+        self.backend = backend
         self.cross_attention = Attention(channels, num_heads)
         self.norm1 = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, num_heads)
@@ -89,10 +90,10 @@ class DecoderLayer(nn.Module):
     def forward(self, x: Tensor, query_position: Tensor, memory: Tensor, position: Tensor, allowed: Tensor) -> Tensor:
         """Map (N, Q, C) queries to (N, Q, C); `memory` is (N, S, C) and `allowed` (N, Q, S)."""
         attended = self.cross_attention(x + query_position, memory + position, memory, allowed=allowed)
-        x = self.norm1(x + attended)
+        x = add_norm(x, attended, self.norm1, backend=self.backend)
         placed = x + query_position
-        x = self.norm2(x + self.self_attention(placed, placed, x))
-        return self.norm3(x + self.feed_forward(x))
+        x = add_norm(x, self.self_attention(placed, placed, x), self.norm2, backend=self.backend)
+        return add_norm(x, self.feed_forward(x), self.norm3, backend=self.backend)
 
 
 class Mask2FormerHead(nn.Module):
@@ -124,7 +125,12 @@ class Mask2FormerHead(nn.Module):
             backend=backend,
         )
         self.layers = nn.ModuleList(
-            DecoderLayer(channels, num_heads=config.num_heads, hidden_channels=config.decoder_hidden_channels)
+            DecoderLayer(
+                channels,
+                num_heads=config.num_heads,
+                hidden_channels=config.decoder_hidden_channels,
+                backend=backend,
+            )
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(channels)

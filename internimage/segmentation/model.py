@@ -14,6 +14,7 @@ from torch import Tensor
 
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.flow import Picture, TaskModel
+from internimage.layers.packed_linear import Packable
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
 from internimage.segmentation.mask2former import Mask2FormerConfig, Mask2FormerHead
 from internimage.segmentation.postprocess import ScoreMap, Window, segment
@@ -110,6 +111,7 @@ class Segmentor(TaskModel[Segmentation]):
         """Prepare for inference and return self, see `InternImage.fuse`."""
         self.eval()
         self.backbone.fuse()
+        Packable.pack_all(self)
         return self
 
     def preprocess(self, images: Sequence[Picture], config: PreprocessConfig | None = None) -> Images:

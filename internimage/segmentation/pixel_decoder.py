@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from internimage.layers.conv_norm import ConvNorm
 from internimage.layers.deform_attention import MSDeformAttention
-from internimage.layers.feed_forward import FeedForward
+from internimage.layers.feed_forward import FeedForward, add_norm
 from internimage.layers.position import sine_position
 from internimage.segmentation.upernet import resize_map
 from internimage.types import Features
@@ -39,6 +39,7 @@ class EncoderLayer(nn.Module):
         self, channels: int, *, num_heads: int, num_points: int, hidden_channels: int, softmax: bool, backend: str
     ) -> None:
         super().__init__()
+        self.backend = backend
         self.attention = MSDeformAttention(
             channels, num_heads, num_levels=NUM_LEVELS, num_points=num_points, softmax=softmax, backend=backend
         )
@@ -48,8 +49,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         """Map (N, S, C) to (N, S, C)."""
-        x = self.norm1(x + self.attention(x + position, x, reference, shapes))
-        return self.norm2(x + self.feed_forward(x))
+        x = add_norm(x, self.attention(x + position, x, reference, shapes), self.norm1, backend=self.backend)
+        return add_norm(x, self.feed_forward(x), self.norm2, backend=self.backend)
 
 
 class PixelDecoder(nn.Module):
