@@ -159,6 +159,8 @@ def _open(data: str | PathLike[str], split: Split, pictures: str | PathLike[str]
     path = Path(data)
     if path.suffix.lower() == ".json":
         return open_coco(path, path.parent if pictures is None else pictures)
+    if pictures is not None:
+        raise ValueError(f"pictures belongs to an annotations file; {path} is a folder, whose layout names them")
     return open_detection_dataset(path, split)
 
 

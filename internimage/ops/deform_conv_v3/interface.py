@@ -84,6 +84,7 @@ def dcnv3(
     Source: InternImage, section 3.1, https://arxiv.org/abs/2211.05778; checked against OpenGVLab/InternImage 31c962d.
 
     Example:
+        >>> import torch
         >>> x, offset, mask = torch.rand(1, 8, 8, 16), torch.zeros(1, 8, 8, 4 * 9 * 2), torch.ones(1, 8, 8, 4 * 9) / 9
         >>> dcnv3(x, offset, mask, groups=4).shape
         torch.Size([1, 8, 8, 16])

@@ -96,6 +96,7 @@ def dcnv4(
     Source: DCNv4, section 3, https://arxiv.org/abs/2401.06197; checked against OpenGVLab/DCNv4 4b848f7.
 
     Example:
+        >>> import torch
         >>> dcnv4(torch.rand(1, 8, 8, 16), torch.zeros(1, 8, 8, packed_channels(groups=4, points=9)), groups=4).shape
         torch.Size([1, 8, 8, 16])
     """

@@ -240,6 +240,42 @@ ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, const 
     for (int v = 0; v < NV; ++v) store<Type, L>(out + v * L, (even[v] + odd[v]) + (even_low[v] + odd_low[v]));
 }
 
+#if defined(__AVX512F__) && defined(HAS_VECTOR_BFLOAT16)
+// `gather_chunk` for 16 channels of bfloat16: two neighbors share a vector, and their even and odd channels become
+// float32 by a shift and a mask, which spares the shuffles that widening each of them takes.
+ALWAYS_INLINE void gather_bfloat16(const Points<float>& points, int64_t first, int64_t count, const uint16_t* x,
+                                   int64_t stride, uint16_t* out) {
+    const __m512i odd_half = _mm512_set1_epi32(int(0xffff0000u));
+    const __m512i first_two = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m512i last_two = _mm512_add_epi32(first_two, _mm512_set1_epi32(2));
+    const auto neighbors = [](const uint16_t* left, const uint16_t* right) {
+        const __m256i low = _mm256_loadu_si256((const __m256i*)left), high = _mm256_loadu_si256((const __m256i*)right);
+        return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    };
+    __m512 even = _mm512_setzero_ps(), odd = even, even_low = even, odd_low = even;
+    for (int64_t p = first; p < first + count; ++p) {
+        if (points.pixel[p] < 0) continue;
+        const uint16_t *top = x + points.pixel[p] * stride, *bottom = top + points.down[p];
+        const int64_t right = points.right[p];
+        const __m512 corner = _mm512_broadcast_f32x4(_mm_loadu_ps(points.corner + 4 * p));
+        const __m512 high = _mm512_permutexvar_ps(first_two, corner), low = _mm512_permutexvar_ps(last_two, corner);
+        const __m512i upper = neighbors(top, top + right), lower = neighbors(bottom, bottom + right);
+        even = _mm512_fmadd_ps(high, _mm512_castsi512_ps(_mm512_slli_epi32(upper, 16)), even);
+        odd = _mm512_fmadd_ps(high, _mm512_castsi512_ps(_mm512_and_si512(upper, odd_half)), odd);
+        even_low = _mm512_fmadd_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32(lower, 16)), even_low);
+        odd_low = _mm512_fmadd_ps(low, _mm512_castsi512_ps(_mm512_and_si512(lower, odd_half)), odd_low);
+    }
+    const Vec<float, 16> evens = (Vec<float, 16>)_mm512_add_ps(even, even_low);
+    const Vec<float, 16> odds = (Vec<float, 16>)_mm512_add_ps(odd, odd_low);
+    constexpr std::make_integer_sequence<int, 8> half{};
+    Vec<float, 8> a = pick(evens, evens, half) + high_half<16>(evens, half);
+    Vec<float, 8> b = pick(odds, odds, half) + high_half<16>(odds, half), low, high;
+    join_pairs(a, b, low, high, half);
+    narrow_bfloat16<8>(out, low), narrow_bfloat16<8>(out + 8, high);
+}
+#define HAS_GATHER_BFLOAT16 1
+#endif
+
 // The last channels, fewer than four.
 template <class Type, class Place>
 ALWAYS_INLINE void gather_tail(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
@@ -264,6 +300,10 @@ ALWAYS_INLINE void gather_tail(const Points<typename Type::Acc>& points, const P
 template <class Type, int L, class Place>
 ALWAYS_INLINE void gather(const Points<typename Type::Acc>& points, const Place& place, int64_t first, int64_t count,
                           const typename Type::Store* x, int64_t stride, typename Type::Store* out, int64_t channels) {
+#if defined(HAS_GATHER_BFLOAT16)
+    if constexpr (std::is_same_v<Type, BFloat16> && L == 16)
+        for (; channels >= L; channels -= L, x += L, out += L) gather_bfloat16(points, first, count, x, stride, out);
+#endif
     if constexpr (L == kLanes<typename Type::Acc>) {
         for (; channels >= 4 * L; channels -= 4 * L, x += 4 * L, out += 4 * L)
             gather_chunk<Type, L, 4>(points, place, first, count, x, stride, out);

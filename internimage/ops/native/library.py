@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
-INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512")
+INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16")
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
 _POINTERS = ("x", "offset", "weight", "grad_out", "out", "grad_x", "grad_offset", "grad_weight")

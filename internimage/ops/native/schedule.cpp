@@ -23,6 +23,9 @@ DECLARE(baseline)
 #if defined(INTERNIMAGE_X86)
 DECLARE(avx2)
 DECLARE(avx512)
+#if defined(INTERNIMAGE_AVX512BF16)
+DECLARE(avx512bf16)
+#endif
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <immintrin.h>
 #include <intrin.h>
@@ -31,7 +34,7 @@ DECLARE(avx512)
 
 namespace {
 
-enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
+enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 
 #if defined(INTERNIMAGE_X86) && defined(_MSC_VER) && !defined(__clang__)
 Isa detect() {
@@ -51,7 +54,11 @@ Isa detect() {
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return kBaseline;
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    return wide ? kAvx512 : kAvx2;
+    if (!wide) return kAvx2;
+#if defined(INTERNIMAGE_AVX512BF16)
+    if (__builtin_cpu_supports("avx512bf16")) return kAvx512Bf16;
+#endif
+    return kAvx512;
 }
 #else
 Isa detect() { return kBaseline; }
@@ -62,9 +69,15 @@ std::atomic<int>& chosen_isa() {
     return isa;
 }
 
+#if defined(INTERNIMAGE_AVX512BF16)
+#define CHOOSE_BF16(stem, ...) chosen_isa() == kAvx512Bf16 ? stem##_avx512bf16(__VA_ARGS__) :
+#else
+#define CHOOSE_BF16(stem, ...)
+#endif
 #if defined(INTERNIMAGE_X86)
 #define CHOOSE(stem, ...)                                                        \
-    (chosen_isa() == kAvx512 ? stem##_avx512(__VA_ARGS__)                        \
+    (CHOOSE_BF16(stem, __VA_ARGS__)                                              \
+     chosen_isa() == kAvx512 ? stem##_avx512(__VA_ARGS__)                        \
      : chosen_isa() == kAvx2 ? stem##_avx2(__VA_ARGS__)                          \
                              : stem##_baseline(__VA_ARGS__))
 #else
@@ -76,9 +89,14 @@ template <class Args>
 struct Job {
     const Args& args;
     Kernel<Args> kernel;
-    int64_t units;
+    int64_t units, threads;
     std::atomic<int64_t> next{0};
     std::atomic<bool> out_of_memory{false};
+
+    // Neighboring units read the same memory: turns go round over `threads` runs of units, one for each thread.
+    int64_t run() const { return (units + threads - 1) / threads; }
+    int64_t turns() const { return run() * threads; }
+    int64_t unit(int64_t turn) const { return turn % threads * run() + turn / threads; }
 };
 
 template <class Args>
@@ -91,14 +109,18 @@ void work(void* data) {
         return;
     }
     char* scratch = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64);
-    for (int64_t unit = job.next++; unit < job.units; unit = job.next++) job.kernel.run(job.args, unit, scratch);
+    for (int64_t turn = job.next++; turn < job.turns(); turn = job.next++) {
+        const int64_t unit = job.unit(turn);
+        if (unit < job.units) job.kernel.run(job.args, unit, scratch);
+    }
 }
 
 // 0: done; 1: not enough memory for the scratch buffers.
 template <class Args>
 int run(const Args& args, Kernel<Args> kernel) {
-    Job<Args> job{args, kernel, kernel.units(args)};
+    Job<Args> job{args, kernel, kernel.units(args), 1};
     const int64_t threads = args.threads < job.units ? args.threads : job.units;
+    job.threads = threads < 1 ? 1 : threads;
     if (threads <= 1) {
         work<Args>(&job);
     } else if (args.start_team) {
@@ -133,7 +155,7 @@ EXPORT int internimage_depthwise(const DepthwiseArgs* args) {
     return run(*args, CHOOSE(depthwise_kernel, args->data_type));
 }
 
-// The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512.
+// The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16.
 EXPORT int internimage_instruction_set() { return chosen_isa(); }
 
 // Use at most this instruction set; returns the one then in use.  For tests and measurements.
@@ -144,4 +166,4 @@ EXPORT int internimage_limit_instruction_set(int limit) {
 }
 
 // Grows when a struct in abi.h changes, so that a stale library is noticed.
-EXPORT int internimage_abi_version() { return 3; }
+EXPORT int internimage_abi_version() { return 4; }

@@ -197,6 +197,17 @@ ALWAYS_INLINE Vec<float, L> widen_bfloat16(const uint16_t* p) {
 }
 template <int L>
 ALWAYS_INLINE void narrow_bfloat16(uint16_t* p, Vec<float, L> v) {
+#if defined(__AVX512BF16__)  // flushes subnormal numbers to zero
+    if constexpr (L == 16) {
+        const __m256bh halves = _mm512_cvtneps_pbh((__m512)v);
+        std::memcpy(p, &halves, sizeof(halves));
+        return;
+    } else if constexpr (L == 8) {
+        const __m128bh halves = _mm256_cvtneps_pbh((__m256)v);
+        std::memcpy(p, &halves, sizeof(halves));
+        return;
+    }
+#endif
     const Vec<uint32_t, L> u = (Vec<uint32_t, L>)v;
     const Vec<uint32_t, L> rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     const Vec<uint32_t, L> quiet = (u >> 16) | 0x40u;

@@ -5,6 +5,8 @@ Sources: the classification configurations of the InternImage release (effective
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from internimage.training.classification.config import (
     AugmentSettings,
     ClassificationRecipe,
@@ -84,10 +86,20 @@ _PICO_FASHION = ClassificationRecipe(
     run=RunSettings(precision="bf16"),
 )
 
+# Goes on where the first run stopped, with weaker variation: that run still learned when its rate ran out.
+_PICO_FASHION_SECOND = replace(
+    _PICO_FASHION,
+    name="internimage_pico_fashion_second",
+    model=ModelSettings(backbone="internimage_pico", drop_path_rate=0.0, weights="internimage_pico_fashion"),
+    augment=replace(_PICO_FASHION.augment, shift_pixels=3, erase_probability=0.1),
+    optimizer=replace(_PICO_FASHION.optimizer, lr_per_512=5e-3),
+)
+
 RECIPES: dict[str, ClassificationRecipe] = {
     recipe.name: recipe
     for recipe in (
         _PICO_FASHION,
+        _PICO_FASHION_SECOND,
         _from_scratch("t", 0.1, 0.835),
         _from_scratch("s", 0.4, 0.842),
         _from_scratch("b", 0.5, 0.849),

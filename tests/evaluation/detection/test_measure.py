@@ -192,6 +192,8 @@ def test_wrong_requests(data: Path, tmp_path: Path) -> None:
         evaluate_detection(Recited(answers(), NAMES), data, batch_size=0)
     with pytest.raises(FileNotFoundError):
         evaluate_detection(Recited(answers(), NAMES), tmp_path / "nowhere.json")
+    with pytest.raises(ValueError, match="pictures belongs to an annotations file"):
+        evaluate_detection(Recited(answers(), NAMES), tmp_path, pictures=tmp_path)
 
 
 def test_published_figures() -> None:
