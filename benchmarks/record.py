@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torchvision
 
+from internimage.ops.native import library
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -27,6 +29,7 @@ def circumstances(device: str) -> dict[str, Any]:
         "device": name,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": library.missing_reason() or library.instruction_set(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda if device == "cuda" else None,
