@@ -17,8 +17,7 @@ from torchvision.ops import roi_align
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.boxes import decode_deltas
-from internimage.ops.regions import average_regions
-from internimage.ops.rowwise import can_fuse
+from internimage.ops.regions import average_regions, can_average
 
 
 def region_levels(rois: Tensor, num_levels: int, finest_scale: int) -> Tensor:
@@ -53,12 +52,12 @@ def region_features(
         (R, C, S, S) averages of bilinear samples.
     """
     levels = region_levels(rois, len(maps), finest_scale)
-    if maps[0].dtype == rois.dtype == torch.float32 and can_fuse(maps[0], backend=backend):
+    if can_average(maps[0], backend=backend):
         features = maps[0].new_zeros(len(rois), side, side, maps[0].shape[1]).permute(0, 3, 1, 2)
         for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
             own = (levels == level).nonzero().flatten()
             if len(own):
-                features[own] = average_regions(x, rois[own], side, 1 / stride)
+                features[own] = average_regions(x, rois[own].float(), side, 1 / stride)
         return features
     features = maps[0].new_zeros(len(rois), maps[0].shape[1], side, side)
     for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):

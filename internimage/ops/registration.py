@@ -106,12 +106,16 @@ class _Direct(torch.autograd.Function):
 
 def is_plain(*values: Tensor) -> bool:
     """Whether nothing but eager autograd would see an operator on these tensors."""
+    return is_eager(*values) and not _profiler_enabled()
+
+
+def is_eager(*values: Tensor) -> bool:
+    """Whether an operator on these tensors runs now, on their data, with nothing but autograd and the profiler around."""
     return (
         all(type(value) is Tensor or type(value) is Parameter for value in values)
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
-        and not _profiler_enabled()
         and torch._C._get_tracing_state() is None
         and values[0].device.type != "meta"
     )

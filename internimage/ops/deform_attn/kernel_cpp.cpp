@@ -143,8 +143,10 @@ void backward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
     const int64_t first_query = a.queries * band / plan.bands, end_query = a.queries * (band + 1) / plan.bands;
     const Target<Acc> target = work.slice.target(a.pixels * band / plan.bands, a.pixels * (band + 1) / plan.bands,
                                                  plan.bands == 1);
-    work.slice.template read<Type>(static_cast<const Store*>(a.value) + image * a.pixels * a.value_stride + head * d,
-                                   a.value_stride, a.pixels);
+    const bool wants_points = a.grad_location != nullptr;
+    if (wants_points)
+        work.slice.template read<Type>(static_cast<const Store*>(a.value) + image * a.pixels * a.value_stride + head * d,
+                                       a.value_stride, a.pixels);
     // Each query's points belong to the band that owns the query; its corners go to whichever band holds them.
     for (int64_t query = 0; query < a.queries;) {
         const bool owns = query >= first_query && query < end_query;
@@ -153,8 +155,8 @@ void backward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
         prepare_tile<Type, true>(a, work, row, queries, head, 1, d);
         work.slice.template read_grad<Type>(static_cast<const Store*>(a.grad_out) + row * all_channels + head * d,
                                             all_channels, queries);
-        scatter_tile(work.points, work.place, work.slice, target, queries, length, owns);
-        if (owns) write_point_gradients<Type>(a, work, row, queries, head);
+        scatter_tile(work.points, work.place, work.slice, target, queries, length, owns && wants_points);
+        if (owns && wants_points) write_point_gradients<Type>(a, work, row, queries, head);
         query += queries;
     }
     work.slice.template write<Type>(static_cast<Store*>(a.grad_value) + image * a.pixels * all_channels + head * d,

@@ -45,6 +45,21 @@ def backward(
     return grads
 
 
+def value_gradient(grad: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -> Tensor:
+    """Gradient of value (N, S, M, D) alone, for locations and weights that are not learned."""
+    n, _, heads = locations.shape[:3]
+    pixels = sum(height * width for height, width in levels.shapes)
+    grad_value = grad.new_empty(n, pixels, heads, grad.shape[2] // heads)
+    if grad.numel() == 0:
+        return grad_value.zero_()
+    grad, locations, weights = grad.contiguous(), locations.contiguous(), weights.contiguous()
+    args, sizes = _arguments(grad_value, locations, weights, levels)
+    args.shapes, args.grad_out, args.value = ctypes.addressof(sizes), grad.data_ptr(), None
+    args.grad_value = grad_value.data_ptr()
+    library.call("internimage_attention_backward", args)
+    return grad_value
+
+
 def _arguments(
     value: Tensor, locations: Tensor, weights: Tensor, levels: Levels
 ) -> tuple[library.AttentionArgs, ctypes.Array[ctypes.c_int64]]:

@@ -62,7 +62,7 @@ struct AttentionArgs {
     const void* weight;    // (N, Q, M, L, P) contiguous
     const void* grad_out;  // (N, Q, M*D) contiguous; backward only
     void* out;             // (N, Q, M*D) contiguous; forward only
-    void *grad_value, *grad_location, *grad_weight;  // contiguous
+    void *grad_value, *grad_location, *grad_weight;  // contiguous; without the last two, value is not read
     const int64_t* shapes; // (height, width) of every level
     int64_t batch, pixels, queries, heads, channels, levels, points, value_stride;
     int64_t normalized, softmax, data_type, threads;

@@ -472,6 +472,8 @@ ALWAYS_INLINE void scatter_tile(const Points<Acc>& points, const Place& place, c
             scatter<true, true, L>(points, place, i * count, count, slice, grad_out, target, 0);
         else if (wants_dots)
             scatter<true, false, L>(points, place, i * count, count, slice, grad_out, target, 0);
+        else if (target.whole)
+            scatter<false, true, L>(points, place, i * count, count, slice, grad_out, target, 0);
         else
             scatter<false, false, L>(points, place, i * count, count, slice, grad_out, target, 0);
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16")
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
