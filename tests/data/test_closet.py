@@ -8,8 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data.closet import MIN_VISIBLE, Closet, label_map, write_closet
-from internimage.data.garments import garment_mask, turned
+from internimage.data.closet import Closet, label_map, write_closet, write_crops
+from internimage.data.closet.garments import garment_mask, turned
+from internimage.data.closet.scenes import LONG_SIDE, MIN_VISIBLE
 from internimage.data.pictures import read_picture
 
 pytest.importorskip("skimage")
@@ -85,9 +86,9 @@ def test_every_garment_is_seen(fashion: Path) -> None:
     closet = Closet(fashion, "val", size_hw=(96, 160))
     for index in range(20):
         scene = closet.scene(index)
-        assert scene.picture.shape == (96, 160, 3) and 2 <= len(scene.labels) <= 7
+        assert scene.picture.shape == (96, 160, 3) and 2 <= len(scene.labels) <= 6
         areas = np.bincount(scene.owner[scene.owner >= 0], minlength=len(scene.labels))
-        smallest_full = 0.5 * (96 * 24 / 192) ** 2 * 0.3
+        smallest_full = 0.5 * (96 * LONG_SIDE[0]) ** 2 * 0.3
         assert (areas > MIN_VISIBLE * smallest_full).all()
         assert set(np.unique(label_map(scene))) == {0, *(label + 1 for label in scene.labels)}
 
@@ -105,7 +106,7 @@ def test_files(written: Path) -> None:
                 ..., 0
             ]
             assert picture.size == (image["width"], image["height"]) and picture.mode == "RGB"
-            assert 2 <= len(own) <= 7
+            assert 2 <= len(own) <= 6
             assert sum(a["area"] for a in own) == (labels > 0).sum(), "garments do not share pixels"
             for entry in own:
                 left, top, width, height = entry["bbox"]
@@ -139,3 +140,25 @@ def test_wrong_arguments(fashion: Path, tmp_path: Path) -> None:
 def test_own_photographs_join(fashion: Path, tmp_path: Path) -> None:
     PIL.Image.new("RGB", (400, 300), (10, 200, 30)).save(tmp_path / "green.png")
     assert len(Closet(fashion, "val", photos=tmp_path).photographs) == len(Closet(fashion, "val").photographs) + 1
+
+
+def test_crops(fashion: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    write_crops(
+        tmp_path / "crops", fashion_mnist=fashion, train_scenes=8, val_scenes=2, progress=lambda d, _: steps.append(d)
+    )
+    assert steps == list(range(1, 11))
+    for split, closet in ((s, Closet(fashion, s, seed=1)) for s in ("train", "val")):
+        folders = sorted(path.name for path in (tmp_path / "crops" / split).iterdir())
+        assert len(folders) == 10 and "t-shirt-top" in folders
+        for index in range(2):
+            scene = closet.scene(index)
+            found = sorted((tmp_path / "crops" / split).glob(f"*/{index:06d}_*.jpg"), key=lambda path: path.stem)
+            assert len(found) == len(scene.labels)
+            for path in found:
+                picture = read_picture(path)
+                assert picture.width == picture.height >= 20
+    with pytest.raises(ValueError, match="at least one scene"):
+        write_crops(tmp_path / "none", fashion_mnist=fashion, train_scenes=0)
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_crops(tmp_path / "crops", fashion_mnist=fashion)

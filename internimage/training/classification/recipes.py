@@ -95,11 +95,23 @@ _PICO_FASHION_SECOND = replace(
     optimizer=replace(_PICO_FASHION.optimizer, lr_per_512=5e-3),
 )
 
+# Garments among other things, from `examples/make_closet.py --crops`: what the closet detectors and segmentors start from.
+_PICO_CLOSET = replace(
+    _PICO_FASHION,
+    name="internimage_pico_closet_crops",
+    model=ModelSettings(
+        backbone="internimage_pico", drop_path_rate=0.0, weights="internimage_pico_fashion", reset_head=True
+    ),
+    data=replace(_PICO_FASHION.data, holdout=0),
+    schedule=ScheduleSettings(epochs=10, warmup_epochs=1),
+)
+
 RECIPES: dict[str, ClassificationRecipe] = {
     recipe.name: recipe
     for recipe in (
         _PICO_FASHION,
         _PICO_FASHION_SECOND,
+        _PICO_CLOSET,
         _from_scratch("t", 0.1, 0.835),
         _from_scratch("s", 0.4, 0.842),
         _from_scratch("b", 0.5, 0.849),

@@ -1,4 +1,4 @@
-"""Closet: a small data set for detection, instance and semantic segmentation, composed on this computer.
+"""Scenes of the closet: garments on photographs, composed on this computer.
 
 Each scene shows garments of Fashion-MNIST, scaled, turned, tinted and partly hiding one another, on a crop of a
 photograph that ships with scikit-image. Training scenes use the training pictures of Fashion-MNIST and the left parts
@@ -9,28 +9,20 @@ Shape legend: H W size of a scene, P P side of a garment's patch, G garments of 
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
 from PIL.Image import Resampling
 
-from internimage.data.detection.segmentations import run_lengths_of
-from internimage.data.fashion_mnist import CLASS_NAMES, FashionMNIST
-from internimage.data.garments import garment_mask, tinted, turned
+from internimage.data.fashion_mnist import FashionMNIST
+from internimage.data.closet.garments import garment_mask, tinted, turned
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.pictures import read_picture
 from internimage.errors import MissingExtra
-from internimage.types import RunLengthMasks
 
 # Photographs inside the scikit-image package, by the names of their functions; the last three are grey textures.
 PHOTOGRAPHS = (
@@ -49,14 +41,12 @@ SPLITS = ("train", "val")
 TRAIN_SHARE = 0.6  # of the width of a photograph
 MIN_CROP_PX = 110
 
-GARMENTS_PER_SCENE = (2, 7)
-LONG_SIDE = (24 / 192, 110 / 192)  # of the scene's shorter side
+GARMENTS_PER_SCENE = (2, 6)
+LONG_SIDE = (40 / 192, 120 / 192)  # of the scene's shorter side
 MAX_TURN_DEG = 35.0
 OUTSIDE_SHARE = 0.12  # of a garment's size may lie outside of the scene
-MIN_VISIBLE = 0.25
+MIN_VISIBLE = 0.4
 PLACEMENTS = 40  # tries for all garments of a scene after the drawn number of them
-
-JPEG_QUALITY = 94
 
 
 @dataclass(frozen=True)
@@ -225,116 +215,7 @@ def _part(photo: PIL.Image.Image, split: str) -> PIL.Image.Image:
     return photo.crop((0, 0, border, photo.height) if split == "train" else (border, 0, photo.width, photo.height))
 
 
-def write_closet(
-    out: str | PathLike[str],
-    *,
-    fashion_mnist: str | PathLike[str],
-    train_scenes: int = 2000,
-    val_scenes: int = 500,
-    size_hw: tuple[int, int] = (192, 192),
-    seed: int = 0,
-    photos: str | PathLike[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write the closet data set: pictures, COCO annotations with masks, and label maps.
-
-    `train/` and `val/` hold the pictures, `annotations/train.json` and `annotations/val.json` boxes and masks of what
-    is visible, `labels/train/` and `labels/val/` label maps: 0 is the photograph, 1 to 10 are the garments in the
-    order of `classes.txt`.
-
-    Args:
-        out: folder to be made; it may exist when it is empty.
-        fashion_mnist: folder with the idx files of Fashion-MNIST.
-        train_scenes: number of training scenes, 0 or more.
-        val_scenes: number of validation scenes, 0 or more.
-        size_hw: (height, width) of the scenes in pixels.
-        seed: another seed gives another data set.
-        photos: folder with own photographs, used beside those of scikit-image; None for those alone.
-        progress: called with (scenes written, scenes in all) after each scene.
-
-    Raises:
-        FileExistsError: `out` exists and is not empty.
-        FileNotFoundError: a file of Fashion-MNIST or the folder of photographs is missing.
-        MissingExtra: scikit-image is not installed.
-    """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists and is not empty; give a new folder")
-    if min(train_scenes, val_scenes) < 0:
-        raise ValueError(f"the numbers of scenes must not be negative, given {train_scenes} and {val_scenes}")
-    numbers = {"train": train_scenes, "val": val_scenes}
-    closets = {split: Closet(fashion_mnist, split, size_hw=size_hw, seed=seed, photos=photos) for split in SPLITS}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        (unfinished / "annotations").mkdir()
-        (unfinished / "labels").mkdir()
-        (unfinished / "classes.txt").write_text("\n".join(("background", *CLASS_NAMES)) + "\n", "utf-8")
-        done = 0
-        for split, number in numbers.items():
-            done = _write_split(unfinished, split, closets[split], number, done, sum(numbers.values()), progress)
-        unfinished.chmod(0o755)
-        unfinished.replace(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _write_split(
-    root: Path,
-    split: str,
-    closet: Closet,
-    number: int,
-    done: int,
-    total: int,
-    progress: Callable[[int, int], None] | None,
-) -> int:
-    """Write the scenes of one split; returns how many scenes are written by now."""
-    (root / split).mkdir()
-    (root / "labels" / split).mkdir()
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index in range(number):
-        scene = closet.scene(index)
-        name = f"{index:06d}"
-        PIL.Image.fromarray(scene.picture).save(root / split / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0)
-        PIL.Image.fromarray(label_map(scene)).save(root / "labels" / split / f"{name}.png")
-        height, width = scene.owner.shape
-        images.append({"id": index + 1, "file_name": f"{name}.jpg", "height": height, "width": width})
-        for entry in _entries(scene):
-            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **entry})
-        done += 1
-        if progress is not None:
-            progress(done, total)
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
-    document = {"images": images, "annotations": annotations, "categories": categories}
-    (root / "annotations" / f"{split}.json").write_text(json.dumps(document, separators=(",", ":")), "utf-8")
-    return done
-
-
 def label_map(scene: Scene) -> np.ndarray:
     """Return the (H, W) uint8 classes of the pixels of a scene: 0 the photograph, 1 to 10 the garments."""
     values = np.array([0, *(label + 1 for label in scene.labels)], dtype=np.uint8)
     return values[scene.owner + 1]
-
-
-def _entries(scene: Scene) -> list[dict[str, Any]]:
-    """Return class, box, area and run lengths of each garment in the form of COCO."""
-    entries: list[dict[str, Any]] = []
-    masks = [scene.owner == number for number in range(len(scene.labels))]
-    texts = RunLengthMasks(
-        tuple(torch.from_numpy(run_lengths_of(mask.T.ravel())) for mask in masks), scene.owner.shape
-    ).to_coco()
-    for label, mask, text in zip(scene.labels, masks, texts, strict=True):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        top, left = int(rows[0]), int(columns[0])
-        entries.append(
-            {
-                "category_id": label + 1,
-                "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
-                "area": int(mask.sum()),
-                "iscrowd": 0,
-                "segmentation": text,
-            }
-        )
-    return entries
