@@ -70,7 +70,7 @@ def dino(backbone: BackboneConfig, num_classes: int) -> DINOConfig:
 
 
 def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
-    """Return the settings of a narrow Mask R-CNN for pictures of about 250 pixels; its anchors are 24 to 192 wide."""
+    """Return the settings of a narrow Mask R-CNN for pictures of about 200 pixels; its anchors are 24 to 192 wide."""
     proposals = ProposalConfig(pre_nms=500, kept=200)
     rpn = RPNConfig(
         channels=96,
@@ -80,7 +80,12 @@ def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
         test=proposals,
         sample=SampleConfig(128, 0.5),
     )
-    stage = BoxStageConfig(fc_channels=256, class_agnostic=True, sample=SampleConfig(64, 0.25, add_truth=True))
+    stage = BoxStageConfig(
+        fc_channels=256,
+        class_agnostic=True,
+        stds=(0.05, 0.05, 0.1, 0.1),
+        sample=SampleConfig(64, 0.25, add_truth=True),
+    )
     return replace(
         mask_rcnn(backbone, num_classes),
         channels=96,

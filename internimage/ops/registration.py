@@ -110,7 +110,7 @@ def is_plain(*values: Tensor) -> bool:
 
 
 def is_eager(*values: Tensor) -> bool:
-    """Whether an operator on these tensors runs now, on their data, with nothing but autograd and the profiler around."""
+    """Whether an operator on these tensors runs at once, seen by nothing but autograd and the profiler."""
     return (
         all(type(value) is Tensor or type(value) is Parameter for value in values)
         and not torch.compiler.is_compiling()

@@ -33,7 +33,8 @@ def test_equals_torchvision(side: int, scale: float, channels_last: bool) -> Non
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     rois = random_rois(60, (int(19 / scale), int(23 / scale)), images=2)
-    torch.testing.assert_close(average_regions(x, rois, side, scale), torchvision_of(x, rois, side, scale), rtol=1e-4, atol=1e-4)
+    expected = torchvision_of(x, rois, side, scale)
+    torch.testing.assert_close(average_regions(x, rois, side, scale), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

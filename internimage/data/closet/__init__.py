@@ -1,4 +1,4 @@
-"""Closet: a small data set for classification, detection and segmentation, composed from Fashion-MNIST and photographs."""
+"""Closet: a small data set for all tasks, composed from Fashion-MNIST and the photographs of scikit-image."""
 
 from internimage.data.closet.files import write_closet as write_closet
 from internimage.data.closet.files import write_crops as write_crops

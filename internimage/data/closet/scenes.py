@@ -18,8 +18,8 @@ import numpy as np
 import PIL.Image
 from PIL.Image import Resampling
 
-from internimage.data.fashion_mnist import FashionMNIST
 from internimage.data.closet.garments import garment_mask, tinted, turned
+from internimage.data.fashion_mnist import FashionMNIST
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.pictures import read_picture
 from internimage.errors import MissingExtra

@@ -95,7 +95,7 @@ _PICO_FASHION_SECOND = replace(
     optimizer=replace(_PICO_FASHION.optimizer, lr_per_512=5e-3),
 )
 
-# Garments among other things, from `examples/make_closet.py --crops`: what the closet detectors and segmentors start from.
+# Garments among other things (`examples/make_closet.py --crops`): the closet's detectors and segmentors start from it.
 _PICO_CLOSET = replace(
     _PICO_FASHION,
     name="internimage_pico_closet_crops",

@@ -269,8 +269,8 @@ _FLASH = (
 )
 
 
-def _closet(name: str, architecture: str, side: int, **optimizer: Any) -> DetectionRecipe:
-    """Garment scenes of 192 x 192 pixels, seen at `side` pixels, on one CPU core, from the bundled classifier."""
+def _closet(name: str, architecture: str, **optimizer: Any) -> DetectionRecipe:
+    """Garment scenes of 192 x 192 pixels on one CPU core."""
     return DetectionRecipe(
         name=f"{name}_internimage_pico_closet",
         model=DetectionModelSettings(
@@ -281,10 +281,10 @@ def _closet(name: str, architecture: str, side: int, **optimizer: Any) -> Detect
         ),
         data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
         augment=DetectionAugmentSettings(
-            pipeline="own", shorter_side=(side, side), longer_side=side, smallest_crop=0.7, flip=0.5
+            pipeline="own", shorter_side=(192, 192), longer_side=192, smallest_crop=0.7, flip=0.5
         ),
-        preprocess=PreprocessConfig(shorter_side=side, longer_side=side),
-        optimizer=DenseOptimizerSettings(clip_norm=1.0, **optimizer),
+        preprocess=PreprocessConfig(shorter_side=192, longer_side=192),
+        optimizer=DenseOptimizerSettings(layer_decay=0.9, clip_norm=1.0, **optimizer),
         schedule=DenseScheduleSettings(
             kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=2
         ),
@@ -296,8 +296,8 @@ def _closet(name: str, architecture: str, side: int, **optimizer: Any) -> Detect
 RECIPES: dict[str, DetectionRecipe] = {
     recipe.name: recipe
     for recipe in (
-        _closet("mask_rcnn", "mask_rcnn_small", 256, lr=1e-3),
-        _closet("dino", "dino_small", 192, lr=4e-4),
+        _closet("mask_rcnn", "mask_rcnn_small", lr=1e-3),
+        _closet("dino", "dino_small", lr=4e-4),
         _mask_rcnn("t", 1, 0.472, 0.425),
         _mask_rcnn("t", 3, 0.491, 0.437),
         _mask_rcnn("s", 1, 0.478, 0.433),

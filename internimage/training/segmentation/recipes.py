@@ -334,7 +334,7 @@ _FLASH = (
 
 
 def _closet(head: str, lr: float) -> SegmentationRecipe:
-    """Garment scenes of 192 x 192 pixels on one CPU core, from the bundled classifier."""
+    """Garment scenes of 192 x 192 pixels on one CPU core."""
     return SegmentationRecipe(
         name=f"{head}_internimage_pico_closet",
         model=SegmentationModelSettings(
@@ -346,7 +346,7 @@ def _closet(head: str, lr: float) -> SegmentationRecipe:
         data=SegmentationDataSettings(batch_size=8, val_batch_size=8, workers=0),
         augment=Augmentation(crop_hw=(192, 192), ratio_range=(0.75, 1.5), category_limit=1.0),
         preprocess=PreprocessConfig(scale=(192, 192), multiple=32),
-        optimizer=DenseOptimizerSettings(lr=lr, clip_norm=1.0),
+        optimizer=DenseOptimizerSettings(lr=lr, layer_decay=0.9, clip_norm=1.0),
         schedule=DenseScheduleSettings(
             kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=2
         ),
