@@ -86,7 +86,7 @@ def test_every_garment_is_seen(fashion: Path) -> None:
     closet = Closet(fashion, "val", size_hw=(96, 160))
     for index in range(20):
         scene = closet.scene(index)
-        assert scene.picture.shape == (96, 160, 3) and 2 <= len(scene.labels) <= 6
+        assert scene.picture.shape == (96, 160, 3) and 2 <= len(scene.labels) <= 5
         areas = np.bincount(scene.owner[scene.owner >= 0], minlength=len(scene.labels))
         smallest_full = 0.5 * (96 * LONG_SIDE[0]) ** 2 * 0.3
         assert (areas > MIN_VISIBLE * smallest_full).all()
@@ -106,7 +106,7 @@ def test_files(written: Path) -> None:
                 ..., 0
             ]
             assert picture.size == (image["width"], image["height"]) and picture.mode == "RGB"
-            assert 2 <= len(own) <= 6
+            assert 2 <= len(own) <= 5
             assert sum(a["area"] for a in own) == (labels > 0).sum(), "garments do not share pixels"
             for entry in own:
                 left, top, width, height = entry["bbox"]

@@ -1,11 +1,10 @@
-"""Garments of Fashion-MNIST as parts of a picture: cut out, turned, scaled and tinted.
+"""Garments of Fashion-MNIST as parts of a picture: cut out, turned and scaled.
 
 Shape legend: P P height and width of a turned garment.
 """
 
 from __future__ import annotations
 
-import colorsys
 import math
 
 import numpy as np
@@ -85,11 +84,3 @@ def _neighbors(values: np.ndarray) -> np.ndarray:
     padded = np.pad(values, 1)
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-
-
-def tinted(shade: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return (P, P, 3) float32 colors 0..255 of (P, P) shades: two thirds of the garments get a random tint."""
-    is_grey = rng.random() < 1 / 3
-    hue, saturation, value = rng.random(), rng.uniform(0.35, 0.85), rng.uniform(0.75, 1.0)
-    tint = np.array(colorsys.hsv_to_rgb(hue, 0.0 if is_grey else saturation, value), dtype=np.float32)
-    return (35 + 0.86 * shade[..., None]) * tint

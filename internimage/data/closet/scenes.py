@@ -1,6 +1,6 @@
 """Scenes of the closet: garments on photographs, composed on this computer.
 
-Each scene shows garments of Fashion-MNIST, scaled, turned, tinted and partly hiding one another, on a crop of a
+Each scene shows garments of Fashion-MNIST, scaled, turned and partly hiding one another, on a crop of a
 photograph that ships with scikit-image. Training scenes use the training pictures of Fashion-MNIST and the left parts
 of the photographs, validation scenes the test pictures and the right parts: no pixel is shared.
 
@@ -18,7 +18,7 @@ import numpy as np
 import PIL.Image
 from PIL.Image import Resampling
 
-from internimage.data.closet.garments import garment_mask, tinted, turned
+from internimage.data.closet.garments import garment_mask, turned
 from internimage.data.fashion_mnist import FashionMNIST
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.pictures import read_picture
@@ -41,11 +41,11 @@ SPLITS = ("train", "val")
 TRAIN_SHARE = 0.6  # of the width of a photograph
 MIN_CROP_PX = 110
 
-GARMENTS_PER_SCENE = (2, 6)
+GARMENTS_PER_SCENE = (2, 5)
 LONG_SIDE = (40 / 192, 120 / 192)  # of the scene's shorter side
-MAX_TURN_DEG = 35.0
+MAX_TURN_DEG = 25.0
 OUTSIDE_SHARE = 0.12  # of a garment's size may lie outside of the scene
-MIN_VISIBLE = 0.4
+MIN_VISIBLE = 0.5
 PLACEMENTS = 40  # tries for all garments of a scene after the drawn number of them
 
 
@@ -66,11 +66,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Patch:
-    """A garment ready to be laid on a scene: where its corner lies, its colors, its opacity and its mask."""
+    """A garment ready to be laid on a scene: where its corner lies, its shades, its opacity and its mask."""
 
     top: int
     left: int
-    colors: np.ndarray  # (P, P, 3) float32, 0..255
+    shade: np.ndarray  # (P, P) float32 grey, 0..255
     opacity: np.ndarray  # (P, P) float32, 0..1
     mask: np.ndarray  # (P, P) bool
     label: int
@@ -148,7 +148,7 @@ class Closet:
         return np.clip(crop * np.float32(gain) + np.float32(shift), 0, 255)
 
     def _patch(self, rng: np.random.Generator) -> _Patch:
-        """Scale, turn and tint a random garment and choose its place."""
+        """Scale and turn a random garment and choose its place."""
         index = int(rng.integers(len(self.garments)))
         grey = self.garments.pictures[index]
         mask = garment_mask(grey)
@@ -162,7 +162,7 @@ class Closet:
             for side, whole in zip(soft.shape, self.size_hw, strict=True)
         )
         opacity = np.clip((soft - 0.5) * max(scale, 1.0) + 0.5, 0, 1)  # an edge about one pixel wide
-        return _Patch(top, left, tinted(shade, rng), opacity, soft >= 0.5, int(self.garments.labels[index]))
+        return _Patch(top, left, shade, opacity, soft >= 0.5, int(self.garments.labels[index]))
 
 
 def _overlap(top: int, left: int, shape: tuple[int, ...], size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], ...]:
@@ -186,8 +186,8 @@ def _laid(owner: np.ndarray, patch: _Patch, number: int) -> np.ndarray:
 
 def _paint(canvas: np.ndarray, patch: _Patch) -> None:
     there, own = _overlap(patch.top, patch.left, patch.mask.shape, (canvas.shape[0], canvas.shape[1]))
-    opacity = patch.opacity[own][..., None]
-    canvas[there] += opacity * (patch.colors[own] - canvas[there])
+    opacity, shade = (layer[own][..., None] for layer in (patch.opacity, patch.shade))
+    canvas[there] += opacity * (shade - canvas[there])
 
 
 def _shipped_photographs() -> list[PIL.Image.Image]:
