@@ -22,7 +22,7 @@ from internimage.data.fashion_mnist import CLASS_NAMES
 from internimage.types import RunLengthMasks
 
 JPEG_QUALITY = 94
-CROP_MARGIN = (1.05, 1.6)  # side of a crop over the longer side of the garment's box
+CROP_MARGIN = (0.9, 1.9)  # side of a crop over the longer side of the garment's box
 CROP_SHIFT = 0.1  # of the side, in each direction
 
 
