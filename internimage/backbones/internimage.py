@@ -15,6 +15,7 @@ from torchvision.ops import StochasticDepth
 
 from internimage.backbones.config import BackboneConfig
 from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4
+from internimage.layers.layer_norm import LayerNorm
 from internimage.layers.mlp import MLP
 from internimage.layers.packed_linear import Packable
 from internimage.ops import rowwise
@@ -33,10 +34,10 @@ class Stem(nn.Module):
     def __init__(self, in_chans: int, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_chans, channels // 2, 3, stride=2, padding=1)
-        self.norm1 = nn.LayerNorm(channels // 2, eps=NORM_EPS)
+        self.norm1 = LayerNorm(channels // 2, eps=NORM_EPS)
         self.act = nn.GELU()
         self.conv2 = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
-        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm2 = LayerNorm(channels, eps=NORM_EPS)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (N, in_chans, H, W) pixels to an (N, H/4, W/4, C) map."""
@@ -50,7 +51,7 @@ class Downsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=False)
-        self.norm = nn.LayerNorm(2 * channels, eps=NORM_EPS)
+        self.norm = LayerNorm(2 * channels, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H/2, W/2, 2C)."""
@@ -64,9 +65,9 @@ class Block(nn.Module):
         super().__init__()
         channels = config.widths[level]
         self.post_norm = config.post_norm
-        self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm1 = LayerNorm(channels, eps=NORM_EPS)
         self.dcn = build_operator(config, level, backend)
-        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm2 = LayerNorm(channels, eps=NORM_EPS)
         self.mlp = MLP(
             channels,
             int(channels * config.mlp_ratio),
@@ -79,8 +80,8 @@ class Block(nn.Module):
         self.gamma2 = None if scale is None else nn.Parameter(torch.full((channels,), scale))
         # The published models ignore res_post_norm where post_norm or layer_scale is set.
         res_post_norm = config.res_post_norm and not config.post_norm and scale is None
-        self.res_post_norm1 = nn.LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
-        self.res_post_norm2 = nn.LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
+        self.res_post_norm1 = LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
+        self.res_post_norm2 = LayerNorm(channels, eps=NORM_EPS) if res_post_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
@@ -167,8 +168,8 @@ class Level(nn.Module):
             Block(config, level, drop_path_rate=rate, backend=backend) for rate in drop_path_rates
         )
         self.post_norm_block_ids = config.level2_post_norm_block_ids if level == 2 else ()
-        self.post_norms = nn.ModuleList(nn.LayerNorm(channels, eps=NORM_EPS) for _ in self.post_norm_block_ids)
-        self.norm = nn.LayerNorm(channels, eps=NORM_EPS) if config.has_level_norm else None
+        self.post_norms = nn.ModuleList(LayerNorm(channels, eps=NORM_EPS) for _ in self.post_norm_block_ids)
+        self.norm = LayerNorm(channels, eps=NORM_EPS) if config.has_level_norm else None
         self.downsample = Downsample(channels) if level < 3 else None
         self.activation_checkpointing = False
         self.backend = backend

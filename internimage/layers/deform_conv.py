@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from internimage.layers.layer_norm import LayerNorm
 from internimage.layers.packed_linear import Packable
 from internimage.ops import dcnv3, dcnv4, rowwise
 from internimage.ops.deform_conv_v4 import packed_channels
@@ -106,7 +107,7 @@ class DCNv3(DeformConv):
         self.through_dcnv4 = through_dcnv4
         dw_size = dw_kernel_size or kernel_size
         self.dw_conv = nn.Conv2d(channels, channels, dw_size, padding=(dw_size - 1) // 2, groups=channels)
-        self.dw_norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.dw_norm = LayerNorm(channels, eps=NORM_EPS)
         self.act = nn.GELU()
         self.offset = nn.Linear(channels, groups * self.points * 2)
         self.mask = nn.Linear(channels, groups * self.points)

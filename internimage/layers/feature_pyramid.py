@@ -50,8 +50,9 @@ class FeaturePyramid(nn.Module):
         """Map the backbone's maps to L maps with C channels each, fine to coarse."""
         sums = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
         for i in range(len(sums) - 1, 0, -1):
-            sums[i - 1] = sums[i - 1] + F.interpolate(sums[i], size=sums[i - 1].shape[-2:], mode="nearest")
-        outputs = [conv(x) for conv, x in zip(self.output_convs, sums, strict=True)]
+            sums[i - 1] += F.interpolate(sums[i], size=sums[i - 1].shape[-2:], mode="nearest")
+        sums.reverse()
+        outputs = [conv(sums.pop()) for conv in self.output_convs]  # each sum is freed before the next output
         while len(outputs) < self.num_levels:
             outputs.append(F.max_pool2d(outputs[-1], 1, stride=2))
         return outputs
