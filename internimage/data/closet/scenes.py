@@ -42,7 +42,7 @@ TRAIN_SHARE = 0.6  # of the width of a photograph
 MIN_CROP_PX = 110
 
 GARMENTS_PER_SCENE = (2, 5)
-LONG_SIDE = (48 / 192, 120 / 192)  # of the scene's shorter side
+LONG_SIDE = (60 / 192, 128 / 192)  # of the scene's shorter side
 MAX_TURN_DEG = 20.0
 OUTSIDE_SHARE = 0.12  # of a garment's size may lie outside of the scene
 MIN_VISIBLE = 0.7
