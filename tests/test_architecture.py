@@ -46,7 +46,7 @@ HOMES = {
     "huggingface_hub": ("zoo/*.py",),
     "typer": ("cli/*.py",),
     "yaml": ("data/detection/yolo.py",),
-    "skimage": ("data/closet.py", "data/garments.py"),
+    "skimage": ("data/closet/*.py",),
     "rich": ("cli/*.py", "training/*.py"),
 }
 

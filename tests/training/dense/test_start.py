@@ -109,7 +109,9 @@ def test_new_last_layers_are_asked_for(head: str, classes: int, saved: dict[str,
     load_start_weights(model, settings(weights=str(saved[head]), reset_head=True))
     source = load(saved[head]).state_dict()
     for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key] if CLASS_LAYERS.match(key) else source[key]), key
+        # The box regression of this Mask R-CNN serves all classes: for others it is taken over.
+        is_shared = classes == 7 and key.startswith("box_heads.0.regressor.")
+        assert torch.equal(value, before[key] if CLASS_LAYERS.match(key) and not is_shared else source[key]), key
 
 
 def test_other_models_are_refused(saved: dict[str, Path]) -> None:
