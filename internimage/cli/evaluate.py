@@ -193,7 +193,7 @@ def _measure_classifier(request: Request) -> Any:
     report = measure(
         request.model,
         request.data,
-        split=request.split,  # type: ignore[arg-type]
+        split=request.split,  # type: ignore[arg-type]  # the command line has checked it
         batch_size=request.batch_size or CLASSIFIER_BATCH,
         workers=request.workers,
         published=metrics["top1"] / 100 if "top1" in metrics else None,
@@ -216,7 +216,7 @@ def _measure_detector(request: Request) -> Any:
     metric: Any = request.metric or "coco"
     looks = usual_scales(request.model) if request.multi_scale else None
     if looks is not None and request.merge is not None:
-        looks = replace(looks, method=request.merge)  # type: ignore[arg-type]
+        looks = replace(looks, method=request.merge)  # type: ignore[arg-type]  # checked likewise
     is_minival = "minival" in request.data.name
     published = (
         {}
@@ -226,7 +226,7 @@ def _measure_detector(request: Request) -> Any:
     return evaluate_detection(
         request.model,
         request.data,
-        split=request.split,  # type: ignore[arg-type]
+        split=request.split,  # type: ignore[arg-type]  # the command line has checked it
         pictures=request.pictures,
         metric=metric,
         batch_size=request.batch_size or 1,

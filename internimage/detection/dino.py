@@ -145,6 +145,7 @@ class DINO(Detector):
     ) -> list[Predictions]:
         """Run the decoder; one entry for each layer."""
         hidden, references = self.transformer.decode(queries, reference, memory, self.regressors, allowed=allowed)
+        # The last classifier and regressor belong to the encoder.
         return [
             Predictions(classifier(h), (regressor(h).float() + inverse_sigmoid(r)).sigmoid())
             for h, r, classifier, regressor in zip(

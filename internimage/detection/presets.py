@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from internimage.backbones import BackboneConfig
 from internimage.detection.config import (
@@ -147,5 +148,7 @@ def build_detector(
         >>> type(model).__name__
         'RCNN'
     """
-    run = dict(activation_checkpointing=activation_checkpointing, frozen_stages=frozen_stages, backend=backend)
-    return RCNN(config, **run) if isinstance(config, RCNNConfig) else DINO(config, **run)  # type: ignore[arg-type]
+    run: dict[str, Any] = dict(
+        activation_checkpointing=activation_checkpointing, frozen_stages=frozen_stages, backend=backend
+    )
+    return RCNN(config, **run) if isinstance(config, RCNNConfig) else DINO(config, **run)

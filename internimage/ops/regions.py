@@ -48,7 +48,7 @@ def average_regions(x: Tensor, rois: Tensor, side: int, scale: float) -> Tensor:
         torch.Size([1, 2, 2, 2])
     """
     values = x.permute(0, 2, 3, 1).float()
-    out: Tensor = _Averages.apply(values, rois, side, scale)  # type: ignore[assignment]
+    out: Tensor = _Averages.apply(values, rois, side, scale)  # type: ignore[assignment]  # torch says Any
     return out.to(x.dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
@@ -69,7 +69,7 @@ class _Averages(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]  # torch: *args
         n, height, width, channels = ctx.shape
         total = grad.new_zeros(n, height * width, 1, channels)
         for part in _parts(ctx.saved_tensors[0], ctx.side, ctx.scale, (height, width)):
