@@ -111,7 +111,7 @@ def regions_and_objects(name: str, call: Call) -> dict[str, int]:
         [result] = call.run()  # pyright: ignore[reportGeneralTypeIssues]
     if hook is not None:
         hook.remove()
-    return {"regions": counts[0] if counts else 0, "objects": len(result)}
+    return {"regions": sum(counts), "objects": len(result)}
 
 
 def stages_of(model: RCNN | DINO) -> Stages:

@@ -1,7 +1,8 @@
 """Peak memory of detectors and segmentors on one picture, beside what cannot be saved.
 
-That is parameters, and the inputs and outputs of the layer where these are largest. `fuse()` adds packed copies of the
-linear layers, so both forms are measured, each in a fresh process.
+That is parameters, and the inputs and outputs of the layer where these are largest when every layer is computed in one
+piece, as in training. `fuse()` adds packed copies of the linear layers, so both forms are measured, each in a fresh
+process.
 
 Run: `python -m benchmarks.run --only memory` (Linux).
 """
@@ -19,6 +20,7 @@ from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import largest_activations, parameter_bytes, peak_bytes
 
 SUITES = {"detection": detection, "segmentation": segmentation}
+WARM_SIZE = (64, 64)
 
 
 def predicting(suite: str, name: str, is_fused: bool, device: str, size_hw: tuple[int, int]) -> Callable[[], object]:
@@ -31,8 +33,8 @@ def predicting(suite: str, name: str, is_fused: bool, device: str, size_hw: tupl
 
 def measure(suite: str, name: str, device: str, size_hw: tuple[int, int]) -> dict[str, Any]:
     """Measure one model in both forms."""
-    model, pixels = SUITES[suite].build(name, device), torch.randn(1, 3, *size_hw, device=device)
-    with torch.inference_mode():
+    model, pixels = SUITES[suite].build(name, device).requires_grad_(False), torch.randn(1, 3, *size_hw, device=device)
+    with torch.enable_grad():  # inference computes large layers in parts
         activations = largest_activations(model, partial(model, pixels))
     parameters = parameter_bytes(model)
     del model
@@ -45,7 +47,8 @@ def measure(suite: str, name: str, device: str, size_hw: tuple[int, int]) -> dic
                 call()
             peak = torch.cuda.max_memory_allocated()
         else:
-            peak = peak_bytes(predicting, suite, name, is_fused, device, size_hw, threads=torch.get_num_threads())
+            what = (suite, name, is_fused, device)
+            peak = peak_bytes(predicting, *what, size_hw, warm=(*what, WARM_SIZE), threads=torch.get_num_threads())
         row[f"{form}_peak_mib"] = peak / 2**20
         row[f"{form}_over_floor"] = peak / (parameters + activations)
     return row

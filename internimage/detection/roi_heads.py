@@ -7,7 +7,7 @@ picture, then corners in pixels.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.boxes import decode_deltas
 from internimage.ops.regions import average_regions, can_average
+from internimage.ops.registration import is_eager
 
 
 def region_levels(rois: Tensor, num_levels: int, finest_scale: int) -> Tensor:
@@ -52,21 +53,31 @@ def region_features(
         (R, C, S, S) averages of bilinear samples.
     """
     levels = region_levels(rois, len(maps), finest_scale)
-    if can_average(maps[0], backend=backend):
-        features = maps[0].new_zeros(len(rois), side, side, maps[0].shape[1]).permute(0, 3, 1, 2)
-        for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
-            own = (levels == level).nonzero().flatten()
-            if len(own):
-                features[own] = average_regions(x, rois[own].float(), side, 1 / stride)
-        return features
-    features = maps[0].new_zeros(len(rois), maps[0].shape[1], side, side)
+    is_compiled = can_average(maps[0], backend=backend)
+    features = maps[0].new_zeros(len(rois), side, side, maps[0].shape[1]).permute(0, 3, 1, 2)
     for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         own = (levels == level).nonzero().flatten()
-        if len(own):
+        if len(own) == 0:
+            continue
+        if is_compiled:
+            features[own] = average_regions(x, rois[own].float(), side, 1 / stride)
+        else:
             # Counts of samples follow the size of each region (sampling_ratio below 1), as in the published models.
             part = roi_align(x, rois[own].to(x.dtype), side, 1 / stride, sampling_ratio=-1, aligned=True)
             features = features.index_copy(0, own, part)
     return features
+
+
+def in_parts(function: Callable[..., tuple[Tensor, ...]], number: int, *rows: Tensor) -> tuple[Tensor, ...]:
+    """Return what `function` makes of `rows`, tensors of equal length.
+
+    In inference on a CPU it sees at most `number` of them at a time, so that what it needs in between stays small.
+    """
+    first = rows[0]
+    if len(first) <= number or torch.is_grad_enabled() or first.device.type != "cpu" or not is_eager(first):
+        return function(*rows)
+    parts = [function(*part) for part in zip(*(values.split(number) for values in rows), strict=True)]
+    return tuple(torch.cat(answers) for answers in zip(*parts, strict=True))
 
 
 class BoxHead(nn.Module):

@@ -53,7 +53,10 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, out_channels, H, W), the sides divided by the stride and rounded up."""
-        x = self.conv(x)
+        return self.finish(self.conv(x))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Apply norm and ReLU to what the convolution gave; `x` may be overwritten."""
         if self.norm is not None:
             x = self.norm(x)
         return F.relu(x, inplace=True) if self.relu else x

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from internimage.layers.mlp import CHUNK_BYTES
 from internimage.layers.packed_linear import Packable
 from internimage.ops import rowwise
+from internimage.ops.registration import is_eager
 
 
 class FeedForward(Packable):
@@ -36,15 +37,17 @@ class FeedForward(Packable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        products = self.products
-        if products is None or x.device.type != "cpu":
-            return self.fc2(F.relu(self.fc1(x), inplace=True))
-        # The hidden rows of a part stay in the cache between the two products.
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not is_eager(x):
+            return self._rows(x)
+        # The hidden rows of a part stay in the cache between the two products, and never exist as a whole.
         rows = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for part, y in zip(x.flatten(0, -2).split(rows), out.view(-1, x.shape[-1]).split(rows), strict=True):
-            y.copy_(products["fc2"](products["fc1"](part, relu=True)))
-        return out
+        parts = [self._rows(part) for part in x.flatten(0, -2).split(rows)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        if (products := self.products) is None:
+            return self.fc2(F.relu(self.fc1(x), inplace=True))
+        return products["fc2"](products["fc1"](x, relu=True))
 
 
 def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto") -> Tensor:

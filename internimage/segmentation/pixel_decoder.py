@@ -116,7 +116,8 @@ class PixelDecoder(nn.Module):
             x = layer(x, position, reference, shapes)
         parts = x.split([h * w for h, w in shapes], dim=1)
         memory = tuple(p.transpose(1, 2).unflatten(2, hw) for p, hw in zip(parts, shapes, strict=True))
-        y = self.lateral(finest) + resize_map(memory[-1], finest.shape[2:])
+        y = self.lateral(finest)
+        y += resize_map(memory[-1], finest.shape[2:])
         return PixelFeatures(self.mask_projection(self.output(y)), memory)
 
     def _position(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:

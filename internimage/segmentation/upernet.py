@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
+from internimage.ops.registration import is_eager
 from internimage.types import Features
 
 
@@ -102,9 +103,22 @@ class UperNetHead(nn.Module):
         maps.append(self._pool(features.maps[-1]))
         for i in reversed(range(len(maps) - 1)):
             maps[i] = maps[i] + resize_map(maps[i + 1], maps[i].shape[2:])
-        maps = [*(output(x) for output, x in zip(self.outputs, maps[:-1], strict=True)), maps[-1]]
-        size_hw = maps[0].shape[2:]
-        return self.fusion(torch.cat([resize_map(x, size_hw) for x in maps], dim=1))
+        maps.reverse()
+        coarsest = maps[0]
+        maps = [*(output(maps.pop()) for output in self.outputs), coarsest]  # each sum is freed before the next output
+        if torch.is_grad_enabled() or coarsest.device.type != "cpu" or not is_eager(coarsest):
+            size_hw = maps[0].shape[2:]
+            return self.fusion(torch.cat([resize_map(x, size_hw) for x in maps], dim=1))
+        return self.fusion.finish(self._fuse_in_turn(maps))
+
+    def _fuse_in_turn(self, maps: list[Tensor]) -> Tensor:
+        """Return the fusing convolution as a sum over levels: the joined map is the largest of all, and not needed."""
+        total, size_hw = None, maps[0].shape[2:]
+        for x, weight in zip(maps, self.fusion.conv.weight.split(self.config.channels, dim=1), strict=True):
+            part = F.conv2d(resize_map(x, size_hw), weight, padding=1)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
 
     def _pool(self, x: Tensor) -> Tensor:
         """Join the coarsest map with its averages over grids of several sizes."""

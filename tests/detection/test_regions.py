@@ -10,7 +10,7 @@ import torch
 
 from internimage.detection.anchors import base_anchors, grid_anchors, inside_flags
 from internimage.detection.config import RPNConfig
-from internimage.detection.roi_heads import region_features, region_levels
+from internimage.detection.roi_heads import in_parts, region_features, region_levels
 from internimage.detection.rpn import RPN, RPNOutputs
 
 STORED = np.load(Path(__file__).parents[1] / "parity" / "ops_det" / "outputs.npz")
@@ -38,6 +38,21 @@ def test_features_of_regions(side: int) -> None:
     maps, rois = [recorded(f"roi_align{side}.feat")], recorded(f"roi_align{side}.rois")
     found = region_features(maps, rois, side, strides=[4], finest_scale=56)
     torch.testing.assert_close(found, recorded(f"roi_align{side}.out"), rtol=1e-5, atol=1e-5)
+
+
+def test_regions_in_parts() -> None:
+    seen: list[int] = []
+
+    def function(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        seen.append(len(x))
+        return x + y, y
+
+    x, y = torch.rand(10, 2), torch.rand(10, 2)
+    with torch.inference_mode():
+        total, same = in_parts(function, 4, x, y)
+        assert torch.equal(total, x + y) and torch.equal(same, y) and seen == [4, 4, 2]
+    in_parts(function, 4, x, y)
+    assert seen[3:] == [10]
 
 
 def test_no_regions() -> None:

@@ -33,6 +33,17 @@ def test_feed_forward(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None
     torch.testing.assert_close(*plain_and_packed(FeedForward(16, 40), torch.randn(2, 9, 16)), rtol=1e-4, atol=1e-5)
 
 
+def test_feed_forward_in_parts_without_packing(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = FeedForward(16, 40), torch.randn(2, 9, 16)
+    whole = layer(x)
+    monkeypatch.setattr(feed_forward, "CHUNK_BYTES", 640)
+    hidden: list[int] = []
+    layer.fc1.register_forward_hook(lambda _, __, output: hidden.append(len(output)))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), whole, rtol=1e-4, atol=1e-5)
+    assert hidden == [4, 4, 4, 4, 2]
+
+
 def test_attention() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(2, 5, 16), torch.randn(2, 9, 16), torch.randn(2, 9, 16)

@@ -45,6 +45,13 @@ def build(kind: str, **changes: object) -> Segmentor:
     return model.eval()
 
 
+def test_the_head_of_upernet_joins_levels_as_a_sum_in_inference() -> None:
+    model, pixels = build("upernet"), torch.rand(2, 3, 64, 96)
+    whole = model(pixels).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(pixels), whole, rtol=1e-4, atol=1e-5)
+
+
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
