@@ -71,7 +71,10 @@ def dino(backbone: BackboneConfig, num_classes: int) -> DINOConfig:
 
 
 def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
-    """Return the settings of a narrow Mask R-CNN for pictures of about 200 pixels; its anchors are 24 to 192 wide."""
+    """Return the settings of a narrow Mask R-CNN for pictures of 200 to 300 pixels.
+
+    Its anchors are 24 to 192 pixels wide, and all but the largest regions are read from the finest map.
+    """
     proposals = ProposalConfig(pre_nms=500, kept=200)
     rpn = RPNConfig(
         channels=96,
@@ -93,7 +96,7 @@ def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
         rpn=rpn,
         stages=(stage,),
         mask=MaskHeadConfig(num_convs=3, channels=64),
-        roi_finest_scale=28,
+        roi_finest_scale=112,
         max_per_image=50,
     )
 

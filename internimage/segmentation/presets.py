@@ -20,7 +20,7 @@ HEADS: dict[str, HeadConfig] = {
     ),
     "mask2former_flash": Mask2FormerConfig(num_queries=200, encoder_hidden_channels=2048),
     "mask2former_flash_raw": Mask2FormerConfig(num_queries=200, encoder_hidden_channels=2048, encoder_softmax=False),
-    "upernet_small": UperNetConfig(channels=96, auxiliary_channels=64),
+    "upernet_small": UperNetConfig(channels=48, auxiliary_channels=64, dropout=0.0),
     "mask2former_small": Mask2FormerConfig(
         channels=128,
         num_queries=40,

@@ -269,22 +269,22 @@ _FLASH = (
 )
 
 
-def _closet(name: str, architecture: str, **optimizer: Any) -> DetectionRecipe:
-    """Garment scenes of 192 x 192 pixels on one CPU core."""
+def _closet(name: str, architecture: str, *, side: int, smallest_crop: float, lr: float) -> DetectionRecipe:
+    """Garment scenes of 192 x 192 pixels, seen at `side` pixels, on one CPU core."""
     return DetectionRecipe(
         name=f"{name}_internimage_pico_closet",
         model=DetectionModelSettings(
             architecture,
             "internimage_pico",
-            drop_path_rate=0.05,
+            drop_path_rate=0.0,
             backbone_weights="internimage_pico_fashion",
         ),
         data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
         augment=DetectionAugmentSettings(
-            pipeline="own", shorter_side=(192, 192), longer_side=192, smallest_crop=0.7, flip=0.5
+            pipeline="own", shorter_side=(side, side), longer_side=side, smallest_crop=smallest_crop, flip=0.5
         ),
-        preprocess=PreprocessConfig(shorter_side=192, longer_side=192),
-        optimizer=DenseOptimizerSettings(layer_decay=0.9, clip_norm=1.0, **optimizer),
+        preprocess=PreprocessConfig(shorter_side=side, longer_side=side),
+        optimizer=DenseOptimizerSettings(lr=lr, layer_decay=0.9, clip_norm=1.0),
         schedule=DenseScheduleSettings(
             kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=2
         ),
@@ -296,8 +296,8 @@ def _closet(name: str, architecture: str, **optimizer: Any) -> DetectionRecipe:
 RECIPES: dict[str, DetectionRecipe] = {
     recipe.name: recipe
     for recipe in (
-        _closet("mask_rcnn", "mask_rcnn_small", lr=1e-3),
-        _closet("dino", "dino_small", lr=4e-4),
+        _closet("mask_rcnn", "mask_rcnn_small", side=288, smallest_crop=0.85, lr=1e-3),
+        _closet("dino", "dino_small", side=192, smallest_crop=0.7, lr=4e-4),
         _mask_rcnn("t", 1, 0.472, 0.425),
         _mask_rcnn("t", 3, 0.491, 0.437),
         _mask_rcnn("s", 1, 0.478, 0.433),
