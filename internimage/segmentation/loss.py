@@ -63,7 +63,8 @@ def pixel_loss(logits: Tensor, targets: Tensor, *, count_ignored_pixels: bool = 
         >>> round(float(pixel_loss(torch.zeros(1, 4, 1, 1), targets, count_ignored_pixels=True)), 4)
         0.6931
     """
-    logits = resize_map(logits, targets.shape[1:]).float()
+    # Channels side by side are the slow layout of the softmax over them, and of resizing in bfloat16.
+    logits = resize_map(logits.float().contiguous(), targets.shape[1:])
     total = F.cross_entropy(logits, targets.long(), ignore_index=IGNORED, reduction="sum")
     if count_ignored_pixels:
         return total / targets.numel()
