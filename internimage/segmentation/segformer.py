@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
 from internimage.segmentation.upernet import pixel_classifier, resize_map
@@ -35,6 +35,22 @@ class SegFormerConfig:
     count_ignored_pixels: bool = False
 
 
+class PointFusion(ConvNorm):
+    """The 1x1 convolution of maps that are resized to the first of them and joined along their channels.
+
+    Both steps are linear and the weights of resizing add up to one, so that every map goes through its part of the
+    convolution at its own size: a third of the products, and no joined map.
+    """
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map (N, C_i, H_i, W_i) maps to (N, C, H_0, W_0)."""
+        weights = self.conv.weight.split([x.shape[1] for x in maps], dim=1)
+        total = F.conv2d(maps[0], weights[0])
+        for x, weight in zip(maps[1:], weights[1:], strict=True):
+            total = total + resize_map(F.conv2d(x, weight), total.shape[2:])
+        return self.finish(total)
+
+
 class SegFormerHead(nn.Module):
     """Maps of four levels in, class logits at the finest level out.
 
@@ -50,12 +66,11 @@ class SegFormerHead(nn.Module):
         super().__init__()
         self.config = config
         self.laterals = nn.ModuleList(ConvNorm(channels, config.channels) for channels in in_channels)
-        self.fusion = ConvNorm(len(in_channels) * config.channels, config.channels)
+        self.fusion = PointFusion(len(in_channels) * config.channels, config.channels)
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = pixel_classifier(config.channels, num_classes)
 
     def forward(self, features: Features) -> Tensor:
         """Map features to (N, K, H_0, W_0) logits."""
-        size_hw = features.maps[0].shape[2:]
-        maps = [resize_map(lateral(x), size_hw) for lateral, x in zip(self.laterals, features.maps, strict=True)]
-        return self.classifier(self.dropout(self.fusion(torch.cat(maps, dim=1))))
+        maps = [lateral(x) for lateral, x in zip(self.laterals, features.maps, strict=True)]
+        return self.classifier(self.dropout(self.fusion(maps)))

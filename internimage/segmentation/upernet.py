@@ -61,6 +61,24 @@ def pixel_classifier(channels: int, num_classes: int) -> nn.Conv2d:
     return layer
 
 
+class Fusion(ConvNorm):
+    """The convolution that fuses maps, resized to the first of them and joined along their channels."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map (N, C_i, H_i, W_i) maps to (N, C, H_0, W_0)."""
+        size_hw = maps[0].shape[2:]
+        if torch.is_grad_enabled() or maps[0].device.type != "cpu" or not is_eager(maps[0]):
+            return super().forward(torch.cat([resize_map(x, size_hw) for x in maps], dim=1))
+        # A sum over the maps: joined they are the largest tensor of all, and inference does not need it.
+        total, padding = None, self.conv.padding
+        weights = self.conv.weight.split([x.shape[1] for x in maps], dim=1)
+        for x, weight in zip(maps, weights, strict=True):
+            part = F.conv2d(resize_map(x, size_hw), weight, padding=padding)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return self.finish(total)
+
+
 class UperNetHead(nn.Module):
     """Maps of four levels in, class logits at the finest level out.
 
@@ -80,7 +98,7 @@ class UperNetHead(nn.Module):
         self.bottleneck = ConvNorm(in_channels[-1] + len(config.pool_scales) * width, width, 3)
         self.laterals = nn.ModuleList(ConvNorm(channels, width) for channels in in_channels[:-1])
         self.outputs = nn.ModuleList(ConvNorm(width, width, 3) for _ in in_channels[:-1])
-        self.fusion = ConvNorm(len(in_channels) * width, width, 3)
+        self.fusion = Fusion(len(in_channels) * width, width, 3)
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = pixel_classifier(width, num_classes)
         self.auxiliary: AuxiliaryHead | None = None
@@ -106,19 +124,7 @@ class UperNetHead(nn.Module):
         maps.reverse()
         coarsest = maps[0]
         maps = [*(output(maps.pop()) for output in self.outputs), coarsest]  # each sum is freed before the next output
-        if torch.is_grad_enabled() or coarsest.device.type != "cpu" or not is_eager(coarsest):
-            size_hw = maps[0].shape[2:]
-            return self.fusion(torch.cat([resize_map(x, size_hw) for x in maps], dim=1))
-        return self.fusion.finish(self._fuse_in_turn(maps))
-
-    def _fuse_in_turn(self, maps: list[Tensor]) -> Tensor:
-        """Return the fusing convolution as a sum over levels: the joined map is the largest of all, and not needed."""
-        total, size_hw = None, maps[0].shape[2:]
-        for x, weight in zip(maps, self.fusion.conv.weight.split(self.config.channels, dim=1), strict=True):
-            part = F.conv2d(resize_map(x, size_hw), weight, padding=1)
-            total = part if total is None else total.add_(part)
-        assert total is not None
-        return total
+        return self.fusion(maps)
 
     def _pool(self, x: Tensor) -> Tensor:
         """Join the coarsest map with its averages over grids of several sizes."""

@@ -17,6 +17,8 @@ from internimage.segmentation import (
     UperNetConfig,
 )
 from internimage.segmentation.model import HeadConfig
+from internimage.segmentation.segformer import SegFormerHead
+from internimage.segmentation.upernet import resize_map
 from internimage.types import Images
 
 BACKBONE = BackboneConfig(channels=8, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))
@@ -159,3 +161,12 @@ def test_fuse_changes_nothing_but_speed() -> None:
     [after] = model.fuse().predict([picture], probabilities=True)
     assert before.probabilities is not None and after.probabilities is not None
     torch.testing.assert_close(after.probabilities, before.probabilities, atol=1e-4, rtol=1e-4)
+
+
+def test_the_head_of_segformer_fuses_each_level_at_its_own_size() -> None:
+    head = build("segformer").head
+    assert isinstance(head, SegFormerHead)
+    maps = [torch.rand(2, 8, 16 // s, 24 // s) for s in (1, 2, 4, 8)]
+    joined = torch.cat([resize_map(x, (16, 24)) for x in maps], dim=1)
+    expected = head.fusion.finish(head.fusion.conv(joined))
+    torch.testing.assert_close(head.fusion(maps), expected, rtol=1e-4, atol=1e-5)
