@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +14,10 @@ from internimage.data import hold_out
 from internimage.data.detection import DetectionDataset, class_balanced, open_detection_dataset
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig, build_detector
 from internimage.evaluation.detection import evaluate_detection
-from internimage.training.dense.param_groups import param_groups
-from internimage.training.dense.schedule import IterationSchedule
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
+from internimage.training.dense.task import DenseTask
 from internimage.training.detection.batches import DetectionBatch, DetectionBatches
 from internimage.training.detection.config import ARCHITECTURES, DetectionDataSettings, DetectionRecipe
-from internimage.training.task import TrainingTask
-from internimage.training.unreadable import UnreadableLimit
 from internimage.zoo.catalog import COMPOSITE_PREFIX
 
 # Columns of the validation and the figures that they show, by the metric; masks come first where there are any.
@@ -37,7 +33,7 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 
 
-class DetectionTask(TrainingTask[DetectionBatch, RCNN | DINO]):
+class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
     """A detector and the pictures it learns from.
 
     Args:
@@ -69,26 +65,11 @@ class DetectionTask(TrainingTask[DetectionBatch, RCNN | DINO]):
             self.columns |= MASK_COLUMNS
         self.metric = "val_mask_ap" if "val_mask_ap" in self.columns else "val_box_ap"
         load_start_weights(self.model, recipe.model)
-        self._batches = DetectionBatches(train_set, recipe, masks=has_masks, rank=rank, world=world)
-        self._limit = UnreadableLimit(recipe.data.max_unreadable)
-        self.batches_per_epoch, self.batch_size = self._batches.batches_per_epoch, recipe.data.batch_size
-        self.schedule = IterationSchedule(
-            recipe.schedule, recipe.steps_per_epoch(self.batches_per_epoch), recipe.optimizer.lr
-        )
-
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[DetectionBatch]:
-        """Yield the batches of an epoch."""
-        for batch in self._batches.epoch(epoch, start=start):
-            self._limit.report(batch.unreadable)
-            yield batch
+        self.feed(recipe, DetectionBatches(train_set, recipe, masks=has_masks, rank=rank, world=world))
 
     def loss(self, batch: DetectionBatch, device: torch.device) -> dict[str, Tensor]:
         """Return the losses of a batch, see `Detector.loss`."""
         return self.model.loss(batch.images.to(device), [target.to(device) for target in batch.targets])
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups."""
-        return param_groups(self.model, self.recipe.optimizer, depths=self.model.config.backbone.depths)
 
     def validate(self, model: RCNN | DINO) -> dict[str, float]:
         """Return average precision on the validation pictures, 0..1; NaN where they show nothing."""

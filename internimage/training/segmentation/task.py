@@ -5,10 +5,9 @@ Shape legend: N pictures of a batch, H W size of the batch, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +17,13 @@ from internimage.data import PictureDataset, hold_out
 from internimage.data.segmentation import SegmentationBatch, SegmentationBatches, open_segmentation_dataset
 from internimage.evaluation.segmentation import evaluate_segmentation
 from internimage.segmentation import HEADS, Mask2FormerConfig, Segmentor, SegmentorConfig
-from internimage.training.dense.param_groups import param_groups
-from internimage.training.dense.schedule import IterationSchedule
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
+from internimage.training.dense.task import DenseTask
 from internimage.training.segmentation.config import SegmentationDataSettings, SegmentationRecipe
-from internimage.training.task import TrainingTask
-from internimage.training.unreadable import UnreadableLimit
 from internimage.types import Palette
 
 
-class SegmentationTask(TrainingTask[SegmentationBatch, Segmentor]):
+class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
     """A segmentor and the pictures it learns from.
 
     Args:
@@ -51,7 +47,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, Segmentor]):
         torch.manual_seed(recipe.run.seed)
         self.model = build_model(recipe, train_set.class_names, palette=palette)
         load_start_weights(self.model, recipe.model)
-        self._batches = SegmentationBatches(
+        batches = SegmentationBatches(
             train_set,
             recipe.augment,
             batch_size=recipe.data.batch_size,
@@ -62,25 +58,11 @@ class SegmentationTask(TrainingTask[SegmentationBatch, Segmentor]):
             mean=recipe.preprocess.mean,
             std=recipe.preprocess.std,
         )
-        self._limit = UnreadableLimit(recipe.data.max_unreadable)
-        self.batches_per_epoch, self.batch_size = self._batches.batches_per_epoch, recipe.data.batch_size
-        self.schedule = IterationSchedule(
-            recipe.schedule, recipe.steps_per_epoch(self.batches_per_epoch), recipe.optimizer.lr
-        )
-
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[SegmentationBatch]:
-        """Yield the batches of an epoch."""
-        for batch in self._batches.epoch(epoch, start=start):
-            self._limit.report(batch.unreadable)
-            yield batch
+        self.feed(recipe, batches)
 
     def loss(self, batch: SegmentationBatch, device: torch.device) -> dict[str, Tensor]:
         """Return the losses of a batch, see `Segmentor.loss`."""
         return self.model.loss(batch.images.to(device), batch.targets.to(device))
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups."""
-        return param_groups(self.model, self.recipe.optimizer, depths=self.model.config.backbone.depths)
 
     def validate(self, model: Segmentor) -> dict[str, float]:
         """Return mean intersection over union, mean and overall accuracy on the validation pictures, 0..1."""
