@@ -41,8 +41,10 @@ class FeedForward(Packable):
             return self._rows(x)
         # The hidden rows of a part stay in the cache between the two products, and never exist as a whole.
         rows = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))
-        parts = [self._rows(part) for part in x.flatten(0, -2).split(rows)]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for part, y in zip(x.flatten(0, -2).split(rows), out.view(-1, x.shape[-1]).split(rows), strict=True):
+            y.copy_(self._rows(part))
+        return out
 
     def _rows(self, x: Tensor) -> Tensor:
         if (products := self.products) is None:
