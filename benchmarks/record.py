@@ -95,7 +95,7 @@ def bar_plot(
     for i, (label, values) in enumerate(series.items()):
         places = [j + i * height for j in range(len(labels))]
         bars = axis.barh(places, values, height=height * 0.92, label=label)
-        axis.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        axis.bar_label(bars, [_text(float(value)) for value in values], padding=3, fontsize=8)
     axis.set_yticks([j + 0.4 - height / 2 for j in range(len(labels))], labels)
     axis.invert_yaxis()
     axis.set_xlabel(ylabel)
