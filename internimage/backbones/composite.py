@@ -113,8 +113,9 @@ class CompositeInternImage(nn.Module):
 
     def _feed(self, level: int, sources: list[Tensor], size_hw: tuple[int, int]) -> Tensor:
         """Sum of the maps of the first backbone for one level of the second, (N, H, W, C)."""
-        total = sources[level]
-        for conv, source in zip(self.feed_convs[level][1:], sources[level + 1 :], strict=True):  # type: ignore[index]  # of lists
+        total, convs = sources[level], self.feed_convs[level]
+        assert isinstance(convs, nn.ModuleList)
+        for conv, source in zip(convs[1:], sources[level + 1 :], strict=True):
             total = total + F.interpolate(conv(source), size=size_hw, mode="nearest")
         scale = self.feed_scales[level]
         rounded = scale + (scale.half().to(scale.dtype) - scale).detach()  # rounded forward, exact backward

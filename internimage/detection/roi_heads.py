@@ -18,7 +18,7 @@ from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.boxes import decode_deltas
 from internimage.ops.regions import average_regions, can_average
-from internimage.ops.registration import is_eager
+from internimage.ops.registration import may_divide
 
 
 def region_levels(rois: Tensor, num_levels: int, finest_scale: int) -> Tensor:
@@ -73,8 +73,7 @@ def in_parts(function: Callable[..., tuple[Tensor, ...]], number: int, *rows: Te
 
     In inference on a CPU it sees at most `number` of them at a time, so that what it needs in between stays small.
     """
-    first = rows[0]
-    if len(first) <= number or torch.is_grad_enabled() or first.device.type != "cpu" or not is_eager(first):
+    if len(rows[0]) <= number or not may_divide(rows[0]):
         return function(*rows)
     parts = [function(*part) for part in zip(*(values.split(number) for values in rows), strict=True)]
     return tuple(torch.cat(answers) for answers in zip(*parts, strict=True))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from internimage.layers.mlp import CHUNK_BYTES
 from internimage.layers.packed_linear import Packable
 from internimage.ops import rowwise
-from internimage.ops.registration import is_eager
+from internimage.ops.registration import may_divide
 
 
 class FeedForward(Packable):
@@ -37,7 +37,7 @@ class FeedForward(Packable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        if torch.is_grad_enabled() or x.device.type != "cpu" or not is_eager(x):
+        if not may_divide(x):
             return self._rows(x)
         # The hidden rows of a part stay in the cache between the two products, and never exist as a whole.
         rows = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))

@@ -5,6 +5,7 @@ Shapes: ... any leading sizes, I inputs, O outputs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -48,14 +49,14 @@ class PackedLinear:
         return y.relu_() if relu else y
 
 
-class Packable(nn.Module):
+class Packable(nn.Module, ABC):
     """A module that can hold packed copies of its linear layers; whatever may change the weights drops them."""
 
     packed: dict[str, PackedLinear] | None = None
 
+    @abstractmethod
     def packable(self) -> Mapping[str, tuple[nn.Linear | Affine, ...]]:
         """Name the products and the layers each of them joins."""
-        raise NotImplementedError
 
     def pack(self) -> None:
         """Prepare the linear layers for inference."""

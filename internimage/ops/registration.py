@@ -109,6 +109,16 @@ def is_plain(*values: Tensor) -> bool:
     return is_eager(*values) and not _profiler_enabled()
 
 
+def may_divide(x: Tensor) -> bool:
+    """Whether a large step on `x` may be done in parts to save memory: eager inference on a CPU outside of autocast.
+
+    Gradients would keep every part, a compiler or exporter would see a loop, and other devices want large steps.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    return is_eager(x)
+
+
 def is_eager(*values: Tensor) -> bool:
     """Whether an operator on these tensors runs at once, seen by nothing but autograd and the profiler."""
     return (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
-from internimage.ops.registration import is_eager
+from internimage.ops.registration import may_divide
 from internimage.types import Features
 
 
@@ -67,7 +67,7 @@ class Fusion(ConvNorm):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Map (N, C_i, H_i, W_i) maps to (N, C, H_0, W_0)."""
         size_hw = maps[0].shape[2:]
-        if torch.is_grad_enabled() or maps[0].device.type != "cpu" or not is_eager(maps[0]):
+        if not may_divide(maps[0]):
             return super().forward(torch.cat([resize_map(x, size_hw) for x in maps], dim=1))
         # A sum over the maps: joined they are the largest tensor of all, and inference does not need it.
         total, padding = None, self.conv.padding

@@ -59,7 +59,7 @@ def with_overrides(recipe: Settings, overrides: Iterable[str]) -> Settings:
         )
     top = changes.pop("", {})
     parts = {section: dataclasses.replace(getattr(recipe, section), **values) for section, values in changes.items()}
-    return dataclasses.replace(recipe, **parts, **top)  # type: ignore[type-var]
+    return dataclasses.replace(recipe, **parts, **top)  # type: ignore[type-var]  # every recipe is a dataclass
 
 
 def full_name(key: str, names: Sequence[str]) -> str:

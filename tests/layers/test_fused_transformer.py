@@ -44,6 +44,16 @@ def test_feed_forward_in_parts_without_packing(monkeypatch: pytest.MonkeyPatch) 
     assert hidden == [4, 4, 4, 4, 2]
 
 
+def test_feed_forward_under_autocast_answers_in_its_type() -> None:
+    layer, x = FeedForward(16, 40), torch.randn(2, 9, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = layer(x)
+        with torch.no_grad():
+            found = layer(x)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected)
+
+
 def test_attention() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(2, 5, 16), torch.randn(2, 9, 16), torch.randn(2, 9, 16)

@@ -80,7 +80,7 @@ class DetectionBatches:
         else:
             keys = [[(epoch, int(i)) for i in indices] for indices in self._order(epoch)[start:]]
         yield from torch.utils.data.DataLoader(
-            self._views,  # type: ignore[arg-type]  # a sequence, not a Dataset
+            self._views,  # type: ignore[arg-type]  # items and a length are all that a loader asks for
             batch_sampler=keys,
             num_workers=self.recipe.data.workers,
             collate_fn=self._collate,
