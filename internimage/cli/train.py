@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
+from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json, stderr
 
 if TYPE_CHECKING:
     from internimage.training import Recipe
@@ -60,6 +61,8 @@ def train(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from error
     place = None if device == "auto" else choose_device(device)
+    if not stderr().is_terminal:  # a log file shows no bar
+        logging.getLogger("internimage.training").setLevel(logging.INFO)
     result = training.train(chosen, data=data, out=out, resume=resume, device=place)
     summary = result.to_dict()
     if as_json:

@@ -189,6 +189,8 @@ class Trainer:
                 self.model.train()
             elif stopped() or time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes:
                 self.save()
+                loss = self.engine.mean(self._since.loss) / self._since.steps
+                logger.info("saved at step %d of %d, loss %.5g", self.step, self.schedule.total_steps, loss)
             if stopped():
                 return
 

@@ -46,6 +46,13 @@ def test_train_then_predict(run: Run, data: Path, tmp_path: Path) -> None:
     assert resumed.exit_code == 0 and "best.safetensors" in resumed.stdout
 
 
+def test_a_log_file_shows_how_far_the_run_is(run: Run, data: Path, tmp_path: Path) -> None:
+    arguments = ("--data", data, "--out", tmp_path / "run", *SETTINGS, "--set", "run.save_minutes=0")
+    lines = run("train", "internimage_pico_fashion", *arguments).stderr.splitlines()
+    assert sum("saved at step 1 of 4, loss " in line for line in lines) == 1
+    assert sum("epoch 2: " in line and "val_top1" in line for line in lines) == 1
+
+
 def test_backbone_weights_replace_the_start_of_a_recipe(
     run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
