@@ -163,6 +163,8 @@ class RCNNConfig:
         pyramid_norm: norm in the feature pyramid: "none" (InternImage) or "layer" (FlashInternImage).
         rpn: region proposal network.
         stages: box stages, one for Faster R-CNN, three for the published cascades.
+        last_stage_passes: how often the last stage looks at a region in inference, from 1; a further pass starts from
+            the boxes of the one before, and scores are averaged. 1 in all published models.
         mask: mask head of every stage, or None for boxes only.
         roi_size: side of a region's map for boxes, in cells.
         roi_finest_scale: regions of up to twice this side are read from the finest map, in pixels.
@@ -172,7 +174,7 @@ class RCNNConfig:
         preprocess: how pictures become pixels.
         class_names: names of the classes, or None.
 
-    Source: Cascade R-CNN, https://arxiv.org/abs/1712.00726.
+    Source: Cascade R-CNN, https://arxiv.org/abs/1712.00726; repeated passes: LocNet, https://arxiv.org/abs/1511.07763.
     """
 
     backbone: BackboneConfig
@@ -181,6 +183,7 @@ class RCNNConfig:
     pyramid_norm: Literal["none", "layer"] = "none"
     rpn: RPNConfig = field(default_factory=RPNConfig)
     stages: tuple[BoxStageConfig, ...] = (BoxStageConfig(),)
+    last_stage_passes: int = 1
     mask: MaskHeadConfig | None = None
     roi_size: int = 7
     roi_finest_scale: int = 56
@@ -194,6 +197,8 @@ class RCNNConfig:
         check_classes(self.num_classes, self.class_names)
         if not self.stages:
             raise ValueError("a two-stage detector needs at least one box stage")
+        if self.last_stage_passes < 1:
+            raise ValueError(f"expected last_stage_passes of at least 1, given {self.last_stage_passes}")
 
     @property
     def kind(self) -> str:

@@ -110,10 +110,11 @@ class RCNN(Detector):
         """Send proposals through the box stages and suppress repeated objects."""
         rois = torch.cat([proposals.image[:, None].to(proposals.boxes.dtype), proposals.boxes], dim=1)
         logits: list[Tensor] = []
-        for i, head in enumerate(self.box_heads):
+        heads = [*self.box_heads, *[self.box_heads[-1]] * (self.config.last_stage_passes - 1)]
+        for i, head in enumerate(heads):
             stage_logits, deltas = in_parts(partial(self._look, head, maps), BOXES_AT_ONCE, rois)
             logits.append(stage_logits.float())
-            if i < len(self.box_heads) - 1:
+            if i < len(heads) - 1:
                 rois = head.refine(rois, stage_logits, deltas, valid_hw)
         scores = torch.stack(logits).mean(dim=0).softmax(dim=-1)[:, :-1]  # (R, K)
         boxes = head.decode(rois, deltas, valid_hw).expand(-1, self.config.num_classes, -1)  # (R, K, 4)

@@ -53,6 +53,22 @@ def test_odd_pictures(name: str, shape: tuple[int, ...]) -> None:
     assert found.original_hw == shape[:2] and found.boxes_xyxy.isfinite().all()
 
 
+def test_a_second_pass_is_a_cascade_of_the_same_head(photo: np.ndarray) -> None:
+    once = small_detector("mask_rcnn")
+    assert isinstance(once, RCNN)
+    twice = RCNN(replace(once.config, last_stage_passes=2)).eval()
+    twice.load_state_dict(once.state_dict())
+    cascade = RCNN(replace(once.config, stages=once.config.stages * 2)).eval()
+    second = {key.replace("heads.0", "heads.1"): value for key, value in once.state_dict().items()}
+    cascade.load_state_dict(once.state_dict() | second)
+    [expected], [found], [first] = (model.predict([photo]) for model in (cascade, twice, once))
+    torch.testing.assert_close(found.boxes_xyxy, expected.boxes_xyxy)
+    torch.testing.assert_close(found.scores, expected.scores)
+    assert first.boxes_xyxy.shape != found.boxes_xyxy.shape or (first.boxes_xyxy - found.boxes_xyxy).abs().max() > 0.1
+    with pytest.raises(ValueError, match="last_stage_passes"):
+        replace(once.config, last_stage_passes=0)
+
+
 def test_score_threshold_and_filter(photo: np.ndarray) -> None:
     model = small_detector("mask_rcnn")
     [every], [some] = model.predict([photo]), model.predict([photo], score_threshold=0.5)
