@@ -1,15 +1,17 @@
-"""The operators alone: our kernels beside the grid-sample form and torchvision's deformable convolution.
+"""The operators alone: our kernels beside the grid-sample form, torchvision's deformable convolution and deformops.
 
 Run: `python -m benchmarks.run --only operators [--device cuda]`. Every case is first compared with the reference in
-float64. The share of bandwidth counts each input and output once and divides by what a plain copy reaches in this run.
+float64. Bytes count each input and output once (three times with the backward pass), FLOPs the multiply-adds of the
+four corners (three times, too). The roofline is the longer of both at what a plain copy and a float32 matrix product
+reach in this run; its share of our time is 1 at the limit of the machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,23 +25,41 @@ from internimage.ops.native.allocator import keep_freed_memory
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 Operator = Callable[..., Tensor]
+PEERS = ("torchvision", "deformops")
+FLOPS_PER_SAMPLE = 8  # four corners, a multiplication and an addition each
 
 
 @dataclass(frozen=True)
 class Case:
-    """One operator at one shape; `peer` computes the same sum with torchvision, where that exists."""
+    """One operator at one shape.
+
+    Args:
+        operator: its name.
+        shape: in words.
+        call: the operator on `inputs`; takes `backend`.
+        inputs: its tensors.
+        samples: points times channels, each of which reads four corners.
+        peers: other packages that compute the same sum, by name.
+    """
 
     operator: str
     shape: str
     call: Operator
     inputs: tuple[Tensor, ...]
-    peer: Callable[..., Tensor] | None = None
+    samples: int
+    peers: Mapping[str, Operator] = field(default_factory=dict)
 
     def to(self, device: str, dtype: torch.dtype) -> Case:
         """The case with its inputs on `device` in `dtype`."""
         moved = tuple(tensor.to(device, dtype) for tensor in self.inputs)
-        peer = None if dtype == torch.bfloat16 else self.peer  # torchvision has no kernel for it
-        return Case(self.operator, self.shape, self.call, moved, peer)
+        has_kernels = {"torchvision": dtype != torch.bfloat16}
+        peers = {name: peer for name, peer in self.peers.items() if has_kernels.get(name, True)}
+        return replace(self, inputs=moved, peers=peers)
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of the forward pass."""
+        return FLOPS_PER_SAMPLE * self.samples
 
 
 def window_cases(shapes: tuple[tuple[int, int, int, int, int], ...]) -> Iterator[Case]:
@@ -48,10 +68,11 @@ def window_cases(shapes: tuple[tuple[int, int, int, int, int], ...]) -> Iterator
         text = f"({n}, {h}, {w}, {groups}x{width})"
         x, offset = torch.randn(n, h, w, groups * width), torch.randn(n, h, w, groups * 18)
         mask = torch.randn(n, h, w, groups, 9).softmax(-1).flatten(3)
-        peer = partial(torchvision_window, groups=groups)
-        yield Case("dcnv3", text, partial(dcnv3, groups=groups), (x, offset, mask), peer)
+        samples = mask.numel() * width
+        peers = {"torchvision": partial(torchvision_window, groups=groups)}
+        yield Case("dcnv3", text, partial(dcnv3, groups=groups), (x, offset, mask), samples, peers)
         packed = torch.randn(n, h, w, packed_channels(groups, 9))
-        yield Case("dcnv4", text, partial(dcnv4, groups=groups), (x, packed))
+        yield Case("dcnv4", text, partial(dcnv4, groups=groups), (x, packed), samples)
 
 
 def attention_cases(queries: tuple[int, ...], batch: int = 1) -> Iterator[Case]:
@@ -68,12 +89,28 @@ def attention_cases(queries: tuple[int, ...], batch: int = 1) -> Iterator[Case]:
         locations = near + 2.0 * torch.randn(batch, count, 8, 4, 4, 2) / sizes
         weights = torch.randn(batch, count, 8, 16).softmax(-1).unflatten(-1, (4, 4))
         call = partial(attend, shapes=shapes)
-        yield Case("ms_deform_attn", f"({batch}, {count} queries, 4 levels, 8x32)", call, (value, locations, weights))
+        text, inputs = f"({batch}, {count} queries, 4 levels, 8x32)", (value, locations, weights)
+        yield Case("ms_deform_attn", text, call, inputs, weights.numel() * 32, deformops_attention(shapes))
 
 
 def attend(value: Tensor, locations: Tensor, weights: Tensor, *, shapes: Any, backend: str = "auto") -> Tensor:
     """`ms_deform_attn` with the tensors first."""
     return ms_deform_attn(value, shapes, locations, weights, backend=backend)
+
+
+def deformops_attention(shapes: tuple[tuple[int, int], ...]) -> dict[str, Operator]:
+    """The operator of the package deformops (Python 3.12 and later), where it is installed."""
+    try:
+        from deformops.registry import msda  # pyright: ignore[reportMissingImports]  # no dependency, a peer
+    except ImportError:
+        return {}
+    sizes = torch.tensor(shapes)
+    starts = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])
+
+    def call(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        return msda(value, sizes.to(value.device), starts.to(value.device), locations, weights)
+
+    return {"deformops": call}
 
 
 def centers(height: int, width: int) -> Tensor:
@@ -110,7 +147,18 @@ def check(case: Case, dtype: torch.dtype) -> float:
             errors.append(float((a - b).abs().max() / a.abs().max().clamp_min(1.0)))
     if not max(errors) <= TOLERANCE[dtype]:
         raise SystemExit(f"correctness check failed: {case.operator} {case.shape} {dtype} differs by {max(errors):.2e}")
+    for name, peer in case.peers.items():
+        torch.testing.assert_close(
+            peer(*case.inputs).double(), want.detach(), rtol=0.05, atol=0.05, msg=f"{name} differs"
+        )
     return max(errors)
+
+
+class Ceilings(NamedTuple):
+    """What the machine reaches in this run: bytes copied and floating point operations, in 10^9 a second."""
+
+    gb_per_s: float
+    gflops: float
 
 
 def copy_bandwidth(device: str) -> float:
@@ -119,6 +167,13 @@ def copy_bandwidth(device: str) -> float:
     target = torch.empty_like(source)
     best = interleave({"copy": lambda: target.copy_(source)}, device=device, seconds=1.0)["copy"].best
     return 2 * source.numel() * 4 / best / 1e6
+
+
+def matmul_gflops(device: str) -> float:
+    """GFLOP/s of a product of float32 matrices of 2048."""
+    a = torch.ones(2048, 2048, device=device)
+    best = interleave({"matmul": lambda: a @ a}, device=device, seconds=1.0)["matmul"].best
+    return 2 * 2048**3 / best / 1e6
 
 
 def repeated(function: Callable[[], object], device: str) -> tuple[Callable[[], object], int]:
@@ -134,10 +189,9 @@ def repeated(function: Callable[[], object], device: str) -> tuple[Callable[[], 
 
 
 def functions(case: Case, with_backward: bool) -> dict[str, Callable[[], object]]:
-    """What is timed: ours, the grid-sample form, torchvision."""
-    calls: dict[str, Callable[..., Tensor]] = {"ours": case.call, "reference": partial(case.call, backend="reference")}
-    if case.peer:
-        calls["torchvision"] = case.peer
+    """What is timed: ours, the grid-sample form, other packages."""
+    calls: dict[str, Operator] = {"ours": case.call, "reference": partial(case.call, backend="reference")}
+    calls |= case.peers
     if not with_backward:
         return {name: partial(call, *case.inputs) for name, call in calls.items()}
     leaves = [tensor.detach().requires_grad_() for tensor in case.inputs]
@@ -149,7 +203,9 @@ def functions(case: Case, with_backward: bool) -> dict[str, Callable[[], object]
     return {name: partial(both, call) for name, call in calls.items()}
 
 
-def measure(case: Case, dtype: torch.dtype, device: str, seconds: float, ceiling: float) -> Iterator[dict[str, Any]]:
+def measure(
+    case: Case, dtype: torch.dtype, device: str, seconds: float, ceilings: Ceilings
+) -> Iterator[dict[str, Any]]:
     """One line of the table for forward, one for forward and backward."""
     error = check(case, dtype)
     output = case.call(*case.inputs)
@@ -158,6 +214,7 @@ def measure(case: Case, dtype: torch.dtype, device: str, seconds: float, ceiling
         prepared = {name: repeated(f, device) for name, f in functions(case, passes > 1).items()}
         timings = interleave({name: f for name, (f, _) in prepared.items()}, device=device, seconds=seconds)
         p50 = {name: _each(timings[name], times) for name, (_, times) in prepared.items()}
+        megabytes, megaflops = passes * moved / 1e6, passes * case.flops / 1e6
         yield {
             "operator": case.operator,
             "shape": case.shape,
@@ -166,8 +223,11 @@ def measure(case: Case, dtype: torch.dtype, device: str, seconds: float, ceiling
             "p50_ms": p50["ours"],
             "reference_ms": p50["reference"],
             "over_reference": p50["reference"] / p50["ours"],
-            "torchvision_ms": p50.get("torchvision", float("nan")),
-            "bandwidth_share": passes * moved / p50["ours"] / 1e6 / ceiling,
+            **{f"{peer}_ms": p50.get(peer) for peer in PEERS},
+            "megabytes": megabytes,
+            "megaflops": megaflops,
+            "bandwidth_share": megabytes / ceilings.gb_per_s / p50["ours"],
+            "roofline_share": max(megabytes / ceilings.gb_per_s, megaflops / ceilings.gflops) / p50["ours"],
             "error": error,
         }
 
@@ -196,14 +256,15 @@ def cases(device: str) -> list[Case]:
 def run(device: str, *, seconds: float = 3.0) -> None:
     """Check, measure, print, save and plot."""
     keep_freed_memory()  # as every model of the package does
-    ceiling = copy_bandwidth(device)
+    ceilings = Ceilings(copy_bandwidth(device), matmul_gflops(device))
     dtypes = (torch.float32, torch.bfloat16) if device == "cpu" else (torch.float32, torch.bfloat16, torch.float16)
     rows = []
     for case in cases(device):
         for dtype in dtypes:
-            rows += measure(case.to(device, dtype), dtype, device, seconds, ceiling)
-    print_table(f"operators on {device}; a copy reaches {ceiling:.0f} GB/s", rows)
-    save("operators", device, rows, copy_gb_per_s=ceiling)
+            rows += measure(case.to(device, dtype), dtype, device, seconds, ceilings)
+    ceiling = f"a copy reaches {ceilings.gb_per_s:.0f} GB/s, a matrix product {ceilings.gflops:.0f} GFLOP/s"
+    print_table(f"operators on {device}; {ceiling}", rows)
+    save("operators", device, rows, copy_gb_per_s=ceilings.gb_per_s, matmul_gflops=ceilings.gflops)
     shown = [row for row in rows if row["dtype"] == "float32"]
     labels = list(dict.fromkeys(f"{row['operator']} {row['shape']}" for row in shown))
     series = {
