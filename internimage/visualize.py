@@ -45,6 +45,7 @@ OPACITY = 0.5  # of the class colors over a picture
 LOWEST_SCORE = 0.3  # of objects that are drawn
 MAX_CHARACTERS = 200
 MAX_LABELLED_CLASSES = 30
+BACKGROUND = "background"  # pixels of a class of this name stay as they are, unless it has a color
 
 # The font inside Pillow covers English; names in other scripts look for one of these on the machine.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
@@ -63,8 +64,8 @@ def draw(result: object, image: Picture, *, score_threshold: float = LOWEST_SCOR
     Returns:
         RGB picture. For a classification: the picture, enlarged or reduced to a longest side of 448 to 2048 pixels,
         above a panel with the five most probable classes. For a segmentation: a picture of the same size, blended with
-        the colors of its classes, above a legend with the shares of the largest ones. For detections: the picture
-        with boxes, names, scores and masks.
+        the colors of its classes (but for one named "background" that has none), above a legend with the shares of the
+        largest ones. For detections: the picture with boxes, names, scores and masks.
 
     Raises:
         TypeError: `result` is no result that can be drawn.
@@ -91,9 +92,11 @@ def _draw_classification(result: Classification, image: Picture, **_: object) ->
 def _draw_segmentation(result: Segmentation, image: Picture, *, has_legend: bool = True, **_: object) -> Image:
     picture = _own_picture(result, image)
     colors = np.array(result.palette or [distinct_color(i) for i in range(result.num_classes)], dtype=np.uint8)
-    rows, columns = _source_pixels(picture, result.original_hw)
-    painted = PIL.Image.fromarray(colors[result.label_map.numpy()[np.ix_(rows, columns)]])
-    blended = PIL.Image.blend(picture, painted, OPACITY)
+    unpainted = [i for i in range(result.num_classes) if not result.palette and result.class_name(i) == BACKGROUND]
+    colors[unpainted] = FAINT
+    labels = result.label_map.numpy()[np.ix_(*_source_pixels(picture, result.original_hw))]
+    blended = PIL.Image.blend(picture, PIL.Image.fromarray(colors[labels]), OPACITY)
+    blended.paste(picture, mask=PIL.Image.fromarray(np.isin(labels, unpainted)))
     if not has_legend:
         return blended
     shares = result.pixel_counts / result.label_map.numel()

@@ -13,7 +13,7 @@ from internimage.backbones import VARIANTS, InternImage, variant
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.data.labels import label_set_names, rows_22k_to_1k
 from internimage.errors import UnknownName
-from internimage.zoo import info, label_set, list_models
+from internimage.zoo import info, label_set, list_models, load
 from internimage.zoo.catalog import BUNDLED, CatalogEntry, catalog
 from internimage.zoo.official import to_official
 from internimage.zoo.settings import classifier_from_settings
@@ -152,7 +152,7 @@ def test_unknown_names_suggest_three() -> None:
 
 
 def test_list_models_filters_by_pattern_and_task() -> None:
-    assert len(list_models("mask_rcnn*")) == 12
+    assert len(list_models("mask_rcnn*")) == 13
     assert list_models("Mask2Former_internimage_H*nyu") == ["mask2former_internimage_h_480_40k_nyu"]
     assert set(list_models("*", task="lane_topology")) == {"openlanev2_internimage-s"}
     assert list_models("nothing*") == []
@@ -161,6 +161,10 @@ def test_list_models_filters_by_pattern_and_task() -> None:
 def test_bundled_rows_have_their_files() -> None:
     bundled = [entry for entry in catalog().values() if entry.source == "bundled"]
     assert {path.name for path in BUNDLED.glob("*.safetensors")} == {entry.filename for entry in bundled}
+    assert all((BUNDLED / entry.filename).stat().st_size <= 8e6 for entry in bundled)
+    assert {entry.name: parameters(load(entry.name)) for entry in bundled} == {
+        entry.name: entry.parameters for entry in bundled
+    }
 
 
 def test_label_sets() -> None:

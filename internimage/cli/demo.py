@@ -1,17 +1,19 @@
-"""`internimage demo`: the bundled model classifies the bundled pictures, without a network."""
+"""`internimage demo`: the bundled models answer for the bundled pictures, without a network."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from internimage.cli.loading import load_classifier
+from internimage.cli.loading import load_predictor
 from internimage.cli.terminal import (
     BackendOption,
     DeviceOption,
@@ -25,49 +27,127 @@ from internimage.cli.terminal import (
 if TYPE_CHECKING:
     from internimage.types import Classification
 
-MODEL = "internimage_pico_fashion"
+CLASSIFIER = "internimage_pico_fashion"
+DETECTOR = "mask_rcnn_internimage_pico_closet"
+SEGMENTOR = "upernet_internimage_pico_closet"
+SCENE = "closet_scene.jpg"
 SHEET_FILE, ANSWERS_FILE = "contact_sheet.png", "predictions.json"
+SCORE_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Loads models, runs them and tells how long that took."""
+
+    device: str
+    backend: str
+    out: Path
+
+    def answer(self, name: str, pictures: Sequence[Path]) -> tuple[Any, list[Any], str]:
+        """Return a model, its answers, and its seconds and device in words."""
+        model = load_predictor(name, device=self.device, dtype=Precision.float32, backend=self.backend)
+        started = time.perf_counter()
+        answers = model.predict(list(pictures))
+        return model, answers, f"{time.perf_counter() - started:.2f} s on {model.device}"
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the contact sheet and the answers.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the drawn pictures and the answers.")] = Path(
         "internimage_demo"
     ),
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """See it work: the bundled model classifies bundled pictures.
+    """See it work: bundled models classify pictures, find objects in a scene, and label its pixels.
 
-    Needs no network. Shows a table, and writes a contact sheet and a JSON file.
+    Needs no network. Shows tables, and writes a contact sheet, two drawn scenes and a JSON file.
     """
-    from internimage.visualize import contact_sheet
-    from internimage.zoo.catalog import BUNDLED
     from internimage.zoo.saving import replacing
 
-    paths = sorted((BUNDLED / "pictures").glob("fashion_*.png"))
-    classifier = load_classifier(MODEL, device=device, dtype=Precision.float32, backend=backend)
-    names = classifier.config.class_names or ()
-    truths = [_truth(path, names) for path in paths]
-    started = time.perf_counter()
-    results = classifier.predict(list(paths))
-    seconds = time.perf_counter() - started
-    num_right = sum(result.name == truth for result, truth in zip(results, truths, strict=True))
-    heading = f"{MODEL}: {num_right} of {len(paths)} right"
-    with replacing(out / SHEET_FILE) as temporary:
-        contact_sheet(results, paths, truths=truths, heading=heading).save(temporary, "PNG")
-    rows = [
-        {"picture": path.name, "truth": truth, **result.to_dict(3)}
-        for path, truth, result in zip(paths, truths, results, strict=True)
-    ]
-    summary = {"model": MODEL, "right": num_right, "pictures": rows, "contact_sheet": str(out / SHEET_FILE)}
+    runner = _Runner(device, backend, out)
+    summary = _classify(runner, shows=not as_json)
+    summary["detection"] = _detect(runner, shows=not as_json)
+    summary["segmentation"] = _segment(runner, shows=not as_json)
     with replacing(out / ANSWERS_FILE) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     if as_json:
         print_json(summary)
-    else:
+
+
+def _classify(runner: _Runner, *, shows: bool) -> dict[str, Any]:
+    """Classify the bundled garments, whose true classes their names hold."""
+    from internimage.visualize import contact_sheet
+    from internimage.zoo.catalog import BUNDLED
+
+    paths = sorted((BUNDLED / "pictures").glob("fashion_*.png"))
+    classifier, results, effort = runner.answer(CLASSIFIER, paths)
+    truths = [_truth(path, classifier.config.class_names or ()) for path in paths]
+    num_right = sum(result.name == truth for result, truth in zip(results, truths, strict=True))
+    heading = f"{CLASSIFIER}: {num_right} of {len(paths)} right"
+    _save(contact_sheet(results, paths, truths=truths, heading=heading), runner.out / SHEET_FILE)
+    if shows:
         _print_answers(results, truths, paths)
-    note(f"{heading}, {seconds:.2f} s on {classifier.device}; look at {out / SHEET_FILE}")
+    note(f"{heading}, {effort}; look at {runner.out / SHEET_FILE}")
+    rows = [
+        {"picture": path.name, "truth": truth, **result.to_dict(3)}
+        for path, truth, result in zip(paths, truths, results, strict=True)
+    ]
+    return {
+        "model": CLASSIFIER,
+        "right": num_right,
+        "pictures": rows,
+        "contact_sheet": str(runner.out / SHEET_FILE),
+    }
+
+
+def _detect(runner: _Runner, *, shows: bool) -> dict[str, Any]:
+    """Find the garments of the bundled scene."""
+    path = _scene()
+    _, [found], effort = runner.answer(DETECTOR, [path])
+    found = found.filter(score_threshold=SCORE_THRESHOLD)
+    file = _draw(found, path, runner.out / "detection.png")
+    if shows:
+        boxes = [", ".join(f"{value:.0f}" for value in box) for box in found.boxes_xyxy.tolist()]
+        cells = [
+            [name, f"{score:.1%}", box]
+            for name, score, box in zip(found.names, found.scores.tolist(), boxes, strict=True)
+        ]
+        print_table(["object", "score", "box (left, top, right, bottom)"], cells, right="score")
+    note(f"{DETECTOR}: {len(found)} objects, {effort}; look at {file}")
+    return {"model": DETECTOR, "picture": path.name, **found.to_dict(), "drawing": str(file)}
+
+
+def _segment(runner: _Runner, *, shows: bool) -> dict[str, Any]:
+    """Label the pixels of the bundled scene."""
+    path = _scene()
+    _, [labeled], effort = runner.answer(SEGMENTOR, [path])
+    file = _draw(labeled, path, runner.out / "segmentation.png")
+    if shows:
+        cells = [[name, f"{share:.1%}"] for name, share in labeled.areas()]
+        print_table(["class", "share of the picture"], cells, right="share of the picture")
+    note(f"{SEGMENTOR}: {len(labeled.areas())} classes, {effort}; look at {file}")
+    return {"model": SEGMENTOR, "picture": path.name, **labeled.to_dict(), "drawing": str(file)}
+
+
+def _scene() -> Path:
+    from internimage.zoo.catalog import BUNDLED
+
+    return BUNDLED / "pictures" / SCENE
+
+
+def _draw(result: Any, path: Path, file: Path) -> Path:
+    from internimage.visualize import draw
+
+    _save(draw(result, path), file)
+    return file
+
+
+def _save(picture: Any, file: Path) -> None:
+    from internimage.zoo.saving import replacing
+
+    with replacing(file) as temporary:
+        picture.save(temporary, "PNG")
 
 
 def _truth(path: Path, class_names: tuple[str, ...]) -> str:

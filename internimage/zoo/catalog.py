@@ -185,7 +185,7 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
         >>> list_models("internimage_t*")
         ['internimage_t_1k_224']
         >>> len(list_models(task="detection"))
-        35
+        36
     """
     tasks = sorted({entry.task for entry in catalog().values()})
     if task is not None and task not in tasks:

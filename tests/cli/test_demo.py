@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def test_demo_classifies_the_bundled_pictures_offline(run: Run, tmp_path: Path) 
     out = tmp_path / "out"
     result = run("demo", "--out", out)
     assert result.exit_code == 0
-    assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "predictions.json"]
+    drawn = ["contact_sheet.png", "detection.png", "segmentation.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*drawn, "predictions.json"])
     summary = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
     assert len(summary["pictures"]) >= 12
     assert summary["right"] >= 0.8 * len(summary["pictures"])
@@ -33,9 +35,19 @@ def test_demo_classifies_the_bundled_pictures_offline(run: Run, tmp_path: Path) 
     }
     for row in summary["pictures"]:
         assert row["picture"] in result.stdout and row["name"] in result.stdout
-    assert str(out / "contact_sheet.png") in result.stderr.replace("\n", "")
-    with PIL.Image.open(out / "contact_sheet.png") as sheet:
-        assert min(sheet.size) > 400
+    for name in drawn:
+        assert str(out / name) in result.stderr.replace("\n", "")
+        with PIL.Image.open(out / name) as picture:
+            assert min(picture.size) >= 384
+
+
+def test_demo_finds_the_garments_of_the_bundled_scene(run: Run, tmp_path: Path) -> None:
+    summary = json.loads(run("demo", "--out", tmp_path, "--json").stdout)
+    truths = ["Bag", "Pullover", "Sandal", "Sneaker", "T-shirt/top"]
+    found = sorted(entry["name"] for entry in summary["detection"]["objects"])
+    assert sum((Counter(truths) & Counter(found)).values()) >= 3 and len(found) <= 8
+    shares = {entry["name"]: entry["share"] for entry in summary["segmentation"]["classes"]}
+    assert shares["background"] > 0.4 and len(set(shares) & set(truths)) >= 2
 
 
 def test_demo_writes_json_and_default_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +57,9 @@ def test_demo_writes_json_and_default_folder(run: Run, tmp_path: Path, monkeypat
     assert (tmp_path / "internimage_demo" / "contact_sheet.png").exists()
     other = json.loads(run("demo", "--json", "--backend", "reference").stdout)
     assert [row["label"] for row in other["pictures"]] == [row["label"] for row in summary["pictures"]]
+    assert [entry["label"] for entry in other["detection"]["objects"]] == [
+        entry["label"] for entry in summary["detection"]["objects"]
+    ]
 
 
 def test_demo_into_a_file(run: Run, tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ PUBLISHED: dict[str, dict[str, tuple[bool, str]]] = {
     "voc2012": {"VOC2012": (False, "mAP")},
     "openimages": {"mAP_ss": (False, "mAP")},
 }
-DATA_SETS = {"coco": "coco", "lvis": "lvis", "voc2007": "voc", "voc2012": "voc", "openimages": "openimages"}
+DATA_SETS = {
+    "coco": ("coco", "closet"),
+    "lvis": ("lvis",),
+    "voc2007": ("voc",),
+    "voc2012": ("voc",),
+    "openimages": ("openimages",),
+}
 LVIS_MINIVAL = "boxAP_minival_ss"
 
 

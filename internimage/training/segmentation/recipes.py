@@ -333,8 +333,8 @@ _FLASH = (
 )
 
 
-def _closet(head: str, *, lr: float, epochs: int) -> SegmentationRecipe:
-    """Garment scenes of 192 x 192 pixels on one CPU core: as many different ones as possible, only mirrored."""
+def _closet(head: str, *, lr: float, epochs: int, side: int) -> SegmentationRecipe:
+    """Garment scenes on one CPU core, seen at `side` pixels: as many different ones as possible, only mirrored."""
     return SegmentationRecipe(
         name=f"{head}_internimage_pico_closet",
         model=SegmentationModelSettings(
@@ -344,8 +344,10 @@ def _closet(head: str, *, lr: float, epochs: int) -> SegmentationRecipe:
             backbone_weights="internimage_pico_fashion",
         ),
         data=SegmentationDataSettings(batch_size=8, val_batch_size=8, workers=0),
-        augment=Augmentation(crop_hw=(192, 192), ratio_range=(1.0, 1.0), category_limit=1.0, photometric=None),
-        preprocess=PreprocessConfig(scale=(192, 192), multiple=32),
+        augment=Augmentation(
+            crop_hw=(side, side), scale=(side, side), ratio_range=(1.0, 1.0), category_limit=1.0, photometric=None
+        ),
+        preprocess=PreprocessConfig(scale=(side, side), multiple=32),
         optimizer=DenseOptimizerSettings(lr=lr, clip_norm=1.0),
         schedule=DenseScheduleSettings(
             kind="poly", epochs=epochs, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=1
@@ -358,8 +360,8 @@ def _closet(head: str, *, lr: float, epochs: int) -> SegmentationRecipe:
 RECIPES: dict[str, SegmentationRecipe] = {
     recipe.name: recipe
     for recipe in (
-        _closet("upernet", lr=1e-3, epochs=8),
-        _closet("mask2former", lr=4e-4, epochs=8),
+        _closet("upernet", lr=1e-3, epochs=8, side=288),
+        _closet("mask2former", lr=4e-4, epochs=8, side=192),
         _upernet_ade("t", 512, 0.479),
         _upernet_ade("s", 512, 0.501),
         _upernet_ade("b", 512, 0.508),

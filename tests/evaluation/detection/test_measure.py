@@ -207,6 +207,7 @@ def test_published_figures() -> None:
     voc = info("dino_4scale_cbinternimage_h_objects365_voc0712")
     assert [published_figures(voc, year)["mAP"] for year in ("voc2007", "voc2012")] == [0.94, 0.972]
     assert published_figures(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["mask_AP"] == 0.425
+    assert set(published_figures(info("mask_rcnn_internimage_pico_closet"), "coco")) == {"box_AP", "mask_AP"}
 
 
 def test_fingerprints_differ() -> None:

@@ -18,7 +18,7 @@ from tests.training.conftest import TINY_DENSE
 from tests.training.runs import assert_same_state, stop_after
 from tests.training.scenes import CLASS_NAMES
 
-SMALL = ("preprocess.scale=64,64", "augment.crop_hw=64,64", "data.val_batch_size=2")
+SMALL = ("preprocess.scale=64,64", "augment.scale=64,64", "augment.crop_hw=64,64", "data.val_batch_size=2")
 
 
 def tiny(name: str, *overrides: str) -> SegmentationRecipe:
