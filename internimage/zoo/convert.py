@@ -90,7 +90,7 @@ def original_state(model: Classifier | Detector | Segmentor) -> dict[str, Tensor
 
 def _write_larger_model(model: Detector | Segmentor, path: Path) -> Path:
     """Write the container of the original detectors and segmentors, with our description among its notes."""
-    meta: dict[str, Any] = {META_KEY: to_json(describe(model))}  # type: ignore[arg-type]
+    meta: dict[str, Any] = {META_KEY: to_json(describe(model))}  # type: ignore[arg-type]  # RCNN or DINO
     if model.config.class_names is not None:
         meta["CLASSES"] = list(model.config.class_names)
     if isinstance(model, Segmentor) and model.config.palette is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from internimage.detection import DETECTORS, DINOConfig, PreprocessConfig, RCNNConfig
 from internimage.detection.config import DenoisingConfig
@@ -25,9 +26,9 @@ def detector_of_row(entry: CatalogEntry) -> RCNNConfig | DINOConfig:
     if entry.task != "detection" or backbone is None or entry.num_classes is None:
         raise ValueError(f"{entry.name} is no detector that this release builds; its task is {entry.task}")
     config = DETECTORS[HEADS.get(entry.head, entry.head)](backbone, entry.num_classes)
-    shared = dict(preprocess=_preprocess(entry), class_names=entry.class_names)
+    shared: dict[str, Any] = dict(preprocess=_preprocess(entry), class_names=entry.class_names)
     if isinstance(config, RCNNConfig):
-        return replace(config, **shared)  # type: ignore[arg-type]
+        return replace(config, **shared)
     size = entry.backbone.removeprefix(COMPOSITE_PREFIX)
     return replace(
         config,
@@ -35,7 +36,7 @@ def detector_of_row(entry: CatalogEntry) -> RCNNConfig | DINOConfig:
         feedforward_slices=SLICED.get(entry.backbone, 1),
         denoising=DenoisingConfig(num_queries=1000 if size in LARGE else 100),
         max_per_image=MAX_PER_IMAGE.get(entry.backbone, 300),
-        **shared,  # type: ignore[arg-type]
+        **shared,
     )
 
 
