@@ -88,6 +88,27 @@ ALWAYS_INLINE void prepare_tile(const AttentionArgs& a, Workspace<typename Type:
     locate<Acc, kBackward>(work.points, queries * heads * length, work.place, stride);
 }
 
+// The next tile of a backward pass, which begins at query `row` of all images: what it reads and writes for one head
+// lies in short runs far apart, and is fetched while this tile is worked off.
+template <class Type>
+struct NextTile {
+    using Store = typename Type::Store;
+    const AttentionArgs& a;
+    int64_t row, head;
+    bool writes;  // gradients of its points
+
+    ALWAYS_INLINE void operator()(int64_t i) const {
+        if (row + i >= a.batch * a.queries) return;
+        const int64_t at = (row + i) * a.heads + head, length = points_per_head(a);
+        fetch<false>(static_cast<const Store*>(a.location) + 2 * at * length, 2 * length);
+        fetch<false>(static_cast<const Store*>(a.weight) + at * length, length);
+        fetch<false>(static_cast<const Store*>(a.grad_out) + at * a.channels, a.channels);
+        if (!writes) return;
+        fetch<true>(static_cast<const Store*>(a.grad_location) + 2 * at * length, 2 * length);
+        fetch<true>(static_cast<const Store*>(a.grad_weight) + at * length, length);
+    }
+};
+
 template <class Type>
 void forward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
     using Acc = typename Type::Acc;
@@ -155,7 +176,8 @@ void backward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
         prepare_tile<Type, true>(a, work, row, queries, head, 1, d);
         work.slice.template read_grad<Type>(static_cast<const Store*>(a.grad_out) + row * all_channels + head * d,
                                             all_channels, queries);
-        scatter_tile(work.points, work.place, work.slice, target, queries, length, owns && wants_points);
+        scatter_tile(work.points, work.place, work.slice, target, queries, length, owns && wants_points,
+                     NextTile<Type>{a, row + queries, head, owns && wants_points});
         if (owns && wants_points) write_point_gradients<Type>(a, work, row, queries, head);
         query += queries;
     }

@@ -120,6 +120,38 @@ ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Workspace<typename Type::Ac
     locate<Acc, kBackward>(points, pixels * groups * k, work.place, x_stride);
 }
 
+// The next tile, which begins at output pixel `pixel` of all images and at `group`. What it reads and writes lies in
+// many short runs, which no prefetcher of a CPU foresees: it is fetched run by run while this tile is worked off.
+template <class Type>
+struct NextTile {
+    using Store = typename Type::Store;
+    const WindowArgs& a;
+    int64_t pixel, group;
+    bool writes;  // gradients of its points
+
+    ALWAYS_INLINE bool exists(int64_t i) const { return pixel + i < a.batch * a.out_height * a.out_width; }
+    template <bool kWrite>
+    ALWAYS_INLINE void fetch_points(const void* offset, int64_t offset_at, const void* weight, int64_t weight_at) const {
+        fetch<kWrite>(static_cast<const Store*>(offset) + offset_at, 2 * a.points);
+        fetch<kWrite>(static_cast<const Store*>(weight) + weight_at, a.points);
+    }
+    ALWAYS_INLINE void inputs(int64_t i, int64_t g) const {
+        if (exists(i))
+            fetch_points<false>(a.offset, (pixel + i) * a.offset_stride + (group + g) * a.offset_group,  //
+                                a.weight, (pixel + i) * a.weight_stride + (group + g) * a.weight_group);
+    }
+    // Everything for pixel i of a backward tile, which has one group.
+    ALWAYS_INLINE void operator()(int64_t i) const {
+        inputs(i, 0);
+        if (!exists(i)) return;
+        const Store* grad_out = static_cast<const Store*>(a.grad_out);
+        fetch<false>(grad_out + ((pixel + i) * a.groups + group) * a.channels, a.channels);
+        if (writes)
+            fetch_points<true>(a.grad_offset, (pixel + i) * a.grad_offset_stride + group * a.grad_offset_group,  //
+                               a.grad_weight, (pixel + i) * a.grad_weight_stride + group * a.grad_weight_group);
+    }
+};
+
 template <class Type>
 void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     using Acc = typename Type::Acc;
@@ -140,10 +172,16 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
             for (int64_t group = 0; group < a.groups; group += plan.groups) {
                 const int64_t groups = min_of(plan.groups, a.groups - group);
                 prepare_tile<Type, false>(a, work, image, row, column, pixels, group, groups, a.x_stride);
+                const int64_t pixel = (image * a.out_height + row) * a.out_width + column;
+                const bool goes_on = group + groups < a.groups;
+                const NextTile<Type> next{a, goes_on ? pixel : pixel + pixels, goes_on ? group + groups : 0, false};
                 for (int64_t i = 0; i < pixels; ++i)
-                    for (int64_t g = 0; g < groups; ++g)
-                        gather<Type, kLanes<Acc>>(work.points, work.place, (i * groups + g) * a.points, a.points, x + (group + g) * a.channels,
-                                     a.x_stride, out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
+                    for (int64_t g = 0; g < groups; ++g) {
+                        next.inputs(i, min_of(g, a.groups - 1 - next.group));
+                        gather<Type, kLanes<Acc>>(work.points, work.place, (i * groups + g) * a.points, a.points,
+                                                  x + (group + g) * a.channels, a.x_stride,
+                                                  out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
+                    }
             }
         }
     }
@@ -198,7 +236,8 @@ void backward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
             prepare_tile<Type, true>(a, work, band.image, row, column, pixels, band.group, 1, d);
             work.slice.template read_grad<Type>(
                 static_cast<const Store*>(a.grad_out) + pixel * all_channels + band.group * d, all_channels, pixels);
-            scatter_tile(work.points, work.place, work.slice, target, pixels, a.points, owns_points);
+            scatter_tile(work.points, work.place, work.slice, target, pixels, a.points, owns_points,
+                         NextTile<Type>{a, pixel + pixels, band.group, owns_points});
             if (owns_points) write_point_gradients<Type>(a, work, pixel, pixels, band.group);
         }
     }

@@ -338,8 +338,9 @@ struct Target {
 // lie apart by powers of two, which share a few sets of the first cache, and each is read and added to some 36 times.
 template <class Acc>
 struct Slice {
-    Acc *x, *grad_x;  // of all pixels; of the band that the unit owns
-    Acc* grad_out;    // of the pixels of a tile
+    static constexpr int64_t kAhead = 16;  // pixels that are asked for before they are copied
+    Acc *x, *grad_x;                       // of all pixels; of the band that the unit owns
+    Acc* grad_out;                         // of the pixels of a tile
     int64_t channels;
 
     Slice(Arena& arena, int64_t pixels, int64_t band_pixels, int64_t tile_pixels, int64_t channels) : channels(channels) {
@@ -348,7 +349,10 @@ struct Slice {
     }
     template <class Type>
     void read(const typename Type::Store* from, int64_t stride, int64_t pixels) {
-        for (int64_t p = 0; p < pixels; ++p) decode_run<Type>(from + p * stride, x + p * channels, channels);
+        for (int64_t p = 0; p < pixels; ++p) {
+            if (p + kAhead < pixels) fetch<false>(from + (p + kAhead) * stride, channels);
+            decode_run<Type>(from + p * stride, x + p * channels, channels);
+        }
     }
     template <class Type>
     void read_grad(const typename Type::Store* from, int64_t stride, int64_t pixels) {
@@ -360,8 +364,10 @@ struct Slice {
     }
     template <class Type>
     void write(typename Type::Store* to, int64_t stride, const Target<Acc>& target) {
-        for (int64_t p = target.first_pixel; p < target.end_pixel; ++p)
+        for (int64_t p = target.first_pixel; p < target.end_pixel; ++p) {
+            if (p + kAhead < target.end_pixel) fetch<true>(to + (p + kAhead) * stride, channels);
             encode_run<Type>(target.base + p * channels, to + p * stride, channels);
+        }
     }
 };
 
@@ -461,12 +467,14 @@ ALWAYS_INLINE void scatter(const Points<Acc>& points, const Place& place, int64_
 }
 
 // Backward of `gather` for the `pixels` outputs of a tile with `count` points each: adds to the target and, when
-// asked, fills dots of the points that count.
-template <class Acc, class Place>
+// asked, fills dots of the points that count; `next(i)` fetches what the next tile needs for its pixel i.
+template <class Acc, class Place, class Next>
 ALWAYS_INLINE void scatter_tile(const Points<Acc>& points, const Place& place, const Slice<Acc>& slice,
-                                const Target<Acc>& target, int64_t pixels, int64_t count, bool wants_dots) {
+                                const Target<Acc>& target, int64_t pixels, int64_t count, bool wants_dots,
+                                const Next& next) {
     constexpr int L = kLanes<Acc>;
     for (int64_t i = 0; i < pixels; ++i) {
+        next(i);
         const Acc* grad_out = slice.grad_out + i * slice.channels;
         if (wants_dots && target.whole)
             scatter<true, true, L>(points, place, i * count, count, slice, grad_out, target, 0);

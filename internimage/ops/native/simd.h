@@ -149,6 +149,17 @@ ALWAYS_INLINE To bits(From from) {
     return to;
 }
 
+// Ask for the memory of `n` values that will be read, or written, a few hundred cycles from now.  A run shorter than a
+// line is asked for at its end only: asking for both ends costs more than it gains.
+template <bool kWrite, class T>
+ALWAYS_INLINE void fetch(const T* p, int64_t n) {
+#if defined(__GNUC__) || defined(__clang__)
+    constexpr int64_t kLine = 64 / sizeof(T);
+    for (int64_t i = 0; i + kLine < n; i += kLine) __builtin_prefetch(p + i, kWrite);
+    __builtin_prefetch(p + n - 1, kWrite);
+#endif
+}
+
 // Storage types: how a value lies in memory (Store) and what it is computed in (Acc).
 struct Float32 { using Store = float; using Acc = float; };
 struct Float64 { using Store = double; using Acc = double; };
