@@ -121,13 +121,16 @@ class Block(nn.Module):
             normed = self.first_norm(x) if normed is None else normed
         y = self.dcn(x if normed is None else normed, fuse=True)
         if self.post_norm:
-            rowwise.residual_(y, x, gamma=self.gamma1, norm=self.norm1)
-            z, norm = self.mlp(y, fuse=True), self.norm2
+            normed, norm = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.norm1), self.norm2
         else:
             normed = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.res_post_norm1, next_norm=self.norm2)
-            z, norm = self.mlp(normed, fuse=True), self.res_post_norm2
-        after = rowwise.residual_(z, y, gamma=self.gamma2, norm=norm, next_norm=next_norm)
-        return z, None if next_norm is None else after
+            norm = self.res_post_norm2
+        after = None if next_norm is None else torch.empty_like(y)
+        y_rows, after_rows = y.flatten(0, -2), None if after is None else after.flatten(0, -2)
+        for rows, z in self.mlp.parts(normed.flatten(0, -2)):  # while it is in the cache
+            part = None if after_rows is None else after_rows[rows]
+            rowwise.add_branch_(y_rows[rows], z, gamma=self.gamma2, norm=norm, next_norm=next_norm, normed=part)
+        return y, after
 
 
 def build_operator(config: BackboneConfig, level: int, backend: str) -> DCNv3 | DCNv4:

@@ -5,7 +5,8 @@ Shape legend: ... any leading sizes, C channels.
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Iterator
+
 from torch import Tensor, nn
 
 from internimage.layers.packed_linear import Packable
@@ -38,12 +39,19 @@ class MLP(Packable):
         """Name the products of this module."""
         return {"fc1": (self.fc1,), "fc2": (self.fc2,)}
 
-    def forward(self, x: Tensor, *, fuse: bool = False) -> Tensor:
-        """Map (..., C) to (..., C); `fuse` takes the inference-only steps of `internimage.ops.rowwise`."""
-        products = self.products
-        fc1, fc2 = (products["fc1"], products["fc2"]) if products else (self.fc1, self.fc2)
-        if fuse:
-            rows = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))
-            parts = [fc2(rowwise.gelu_(fc1(part))) for part in x.flatten(0, -2).split(rows)]
-            return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        fc1, fc2 = self._products()
         return self.drop(fc2(self.drop(self.act(fc1(x)))))
+
+    def parts(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """For inference: rows of x (R, C) and the result for them, piece by piece in order."""
+        fc1, fc2 = self._products()
+        step = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))
+        for first in range(0, len(x), step):
+            rows = slice(first, first + step)
+            yield rows, fc2(rowwise.gelu_(fc1(x[rows])))
+
+    def _products(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        products = self.products
+        return (products["fc1"], products["fc2"]) if products else (self.fc1, self.fc2)

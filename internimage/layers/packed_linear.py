@@ -53,6 +53,7 @@ class Packable(nn.Module, ABC):
     """A module that can hold packed copies of its linear layers; whatever may change the weights drops them."""
 
     packed: dict[str, PackedLinear] | None = None
+    packed_on = "cpu"  # type of the device that holds the copies
 
     @abstractmethod
     def packable(self) -> Mapping[str, tuple[nn.Linear | Affine, ...]]:
@@ -61,6 +62,7 @@ class Packable(nn.Module, ABC):
     def pack(self) -> None:
         """Prepare the linear layers for inference."""
         self.packed = {name: PackedLinear(*layers) for name, layers in self.packable().items()}
+        self.packed_on = next(self.parameters()).device.type
 
     @staticmethod
     def pack_all(model: nn.Module) -> None:
@@ -78,7 +80,7 @@ class Packable(nn.Module, ABC):
         """The packed copies if they may serve now: without gradients and outside of a compiler or exporter."""
         if self.packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
-        return None if torch.is_autocast_enabled(next(self.parameters()).device.type) else self.packed
+        return None if torch.is_autocast_enabled(self.packed_on) else self.packed
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; training drops the packed copies."""

@@ -121,9 +121,11 @@ def may_divide(x: Tensor) -> bool:
 
 def is_eager(*values: Tensor) -> bool:
     """Whether an operator on these tensors runs at once, seen by nothing but autograd and the profiler."""
+    for value in values:
+        if type(value) is not Tensor and type(value) is not Parameter:
+            return False
     return (
-        all(type(value) is Tensor or type(value) is Parameter for value in values)
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None

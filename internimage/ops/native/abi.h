@@ -31,11 +31,12 @@ struct WindowArgs {
 // What the steps between matrix products do with `rows` channel rows; null pointers leave a part out.
 enum RowOperation : int64_t {
     kGelu = 0,      // y = gelu(y)
-    kResidual = 1,  // y = shortcut + gamma * norm_a(y); normed = norm_b(y)
+    kResidual = 1,  // sum = shortcut + gamma * norm_a(y); normed = norm_b(sum)
 };
 struct RowArgs {
-    void* y;               // (rows, channels), read and written
-    const void* shortcut;  // (rows, channels); null leaves y as it is
+    void* y;               // (rows, channels); kGelu writes it, too
+    const void* shortcut;  // (rows, channels); null: the sum is y, and is not written
+    void* sum;             // (rows, channels); may be y or shortcut
     const void* gamma;     // (channels)
     const void *weight_a, *bias_a, *weight_b, *bias_b;  // (channels)
     void* normed;          // (rows, channels)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16")
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -39,8 +39,8 @@ class RowArgs(ctypes.Structure):
     """The arguments of one call on channel rows; field by field the struct of the same name in abi.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("y", "shortcut", "gamma", "weight_a", "bias_a", "weight_b", "bias_b")),
-        ("normed", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("y", "shortcut", "sum", "gamma", "weight_a", "bias_a")),
+        *((name, ctypes.c_void_p) for name in ("weight_b", "bias_b", "normed")),
         *((name, ctypes.c_int64) for name in ("rows", "channels", "operation", "data_type", "threads")),
         ("eps", ctypes.c_double),
         ("start_team", ctypes.c_void_p),

@@ -166,4 +166,4 @@ EXPORT int internimage_limit_instruction_set(int limit) {
 }
 
 // Grows when a struct in abi.h changes, so that a stale library is noticed.
-EXPORT int internimage_abi_version() { return 5; }
+EXPORT int internimage_abi_version() { return 6; }

@@ -26,21 +26,28 @@ _library.define(
     "Tensor next_weight, Tensor next_bias, float eps) -> Tensor"
 )
 _library.define(
+    "add_branch_(Tensor(a!) x, Tensor y, Tensor? gamma, Tensor? weight, Tensor? bias, "
+    "Tensor? next_weight, Tensor? next_bias, Tensor(b!)? normed, float eps) -> ()"
+)
+_library.define(
     "depthwise_norm_gelu(Tensor x, Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias, float eps) "
     "-> Tensor"
 )
 
 
 class _Steps(NamedTuple):
-    """The three functions of one implementation, as in reference.py."""
+    """The functions of one implementation, as in reference.py."""
 
     gelu_: Callable[..., None]
     residual_: Callable[..., Tensor | None]
+    add_branch_: Callable[..., None]
     depthwise_norm_gelu: Callable[..., Tensor]
 
 
-_COMPILED = _Steps(kernel_cpp.gelu_, kernel_cpp.residual_, kernel_cpp.depthwise_norm_gelu)
-_PLAIN = _Steps(reference.gelu_, reference.residual_, reference.depthwise_norm_gelu)
+_COMPILED = _Steps(
+    kernel_cpp.gelu_, kernel_cpp.residual_, kernel_cpp.add_branch_, kernel_cpp.depthwise_norm_gelu
+)
+_PLAIN = _Steps(reference.gelu_, reference.residual_, reference.add_branch_, reference.depthwise_norm_gelu)
 
 
 def can_fuse(x: Tensor, *, backend: str = "auto") -> bool:
@@ -113,6 +120,50 @@ def residual_(
     return torch.ops.internimage.residual_norm_(y, shortcut, gamma, weight, bias, next_norm.weight, next_norm.bias, eps)
 
 
+def add_branch_(
+    x: Tensor,
+    y: Tensor,
+    *,
+    gamma: Tensor | None = None,
+    norm: nn.LayerNorm | None = None,
+    next_norm: nn.LayerNorm | None = None,
+    normed: Tensor | None = None,
+    eps: float = 1e-6,
+) -> None:
+    """Add gamma * norm(y) to x and write next_norm of the sum to `normed`: `residual_` where x may be overwritten.
+
+    Args:
+        x: (..., C) contiguous, replaced by the sum.
+        y: (..., C) contiguous output of a branch, left as it is.
+        gamma: (C,) scale of the branch, or None.
+        norm: layer norm of the branch's output, or None.
+        next_norm: layer norm of the sum, or None.
+        normed: (..., C) contiguous, filled with `next_norm` of the sum; required with it and only then.
+        eps: epsilon of both norms.
+
+    Raises:
+        ValueError: shapes differ, a tensor is not contiguous, or one of `next_norm` and `normed` is missing.
+
+    Example:
+        >>> x = torch.ones(1, 2)
+        >>> add_branch_(x, torch.ones(1, 2))
+        >>> x
+        tensor([[2., 2.]])
+    """
+    if (next_norm is None) != (normed is None):
+        raise ValueError("expected `next_norm` and `normed` together, given one of them")
+    named = {"x": x, "y": y} if normed is None else {"x": x, "y": y, "normed": normed}
+    for name, tensor in named.items():
+        expect_shape(name, tensor, tuple(x.shape), "the shape of x")
+        _expect_contiguous(name, tensor)
+    if is_plain(*named.values()):
+        _steps(x).add_branch_(x, y, gamma, _parameters(norm), _parameters(next_norm), normed, eps)
+        return
+    weight, bias = _parameters(norm) or (None, None)
+    next_weight, next_bias = _parameters(next_norm) or (None, None)
+    torch.ops.internimage.add_branch_(x, y, gamma, weight, bias, next_weight, next_bias, normed, eps)
+
+
 def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tensor:
     """Depth-wise convolution of a contiguous (N, H, W, C) map, then layer norm and GELU.
 
@@ -175,6 +226,20 @@ def _residual_norm(
     return _steps(y).residual_(y, shortcut, gamma, _pair(weight, bias), (next_weight, next_bias), eps)
 
 
+def _add_branch(
+    x: Tensor,
+    y: Tensor,
+    gamma: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    next_weight: Tensor | None,
+    next_bias: Tensor | None,
+    normed: Tensor | None,
+    eps: float,
+) -> None:
+    _steps(x).add_branch_(x, y, gamma, _pair(weight, bias), _pair(next_weight, next_bias), normed, eps)
+
+
 def _depthwise(x: Tensor, *parameters) -> Tensor:
     return _steps(x).depthwise_norm_gelu(x, *parameters)
 
@@ -182,8 +247,10 @@ def _depthwise(x: Tensor, *parameters) -> Tensor:
 _library.impl("gelu_", lambda x: _steps(x).gelu_(x), "CompositeExplicitAutograd")
 _library.impl("residual_", _residual, "CompositeExplicitAutograd")
 _library.impl("residual_norm_", _residual_norm, "CompositeExplicitAutograd")
+_library.impl("add_branch_", _add_branch, "CompositeExplicitAutograd")
 _library.impl("depthwise_norm_gelu", _depthwise, "CompositeExplicitAutograd")
 torch.library.register_fake("internimage::gelu_", lambda x: None, lib=_library)
 torch.library.register_fake("internimage::residual_", lambda *a: None, lib=_library)
 torch.library.register_fake("internimage::residual_norm_", lambda y, *a: torch.empty_like(y), lib=_library)
+torch.library.register_fake("internimage::add_branch_", lambda *a: None, lib=_library)
 torch.library.register_fake("internimage::depthwise_norm_gelu", lambda x, *a: torch.empty_like(x), lib=_library)

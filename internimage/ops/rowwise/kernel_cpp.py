@@ -11,6 +11,7 @@ from torch import Tensor
 from internimage.ops.native import library
 
 GELU, RESIDUAL = 0, 1
+_NO_OTHERS = (0,) * 8
 
 
 def missing_reason(device: str, dtype: torch.dtype) -> str | None:
@@ -38,17 +39,38 @@ def residual_(
 ) -> Tensor | None:
     """Replace the contiguous y by shortcut + gamma * norm_a(y) and return norm_b of it."""
     normed = None if norm_b is None else torch.empty_like(y)
-    if y.numel() == 0:
-        return normed
-    args = _rows(y, RESIDUAL, eps)
-    named = {"shortcut": shortcut, "gamma": gamma, "normed": normed}
-    named["weight_a"], named["bias_a"] = norm_a or (None, None)
-    named["weight_b"], named["bias_b"] = norm_b or (None, None)
-    kept = {name: t.to(y.dtype) for name, t in named.items() if t is not None}  # alive until the call returns
-    for name, tensor in kept.items():
-        setattr(args, name, tensor.data_ptr())
-    library.call("internimage_rows", args)
+    _residual(y, shortcut, y, gamma, norm_a, norm_b, normed, eps)
     return normed
+
+
+def add_branch_(
+    x: Tensor,
+    y: Tensor,
+    gamma: Tensor | None,
+    norm_a: tuple[Tensor, Tensor] | None,
+    norm_b: tuple[Tensor, Tensor] | None,
+    normed: Tensor | None,
+    eps: float,
+) -> None:
+    """Replace the contiguous x by x + gamma * norm_a(y) and fill `normed` with norm_b of it."""
+    _residual(y, x, x, gamma, norm_a, norm_b, normed, eps)
+
+
+def _residual(
+    y: Tensor,
+    shortcut: Tensor | None,
+    total: Tensor,
+    gamma: Tensor | None,
+    norm_a: tuple[Tensor, Tensor] | None,
+    norm_b: tuple[Tensor, Tensor] | None,
+    normed: Tensor | None,
+    eps: float,
+) -> None:
+    if y.numel() == 0:
+        return
+    tensors = (y, shortcut, total, gamma, *(norm_a or (None, None)), *(norm_b or (None, None)), normed)
+    kept = [None if t is None else _in_dtype(t, y.dtype) for t in tensors]  # alive until the call returns
+    library.call("internimage_rows", _rows(y, RESIDUAL, eps, *(0 if t is None else t.data_ptr() for t in kept[1:])))
 
 
 def depthwise_norm_gelu(
@@ -58,8 +80,8 @@ def depthwise_norm_gelu(
     out = torch.empty_like(x)
     if x.numel() == 0:
         return out
-    taps = weight.flatten(1).t().to(x.dtype).contiguous()  # (k * k, C)
-    vectors = [t.to(x.dtype) for t in (bias, norm_weight, norm_bias)]
+    taps = _in_dtype(weight, x.dtype).flatten(1).t().contiguous()  # (k * k, C)
+    vectors = [_in_dtype(t, x.dtype) for t in (bias, norm_weight, norm_bias)]
     n, height, width, channels = x.shape
     args = library.DepthwiseArgs(
         *(t.data_ptr() for t in (x, taps, *vectors, out)),
@@ -70,10 +92,14 @@ def depthwise_norm_gelu(
     return out
 
 
-def _rows(y: Tensor, operation: int, eps: float) -> library.RowArgs:
+def _in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
+    return t if t.dtype is dtype else t.to(dtype)
+
+
+def _rows(y: Tensor, operation: int, eps: float, *others: int) -> library.RowArgs:
     channels = y.shape[-1]
     return library.RowArgs(
-        *(y.data_ptr(), 0, 0, 0, 0, 0, 0, 0),
+        *(y.data_ptr(), *(others or _NO_OTHERS)),
         *(y.numel() // channels, channels, operation, library.DATA_TYPES[y.dtype], torch.get_num_threads()),
         *(eps, library.start_team()),
     )

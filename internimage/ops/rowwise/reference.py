@@ -31,6 +31,23 @@ def residual_(
     return None if norm_b is None else F.layer_norm(out, channels, *norm_b, eps)
 
 
+def add_branch_(
+    x: Tensor,
+    y: Tensor,
+    gamma: Tensor | None,
+    norm_a: tuple[Tensor, Tensor] | None,
+    norm_b: tuple[Tensor, Tensor] | None,
+    normed: Tensor | None,
+    eps: float,
+) -> None:
+    """Replace x by x + gamma * norm_a(y) and fill `normed` with norm_b of it; a part that is None is left out."""
+    total = y.clone()
+    following = residual_(total, x, gamma, norm_a, norm_b, eps)
+    x.copy_(total)
+    if normed is not None and following is not None:
+        normed.copy_(following)
+
+
 def depthwise_norm_gelu(
     x: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float
 ) -> Tensor:

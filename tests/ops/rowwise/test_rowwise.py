@@ -70,12 +70,18 @@ def test_residual_equals_the_reference_in_float64(shape: tuple[int, ...], dtype:
 
     expected_y = y.double()
     expected = reference.residual_(expected_y, wide(shortcut), wide(gamma), wide(norm), wide(following), 1e-6)
+    total, branch, after = shortcut.clone(), y.clone(), None if following is None else torch.empty_like(y)
+    kernel_cpp.add_branch_(total, branch, gamma, norm, following, after, 1e-6)
+    assert torch.equal(branch, y), "the branch is only read"
     normed = kernel_cpp.residual_(y, shortcut, gamma, norm, following, 1e-6)
     tolerance = 3 * DTYPES[dtype]
     torch.testing.assert_close(y.double(), expected_y, atol=tolerance, rtol=tolerance)
+    assert torch.equal(total, y)
     assert (normed is None) == (expected is None)
-    if channels > 1 and normed is not None:  # the norm of a single channel is 0 / 0 up to rounding
-        torch.testing.assert_close(normed.double(), expected, atol=tolerance, rtol=tolerance)
+    if normed is not None and after is not None:
+        assert torch.equal(after, normed) or channels == 1
+        if channels > 1:  # the norm of a single channel is 0 / 0 up to rounding
+            torch.testing.assert_close(normed.double(), expected, atol=tolerance, rtol=tolerance)
 
 
 @needs_kernels
@@ -117,6 +123,10 @@ def test_float64_takes_the_reference() -> None:
     x = torch.randn(3, 4, dtype=torch.float64)
     torch.testing.assert_close(rowwise.gelu_(x.clone()), F.gelu(x))
     torch.testing.assert_close(rowwise.residual_(x.clone(), x), 2 * x)
+    total, norm, normed = x.clone(), nn.LayerNorm(4, eps=1e-6).double().requires_grad_(False), torch.empty_like(x)
+    rowwise.add_branch_(total, x, next_norm=norm, normed=normed)
+    torch.testing.assert_close(total, 2 * x)
+    torch.testing.assert_close(normed, norm(2 * x))
 
 
 def test_can_fuse_only_where_nothing_is_lost() -> None:
@@ -136,6 +146,10 @@ def test_bad_input_is_refused() -> None:
         rowwise.gelu_(x.transpose(1, 3))
     with pytest.raises(ValueError, match="shortcut must have shape"):
         rowwise.residual_(x, x[:, :2])
+    with pytest.raises(ValueError, match="y must have shape"):
+        rowwise.add_branch_(x, x[:, :2])
+    with pytest.raises(ValueError, match="together"):
+        rowwise.add_branch_(x, x.clone(), next_norm=nn.LayerNorm(8))
     with pytest.raises(ValueError, match="depth-wise"), torch.no_grad():
         rowwise.depthwise_norm_gelu(x, nn.Conv2d(8, 8, 3, padding=1), nn.LayerNorm(8))
 
@@ -148,4 +162,6 @@ def test_registration_passes_opcheck() -> None:
     torch.library.opcheck(ops.gelu_, (x.clone(),))
     torch.library.opcheck(ops.residual_, (x.clone(), shortcut, w, w, b, 1e-6))
     torch.library.opcheck(ops.residual_norm_, (x.clone(), shortcut, None, None, None, w, b, 1e-6))
+    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, w, w, b, w, b, torch.empty_like(x), 1e-6))
+    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, None, None, None, None, None, None, 1e-6))
     torch.library.opcheck(ops.depthwise_norm_gelu, (x, torch.randn(8, 1, 3, 3), b, w, b, 1e-6))
