@@ -26,6 +26,7 @@ from internimage.ops.native.allocator import keep_freed_memory
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 Operator = Callable[..., Tensor]
 PEERS = ("torchvision", "deformops")
+ROUND_MS = 20.0
 FLOPS_PER_SAMPLE = 8  # four corners, a multiplication and an addition each
 
 
@@ -177,9 +178,13 @@ def matmul_gflops(device: str) -> float:
 
 
 def repeated(function: Callable[[], object], device: str) -> tuple[Callable[[], object], int]:
-    """`function` as often as fills about 3 ms, so that short calls are timed well, and that number."""
+    """`function` as often as fills about 20 ms, and that number.
+
+    Short calls are timed well that way, and caches hold what the calls before left there, not what another function of
+    the round did, as in the blocks of `torch.utils.benchmark`.
+    """
     once = interleave({"f": function}, device=device, seconds=0.05)["f"].best
-    times = max(1, min(200, int(3.0 / once)))
+    times = max(1, min(200, int(ROUND_MS / once)))
 
     def run() -> None:
         for _ in range(times):

@@ -44,9 +44,7 @@ class _Steps(NamedTuple):
     depthwise_norm_gelu: Callable[..., Tensor]
 
 
-_COMPILED = _Steps(
-    kernel_cpp.gelu_, kernel_cpp.residual_, kernel_cpp.add_branch_, kernel_cpp.depthwise_norm_gelu
-)
+_COMPILED = _Steps(kernel_cpp.gelu_, kernel_cpp.residual_, kernel_cpp.add_branch_, kernel_cpp.depthwise_norm_gelu)
 _PLAIN = _Steps(reference.gelu_, reference.residual_, reference.add_branch_, reference.depthwise_norm_gelu)
 
 
