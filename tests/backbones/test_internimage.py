@@ -156,6 +156,21 @@ def test_inference_steps_equal_the_training_graph(name: str) -> None:
         torch.testing.assert_close(got, want.detach(), atol=5e-4, rtol=5e-4)
 
 
+@pytest.mark.parametrize("name", ["pre_norm", "post_norm", "res_post_norm"])
+def test_inference_in_pieces_and_under_the_profiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = randomised(replace(TINY, **SWITCHES[name])).eval()
+    x = torch.randn(2, 3, 65, 70)
+    with torch.inference_mode():
+        whole = backbone(x).maps
+        monkeypatch.setattr("internimage.layers.mlp.CHUNK_BYTES", 3000)  # 23 rows of the first level at once
+        pieces = backbone(x).maps
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):  # the registered operators run
+            seen = backbone(x).maps
+    for want, first, second in zip(whole, pieces, seen, strict=True):
+        torch.testing.assert_close(first, want, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(second, first, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", SWITCHES)
 def test_inference_steps_are_as_exact_in_bfloat16_as_the_training_graph(name: str) -> None:
     backbone = randomised(replace(TINY, **SWITCHES[name])).eval()
