@@ -35,7 +35,7 @@ enum RowOperation : int64_t {
 };
 struct RowArgs {
     void* y;               // (rows, channels); kGelu writes it, too
-    const void* shortcut;  // (rows, channels); null: the sum is y, and is not written
+    const void* shortcut;  // (rows, channels)
     void* sum;             // (rows, channels); may be y or shortcut
     const void* gamma;     // (channels)
     const void *weight_a, *bias_a, *weight_b, *bias_b;  // (channels)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from internimage.ops.registration import is_plain
 from internimage.ops.rowwise import kernel_cpp, reference
+from internimage.ops.rowwise.reference import Branch
 from internimage.ops.sampling import expect_shape
 
 _library = torch.library.Library("internimage", "FRAGMENT")
@@ -109,7 +110,8 @@ def residual_(
     _expect_contiguous("y", y)
     _expect_contiguous("shortcut", shortcut)
     if is_plain(y, shortcut):
-        normed = _steps(y).residual_(y, shortcut, gamma, _parameters(norm), _parameters(next_norm), eps)
+        branch = Branch(gamma, _parameters(norm), _parameters(next_norm), eps)
+        normed = _steps(y).residual_(y, shortcut, branch)
         return y if normed is None else normed
     weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
     if next_norm is None:
@@ -155,7 +157,7 @@ def add_branch_(
         expect_shape(name, tensor, tuple(x.shape), "the shape of x")
         _expect_contiguous(name, tensor)
     if is_plain(*named.values()):
-        _steps(x).add_branch_(x, y, gamma, _parameters(norm), _parameters(next_norm), normed, eps)
+        _steps(x).add_branch_(x, y, Branch(gamma, _parameters(norm), _parameters(next_norm), eps), normed)
         return
     weight, bias = _parameters(norm) or (None, None)
     next_weight, next_bias = _parameters(next_norm) or (None, None)
@@ -208,7 +210,7 @@ def _pair(weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor] |
 def _residual(
     y: Tensor, shortcut: Tensor, gamma: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> None:
-    _steps(y).residual_(y, shortcut, gamma, _pair(weight, bias), None, eps)
+    _steps(y).residual_(y, shortcut, Branch(gamma, _pair(weight, bias), None, eps))
 
 
 def _residual_norm(
@@ -221,7 +223,7 @@ def _residual_norm(
     next_bias: Tensor,
     eps: float,
 ) -> Tensor | None:
-    return _steps(y).residual_(y, shortcut, gamma, _pair(weight, bias), (next_weight, next_bias), eps)
+    return _steps(y).residual_(y, shortcut, Branch(gamma, _pair(weight, bias), (next_weight, next_bias), eps))
 
 
 def _add_branch(
@@ -235,7 +237,7 @@ def _add_branch(
     normed: Tensor | None,
     eps: float,
 ) -> None:
-    _steps(x).add_branch_(x, y, gamma, _pair(weight, bias), _pair(next_weight, next_bias), normed, eps)
+    _steps(x).add_branch_(x, y, Branch(gamma, _pair(weight, bias), _pair(next_weight, next_bias), eps), normed)
 
 
 def _depthwise(x: Tensor, *parameters) -> Tensor:

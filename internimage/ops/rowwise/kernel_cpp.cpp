@@ -156,7 +156,7 @@ void gelu_unit(const RowArgs& a, int64_t unit, void*) {
     gelu_run<Type>(static_cast<typename Type::Store*>(a.y) + first * a.channels, (end - first) * a.channels);
 }
 
-// sum = shortcut + gamma * norm_a(y), then normed = norm_b(sum); every part is optional.
+// sum = shortcut + gamma * norm_a(y), then normed = norm_b(sum); gamma and the norms are optional.
 template <class Type>
 void residual_unit(const RowArgs& a, int64_t unit, void* memory) {
     using Store = typename Type::Store;
@@ -173,15 +173,13 @@ void residual_unit(const RowArgs& a, int64_t unit, void* memory) {
     for (int64_t r = first; r < end; ++r) {
         decode_run<Type>(static_cast<const Store*>(a.y) + r * n, row, n);
         if (weight_a) normalize(row, row, weight_a, bias_a, n, eps);
-        if (a.shortcut) {
-            const Store* shortcut = static_cast<const Store*>(a.shortcut) + r * n;
-            if (gamma) {
-                for (int64_t i = 0; i < n; ++i) row[i] = decode(shortcut[i], Type{}) + gamma[i] * row[i];
-            } else {
-                for (int64_t i = 0; i < n; ++i) row[i] = decode(shortcut[i], Type{}) + row[i];
-            }
-            encode_run<Type>(row, static_cast<Store*>(a.sum) + r * n, n);
+        const Store* shortcut = static_cast<const Store*>(a.shortcut) + r * n;
+        if (gamma) {
+            for (int64_t i = 0; i < n; ++i) row[i] = decode(shortcut[i], Type{}) + gamma[i] * row[i];
+        } else {
+            for (int64_t i = 0; i < n; ++i) row[i] = decode(shortcut[i], Type{}) + row[i];
         }
+        encode_run<Type>(row, static_cast<Store*>(a.sum) + r * n, n);
         if (weight_b) {
             normalize(row, beside, weight_b, bias_b, n, eps);
             encode_run<Type>(beside, static_cast<Store*>(a.normed) + r * n, n);

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from internimage.ops.native import library
+from internimage.ops.rowwise.reference import Branch
 
 GELU, RESIDUAL = 0, 1
 _NO_OTHERS = (0,) * 8
@@ -29,48 +30,26 @@ def gelu_(x: Tensor) -> None:
         library.call("internimage_rows", _rows(x, GELU, 0.0))
 
 
-def residual_(
-    y: Tensor,
-    shortcut: Tensor | None,
-    gamma: Tensor | None,
-    norm_a: tuple[Tensor, Tensor] | None,
-    norm_b: tuple[Tensor, Tensor] | None,
-    eps: float,
-) -> Tensor | None:
-    """Replace the contiguous y by shortcut + gamma * norm_a(y) and return norm_b of it."""
-    normed = None if norm_b is None else torch.empty_like(y)
-    _residual(y, shortcut, y, gamma, norm_a, norm_b, normed, eps)
+def residual_(y: Tensor, shortcut: Tensor, branch: Branch) -> Tensor | None:
+    """Replace the contiguous y by shortcut + gamma * norm(y) and return next_norm of it."""
+    normed = None if branch.next_norm is None else torch.empty_like(y)
+    _residual(y, shortcut, y, branch, normed)
     return normed
 
 
-def add_branch_(
-    x: Tensor,
-    y: Tensor,
-    gamma: Tensor | None,
-    norm_a: tuple[Tensor, Tensor] | None,
-    norm_b: tuple[Tensor, Tensor] | None,
-    normed: Tensor | None,
-    eps: float,
-) -> None:
-    """Replace the contiguous x by x + gamma * norm_a(y) and fill `normed` with norm_b of it."""
-    _residual(y, x, x, gamma, norm_a, norm_b, normed, eps)
+def add_branch_(x: Tensor, y: Tensor, branch: Branch, normed: Tensor | None) -> None:
+    """Replace the contiguous x by x + gamma * norm(y) and fill `normed` with next_norm of it."""
+    _residual(y, x, x, branch, normed)
 
 
-def _residual(
-    y: Tensor,
-    shortcut: Tensor | None,
-    total: Tensor,
-    gamma: Tensor | None,
-    norm_a: tuple[Tensor, Tensor] | None,
-    norm_b: tuple[Tensor, Tensor] | None,
-    normed: Tensor | None,
-    eps: float,
-) -> None:
+def _residual(y: Tensor, shortcut: Tensor, total: Tensor, branch: Branch, normed: Tensor | None) -> None:
     if y.numel() == 0:
         return
-    tensors = (y, shortcut, total, gamma, *(norm_a or (None, None)), *(norm_b or (None, None)), normed)
+    norms = (*(branch.norm or (None, None)), *(branch.next_norm or (None, None)))
+    tensors = (shortcut, total, branch.gamma, *norms, normed)
     kept = [None if t is None else _in_dtype(t, y.dtype) for t in tensors]  # alive until the call returns
-    library.call("internimage_rows", _rows(y, RESIDUAL, eps, *(0 if t is None else t.data_ptr() for t in kept[1:])))
+    others = (0 if t is None else t.data_ptr() for t in kept)
+    library.call("internimage_rows", _rows(y, RESIDUAL, branch.eps, *others))
 
 
 def depthwise_norm_gelu(

@@ -5,8 +5,28 @@ Shapes: R rows (any leading sizes), C channels; N images, H W map.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
 from torch.nn import functional as F
+
+Affine = tuple[Tensor, Tensor]
+
+
+class Branch(NamedTuple):
+    """How a branch joins the sum, and what the sum goes through next; a part that is None is left out.
+
+    Args:
+        gamma: (C,) scale of the branch.
+        norm: weight and bias (C,) of the layer norm of the branch's output.
+        next_norm: weight and bias (C,) of the layer norm of the sum.
+        eps: epsilon of both norms.
+    """
+
+    gamma: Tensor | None
+    norm: Affine | None
+    next_norm: Affine | None
+    eps: float
 
 
 def gelu_(x: Tensor) -> None:
@@ -14,35 +34,18 @@ def gelu_(x: Tensor) -> None:
     x.copy_(F.gelu(x))
 
 
-def residual_(
-    y: Tensor,
-    shortcut: Tensor | None,
-    gamma: Tensor | None,
-    norm_a: tuple[Tensor, Tensor] | None,
-    norm_b: tuple[Tensor, Tensor] | None,
-    eps: float,
-) -> Tensor | None:
-    """Replace y by shortcut + gamma * norm_a(y) and return norm_b of it; a part that is None is left out."""
+def residual_(y: Tensor, shortcut: Tensor, branch: Branch) -> Tensor | None:
+    """Replace y by shortcut + gamma * norm(y) and return next_norm of it."""
     channels = y.shape[-1:]
-    out = y if norm_a is None else F.layer_norm(y, channels, *norm_a, eps)
-    if shortcut is not None:
-        out = shortcut + (out if gamma is None else out * gamma)
-        y.copy_(out)
-    return None if norm_b is None else F.layer_norm(out, channels, *norm_b, eps)
+    out = y if branch.norm is None else F.layer_norm(y, channels, *branch.norm, branch.eps)
+    y.copy_(shortcut + (out if branch.gamma is None else out * branch.gamma))
+    return None if branch.next_norm is None else F.layer_norm(y, channels, *branch.next_norm, branch.eps)
 
 
-def add_branch_(
-    x: Tensor,
-    y: Tensor,
-    gamma: Tensor | None,
-    norm_a: tuple[Tensor, Tensor] | None,
-    norm_b: tuple[Tensor, Tensor] | None,
-    normed: Tensor | None,
-    eps: float,
-) -> None:
-    """Replace x by x + gamma * norm_a(y) and fill `normed` with norm_b of it; a part that is None is left out."""
+def add_branch_(x: Tensor, y: Tensor, branch: Branch, normed: Tensor | None) -> None:
+    """Replace x by x + gamma * norm(y) and fill `normed` with next_norm of it."""
     total = y.clone()
-    following = residual_(total, x, gamma, norm_a, norm_b, eps)
+    following = residual_(total, x, branch)
     x.copy_(total)
     if normed is not None and following is not None:
         normed.copy_(following)

@@ -69,11 +69,13 @@ def test_residual_equals_the_reference_in_float64(shape: tuple[int, ...], dtype:
         return t.double() if isinstance(t, torch.Tensor) else tuple(map(wide, t)) if t else None
 
     expected_y = y.double()
-    expected = reference.residual_(expected_y, wide(shortcut), wide(gamma), wide(norm), wide(following), 1e-6)
+    exact = reference.Branch(wide(gamma), wide(norm), wide(following), 1e-6)
+    expected = reference.residual_(expected_y, wide(shortcut), exact)
     total, branch, after = shortcut.clone(), y.clone(), None if following is None else torch.empty_like(y)
-    kernel_cpp.add_branch_(total, branch, gamma, norm, following, after, 1e-6)
+    terms = reference.Branch(gamma, norm, following, 1e-6)
+    kernel_cpp.add_branch_(total, branch, terms, after)
     assert torch.equal(branch, y), "the branch is only read"
-    normed = kernel_cpp.residual_(y, shortcut, gamma, norm, following, 1e-6)
+    normed = kernel_cpp.residual_(y, shortcut, terms)
     tolerance = 3 * DTYPES[dtype]
     torch.testing.assert_close(y.double(), expected_y, atol=tolerance, rtol=tolerance)
     assert torch.equal(total, y)
