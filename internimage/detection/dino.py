@@ -144,13 +144,12 @@ class DINO(Detector):
         self, queries: Tensor, reference: Tensor, memory: Memory, *, allowed: Tensor | None = None
     ) -> list[Predictions]:
         """Run the decoder; one entry for each layer."""
-        hidden, references = self.transformer.decode(queries, reference, memory, self.regressors, allowed=allowed)
         # The last classifier and regressor belong to the encoder.
+        classifiers, regressors = list(self.classifiers)[:-1], list(self.regressors)[:-1]
+        hidden, references = self.transformer.decode(queries, reference, memory, regressors, allowed=allowed)
         return [
             Predictions(classifier(h), (regressor(h).float() + inverse_sigmoid(r)).sigmoid())
-            for h, r, classifier, regressor in zip(
-                hidden, references[:-1], self.classifiers, self.regressors, strict=False
-            )
+            for h, r, classifier, regressor in zip(hidden, references[:-1], classifiers, regressors, strict=True)
         ]
 
     def report(self, predictions: Predictions, valid_hw: Tensor) -> RawDetections:

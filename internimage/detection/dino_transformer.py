@@ -194,7 +194,7 @@ class DINOTransformer(nn.Module):
         queries: Tensor,
         reference: Tensor,
         memory: Memory,
-        regressors: nn.ModuleList,
+        regressors: Sequence[nn.Module],
         *,
         allowed: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
@@ -213,7 +213,7 @@ class DINOTransformer(nn.Module):
         """
         hidden, references = [], [reference]
         scale = torch.cat([memory.valid_ratios, memory.valid_ratios], dim=-1)[:, None]  # (N, 1, L, 4)
-        for layer, regressor in zip(self.decoder, regressors, strict=False):  # the last regressor is the encoder's
+        for layer, regressor in zip(self.decoder, regressors, strict=True):
             placed = reference[:, :, None] * scale  # (N, Q, L, 4)
             sine = box_position(placed[:, :, 0], 2 * self.config.channels).to(queries.dtype)
             position = self.position_fc2(F.relu(self.position_fc1(sine)))

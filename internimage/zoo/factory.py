@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -286,11 +286,11 @@ def _build(
     new_classes: bool = False,
 ) -> AnyModel:
     """Build a model; with weights, without memory of its own first."""
-    kind = MODELS[type(config)]
+    kind = cast("Callable[..., AnyModel]", MODELS[type(config)])  # each takes its own type of configuration
     if checkpoint is None:
-        return kind(config, **run)  # type: ignore[arg-type]
+        return kind(config, **run)
     with torch.device("meta"):
-        model = kind(config, **run)  # type: ignore[arg-type]
+        model = kind(config, **run)
     fill(model, checkpoint, new_classes=new_classes, **(place or {}))
     return model
 
@@ -310,6 +310,7 @@ def _dense(
             _give_backbone(model, opened[0], run)
         return model
     stored = _whole_config(*opened, None)
+    # `holds` has seen that the stored model is of the wished kind.
     config = wish.on(stored, lambda size: merged_backbone(size, stored.backbone, changes))  # type: ignore[arg-type]
     return _build(config, opened[0], run=run, new_classes=class_rows(config) != class_rows(stored))
 

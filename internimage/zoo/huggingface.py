@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from internimage.classification import ClassifierConfig, PreprocessConfig
 from internimage.zoo.settings import classifier_to_settings, known_settings
@@ -21,7 +21,7 @@ WEIGHT_FILES = (
 )
 MODEL_TYPE = "internimage"
 MAX_JSON_BYTES = 16 * 2**20
-RESAMPLE = {2: "bilinear", 3: "bicubic"}
+RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -86,7 +86,7 @@ def read_preprocess(folder: Path) -> PreprocessConfig | None:
         return PreprocessConfig(
             size=size,
             crop=crops,
-            interpolation=RESAMPLE[resample],  # type: ignore[arg-type]
+            interpolation=RESAMPLE[resample],
             mean=_triple(content["image_mean"]),
             std=_triple(content["image_std"]),
         )

@@ -7,7 +7,7 @@ The originals describe a detector by nested dictionaries (`backbone`, `neck`, `r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from internimage.detection import DINOConfig, PreprocessConfig, RCNNConfig
 from internimage.detection.config import (
@@ -25,7 +25,11 @@ from internimage.zoo.settings_dino import DINO_TYPES, dino_from_settings
 
 RCNN_TYPES = ("FasterRCNN", "MaskRCNN", "CascadeRCNN")
 BOX_HEADS = ("Shared2FCBBoxHead", "ConvFCBBoxHead", "DCNv4FCBBoxHead")
-LOSS_KINDS = {"L1Loss": "l1", "SmoothL1Loss": "smooth_l1", "GIoULoss": "giou"}
+LOSS_KINDS: dict[str, Literal["l1", "smooth_l1", "giou"]] = {
+    "L1Loss": "l1",
+    "SmoothL1Loss": "smooth_l1",
+    "GIoULoss": "giou",
+}
 CODER = {"target_means": [0.0, 0.0, 0.0, 0.0], "add_ctr_clamp": False, "clip_border": True}
 ASSIGNER = {"ignore_iof_thr": -1, "gt_max_assign_all": True}
 MASK_SIDE = 28
@@ -166,7 +170,7 @@ def _sample(values: Mapping[str, Any]) -> SampleConfig:
 def _box_loss(values: Mapping[str, Any]) -> BoxLossConfig:
     expect(values, "loss_bbox", {"reduction": "mean"}, tuple(LOSS_KINDS))
     return BoxLossConfig(
-        kind=LOSS_KINDS[values["type"]],  # type: ignore[arg-type]
+        kind=LOSS_KINDS[values["type"]],
         weight=number(values, "loss_weight", 1.0),
         beta=number(values, "beta", 1.0),
     )

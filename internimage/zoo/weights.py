@@ -146,7 +146,7 @@ def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Map a safetensors file; return its tensors and its header."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
     except (SafetensorError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no readable safetensors file: {error}") from error
 

@@ -125,7 +125,7 @@ def queries(model: DINO, images: Images) -> Arrays:
     cells, proposals = model.transformer.propose(memory)
     selected = model.select(memory)
     start, reference = model.start(selected)
-    hidden, references = model.transformer.decode(start, reference, memory, model.regressors)
+    hidden, references = model.transformer.decode(start, reference, memory, list(model.regressors)[:-1])
     layers = model.refine(start, reference, memory)
     arrays |= {f"neck{i}": x for i, x in enumerate(maps)}
     arrays |= {
