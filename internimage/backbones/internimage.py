@@ -119,18 +119,12 @@ class Block(nn.Module):
         """
         if self.first_norm is not None:
             normed = self.first_norm(x) if normed is None else normed
-        y = self.dcn(x if normed is None else normed, fuse=True)
-        if self.post_norm:
-            normed, norm = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.norm1), self.norm2
-        else:
-            normed = rowwise.residual_(y, x, gamma=self.gamma1, norm=self.res_post_norm1, next_norm=self.norm2)
-            norm = self.res_post_norm2
-        after = None if next_norm is None else torch.empty_like(y)
-        y_rows, after_rows = y.flatten(0, -2), None if after is None else after.flatten(0, -2)
-        for rows, z in self.mlp.parts(normed.flatten(0, -2)):  # while it is in the cache
-            part = None if after_rows is None else after_rows[rows]
-            rowwise.add_branch_(y_rows[rows], z, gamma=self.gamma2, norm=norm, next_norm=next_norm, normed=part)
-        return y, after
+        norms = (self.norm1, self.norm2) if self.post_norm else (self.res_post_norm1, self.res_post_norm2)
+        second_norm = None if self.post_norm else self.norm2
+        branch = rowwise.Branch.of(gamma=self.gamma1, norm=norms[0], next_norm=second_norm)
+        x, normed = self.dcn.join(x if normed is None else normed, x, branch)
+        branch = rowwise.Branch.of(gamma=self.gamma2, norm=norms[1], next_norm=next_norm)
+        return self.mlp.join(x if normed is None else normed, x, branch)
 
 
 def build_operator(config: BackboneConfig, level: int, backend: str) -> DCNv3 | DCNv4:

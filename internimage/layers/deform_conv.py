@@ -5,6 +5,7 @@ Shape legend: N images, H W map, C channels, G groups, K points. Maps are channe
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.layer_norm import LayerNorm
-from internimage.layers.packed_linear import Packable
+from internimage.layers.packed_linear import Packable, packed_weights
 from internimage.ops import dcnv3, dcnv4, rowwise
 from internimage.ops.deform_conv_v4 import packed_channels
+from internimage.ops.linear import packed_perceptron
 
 NORM_EPS = 1e-6
 
@@ -55,6 +57,37 @@ class DeformConv(Packable):
             "backend": backend,
         }
         self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
+        self.output_proj: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to (N, H, W, C)."""
+        return self._project(self._attend(x, fuse=False))
+
+    def join(self, x: Tensor, shortcut: Tensor, branch: rowwise.Branch) -> tuple[Tensor, Tensor | None]:
+        """For inference: this layer as a residual branch, with the fused steps of `internimage.ops.rowwise`.
+
+        Args:
+            x: (N, H, W, C) contiguous map.
+            shortcut: (N, H, W, C) contiguous map.
+            branch: scale and norms.
+
+        Returns:
+            shortcut + gamma * norm(self(x)), and `next_norm` of it, None without `next_norm`.
+        """
+        y, products = self._attend(x, fuse=True), self.products
+        if products and (layers := packed_weights(products["output"])):
+            return packed_perceptron(y, layers, shortcut, branch)
+        y = self._project(y)
+        normed = rowwise.residual_(y, shortcut, branch)
+        return y, normed
+
+    @abstractmethod
+    def _attend(self, x: Tensor, *, fuse: bool) -> Tensor:
+        """Everything before the output projection; `fuse` takes the inference-only steps."""
+
+    def _project(self, y: Tensor) -> Tensor:
+        products = self.products
+        return products["output"](y) if products else self.output_proj(y)
 
     def extra_repr(self) -> str:
         """Show the settings that the child modules do not."""
@@ -128,8 +161,7 @@ class DCNv3(DeformConv):
             "output": (self.output_proj,),
         }
 
-    def forward(self, x: Tensor, *, fuse: bool = False) -> Tensor:
-        """Map (N, H, W, C) to (N, H, W, C); `fuse` takes the inference-only steps of `internimage.ops.rowwise`."""
+    def _attend(self, x: Tensor, *, fuse: bool) -> Tensor:
         products = self.products
         value = products["input"](x) if products else self.input_proj(x)
         if fuse:
@@ -145,7 +177,7 @@ class DCNv3(DeformConv):
         y = self._sample(value, offset, mask)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(query))
-        return products["output"](y) if products else self.output_proj(y)
+        return y
 
     def _sample(self, value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """Run the operator on values (N, H, W, C), offsets and logits."""
@@ -219,14 +251,12 @@ class DCNv4(DeformConv):
             inputs = {"value_offset_mask": (self.value_proj, self.offset_mask)}
         return {**inputs, "output": (self.output_proj,)}
 
-    def forward(self, x: Tensor, *, fuse: bool = False) -> Tensor:
-        """Map (N, H, W, C) to (N, H, W, C); `fuse` is accepted for symmetry with `DCNv3` and changes nothing."""
-        products = self.products
+    def _attend(self, x: Tensor, *, fuse: bool) -> Tensor:  # there are no steps to fuse
         value, offset_mask = self._inputs(x)
         y = dcnv4(value, offset_mask, **self.window)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(y))
-        return products["output"](y) if products else self.output_proj(y)
+        return y
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values (N, H, W, C) and packed offsets and weights (N, H, W, P)."""

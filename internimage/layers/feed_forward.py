@@ -49,12 +49,14 @@ class FeedForward(Packable):
     def _rows(self, x: Tensor) -> Tensor:
         if (products := self.products) is None:
             return self.fc2(F.relu(self.fc1(x), inplace=True))
-        return products["fc2"](products["fc1"](x, relu=True))
+        return products["fc2"](products["fc1"](x, activation="relu"))
 
 
 def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto") -> Tensor:
     """Return norm(x + branch), (..., C), for a layer norm; `branch` is overwritten when there are no gradients."""
     assert isinstance(norm, nn.LayerNorm)
     if rowwise.can_fuse(branch, backend=backend) and branch.is_contiguous() and branch.dtype == x.dtype:
-        return rowwise.residual_(branch, x.contiguous(), next_norm=norm, eps=norm.eps)
+        normed = rowwise.residual_(branch, x.contiguous(), rowwise.Branch.of(next_norm=norm))
+        assert normed is not None
+        return normed
     return norm(x + branch)

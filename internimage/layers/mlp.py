@@ -5,12 +5,14 @@ Shape legend: ... any leading sizes, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-from internimage.layers.packed_linear import Packable
+from internimage.layers.packed_linear import Packable, packed_weights
 from internimage.ops import rowwise
+from internimage.ops.linear import packed_perceptron
 
 # Inference computes the hidden rows in pieces of this size, which stay in the cache between the two products.
 CHUNK_BYTES = 4 * 2**20
@@ -44,13 +46,30 @@ class MLP(Packable):
         fc1, fc2 = self._products()
         return self.drop(fc2(self.drop(self.act(fc1(x)))))
 
-    def parts(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """For inference: rows of x (R, C) and the result for them, piece by piece in order."""
+    def join(self, x: Tensor, shortcut: Tensor, branch: rowwise.Branch) -> tuple[Tensor, Tensor | None]:
+        """For inference: this layer as a residual branch; `shortcut` may be overwritten.
+
+        Args:
+            x: (..., C) contiguous.
+            shortcut: (..., C) contiguous.
+            branch: scale and norms.
+
+        Returns:
+            shortcut + gamma * norm(self(x)), and `next_norm` of it, None without `next_norm`.
+        """
+        products = self.products
+        if products and (layers := packed_weights(products["fc1"], products["fc2"])):
+            return packed_perceptron(x, layers, shortcut, branch, activation="gelu")
         fc1, fc2 = self._products()
+        normed = None if branch.next_norm is None else torch.empty_like(shortcut)
+        x_rows, sums = x.flatten(0, -2), shortcut.flatten(0, -2)
+        after = None if normed is None else normed.flatten(0, -2)
         step = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))
-        for first in range(0, len(x), step):
-            rows = slice(first, first + step)
-            yield rows, fc2(rowwise.gelu_(fc1(x[rows])))
+        for first in range(0, len(x_rows), step):  # the hidden rows of a part stay in the cache
+            part = slice(first, first + step)
+            y = fc2(rowwise.gelu_(fc1(x_rows[part])))
+            rowwise.add_branch_(sums[part], y, branch, None if after is None else after[part])
+        return shortcut, normed
 
     def _products(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         products = self.products

@@ -6,13 +6,16 @@ Shapes: ... any leading sizes, I inputs, O outputs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
+
+from internimage.ops import rowwise
+from internimage.ops.linear import Activation, PackedWeight, missing_reason, pack, packed_linear
 
 
 class Affine(NamedTuple):
@@ -25,8 +28,8 @@ class Affine(NamedTuple):
 class PackedLinear:
     """One or more linear layers with the same input, as one matrix product.
 
-    On a CPU with oneDNN the weights are copied once into its blocked layout, which saves the reordering that each call
-    of a plain linear layer does; elsewhere the product is a plain one. The copy is as large as the weights.
+    On a CPU the weights are copied once into the layout of the product, ours (`internimage.ops.linear`) or oneDNN's,
+    whichever is the faster one there; elsewhere the product is a plain one. The copy is as large as the weights.
 
     Args:
         layers: layers with equal inputs; the outputs stand side by side in the order given.
@@ -37,16 +40,32 @@ class PackedLinear:
         biases = [layer.bias.detach() if layer.bias is not None else None for layer in layers]
         self.sizes = [weight.shape[0] for weight in weights]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        self.bias = _join(biases, self.sizes, weight)
-        self.is_blocked = _has_blocked_product(weight)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.is_blocked else weight
+        bias = _join(biases, self.sizes, weight)
+        self.packed = pack(weight, bias) if missing_reason(weight) is None else None
+        self._product = self._other_product(weight, bias) if self.packed is None else None
 
-    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        """Map (..., I) to (..., O), negative outputs to zero if wished."""
-        if self.is_blocked:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "relu" if relu else "none", [], "")
-        y = F.linear(x, self.weight, self.bias)
-        return y.relu_() if relu else y
+    def __call__(self, x: Tensor, *, activation: Activation = "none") -> Tensor:
+        """Map (..., I) to (..., O)."""
+        if self.packed is not None:
+            return packed_linear(x, self.packed, activation=activation)
+        assert self._product is not None
+        y = self._product(x)
+        if activation == "relu":
+            return y.relu_()
+        return rowwise.gelu_(y) if activation == "gelu" else y
+
+    @staticmethod
+    def _other_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        if not _has_blocked_product(weight):
+            return lambda x: F.linear(x, weight, bias)
+        blocked = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, blocked, bias, "none", [], "")
+
+
+def packed_weights(*products: PackedLinear) -> list[PackedWeight] | None:
+    """The weights for `internimage.ops.linear.packed_perceptron`, or None where that is not the way to go."""
+    packed = [product.packed for product in products if product.packed is not None]
+    return packed if len(packed) == len(products) else None
 
 
 class Packable(nn.Module, ABC):

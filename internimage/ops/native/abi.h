@@ -28,20 +28,52 @@ struct WindowArgs {
     StartTeam start_team;
 };
 
-// What the steps between matrix products do with `rows` channel rows; null pointers leave a part out.
-enum RowOperation : int64_t {
-    kGelu = 0,      // y = gelu(y)
-    kResidual = 1,  // sum = shortcut + gamma * norm_a(y); normed = norm_b(sum)
-};
-struct RowArgs {
-    void* y;               // (rows, channels); kGelu writes it, too
+// How a branch y joins the sum, row by row: sum = shortcut + gamma * norm_a(y), then normed = norm_b(sum).
+// Null pointers leave out gamma and the norms.
+struct ResidualArgs {
     const void* shortcut;  // (rows, channels)
     void* sum;             // (rows, channels); may be y or shortcut
     const void* gamma;     // (channels)
     const void *weight_a, *bias_a, *weight_b, *bias_b;  // (channels)
     void* normed;          // (rows, channels)
-    int64_t rows, channels, operation, data_type, threads;
     double eps;
+};
+
+// What the steps between matrix products do with `rows` channel rows.
+enum RowOperation : int64_t {
+    kGelu = 0,      // y = gelu(y)
+    kResidual = 1,  // y joins the sum
+};
+struct RowArgs {
+    void* y;  // (rows, channels); kGelu writes it, too
+    ResidualArgs residual;
+    int64_t rows, channels, operation, data_type, threads;
+    StartTeam start_team;
+};
+
+// Weights of linear layers come in blocks of 16 outputs, [outputs / 16][inputs / s][16][s], s = 2 for bfloat16 and else
+// 1, zeros where there are no outputs; biases in float32, padded likewise.
+enum Activation : int64_t { kIdentity = 0, kRelu = 1, kGeluOf = 2 };
+
+// out = activation(x W + b)
+struct LinearArgs {
+    const void* x;  // (rows, inputs) contiguous
+    const void* weight;
+    const float* bias;
+    void* out;  // (rows, outputs) contiguous
+    int64_t rows, inputs, outputs, activation, data_type, threads;
+    StartTeam start_team;
+};
+
+// y = activation(x W_1 + b_1) W_2 + b_2, or x W_1 + b_1 where `hidden` is 0; y joins the sum.
+struct PerceptronArgs {
+    const void* x;  // (rows, inputs) contiguous
+    const void* weight_1;
+    const float* bias_1;
+    const void* weight_2;
+    const float* bias_2;
+    ResidualArgs residual;
+    int64_t rows, inputs, hidden, outputs, activation, data_type, threads;
     StartTeam start_team;
 };
 

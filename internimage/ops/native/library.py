@@ -9,11 +9,16 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16")
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
+_LINEAR_MISSING = (
+    None,
+    "the compiled product needs AVX-512, built with GCC or Clang; torch's is faster without it",
+    "torch's bfloat16 products use the AMX tiles of this processor, the compiled product does not",
+)
 _POINTERS = ("x", "offset", "weight", "grad_out", "out", "grad_x", "grad_offset", "grad_weight")
 _INTEGERS = (
     *("batch", "height", "width", "out_height", "out_width", "groups", "channels", "points", "x_stride"),
@@ -35,14 +40,45 @@ class WindowArgs(ctypes.Structure):
     )
 
 
+class ResidualArgs(ctypes.Structure):
+    """How a branch joins the sum; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("shortcut", "sum", "gamma", "weight_a", "bias_a")),
+        *((name, ctypes.c_void_p) for name in ("weight_b", "bias_b", "normed")),
+        ("eps", ctypes.c_double),
+    )
+
+
 class RowArgs(ctypes.Structure):
     """The arguments of one call on channel rows; field by field the struct of the same name in abi.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("y", "shortcut", "sum", "gamma", "weight_a", "bias_a")),
-        *((name, ctypes.c_void_p) for name in ("weight_b", "bias_b", "normed")),
+        ("y", ctypes.c_void_p),
+        ("residual", ResidualArgs),
         *((name, ctypes.c_int64) for name in ("rows", "channels", "operation", "data_type", "threads")),
-        ("eps", ctypes.c_double),
+        ("start_team", ctypes.c_void_p),
+    )
+
+
+class LinearArgs(ctypes.Structure):
+    """The arguments of one linear layer; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "out")),
+        *((name, ctypes.c_int64) for name in ("rows", "inputs", "outputs", "activation", "data_type", "threads")),
+        ("start_team", ctypes.c_void_p),
+    )
+
+
+class PerceptronArgs(ctypes.Structure):
+    """The arguments of one perceptron with its residual sum; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight_1", "bias_1", "weight_2", "bias_2")),
+        ("residual", ResidualArgs),
+        *((name, ctypes.c_int64) for name in ("rows", "inputs", "hidden", "outputs")),
+        *((name, ctypes.c_int64) for name in ("activation", "data_type", "threads")),
         ("start_team", ctypes.c_void_p),
     )
 
@@ -98,7 +134,9 @@ def missing_reason() -> str | None:
 def kernels() -> ctypes.CDLL:
     """The loaded library; call it only when `missing_reason()` is None."""
     library = ctypes.CDLL(str(path()))
-    for stem in ("window_forward", "window_backward", "attention_forward", "attention_backward", "rows", "depthwise"):
+    steps = ("rows", "depthwise", "linear", "perceptron")
+    library.internimage_linear_missing.argtypes = (ctypes.c_int64,)
+    for stem in (*steps, "window_forward", "window_backward", "attention_forward", "attention_backward"):
         function = getattr(library, f"internimage_{stem}")
         function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int
     return library
@@ -132,6 +170,11 @@ def instruction_set() -> str:
     return INSTRUCTION_SETS[int(kernels().internimage_instruction_set())]
 
 
+def linear_missing_reason(dtype: torch.dtype) -> str | None:
+    """Why linear layers of this dtype should not run through the kernels here, or None when they should."""
+    return _LINEAR_MISSING[int(kernels().internimage_linear_missing(DATA_TYPES[dtype]))]
+
+
 def limit_instruction_set(name: str) -> str:
     """Use at most instruction set `name` from now on, for tests and measurements; returns the one in use."""
     if name not in INSTRUCTION_SETS:
@@ -140,6 +183,14 @@ def limit_instruction_set(name: str) -> str:
 
 
 def call(function: str, args: ctypes.Structure) -> None:
-    """Run one entry point; raises MemoryError when its scratch buffers do not fit."""
-    if getattr(kernels(), function)(ctypes.byref(args)) != 0:
+    """Run one entry point.
+
+    Raises:
+        MemoryError: its scratch buffers do not fit.
+        RuntimeError: the instruction set in use has no such kernel.
+    """
+    code = getattr(kernels(), function)(ctypes.byref(args))
+    if code == 1:
         raise MemoryError(f"{function}: not enough memory for the kernels' scratch buffers")
+    if code != 0:
+        raise RuntimeError(f"{function}: no kernel for instruction set {instruction_set()}, given code {code}")

@@ -19,6 +19,9 @@
     Kernel<AttentionArgs> attention_kernel_##isa(int64_t data_type, bool backward); \
     Kernel<RowArgs> row_kernel_##isa(int64_t data_type, int64_t operation);      \
     Kernel<DepthwiseArgs> depthwise_kernel_##isa(int64_t data_type);
+#define DECLARE_WIDE(isa)                                                        \
+    Kernel<LinearArgs> linear_kernel_##isa(int64_t data_type);                   \
+    Kernel<PerceptronArgs> perceptron_kernel_##isa(int64_t data_type);
 DECLARE(baseline)
 #if defined(INTERNIMAGE_X86)
 DECLARE(avx2)
@@ -29,6 +32,13 @@ DECLARE(avx512bf16)
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <immintrin.h>
 #include <intrin.h>
+#else
+#define HAS_WIDE_KERNELS
+#include <cpuid.h>
+DECLARE_WIDE(avx512)
+#if defined(INTERNIMAGE_AVX512BF16)
+DECLARE_WIDE(avx512bf16)
+#endif
 #endif
 #endif
 
@@ -83,6 +93,9 @@ std::atomic<int>& chosen_isa() {
 #else
 #define CHOOSE(stem, ...) stem##_baseline(__VA_ARGS__)
 #endif
+#if defined(HAS_WIDE_KERNELS)
+#define CHOOSE_WIDE(stem, ...) (CHOOSE_BF16(stem, __VA_ARGS__) stem##_avx512(__VA_ARGS__))
+#endif
 
 // One call shared by its threads: each takes the next unit until none is left.
 template <class Args>
@@ -115,7 +128,7 @@ void work(void* data) {
     }
 }
 
-// 0: done; 1: not enough memory for the scratch buffers.
+// 0: done; 1: not enough memory for the scratch buffers; 2 (linear layers): no kernel in this instruction set.
 template <class Args>
 int run(const Args& args, Kernel<Args> kernel) {
     Job<Args> job{args, kernel, kernel.units(args), 1};
@@ -155,6 +168,32 @@ EXPORT int internimage_depthwise(const DepthwiseArgs* args) {
     return run(*args, CHOOSE(depthwise_kernel, args->data_type));
 }
 
+
+// Why linear layers of this type should run elsewhere.  0: they need not; 1: the instruction set in use has no kernel
+// for them; 2: the processor has AMX tiles for bfloat16, which these kernels do not use.
+EXPORT int internimage_linear_missing(int64_t data_type) {
+#if defined(HAS_WIDE_KERNELS)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (chosen_isa() < kAvx512) return 1;
+    const bool has_amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22) & 1;
+    return data_type == kBFloat16 && has_amx ? 2 : 0;
+#else
+    return 1;
+#endif
+}
+EXPORT int internimage_linear(const LinearArgs* args) {
+#if defined(HAS_WIDE_KERNELS)
+    if (chosen_isa() >= kAvx512) return run(*args, CHOOSE_WIDE(linear_kernel, args->data_type));
+#endif
+    return 2;
+}
+EXPORT int internimage_perceptron(const PerceptronArgs* args) {
+#if defined(HAS_WIDE_KERNELS)
+    if (chosen_isa() >= kAvx512) return run(*args, CHOOSE_WIDE(perceptron_kernel, args->data_type));
+#endif
+    return 2;
+}
+
 // The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16.
 EXPORT int internimage_instruction_set() { return chosen_isa(); }
 
@@ -166,4 +205,4 @@ EXPORT int internimage_limit_instruction_set(int limit) {
 }
 
 // Grows when a struct in abi.h changes, so that a stale library is noticed.
-EXPORT int internimage_abi_version() { return 6; }
+EXPORT int internimage_abi_version() { return 7; }

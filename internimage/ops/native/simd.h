@@ -141,6 +141,15 @@ ALWAYS_INLINE Vec<T, 4> sum_each(Vec<T, L> a, Vec<T, L> b, Vec<T, L> c, Vec<T, L
 }
 #endif
 
+template <int L>
+ALWAYS_INLINE Vec<float, L> splat(float value) {
+    float lanes[L];
+    for (int i = 0; i < L; ++i) lanes[i] = value;
+    Vec<float, L> v;
+    std::memcpy(&v, lanes, sizeof(v));
+    return v;
+}
+
 template <class To, class From>
 ALWAYS_INLINE To bits(From from) {
     static_assert(sizeof(To) == sizeof(From), "bits needs equal sizes");

@@ -7,29 +7,21 @@ Shapes: R rows (any leading sizes), C channels; N images, H W map.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from internimage.ops.registration import is_plain
 from internimage.ops.rowwise import kernel_cpp, reference
-from internimage.ops.rowwise.reference import Branch
+from internimage.ops.rowwise.branch import BRANCH_SCHEMA, Branch
 from internimage.ops.sampling import expect_shape
 
 _library = torch.library.Library("internimage", "FRAGMENT")
 _library.define("gelu_(Tensor(a!) x) -> ()")
-_library.define(
-    "residual_(Tensor(a!) y, Tensor shortcut, Tensor? gamma, Tensor? weight, Tensor? bias, float eps) -> ()"
-)
-_library.define(
-    "residual_norm_(Tensor(a!) y, Tensor shortcut, Tensor? gamma, Tensor? weight, Tensor? bias, "
-    "Tensor next_weight, Tensor next_bias, float eps) -> Tensor"
-)
-_library.define(
-    "add_branch_(Tensor(a!) x, Tensor y, Tensor? gamma, Tensor? weight, Tensor? bias, "
-    "Tensor? next_weight, Tensor? next_bias, Tensor(b!)? normed, float eps) -> ()"
-)
+_library.define(f"residual_(Tensor(a!) y, Tensor shortcut, {BRANCH_SCHEMA}) -> ()")
+_library.define(f"residual_norm_(Tensor(a!) y, Tensor shortcut, {BRANCH_SCHEMA}) -> Tensor")
+_library.define(f"add_branch_(Tensor(a!) x, Tensor y, Tensor(b!)? normed, {BRANCH_SCHEMA}) -> ()")
 _library.define(
     "depthwise_norm_gelu(Tensor x, Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias, float eps) "
     "-> Tensor"
@@ -77,91 +69,65 @@ def gelu_(x: Tensor) -> Tensor:
     return x
 
 
-def residual_(
-    y: Tensor,
-    shortcut: Tensor,
-    *,
-    gamma: Tensor | None = None,
-    norm: nn.LayerNorm | None = None,
-    next_norm: nn.LayerNorm | None = None,
-    eps: float = 1e-6,
-) -> Tensor:
-    """Replace y by shortcut + gamma * norm(y) and return next_norm of the sum, or the sum itself without `next_norm`.
+def residual_(y: Tensor, shortcut: Tensor, branch: Branch) -> Tensor | None:
+    """Replace y by shortcut + gamma * norm(y) and return next_norm of the sum.
 
     Args:
         y: (..., C) contiguous output of a branch, overwritten by the sum.
         shortcut: tensor of the same shape, contiguous.
-        gamma: (C,) scale of the branch, or None.
-        norm: layer norm of the branch's output, or None.
-        next_norm: layer norm of the sum, or None.
-        eps: epsilon of both norms.
+        branch: scale and norms, see `Branch`.
 
     Returns:
-        (..., C) normalised sum, or `y` when `next_norm` is None.
+        (..., C) normalised sum, or None without `next_norm`.
 
     Raises:
         ValueError: shapes differ or a tensor is not contiguous.
 
     Example:
-        >>> residual_(torch.ones(1, 2), torch.ones(1, 2))
+        >>> y = torch.ones(1, 2)
+        >>> residual_(y, torch.ones(1, 2), Branch())
+        >>> y
         tensor([[2., 2.]])
     """
     expect_shape("shortcut", shortcut, tuple(y.shape), "the shape of y")
     _expect_contiguous("y", y)
     _expect_contiguous("shortcut", shortcut)
     if is_plain(y, shortcut):
-        branch = Branch(gamma, _parameters(norm), _parameters(next_norm), eps)
-        normed = _steps(y).residual_(y, shortcut, branch)
-        return y if normed is None else normed
-    weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
-    if next_norm is None:
-        torch.ops.internimage.residual_(y, shortcut, gamma, weight, bias, eps)
-        return y
-    return torch.ops.internimage.residual_norm_(y, shortcut, gamma, weight, bias, next_norm.weight, next_norm.bias, eps)
+        return _steps(y).residual_(y, shortcut, branch)
+    if branch.next_norm is not None:
+        return torch.ops.internimage.residual_norm_(y, shortcut, *branch.flat())
+    torch.ops.internimage.residual_(y, shortcut, *branch.flat())
+    return None
 
 
-def add_branch_(
-    x: Tensor,
-    y: Tensor,
-    *,
-    gamma: Tensor | None = None,
-    norm: nn.LayerNorm | None = None,
-    next_norm: nn.LayerNorm | None = None,
-    normed: Tensor | None = None,
-    eps: float = 1e-6,
-) -> None:
+def add_branch_(x: Tensor, y: Tensor, branch: Branch, normed: Tensor | None = None) -> None:
     """Add gamma * norm(y) to x and write next_norm of the sum to `normed`: `residual_` where x may be overwritten.
 
     Args:
         x: (..., C) contiguous, replaced by the sum.
         y: (..., C) contiguous output of a branch, left as it is.
-        gamma: (C,) scale of the branch, or None.
-        norm: layer norm of the branch's output, or None.
-        next_norm: layer norm of the sum, or None.
+        branch: scale and norms, see `Branch`.
         normed: (..., C) contiguous, filled with `next_norm` of the sum; required with it and only then.
-        eps: epsilon of both norms.
 
     Raises:
         ValueError: shapes differ, a tensor is not contiguous, or one of `next_norm` and `normed` is missing.
 
     Example:
         >>> x = torch.ones(1, 2)
-        >>> add_branch_(x, torch.ones(1, 2))
+        >>> add_branch_(x, torch.ones(1, 2), Branch())
         >>> x
         tensor([[2., 2.]])
     """
-    if (next_norm is None) != (normed is None):
+    if (branch.next_norm is None) != (normed is None):
         raise ValueError("expected `next_norm` and `normed` together, given one of them")
     named = {"x": x, "y": y} if normed is None else {"x": x, "y": y, "normed": normed}
     for name, tensor in named.items():
         expect_shape(name, tensor, tuple(x.shape), "the shape of x")
         _expect_contiguous(name, tensor)
     if is_plain(*named.values()):
-        _steps(x).add_branch_(x, y, Branch(gamma, _parameters(norm), _parameters(next_norm), eps), normed)
-        return
-    weight, bias = _parameters(norm) or (None, None)
-    next_weight, next_bias = _parameters(next_norm) or (None, None)
-    torch.ops.internimage.add_branch_(x, y, gamma, weight, bias, next_weight, next_bias, normed, eps)
+        _steps(x).add_branch_(x, y, branch, normed)
+    else:
+        torch.ops.internimage.add_branch_(x, y, normed, *branch.flat())
 
 
 def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tensor:
@@ -199,45 +165,12 @@ def _steps(x: Tensor) -> _Steps:
     return _COMPILED if kernel_cpp.missing_reason(x.device.type, x.dtype) is None else _PLAIN
 
 
-def _parameters(norm: nn.LayerNorm | None) -> tuple[Tensor, Tensor] | None:
-    return None if norm is None else _pair(norm.weight, norm.bias)
+def _residual(y: Tensor, shortcut: Tensor, *branch: Any) -> Tensor | None:
+    return _steps(y).residual_(y, shortcut, Branch.from_flat(*branch))
 
 
-def _pair(weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    return None if weight is None or bias is None else (weight, bias)
-
-
-def _residual(
-    y: Tensor, shortcut: Tensor, gamma: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> None:
-    _steps(y).residual_(y, shortcut, Branch(gamma, _pair(weight, bias), None, eps))
-
-
-def _residual_norm(
-    y: Tensor,
-    shortcut: Tensor,
-    gamma: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    next_weight: Tensor,
-    next_bias: Tensor,
-    eps: float,
-) -> Tensor | None:
-    return _steps(y).residual_(y, shortcut, Branch(gamma, _pair(weight, bias), (next_weight, next_bias), eps))
-
-
-def _add_branch(
-    x: Tensor,
-    y: Tensor,
-    gamma: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    next_weight: Tensor | None,
-    next_bias: Tensor | None,
-    normed: Tensor | None,
-    eps: float,
-) -> None:
-    _steps(x).add_branch_(x, y, Branch(gamma, _pair(weight, bias), _pair(next_weight, next_bias), eps), normed)
+def _add_branch(x: Tensor, y: Tensor, normed: Tensor | None, *branch: Any) -> None:
+    _steps(x).add_branch_(x, y, Branch.from_flat(*branch), normed)
 
 
 def _depthwise(x: Tensor, *parameters) -> Tensor:
@@ -246,7 +179,7 @@ def _depthwise(x: Tensor, *parameters) -> Tensor:
 
 _library.impl("gelu_", lambda x: _steps(x).gelu_(x), "CompositeExplicitAutograd")
 _library.impl("residual_", _residual, "CompositeExplicitAutograd")
-_library.impl("residual_norm_", _residual_norm, "CompositeExplicitAutograd")
+_library.impl("residual_norm_", _residual, "CompositeExplicitAutograd")
 _library.impl("add_branch_", _add_branch, "CompositeExplicitAutograd")
 _library.impl("depthwise_norm_gelu", _depthwise, "CompositeExplicitAutograd")
 torch.library.register_fake("internimage::gelu_", lambda x: None, lib=_library)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from internimage.ops.native import library
-from internimage.ops.rowwise.reference import Branch
+from internimage.ops.rowwise.branch import Branch
 
 GELU, RESIDUAL = 0, 1
-_NO_OTHERS = (0,) * 8
+_NO_RESIDUAL = library.ResidualArgs()
 
 
 def missing_reason(device: str, dtype: torch.dtype) -> str | None:
@@ -27,7 +27,7 @@ def missing_reason(device: str, dtype: torch.dtype) -> str | None:
 def gelu_(x: Tensor) -> None:
     """Replace the contiguous x by its GELU, to 3e-7."""
     if x.numel():
-        library.call("internimage_rows", _rows(x, GELU, 0.0))
+        library.call("internimage_rows", _rows(x, GELU, _NO_RESIDUAL))
 
 
 def residual_(y: Tensor, shortcut: Tensor, branch: Branch) -> Tensor | None:
@@ -43,13 +43,18 @@ def add_branch_(x: Tensor, y: Tensor, branch: Branch, normed: Tensor | None) -> 
 
 
 def _residual(y: Tensor, shortcut: Tensor, total: Tensor, branch: Branch, normed: Tensor | None) -> None:
-    if y.numel() == 0:
-        return
-    norms = (*(branch.norm or (None, None)), *(branch.next_norm or (None, None)))
-    tensors = (shortcut, total, branch.gamma, *norms, normed)
-    kept = [None if t is None else _in_dtype(t, y.dtype) for t in tensors]  # alive until the call returns
-    others = (0 if t is None else t.data_ptr() for t in kept)
-    library.call("internimage_rows", _rows(y, RESIDUAL, branch.eps, *others))
+    if y.numel():
+        residual, _kept = residual_args(shortcut, total, branch, normed)
+        library.call("internimage_rows", _rows(y, RESIDUAL, residual))
+
+
+def residual_args(
+    shortcut: Tensor, total: Tensor, branch: Branch, normed: Tensor | None
+) -> tuple[library.ResidualArgs, list[Tensor | None]]:
+    """How a branch joins the sum, and the tensors that must live until the call returns."""
+    *parameters, eps = branch.flat()
+    kept = [None if t is None else _in_dtype(t, total.dtype) for t in (shortcut, total, *parameters, normed)]
+    return library.ResidualArgs(*(0 if t is None else t.data_ptr() for t in kept), eps), kept
 
 
 def depthwise_norm_gelu(
@@ -75,10 +80,9 @@ def _in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t if t.dtype is dtype else t.to(dtype)
 
 
-def _rows(y: Tensor, operation: int, eps: float, *others: int) -> library.RowArgs:
+def _rows(y: Tensor, operation: int, residual: library.ResidualArgs) -> library.RowArgs:
     channels = y.shape[-1]
     return library.RowArgs(
-        *(y.data_ptr(), *(others or _NO_OTHERS)),
-        *(y.numel() // channels, channels, operation, library.DATA_TYPES[y.dtype], torch.get_num_threads()),
-        *(eps, library.start_team()),
+        *(y.data_ptr(), residual, y.numel() // channels, channels, operation),
+        *(library.DATA_TYPES[y.dtype], torch.get_num_threads(), library.start_team()),
     )

@@ -5,28 +5,10 @@ Shapes: R rows (any leading sizes), C channels; N images, H W map.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor
 from torch.nn import functional as F
 
-Affine = tuple[Tensor, Tensor]
-
-
-class Branch(NamedTuple):
-    """How a branch joins the sum, and what the sum goes through next; a part that is None is left out.
-
-    Args:
-        gamma: (C,) scale of the branch.
-        norm: weight and bias (C,) of the layer norm of the branch's output.
-        next_norm: weight and bias (C,) of the layer norm of the sum.
-        eps: epsilon of both norms.
-    """
-
-    gamma: Tensor | None
-    norm: Affine | None
-    next_norm: Affine | None
-    eps: float
+from internimage.ops.rowwise.branch import Branch
 
 
 def gelu_(x: Tensor) -> None:

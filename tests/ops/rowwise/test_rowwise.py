@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from internimage.ops import rowwise
 from internimage.ops.native import library
-from internimage.ops.rowwise import kernel_cpp, reference
+from internimage.ops.rowwise import Branch, kernel_cpp, reference
 
 needs_kernels = pytest.mark.skipif(library.missing_reason() is not None, reason="no compiled kernels here")
 SHAPES = [(1, 5, 3, 7), (2, 6, 9, 24), (1, 14, 14, 256), (1, 2, 1, 1), (1, 3, 4, 130), (0, 4, 4, 16)]
@@ -69,10 +69,10 @@ def test_residual_equals_the_reference_in_float64(shape: tuple[int, ...], dtype:
         return t.double() if isinstance(t, torch.Tensor) else tuple(map(wide, t)) if t else None
 
     expected_y = y.double()
-    exact = reference.Branch(wide(gamma), wide(norm), wide(following), 1e-6)
+    exact = Branch(wide(gamma), wide(norm), wide(following), 1e-6)
     expected = reference.residual_(expected_y, wide(shortcut), exact)
     total, branch, after = shortcut.clone(), y.clone(), None if following is None else torch.empty_like(y)
-    terms = reference.Branch(gamma, norm, following, 1e-6)
+    terms = Branch(gamma, norm, following, 1e-6)
     kernel_cpp.add_branch_(total, branch, terms, after)
     assert torch.equal(branch, y), "the branch is only read"
     normed = kernel_cpp.residual_(y, shortcut, terms)
@@ -111,10 +111,13 @@ def test_thread_count_changes_no_bit(threads: int) -> None:
     x, conv, norm = torch.randn(2, 20, 23, 40), nn.Conv2d(40, 40, 3, padding=1, groups=40), nn.LayerNorm(40)
     before = torch.get_num_threads()
     with torch.no_grad():
-        expected = rowwise.depthwise_norm_gelu(x, conv, norm), rowwise.residual_(x.clone(), x, next_norm=norm)
+        expected = (
+            rowwise.depthwise_norm_gelu(x, conv, norm),
+            rowwise.residual_(x.clone(), x, Branch.of(next_norm=norm)),
+        )
         try:
             torch.set_num_threads(threads)
-            got = rowwise.depthwise_norm_gelu(x, conv, norm), rowwise.residual_(x.clone(), x, next_norm=norm)
+            got = rowwise.depthwise_norm_gelu(x, conv, norm), rowwise.residual_(x.clone(), x, Branch.of(next_norm=norm))
         finally:
             torch.set_num_threads(before)
     for a, b in zip(got, expected, strict=True):
@@ -124,9 +127,11 @@ def test_thread_count_changes_no_bit(threads: int) -> None:
 def test_float64_takes_the_reference() -> None:
     x = torch.randn(3, 4, dtype=torch.float64)
     torch.testing.assert_close(rowwise.gelu_(x.clone()), F.gelu(x))
-    torch.testing.assert_close(rowwise.residual_(x.clone(), x), 2 * x)
+    y = x.clone()
+    assert rowwise.residual_(y, x, Branch()) is None
+    torch.testing.assert_close(y, 2 * x)
     total, norm, normed = x.clone(), nn.LayerNorm(4, eps=1e-6).double().requires_grad_(False), torch.empty_like(x)
-    rowwise.add_branch_(total, x, next_norm=norm, normed=normed)
+    rowwise.add_branch_(total, x, Branch.of(next_norm=norm), normed)
     torch.testing.assert_close(total, 2 * x)
     torch.testing.assert_close(normed, norm(2 * x))
 
@@ -147,11 +152,13 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="contiguous"):
         rowwise.gelu_(x.transpose(1, 3))
     with pytest.raises(ValueError, match="shortcut must have shape"):
-        rowwise.residual_(x, x[:, :2])
+        rowwise.residual_(x, x[:, :2], Branch())
     with pytest.raises(ValueError, match="y must have shape"):
-        rowwise.add_branch_(x, x[:, :2])
+        rowwise.add_branch_(x, x[:, :2], Branch())
     with pytest.raises(ValueError, match="together"):
-        rowwise.add_branch_(x, x.clone(), next_norm=nn.LayerNorm(8))
+        rowwise.add_branch_(x, x.clone(), Branch.of(next_norm=nn.LayerNorm(8)))
+    with pytest.raises(ValueError, match="same epsilon"):
+        Branch.of(norm=nn.LayerNorm(8), next_norm=nn.LayerNorm(8, eps=1e-6))
     with pytest.raises(ValueError, match="depth-wise"), torch.no_grad():
         rowwise.depthwise_norm_gelu(x, nn.Conv2d(8, 8, 3, padding=1), nn.LayerNorm(8))
 
@@ -162,8 +169,9 @@ def test_registration_passes_opcheck() -> None:
     w, b = torch.randn(8), torch.randn(8)
     ops = torch.ops.internimage
     torch.library.opcheck(ops.gelu_, (x.clone(),))
-    torch.library.opcheck(ops.residual_, (x.clone(), shortcut, w, w, b, 1e-6))
-    torch.library.opcheck(ops.residual_norm_, (x.clone(), shortcut, None, None, None, w, b, 1e-6))
-    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, w, w, b, w, b, torch.empty_like(x), 1e-6))
-    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, None, None, None, None, None, None, 1e-6))
+    torch.library.opcheck(ops.residual_, (x.clone(), shortcut, *Branch(w, (w, b)).flat()))
+    torch.library.opcheck(ops.residual_norm_, (x.clone(), shortcut, *Branch(next_norm=(w, b)).flat()))
+    whole = Branch(w, (w, b), (w, b)).flat()
+    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, torch.empty_like(x), *whole))
+    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, None, *Branch().flat()))
     torch.library.opcheck(ops.depthwise_norm_gelu, (x, torch.randn(8, 1, 3, 3), b, w, b, 1e-6))

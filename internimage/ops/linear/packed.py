@@ -1,0 +1,70 @@
+"""Weights of a linear layer in the blocked layout of the compiled product.
+
+Shapes: I inputs, O outputs; s inputs share 32 bits, one in float32 and two in bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from internimage.ops.native import library
+
+BLOCK = 16  # outputs side by side
+
+
+class PackedWeight(NamedTuple):
+    """Weights and biases of a linear layer, see `pack`.
+
+    Args:
+        blocks: (ceil(O / 16), I / s, 16, s) weights, zeros beyond O.
+        bias: (ceil(O / 16) * 16,) float32, zeros beyond O and for a layer without biases.
+        inputs: I.
+        outputs: O.
+    """
+
+    blocks: Tensor
+    bias: Tensor
+    inputs: int
+    outputs: int
+
+
+def missing_reason(weight: Tensor) -> str | None:
+    """Why the compiled product cannot take this (O, I) weight, or should not; None when it can."""
+    if weight.device.type != "cpu":
+        return f"the compiled product runs on cpu tensors, given {weight.device.type}"
+    if weight.dtype not in (torch.float32, torch.bfloat16):
+        return f"the compiled product supports float32 and bfloat16, given {weight.dtype}"
+    if weight.numel() == 0 or weight.shape[1] % _step(weight.dtype):
+        shape = tuple(weight.shape)
+        return f"the compiled product needs weights, and an even number of inputs in bfloat16, given {shape}"
+    return library.missing_reason() or library.linear_missing_reason(weight.dtype)
+
+
+def pack(weight: Tensor, bias: Tensor | None) -> PackedWeight:
+    """Copy weights (O, I) and biases (O,) into blocks.
+
+    Raises:
+        ValueError: the compiled product cannot take them; the message says why.
+
+    Example:
+        >>> pack(torch.ones(20, 6), None).blocks.shape
+        torch.Size([2, 6, 16, 1])
+    """
+    if (reason := missing_reason(weight)) is not None:
+        raise ValueError(f"cannot pack these weights: {reason}")
+    outputs, inputs = weight.shape
+    padding = -outputs % BLOCK
+    step = _step(weight.dtype)
+    rows = F.pad(weight.detach(), (0, 0, 0, padding)).view(-1, BLOCK, inputs // step, step)
+    values = weight.new_zeros(outputs) if bias is None else bias.detach()
+    return PackedWeight(
+        rows.permute(0, 2, 1, 3).contiguous(), F.pad(values.float(), (0, padding)).contiguous(), inputs, outputs
+    )
+
+
+def _step(dtype: torch.dtype) -> int:
+    return 4 // dtype.itemsize
