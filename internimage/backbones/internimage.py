@@ -17,7 +17,7 @@ from internimage.backbones.config import BackboneConfig
 from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4
 from internimage.layers.layer_norm import LayerNorm
 from internimage.layers.mlp import MLP
-from internimage.layers.packed_linear import Packable
+from internimage.layers.packed_linear import Affine, Packable, conv_norm, patch_layers
 from internimage.ops import rowwise
 from internimage.ops.native.allocator import keep_freed_memory
 from internimage.types import Features
@@ -28,7 +28,7 @@ def channels_last_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class Stem(nn.Module):
+class Stem(Packable):
     """Two strided convolutions with norms: (N, in_chans, H, W) to (N, H/4, W/4, C), sizes rounded up."""
 
     def __init__(self, in_chans: int, channels: int) -> None:
@@ -39,13 +39,21 @@ class Stem(nn.Module):
         self.conv2 = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
         self.norm2 = LayerNorm(channels, eps=NORM_EPS)
 
+    def packable(self) -> dict[str, tuple[Affine]]:
+        """Name the products of this module."""
+        return patch_layers(conv1=self.conv1, conv2=self.conv2)
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (N, in_chans, H, W) pixels to an (N, H/4, W/4, C) map."""
-        x = self.conv1(pixels.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
-        return self.norm2(channels_last_conv(self.conv2, self.act(self.norm1(x))))
+        x = pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        if products := self.products:
+            x = conv_norm(x, products["conv1"], self.conv1, self.norm1, activation="gelu")
+            return conv_norm(x, products["conv2"], self.conv2, self.norm2)
+        x = self.act(self.norm1(channels_last_conv(self.conv1, x)))
+        return self.norm2(channels_last_conv(self.conv2, x))
 
 
-class Downsample(nn.Module):
+class Downsample(Packable):
     """Strided convolution and norm between two levels: halves the sides (rounded up), doubles the channels."""
 
     def __init__(self, channels: int) -> None:
@@ -53,8 +61,14 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=False)
         self.norm = LayerNorm(2 * channels, eps=NORM_EPS)
 
+    def packable(self) -> dict[str, tuple[Affine]]:
+        """Name the products of this module."""
+        return patch_layers(conv=self.conv)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H/2, W/2, 2C)."""
+        if products := self.products:
+            return conv_norm(x, products["conv"], self.conv, self.norm)
         return self.norm(channels_last_conv(self.conv, x))
 
 

@@ -15,7 +15,16 @@ from torch.nn import functional as F
 from typing_extensions import Self
 
 from internimage.ops import rowwise
-from internimage.ops.linear import Activation, PackedWeight, missing_reason, pack, packed_linear
+from internimage.ops.linear import (
+    Activation,
+    PackedWeight,
+    Window,
+    missing_reason,
+    pack,
+    packed_conv,
+    packed_linear,
+    patch_weight,
+)
 
 
 class Affine(NamedTuple):
@@ -60,6 +69,21 @@ class PackedLinear:
             return lambda x: F.linear(x, weight, bias)
         blocked = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         return lambda x: torch.ops.mkldnn._linear_pointwise(x, blocked, bias, "none", [], "")
+
+
+def patch_layers(**convolutions: nn.Conv2d) -> dict[str, tuple[Affine]]:
+    """For `Packable.packable`: convolutions as layers on patches, for `conv_norm`; none where that is not the way."""
+    layers = {name: (Affine(patch_weight(conv.weight), conv.bias),) for name, conv in convolutions.items()}
+    return layers if all(missing_reason(layer.weight) is None for (layer,) in layers.values()) else {}
+
+
+def conv_norm(
+    x: Tensor, product: PackedLinear, conv: nn.Conv2d, norm: nn.LayerNorm, *, activation: Activation = "none"
+) -> Tensor:
+    """Apply a packed convolution, its norm and an activation to an (N, H, W, C) map."""
+    assert product.packed is not None
+    window = Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+    return packed_conv(x, product.packed, window, rowwise.Branch.of(norm=norm), activation=activation)[0]
 
 
 def packed_weights(*products: PackedLinear) -> list[PackedWeight] | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable
 
@@ -13,6 +14,14 @@ from internimage.layers.deform_conv import DCNv3
 from internimage.layers.packed_linear import Packable, PackedLinear
 
 
+@pytest.fixture(params=["ours", "torch's"])
+def _product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack for our own product where the processor has one, or for torch's as on a processor without."""
+    if request.param == "torch's":
+        monkeypatch.setattr("internimage.layers.packed_linear.missing_reason", lambda weight: "not wanted")
+
+
+@pytest.mark.usefixtures("_product")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_joined_layers_give_their_outputs_side_by_side(dtype: torch.dtype) -> None:
     layers = [nn.Linear(6, 4), nn.Linear(6, 3, bias=False), nn.Linear(6, 5)]
@@ -26,10 +35,19 @@ def test_joined_layers_give_their_outputs_side_by_side(dtype: torch.dtype) -> No
         assert joined.sizes == [4, 3, 5]
         alone = PackedLinear(layers[1])
         torch.testing.assert_close(alone(x), layers[1](x), atol=tolerance, rtol=tolerance)
+        for activation in ("relu", "gelu"):
+            want = getattr(nn.functional, activation)(layers[0](x))
+            got = PackedLinear(layers[0])(x, activation=activation)
+            torch.testing.assert_close(got, want, atol=tolerance, rtol=tolerance)
 
 
-def backbone() -> InternImage:
-    model = InternImage(variant("internimage_pico")).eval()
+def backbone(name: str = "internimage_pico") -> InternImage:
+    config = variant(name)
+    extra_norms = (1,) if config.level2_post_norm_block_ids else ()
+    small = dataclasses.replace(
+        config, channels=32, groups=(2, 4, 8, 16), depths=(1, 1, 3, 1), level2_post_norm_block_ids=extra_norms
+    )
+    model = InternImage(small).eval()
     for module in model.modules():
         if isinstance(module, DCNv3):
             nn.init.normal_(module.offset.weight, std=0.1)
@@ -41,8 +59,10 @@ def is_packed(model: nn.Module) -> bool:
     return any(module.packed is not None for module in model.modules() if isinstance(module, Packable))
 
 
-def test_fuse_keeps_results_and_state() -> None:
-    model, x = backbone(), torch.randn(2, 3, 70, 65)
+@pytest.mark.usefixtures("_product")
+@pytest.mark.parametrize("name", ["internimage_pico", "flash_internimage_t", "internimage_xl", "internimage_h"])
+def test_fuse_keeps_results_and_state(name: str) -> None:
+    model, x = backbone(name), torch.randn(2, 3, 70, 65)
     keys = list(model.state_dict())
     with torch.inference_mode():
         expected = model(x).maps

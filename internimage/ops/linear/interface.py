@@ -1,6 +1,6 @@
 """Linear layers on packed weights for inference, with what follows them: an activation, or a residual sum and norms.
 
-They have no gradients. Shapes: ... any leading sizes, I inputs, H hidden, O outputs.
+They have no gradients. Shapes: ... any leading sizes, I inputs, O outputs; N images, H W map, C channels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from internimage.ops.linear import kernel_cpp
-from internimage.ops.linear.packed import PackedWeight
+from internimage.ops.linear.packed import PackedWeight, Window, pad_inputs
 from internimage.ops.registration import is_plain
 from internimage.ops.rowwise.branch import BRANCH_SCHEMA, Branch
 from internimage.ops.sampling import expect_shape
@@ -20,9 +20,13 @@ from internimage.ops.sampling import expect_shape
 Activation = Literal["none", "relu", "gelu"]
 
 _library = torch.library.Library("internimage", "FRAGMENT")
-_library.define("packed_linear(Tensor x, Tensor weight, Tensor bias, int outputs, str activation) -> Tensor")
+_library.define("packed_linear(Tensor x, Tensor blocks, Tensor biases, int outputs, str activation) -> Tensor")
 _library.define(
-    "packed_perceptron(Tensor x, Tensor[] weights, Tensor[] biases, int[] outputs, str activation, Tensor shortcut, "
+    "packed_perceptron(Tensor x, Tensor[] blocks, Tensor[] biases, int[] outputs, str activation, Tensor shortcut, "
+    f"{BRANCH_SCHEMA}) -> Tensor[]"
+)
+_library.define(
+    "packed_conv(Tensor x, Tensor blocks, Tensor biases, int outputs, int[] window, str activation, "
     f"{BRANCH_SCHEMA}) -> Tensor[]"
 )
 
@@ -98,6 +102,38 @@ def packed_perceptron(
     return results[0], results[1] if len(results) > 1 else None
 
 
+def packed_conv(
+    x: Tensor, layer: PackedWeight, window: Window, branch: Branch, *, activation: Activation = "none"
+) -> tuple[Tensor, Tensor | None]:
+    """Apply a convolution to a channels-last map, a layer norm and an activation.
+
+    Args:
+        x: (N, H, W, C) of the dtype of the weights.
+        layer: packed `patch_weight` of the convolution and its biases.
+        window: kernel, step and padding.
+        branch: `norm` stands between convolution and activation, `next_norm` behind it; there is no gamma.
+        activation: "none" or "gelu".
+
+    Returns:
+        (N, H', W', O) contiguous, and `next_norm` of it, None without `next_norm`.
+
+    Raises:
+        ValueError: sizes, dtype or activation do not fit, or the branch has a gamma.
+    """
+    expected = pad_inputs(window.kernel_size**2 * x.shape[-1], x.dtype)
+    _check(x, expected, layer, activation)
+    if x.ndim != 4 or activation == "relu" or branch.gamma is not None:
+        given = f"{tuple(x.shape)}, {activation!r} and {'no ' if branch.gamma is None else ''}gamma"
+        raise ValueError(f"expected x (N, H, W, C), activation 'none' or 'gelu' and no gamma, given {given}")
+    x = x.contiguous()
+    if is_plain(x):
+        return kernel_cpp.conv(x, layer, window, activation, branch)
+    results = torch.ops.internimage.packed_conv(
+        x, layer.blocks, layer.bias, layer.outputs, window, activation, *branch.flat()
+    )
+    return results[0], results[1] if len(results) > 1 else None
+
+
 def _check(x: Tensor, inputs: int, layer: PackedWeight, activation: str) -> None:
     if inputs != layer.inputs:
         raise ValueError(f"expected {layer.inputs} inputs for this packed layer, given {inputs}")
@@ -130,6 +166,22 @@ def _perceptron(
     return [result for result in results if result is not None]
 
 
+def _conv(
+    x: Tensor, weight: Tensor, bias: Tensor, outputs: int, window: list[int], activation: str, *branch: Any
+) -> list[Tensor]:
+    layer = _packed(weight, bias, outputs)
+    results = kernel_cpp.conv(x, layer, Window(*window), activation, Branch.from_flat(*branch))
+    return [result for result in results if result is not None]
+
+
+def _fake_conv(
+    x: Tensor, weight: Tensor, bias: Tensor, outputs: int, window: list[int], activation: str, *branch: Any
+) -> list[Tensor]:
+    shape = x.shape[0], *Window(*window).output_size(*x.shape[1:3]), outputs
+    count = 1 if Branch.from_flat(*branch).next_norm is None else 2
+    return [x.new_empty(shape) for _ in range(count)]
+
+
 def _fake_perceptron(
     x: Tensor,
     weights: list[Tensor],
@@ -145,7 +197,9 @@ def _fake_perceptron(
 
 _library.impl("packed_linear", _linear, "CompositeExplicitAutograd")
 _library.impl("packed_perceptron", _perceptron, "CompositeExplicitAutograd")
+_library.impl("packed_conv", _conv, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "internimage::packed_linear", lambda x, w, b, outputs, a: x.new_empty(*x.shape[:-1], outputs), lib=_library
 )
 torch.library.register_fake("internimage::packed_perceptron", _fake_perceptron, lib=_library)
+torch.library.register_fake("internimage::packed_conv", _fake_conv, lib=_library)

@@ -32,6 +32,25 @@ class PackedWeight(NamedTuple):
     outputs: int
 
 
+class Window(NamedTuple):
+    """The window of a convolution: side of the kernel, step, zeros around the map."""
+
+    kernel_size: int
+    stride: int
+    padding: int
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Sides of the output, at least 0.
+
+        Example:
+            >>> Window(3, 2, 1).output_size(7, 8)
+            (4, 4)
+        """
+        steps = ((side + 2 * self.padding - self.kernel_size) // self.stride + 1 for side in (height, width))
+        out_height, out_width = (max(0, step) for step in steps)
+        return out_height, out_width
+
+
 def missing_reason(weight: Tensor) -> str | None:
     """Why the compiled product cannot take this (O, I) weight, or should not; None when it can."""
     if weight.device.type != "cpu":
@@ -64,6 +83,24 @@ def pack(weight: Tensor, bias: Tensor | None) -> PackedWeight:
     return PackedWeight(
         rows.permute(0, 2, 1, 3).contiguous(), F.pad(values.float(), (0, padding)).contiguous(), inputs, outputs
     )
+
+
+def patch_weight(weight: Tensor) -> Tensor:
+    """Weights (O, I, k, k) of a convolution as those of a linear layer on its patches, (O, k * k * I).
+
+    The inputs of a patch stand in the order (row, column, channel); zeros fill up the last 32 bits.
+
+    Example:
+        >>> patch_weight(torch.ones(4, 3, 3, 3).bfloat16()).shape
+        torch.Size([4, 28])
+    """
+    rows = weight.permute(0, 2, 3, 1).flatten(1)
+    return F.pad(rows, (0, pad_inputs(rows.shape[1], weight.dtype) - rows.shape[1]))
+
+
+def pad_inputs(inputs: int, dtype: torch.dtype) -> int:
+    """The next number of inputs that fills whole steps of 32 bits."""
+    return inputs + -inputs % _step(dtype)
 
 
 def _step(dtype: torch.dtype) -> int:

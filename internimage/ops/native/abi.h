@@ -29,7 +29,7 @@ struct WindowArgs {
 };
 
 // How a branch y joins the sum, row by row: sum = shortcut + gamma * norm_a(y), then normed = norm_b(sum).
-// Null pointers leave out gamma and the norms.
+// Null pointers leave out shortcut, gamma and the norms.
 struct ResidualArgs {
     const void* shortcut;  // (rows, channels)
     void* sum;             // (rows, channels); may be y or shortcut
@@ -74,6 +74,18 @@ struct PerceptronArgs {
     const float* bias_2;
     ResidualArgs residual;
     int64_t rows, inputs, hidden, outputs, activation, data_type, threads;
+    StartTeam start_team;
+};
+
+// A convolution of a contiguous (batch, height, width, channels) map as a product of patches, its inputs in the order
+// (row, column, channel) and padded to `inputs`: y = activation(norm_a(conv(x))), only kIdentity and kGeluOf, joins the sum.
+struct ConvArgs {
+    const void* x;
+    const void* weight;
+    const float* bias;
+    ResidualArgs residual;
+    int64_t batch, height, width, channels, out_height, out_width, kernel, stride, padding;
+    int64_t rows, inputs, outputs, activation, data_type, threads;  // rows = batch * out_height * out_width
     StartTeam start_team;
 };
 

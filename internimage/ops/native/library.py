@@ -83,6 +83,19 @@ class PerceptronArgs(ctypes.Structure):
     )
 
 
+class ConvArgs(ctypes.Structure):
+    """The arguments of one convolution with its norm; field by field the struct of the same name in abi.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias")),
+        ("residual", ResidualArgs),
+        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels", "out_height", "out_width")),
+        *((name, ctypes.c_int64) for name in ("kernel", "stride", "padding", "rows", "inputs", "outputs")),
+        *((name, ctypes.c_int64) for name in ("activation", "data_type", "threads")),
+        ("start_team", ctypes.c_void_p),
+    )
+
+
 class DepthwiseArgs(ctypes.Structure):
     """The arguments of one depth-wise convolution; field by field the struct of the same name in abi.h."""
 
@@ -134,7 +147,7 @@ def missing_reason() -> str | None:
 def kernels() -> ctypes.CDLL:
     """The loaded library; call it only when `missing_reason()` is None."""
     library = ctypes.CDLL(str(path()))
-    steps = ("rows", "depthwise", "linear", "perceptron")
+    steps = ("rows", "depthwise", "linear", "perceptron", "conv")
     library.internimage_linear_missing.argtypes = (ctypes.c_int64,)
     for stem in (*steps, "window_forward", "window_backward", "attention_forward", "attention_backward"):
         function = getattr(library, f"internimage_{stem}")

@@ -21,7 +21,8 @@
     Kernel<DepthwiseArgs> depthwise_kernel_##isa(int64_t data_type);
 #define DECLARE_WIDE(isa)                                                        \
     Kernel<LinearArgs> linear_kernel_##isa(int64_t data_type);                   \
-    Kernel<PerceptronArgs> perceptron_kernel_##isa(int64_t data_type);
+    Kernel<PerceptronArgs> perceptron_kernel_##isa(int64_t data_type);           \
+    Kernel<ConvArgs> conv_kernel_##isa(int64_t data_type);
 DECLARE(baseline)
 #if defined(INTERNIMAGE_X86)
 DECLARE(avx2)
@@ -181,18 +182,14 @@ EXPORT int internimage_linear_missing(int64_t data_type) {
     return 1;
 #endif
 }
-EXPORT int internimage_linear(const LinearArgs* args) {
 #if defined(HAS_WIDE_KERNELS)
-    if (chosen_isa() >= kAvx512) return run(*args, CHOOSE_WIDE(linear_kernel, args->data_type));
+#define RUN_WIDE(stem, args) chosen_isa() < kAvx512 ? 2 : run(*args, CHOOSE_WIDE(stem, args->data_type))
+#else
+#define RUN_WIDE(stem, args) 2
 #endif
-    return 2;
-}
-EXPORT int internimage_perceptron(const PerceptronArgs* args) {
-#if defined(HAS_WIDE_KERNELS)
-    if (chosen_isa() >= kAvx512) return run(*args, CHOOSE_WIDE(perceptron_kernel, args->data_type));
-#endif
-    return 2;
-}
+EXPORT int internimage_linear(const LinearArgs* args) { return RUN_WIDE(linear_kernel, args); }
+EXPORT int internimage_perceptron(const PerceptronArgs* args) { return RUN_WIDE(perceptron_kernel, args); }
+EXPORT int internimage_conv(const ConvArgs* args) { return RUN_WIDE(conv_kernel, args); }
 
 // The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16.
 EXPORT int internimage_instruction_set() { return chosen_isa(); }

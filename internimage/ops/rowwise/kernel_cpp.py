@@ -49,7 +49,7 @@ def _residual(y: Tensor, shortcut: Tensor, total: Tensor, branch: Branch, normed
 
 
 def residual_args(
-    shortcut: Tensor, total: Tensor, branch: Branch, normed: Tensor | None
+    shortcut: Tensor | None, total: Tensor, branch: Branch, normed: Tensor | None
 ) -> tuple[library.ResidualArgs, list[Tensor | None]]:
     """How a branch joins the sum, and the tensors that must live until the call returns."""
     *parameters, eps = branch.flat()

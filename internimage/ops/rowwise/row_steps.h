@@ -156,7 +156,9 @@ ALWAYS_INLINE void join_row(const ResidualArgs& a, const Branch& branch, int64_t
     const float eps = float(a.eps);
     if (branch.weight_a) normalize(values, values, branch.weight_a, branch.bias_a, n, eps);
     const Store* shortcut = static_cast<const Store*>(a.shortcut) + r * n;
-    if (branch.gamma) {
+    if (!a.shortcut) {
+        for (int64_t i = 0; branch.gamma && i < n; ++i) values[i] = branch.gamma[i] * values[i];
+    } else if (branch.gamma) {
         for (int64_t i = 0; i < n; ++i) values[i] = decode(shortcut[i], Type{}) + branch.gamma[i] * values[i];
     } else {
         for (int64_t i = 0; i < n; ++i) values[i] = decode(shortcut[i], Type{}) + values[i];

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.ops import linear
-from internimage.ops.linear import pack, packed_linear, packed_perceptron
+from internimage.ops.linear import Window, pack, packed_conv, packed_linear, packed_perceptron, patch_weight
 from internimage.ops.native import library
 from internimage.ops.rowwise import Branch, reference
 
@@ -109,6 +109,42 @@ def test_perceptron_equals_the_separate_steps_in_float64(
 
 
 @needs_kernels
+@pytest.mark.usefixtures("_instruction_set", "poisoned_empty")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(1, 9, 7, 3), (2, 12, 16, 20), (1, 1, 1, 5), (3, 2, 5, 64), (0, 4, 4, 2)])
+@pytest.mark.parametrize(
+    "window", [Window(3, 2, 1), Window(3, 1, 1), Window(1, 1, 0), Window(5, 3, 2), Window(2, 2, 0)]
+)
+@pytest.mark.parametrize("parts", ["plain", "norm gelu", "norm next"])
+def test_convolution_equals_the_separate_steps_in_float64(
+    dtype: torch.dtype, shape: tuple[int, ...], window: Window, parts: str
+) -> None:
+    size, stride, padding = window
+    x, weight = torch.randn(shape).to(dtype), torch.randn(36, shape[-1], size, size).to(dtype) / (3 * shape[-1])
+    bias, *vectors = (torch.randn(36).to(dtype) for _ in range(5))
+    activation = "gelu" if "gelu" in parts else "none"
+    branch = Branch(
+        norm=(vectors[0], vectors[1]) if "norm" in parts else None,
+        next_norm=(vectors[2], vectors[3]) if "next" in parts else None,
+    )
+    if min(side + 2 * padding for side in shape[1:3]) < size:
+        got, _ = packed_conv(x, pack(patch_weight(weight), bias), window, branch, activation=activation)
+        assert got.numel() == 0
+        return
+    got, normed = packed_conv(x, pack(patch_weight(weight), bias), window, branch, activation=activation)
+
+    def norm(y: Tensor, parameters: tuple[Tensor, Tensor]) -> Tensor:
+        return F.layer_norm(y, (36,), *(t.double() for t in parameters), branch.eps)
+
+    y = F.conv2d(x.double().permute(0, 3, 1, 2), weight.double(), bias.double(), stride, padding).permute(0, 2, 3, 1)
+    want = ACTIVATIONS[activation](y if branch.norm is None else norm(y, branch.norm))
+    close(got, want, 5)
+    assert (normed is None) == (branch.next_norm is None)
+    if normed is not None and branch.next_norm is not None:
+        close(normed, norm(want, branch.next_norm), 8)
+
+
+@needs_kernels
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_thread_count_and_place_among_the_rows_change_no_bit(dtype: torch.dtype) -> None:
@@ -184,6 +220,13 @@ def test_bad_input_is_refused() -> None:
         packed_perceptron(x, [packed, packed], torch.ones(3, 6), Branch())
     with pytest.raises(ValueError, match="shortcut of"):
         packed_perceptron(x, [packed], torch.ones(3, 6).double(), Branch())
+    conv = pack(patch_weight(torch.ones(6, 2, 3, 3)), None)
+    with pytest.raises(ValueError, match="expected 18 inputs"):
+        packed_conv(torch.ones(1, 4, 4, 3), conv, Window(3, 2, 1), Branch())
+    with pytest.raises(ValueError, match="no gamma"):
+        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Branch(gamma=torch.ones(6)))
+    with pytest.raises(ValueError, match="'none' or 'gelu'"):
+        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Branch(), activation="relu")
 
 
 @needs_kernels
@@ -191,8 +234,9 @@ def test_registration_passes_opcheck_and_gives_the_same() -> None:
     ops, x, shortcut = torch.ops.internimage, torch.randn(2, 5, 8), torch.randn(2, 5, 12)
     first, second = pack(*layer(8, 20, torch.float32)), pack(*layer(20, 12, torch.float32))
     norm = nn.LayerNorm(12, eps=1e-6).requires_grad_(False)
+    whole = Branch.of(gamma=torch.randn(12), norm=norm, next_norm=norm)
     torch.library.opcheck(ops.packed_linear, (x, first.blocks, first.bias, 20, "gelu"))
-    for branch in (Branch(), Branch.of(gamma=torch.randn(12), norm=norm, next_norm=norm)):
+    for branch in (Branch(), whole):
         both = [first.blocks, second.blocks], [first.bias, second.bias], [20, 12]
         torch.library.opcheck(ops.packed_perceptron, (x, *both, "gelu", shortcut, *branch.flat()))
         plain = packed_perceptron(x, (first, second), shortcut, branch, activation="gelu")
@@ -203,3 +247,11 @@ def test_registration_passes_opcheck_and_gives_the_same() -> None:
         assert (seen[1] is None) == (plain[1] is None)
         assert seen[1] is None or torch.equal(seen[1], plain[1])
         assert {"internimage::packed_linear", "internimage::packed_perceptron"} <= {e.name for e in profile.events()}
+    image, conv = torch.randn(1, 5, 6, 2), pack(patch_weight(torch.randn(12, 2, 3, 3)), None)
+    for branch in (Branch(), whole._replace(gamma=None)):
+        torch.library.opcheck(ops.packed_conv, (image, *conv[:2], 12, [3, 2, 1], "gelu", *branch.flat()))
+        plain = packed_conv(image, conv, Window(3, 2, 1), branch)
+        with torch.profiler.profile():
+            seen = packed_conv(image, conv, Window(3, 2, 1), branch)
+        assert torch.equal(seen[0], plain[0])
+        assert seen[1] is None or torch.equal(seen[1], plain[1])
