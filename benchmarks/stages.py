@@ -21,6 +21,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from internimage.layers import feed_forward
 from internimage.layers.packed_linear import PackedLinear
 
 CPU_TIME = "CPU time"
@@ -126,7 +127,8 @@ def stage_times(calls: Mapping[str, Call], *, device: str, seconds: float) -> di
 def _once(call: Call, device: str) -> dict[str, float]:
     layers = [m for m in call.model.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
     trunk = [place for stage in ("backbone", "neck") for place in call.stages.get(stage, ())]
-    products: Stages = {"trunk": trunk, "products": [*((m, "forward") for m in layers), (PackedLinear, "__call__")]}
+    fused = [(PackedLinear, "__call__"), (feed_forward, "packed_perceptron")]
+    products: Stages = {"trunk": trunk, "products": [*((m, "forward") for m in layers), *fused]}
     watch, other = Stopwatch(call.stages, device), Stopwatch(products, device, closed="trunk")
     with watch.watch(), other.watch():
         start = watch.now()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from internimage.detection.config import DINOConfig
 from internimage.layers.attention import Attention
 from internimage.layers.deform_attention import MSDeformAttention
-from internimage.layers.feed_forward import FeedForward, add_norm
+from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
 from internimage.layers.position import box_position, padded_sine_position
 
 # Side of the proposal of a cell of the finest level, as a share of the picture; it doubles from level to level.
@@ -100,7 +100,7 @@ class EncoderLayer(nn.Module):
         """Map (N, S, C) cells to (N, S, C)."""
         attended = self.attention(x + position, x, reference, memory.shapes, padding=memory.padding)
         x = add_norm(x, attended, self.norms[0], backend=self.backend)
-        return add_norm(x, self.feed_forward(x), self.norms[1], backend=self.backend)
+        return feed_forward_norm(x, self.feed_forward, self.norms[1], backend=self.backend)
 
 
 class DecoderLayer(nn.Module):
@@ -120,7 +120,7 @@ class DecoderLayer(nn.Module):
         x = add_norm(x, self.self_attention(placed, placed, x, allowed=allowed), self.norms[0], backend=self.backend)
         attended = self.cross_attention(x + position, memory.cells, reference, memory.shapes, padding=memory.padding)
         x = add_norm(x, attended, self.norms[1], backend=self.backend)
-        return add_norm(x, self.feed_forward(x), self.norms[2], backend=self.backend)
+        return feed_forward_norm(x, self.feed_forward, self.norms[2], backend=self.backend)
 
 
 class DINOTransformer(nn.Module):

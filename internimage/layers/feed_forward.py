@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.mlp import CHUNK_BYTES
-from internimage.layers.packed_linear import Packable
+from internimage.layers.packed_linear import Packable, packed_weights
 from internimage.ops import rowwise
+from internimage.ops.linear import packed_perceptron
 from internimage.ops.registration import may_divide
 
 
@@ -60,3 +61,15 @@ def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto
         assert normed is not None
         return normed
     return norm(x + branch)
+
+
+def feed_forward_norm(x: Tensor, layer: nn.Module, norm: nn.Module, *, backend: str = "auto") -> Tensor:
+    """Return norm(x + layer(x)), (..., C), for a `FeedForward` or a module of its kind; one kernel if possible."""
+    if isinstance(layer, FeedForward) and (products := layer.products) and rowwise.can_fuse(x, backend=backend):
+        layers = packed_weights(products["fc1"], products["fc2"])
+        if layers is not None and layers[0].blocks.dtype == x.dtype:
+            assert isinstance(norm, nn.LayerNorm)
+            _, normed = packed_perceptron(x, layers, x, rowwise.Branch.of(next_norm=norm), activation="relu")
+            assert normed is not None
+            return normed
+    return add_norm(x, layer(x), norm, backend=backend)

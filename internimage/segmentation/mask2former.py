@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.attention import Attention
-from internimage.layers.feed_forward import FeedForward, add_norm
+from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
 from internimage.segmentation.pixel_decoder import NUM_LEVELS, PixelDecoder, PixelFeatures, flatten_map
 from internimage.segmentation.upernet import resize_map
@@ -93,7 +93,7 @@ class DecoderLayer(nn.Module):
         x = add_norm(x, attended, self.norm1, backend=self.backend)
         placed = x + query_position
         x = add_norm(x, self.self_attention(placed, placed, x), self.norm2, backend=self.backend)
-        return add_norm(x, self.feed_forward(x), self.norm3, backend=self.backend)
+        return feed_forward_norm(x, self.feed_forward, self.norm3, backend=self.backend)
 
 
 class Mask2FormerHead(nn.Module):

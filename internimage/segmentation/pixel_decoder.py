@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from internimage.layers.conv_norm import ConvNorm
 from internimage.layers.deform_attention import MSDeformAttention
-from internimage.layers.feed_forward import FeedForward, add_norm
+from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
 from internimage.segmentation.upernet import resize_map
 from internimage.types import Features
@@ -50,7 +50,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         """Map (N, S, C) to (N, S, C)."""
         x = add_norm(x, self.attention(x + position, x, reference, shapes), self.norm1, backend=self.backend)
-        return add_norm(x, self.feed_forward(x), self.norm2, backend=self.backend)
+        return feed_forward_norm(x, self.feed_forward, self.norm2, backend=self.backend)
 
 
 class PixelDecoder(nn.Module):

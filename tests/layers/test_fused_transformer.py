@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from internimage.layers import feed_forward
 from internimage.layers.attention import Attention
 from internimage.layers.deform_attention import MSDeformAttention
-from internimage.layers.feed_forward import FeedForward, add_norm
+from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
 from internimage.layers.packed_linear import Packable
 
 SHAPES = [(5, 7), (3, 4)]
@@ -42,6 +42,24 @@ def test_feed_forward_in_parts_without_packing(monkeypatch: pytest.MonkeyPatch) 
     with torch.no_grad():
         torch.testing.assert_close(layer(x), whole, rtol=1e-4, atol=1e-5)
     assert hidden == [4, 4, 4, 4, 2]
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_feed_forward_norm(dtype: torch.dtype, is_packed: bool) -> None:
+    torch.manual_seed(0)
+    layer, norm, x = FeedForward(16, 40).to(dtype), nn.LayerNorm(16).to(dtype), torch.randn(2, 9, 16).to(dtype)
+    nn.init.normal_(norm.weight)
+    expected, kept = norm(x + layer(x)).detach(), x.clone()
+    if is_packed:
+        layer.pack()
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(feed_forward_norm(x, layer, norm).detach(), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(feed_forward_norm(x, layer, norm), expected, rtol=tolerance, atol=tolerance)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert feed_forward_norm(x, layer, norm).isfinite().all()
+    assert torch.equal(x, kept)
 
 
 def test_feed_forward_under_autocast_answers_in_its_type() -> None:
