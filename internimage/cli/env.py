@@ -27,6 +27,8 @@ def env(as_json: JsonOption = False) -> None:
         return
     fields = {key.replace("_", " "): value for key, value in facts.items() if not isinstance(value, dict | list)}
     fields["gpus"] = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in facts["gpus"]) or "none"
+    fused = facts["fused_linear_layers"].items()
+    fields["linear layers after fuse()"] = "; ".join(f"{dtype}: {reason}" for dtype, reason in fused)
     fields |= {name: version or "not installed" for name, version in facts["packages"].items()}
     for extra, names in facts["extras"].items():
         found = ", ".join(f"{name} {version or 'not installed'}" for name, version in names.items())
@@ -56,8 +58,10 @@ def _machine() -> dict[str, Any]:
     """Facts about the machine and the build of torch."""
     import torch
 
+    from internimage.ops.linear import support_reason
     from internimage.ops.native import library
 
+    fused_dtypes = torch.float32, torch.bfloat16
     gpus = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -70,6 +74,9 @@ def _machine() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "compiled_kernels": library.missing_reason() or f"{library.path()} ({library.instruction_set()})",
+        "fused_linear_layers": {
+            str(dtype).removeprefix("torch."): support_reason("cpu", dtype) or "compiled" for dtype in fused_dtypes
+        },
         "cuda_build": torch.version.cuda or "none",
         "gpus": gpus,
         "packages": {"torch": torch.__version__},  # with its build, which the metadata lack

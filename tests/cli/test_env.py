@@ -7,6 +7,7 @@ import torch
 from typer.testing import Result
 
 from internimage.ops import support_table
+from internimage.ops.linear import support_reason
 
 
 def test_env_tells_versions_and_operators(run: Callable[..., Result]) -> None:
@@ -17,6 +18,10 @@ def test_env_tells_versions_and_operators(run: Callable[..., Result]) -> None:
         assert row.reason in text
     facts = json.loads(run("env", "--json").stdout)
     assert facts["packages"]["torch"] == torch.__version__
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        assert facts["fused_linear_layers"][name] == (support_reason("cpu", dtype) or "compiled")
+        assert f"{name}: " in text
     assert facts["threads"] == torch.get_num_threads()
     assert len(facts["operators"]) == len(support_table())
     reference = [row for row in facts["operators"] if row["backend"] == "reference" and row["device"] == "cpu"]

@@ -9,3 +9,4 @@ from internimage.ops.linear.packed import Window as Window
 from internimage.ops.linear.packed import missing_reason as missing_reason
 from internimage.ops.linear.packed import pack as pack
 from internimage.ops.linear.packed import patch_weight as patch_weight
+from internimage.ops.linear.packed import support_reason as support_reason

@@ -53,14 +53,19 @@ class Window(NamedTuple):
 
 def missing_reason(weight: Tensor) -> str | None:
     """Why the compiled product cannot take this (O, I) weight, or should not; None when it can."""
-    if weight.device.type != "cpu":
-        return f"the compiled product runs on cpu tensors, given {weight.device.type}"
-    if weight.dtype not in (torch.float32, torch.bfloat16):
-        return f"the compiled product supports float32 and bfloat16, given {weight.dtype}"
     if weight.numel() == 0 or weight.shape[1] % _step(weight.dtype):
         shape = tuple(weight.shape)
         return f"the compiled product needs weights, and an even number of inputs in bfloat16, given {shape}"
-    return library.missing_reason() or library.linear_missing_reason(weight.dtype)
+    return support_reason(weight.device.type, weight.dtype)
+
+
+def support_reason(device: str, dtype: torch.dtype) -> str | None:
+    """Why products on this device type and in this dtype are not the compiled ones; None where they are."""
+    if device != "cpu":
+        return f"the compiled product runs on cpu tensors, given {device}"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"the compiled product supports float32 and bfloat16, given {dtype}"
+    return library.missing_reason() or library.linear_missing_reason(dtype)
 
 
 def pack(weight: Tensor, bias: Tensor | None) -> PackedWeight:
@@ -104,4 +109,4 @@ def pad_inputs(inputs: int, dtype: torch.dtype) -> int:
 
 
 def _step(dtype: torch.dtype) -> int:
-    return 4 // dtype.itemsize
+    return max(1, 4 // dtype.itemsize)
