@@ -111,6 +111,7 @@ def contenders(device: str, batch: int, dtype: torch.dtype, with_reference: bool
         "internimage_t": plain,
         "internimage_t fused": build("internimage_t", device, dtype).fuse(),
         "internimage_t float32": build("internimage_t", device, torch.float32),
+        "internimage_t fused float32": build("internimage_t", device, torch.float32).fuse(),
         "flash_internimage_t fused": build("flash_internimage_t", device, dtype).fuse(),
     }
     if device == "cuda":
@@ -120,7 +121,7 @@ def contenders(device: str, batch: int, dtype: torch.dtype, with_reference: bool
     for name in PEERS:
         models[name] = timm.create_model(name, num_classes=0).eval().to(device, dtype)
     if dtype == torch.float32:
-        del models["internimage_t float32"]
+        del models["internimage_t float32"], models["internimage_t fused float32"]
     functions: dict[str, Callable[[], object]] = {"linear layers alone": linear_layers(plain, pixels)}
     for name, model in models.items():
         inputs = pixels.float() if name.endswith("float32") else pixels

@@ -281,9 +281,9 @@ class InternImage(nn.Module):
     def fuse(self) -> InternImage:
         """Prepare for inference and return self: evaluation mode, packed weights, offsets and weights in one product.
 
-        Results stay equal to rounding. The packed copies take as much memory as the linear layers; they are dropped by
-        `train()`, by loading weights and by moving the model, so call `fuse` last. Weights that are changed in place
-        afterwards are not seen.
+        Results stay equal to rounding. The packed copies take as much memory as the linear layers (and, where our own
+        products run, the convolutions of stem and downsampling); they are dropped by `train()`, by loading weights and
+        by moving the model, so call `fuse` last. Weights that are changed in place afterwards are not seen.
         """
         self.eval()
         keep_freed_memory()

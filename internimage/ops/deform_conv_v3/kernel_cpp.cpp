@@ -152,6 +152,18 @@ struct NextTile {
     }
 };
 
+// Ask for the pixels of x that come into reach some output rows below this tile: rows of x are needed in order, but
+// their pixels in none, so that the hardware does not fetch them ahead.
+constexpr int64_t kRowsAhead = 4;  // below the last row of the undisplaced window
+template <class Store>
+ALWAYS_INLINE void fetch_rows_ahead(const WindowArgs& a, const Store* x, int64_t row, int64_t column, int64_t pixels) {
+    const int64_t first = row * a.stride_h - a.pad_h + (a.kernel_h - 1) * a.dilation_h + kRowsAhead;
+    const int64_t end_column = min_of(a.width, (column + pixels) * a.stride_w);
+    for (int64_t y = max_of(0, first); y < min_of(a.height, first + a.stride_h); ++y)
+        for (int64_t at = column * a.stride_w; at < end_column; ++at)
+            fetch<false>(x + (y * a.width + at) * a.x_stride, a.groups * a.channels);
+}
+
 template <class Type>
 void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
     using Acc = typename Type::Acc;
@@ -169,6 +181,7 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
         Store* out = static_cast<Store*>(a.out) + (image * a.out_height + row) * a.out_width * a.groups * a.channels;
         for (int64_t column = begin; column < end; column += plan.pixels) {
             const int64_t pixels = min_of(plan.pixels, end - column);
+            fetch_rows_ahead(a, x, row, column, pixels);
             for (int64_t group = 0; group < a.groups; group += plan.groups) {
                 const int64_t groups = min_of(plan.groups, a.groups - group);
                 prepare_tile<Type, false>(a, work, image, row, column, pixels, group, groups, a.x_stride);

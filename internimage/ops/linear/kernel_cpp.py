@@ -60,15 +60,10 @@ def conv(
     if out.numel():
         residual, _kept = residual_args(None, out, branch, normed)
         rows = n * out_height * out_width
+        settings = _settings(x, rows, activation, layer.inputs * layer.outputs)
         args = library.ConvArgs(
             *(x.data_ptr(), *_pointers(layer), residual, n, height, width, channels, out_height, out_width),
-            *(
-                *window,
-                rows,
-                layer.inputs,
-                layer.outputs,
-                *_settings(x, rows, activation, layer.inputs * layer.outputs),
-            ),
+            *(*window, rows, layer.inputs, layer.outputs, *settings),
         )
         library.call("internimage_conv", args)
     return out, normed

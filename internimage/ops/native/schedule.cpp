@@ -30,16 +30,16 @@ DECLARE(avx512)
 #if defined(INTERNIMAGE_AVX512BF16)
 DECLARE(avx512bf16)
 #endif
-#if defined(_MSC_VER) && !defined(__clang__)
-#include <immintrin.h>
-#include <intrin.h>
-#else
-#define HAS_WIDE_KERNELS
+#if defined(INTERNIMAGE_WIDE_KERNELS)
 #include <cpuid.h>
 DECLARE_WIDE(avx512)
 #if defined(INTERNIMAGE_AVX512BF16)
 DECLARE_WIDE(avx512bf16)
 #endif
+#endif
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <immintrin.h>
+#include <intrin.h>
 #endif
 #endif
 
@@ -94,7 +94,7 @@ std::atomic<int>& chosen_isa() {
 #else
 #define CHOOSE(stem, ...) stem##_baseline(__VA_ARGS__)
 #endif
-#if defined(HAS_WIDE_KERNELS)
+#if defined(INTERNIMAGE_WIDE_KERNELS)
 #define CHOOSE_WIDE(stem, ...) (CHOOSE_BF16(stem, __VA_ARGS__) stem##_avx512(__VA_ARGS__))
 #endif
 
@@ -173,7 +173,7 @@ EXPORT int internimage_depthwise(const DepthwiseArgs* args) {
 // Why linear layers of this type should run elsewhere.  0: they need not; 1: the instruction set in use has no kernel
 // for them; 2: the processor has AMX tiles for bfloat16, which these kernels do not use.
 EXPORT int internimage_linear_missing(int64_t data_type) {
-#if defined(HAS_WIDE_KERNELS)
+#if defined(INTERNIMAGE_WIDE_KERNELS)
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (chosen_isa() < kAvx512) return 1;
     const bool has_amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22) & 1;
@@ -182,7 +182,7 @@ EXPORT int internimage_linear_missing(int64_t data_type) {
     return 1;
 #endif
 }
-#if defined(HAS_WIDE_KERNELS)
+#if defined(INTERNIMAGE_WIDE_KERNELS)
 #define RUN_WIDE(stem, args) chosen_isa() < kAvx512 ? 2 : run(*args, CHOOSE_WIDE(stem, args->data_type))
 #else
 #define RUN_WIDE(stem, args) 2
