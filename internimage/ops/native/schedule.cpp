@@ -179,13 +179,14 @@ EXPORT int internimage_linear_missing(int64_t data_type) {
     const bool has_amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22) & 1;
     return data_type == kBFloat16 && has_amx ? 2 : 0;
 #else
+    (void)data_type;
     return 1;
 #endif
 }
 #if defined(INTERNIMAGE_WIDE_KERNELS)
 #define RUN_WIDE(stem, args) chosen_isa() < kAvx512 ? 2 : run(*args, CHOOSE_WIDE(stem, args->data_type))
 #else
-#define RUN_WIDE(stem, args) 2
+#define RUN_WIDE(stem, args) ((void)(args), 2)
 #endif
 EXPORT int internimage_linear(const LinearArgs* args) { return RUN_WIDE(linear_kernel, args); }
 EXPORT int internimage_perceptron(const PerceptronArgs* args) { return RUN_WIDE(perceptron_kernel, args); }
