@@ -153,17 +153,18 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor, outputs: int, activation: s
 
 
 def _perceptron(
-    x: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    outputs: list[int],
-    activation: str,
-    shortcut: Tensor,
-    *branch: Any,
+    x: Tensor, blocks: list[Tensor], biases: list[Tensor], outputs: list[int], activation: str, *rest: Any
 ) -> list[Tensor]:
-    layers = [_packed(*parts) for parts in zip(weights, biases, outputs, strict=True)]
+    shortcut, *branch = rest
+    layers = [_packed(*parts) for parts in zip(blocks, biases, outputs, strict=True)]
     results = kernel_cpp.perceptron(x, layers, activation, shortcut, Branch.from_flat(*branch))
     return [result for result in results if result is not None]
+
+
+def _fake_perceptron(*arguments: Any) -> list[Tensor]:
+    shortcut, *branch = arguments[5:]
+    count = 1 if Branch.from_flat(*branch).next_norm is None else 2
+    return [torch.empty_like(shortcut) for _ in range(count)]
 
 
 def _conv(
@@ -180,19 +181,6 @@ def _fake_conv(
     shape = x.shape[0], *Window(*window).output_size(*x.shape[1:3]), outputs
     count = 1 if Branch.from_flat(*branch).next_norm is None else 2
     return [x.new_empty(shape) for _ in range(count)]
-
-
-def _fake_perceptron(
-    x: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    outputs: list[int],
-    activation: str,
-    shortcut: Tensor,
-    *branch: Any,
-) -> list[Tensor]:
-    count = 1 if Branch.from_flat(*branch).next_norm is None else 2
-    return [torch.empty_like(shortcut) for _ in range(count)]
 
 
 _library.impl("packed_linear", _linear, "CompositeExplicitAutograd")

@@ -37,46 +37,64 @@ void linear_unit(const LinearArgs& a, int64_t unit, void* memory) {
     }.run();
 }
 
+// --- units that end in a sum: whole rows, with their results in float32 ----------------------------------------------
+
+template <class Args>
+int64_t whole_row_units(const Args& a) { return divide_up(a.rows, max_of(1, unit_rows(a))); }
+
+// Rows [first, first + rows) and the memory for them; in `rest`, `between` values a row.
+template <class Type, class Args>
+struct Rows {
+    int64_t first, rows;
+    float *aside, *y, *beside;
+    Branch branch;
+    typename Type::Store* rest;
+
+    Rows(const Args& a, int64_t unit, void* memory)
+        : first(unit * unit_rows(a)), rows(min_of(unit_rows(a), a.rows - first)), aside(static_cast<float*>(memory)),
+          y(aside + kTileSums), beside(y + rows * padded(a.outputs)) {
+        float* scratch = beside + padded(a.outputs);
+        branch = decode_branch<Type>(a.residual, a.outputs, scratch);
+        rest = reinterpret_cast<typename Type::Store*>(scratch);
+    }
+    static int64_t scratch_bytes(const Args& a, int64_t between) {
+        const int64_t results = (unit_rows(a) + kBranchVectors) * padded(a.outputs);
+        return int64_t(sizeof(float)) * (kTileSums + results + unit_rows(a) * padded(between));
+    }
+    float* row(const Args& a, int64_t r) const { return y + r * padded(a.outputs); }
+    // All outputs of a last product.
+    Product<Type, Float32> product(const Args& a, const typename Type::Store* x, int64_t inputs, const void* weight,
+                                   const float* bias) const {
+        return {x, rows, inputs, static_cast<const float*>(weight), bias, a.outputs, 0, divide_up(a.outputs, kBlock),
+                kIdentity, y, padded(a.outputs), aside};
+    }
+};
+
 // --- perceptron and residual sum ------------------------------------------------------------------------------------
 
-int64_t perceptron_units(const PerceptronArgs& a) { return divide_up(a.rows, max_of(1, unit_rows(a))); }
 int64_t perceptron_scratch(const PerceptronArgs& a) {
-    const int64_t branch = (unit_rows(a) + kBranchVectors) * padded(a.outputs);
-    return int64_t(sizeof(float)) * (kTileSums + branch + unit_rows(a) * padded(a.hidden));
+    return Rows<Float32, PerceptronArgs>::scratch_bytes(a, a.hidden);
 }
 
 template <class Type>
 void perceptron_unit(const PerceptronArgs& a, int64_t unit, void* memory) {
-    using Store = typename Type::Store;
-    const int64_t first = unit * unit_rows(a), rows = min_of(unit_rows(a), a.rows - first), n = a.outputs;
-    float *aside = static_cast<float*>(memory), *y = aside + kTileSums;
-    float* beside = y + rows * padded(n);
-    float* scratch = beside + padded(n);
-    const Branch branch = decode_branch<Type>(a.residual, n, scratch);
-    const Store* x = static_cast<const Store*>(a.x) + first * a.inputs;
-    const float* weights = static_cast<const float*>(a.weight_1);
-    const float* bias = a.bias_1;
-    int64_t inputs = a.inputs;
+    const Rows<Type, PerceptronArgs> work(a, unit, memory);
+    const auto* x = static_cast<const typename Type::Store*>(a.x) + work.first * a.inputs;
     if (a.hidden) {
-        Store* hidden = reinterpret_cast<Store*>(scratch);
-        Product<Type, Type>{x, rows, inputs, weights, bias, a.hidden, 0, divide_up(a.hidden, kBlock), a.activation,
-                            hidden, a.hidden, aside}.run();
-        x = hidden, inputs = a.hidden, weights = static_cast<const float*>(a.weight_2), bias = a.bias_2;
+        Product<Type, Type>{x, work.rows, a.inputs, static_cast<const float*>(a.weight_1), a.bias_1, a.hidden, 0,
+                            divide_up(a.hidden, kBlock), a.activation, work.rest, a.hidden, work.aside}.run();
+        work.product(a, work.rest, a.hidden, a.weight_2, a.bias_2).run();
+    } else {
+        work.product(a, x, a.inputs, a.weight_1, a.bias_1).run();
     }
-    Product<Type, Float32>{x, rows, inputs, weights, bias, n, 0, divide_up(n, kBlock), kIdentity, y, padded(n),
-                           aside}.run();
-    for (int64_t r = 0; r < rows; ++r) {
-        join_row<Type>(a.residual, branch, first + r, n, y + r * padded(n), beside);
+    for (int64_t r = 0; r < work.rows; ++r) {
+        join_row<Type>(a.residual, work.branch, work.first + r, a.outputs, work.row(a, r), work.beside);
     }
 }
 
 // --- convolution, norm, activation ----------------------------------------------------------------------------------
 
-int64_t conv_units(const ConvArgs& a) { return divide_up(a.rows, max_of(1, unit_rows(a))); }
-int64_t conv_scratch(const ConvArgs& a) {
-    const int64_t branch = (unit_rows(a) + kBranchVectors) * padded(a.outputs);
-    return int64_t(sizeof(float)) * (kTileSums + branch + unit_rows(a) * padded(a.inputs));
-}
+int64_t conv_scratch(const ConvArgs& a) { return Rows<Float32, ConvArgs>::scratch_bytes(a, a.inputs); }
 
 // The inputs of one output pixel in the order (row, column, channel), zeros outside of the map and behind the last one.
 template <class Store>
@@ -98,23 +116,17 @@ void copy_patch(const ConvArgs& a, int64_t pixel, Store* patch) {
 
 template <class Type>
 void conv_unit(const ConvArgs& a, int64_t unit, void* memory) {
-    using Store = typename Type::Store;
-    const int64_t first = unit * unit_rows(a), rows = min_of(unit_rows(a), a.rows - first), n = a.outputs;
-    float *aside = static_cast<float*>(memory), *y = aside + kTileSums;
-    float* beside = y + rows * padded(n);
-    float* scratch = beside + padded(n);
-    Branch branch = decode_branch<Type>(a.residual, n, scratch);
-    Store* patches = reinterpret_cast<Store*>(scratch);
-    for (int64_t r = 0; r < rows; ++r) copy_patch(a, first + r, patches + r * a.inputs);
-    Product<Type, Float32>{patches, rows, a.inputs, static_cast<const float*>(a.weight), a.bias, n, 0,
-                           divide_up(n, kBlock), kIdentity, y, padded(n), aside}.run();
-    const float *weight = branch.weight_a, *bias = branch.bias_a;
-    branch.weight_a = nullptr;  // the activation stands between this norm and the sum
-    for (int64_t r = 0; r < rows; ++r) {
-        float* row = y + r * padded(n);
-        if (weight) normalize(row, row, weight, bias, n, float(a.residual.eps));
-        if (a.activation == kGeluOf) gelu_run<Float32>(row, n);
-        join_row<Type>(a.residual, branch, first + r, n, row, beside);
+    const Rows<Type, ConvArgs> work(a, unit, memory);
+    for (int64_t r = 0; r < work.rows; ++r) copy_patch(a, work.first + r, work.rest + r * a.inputs);
+    work.product(a, work.rest, a.inputs, a.weight, a.bias).run();
+    Branch after = work.branch;
+    after.weight_a = nullptr;  // the activation stands between this norm and the sum
+    for (int64_t r = 0; r < work.rows; ++r) {
+        float* row = work.row(a, r);
+        if (work.branch.weight_a)
+            normalize(row, row, work.branch.weight_a, work.branch.bias_a, a.outputs, float(a.residual.eps));
+        if (a.activation == kGeluOf) gelu_run<Float32>(row, a.outputs);
+        join_row<Type>(a.residual, after, work.first + r, a.outputs, row, work.beside);
     }
 }
 
@@ -124,11 +136,11 @@ Kernel<LinearArgs> linear_kernel() {
 }
 template <class Type>
 Kernel<PerceptronArgs> perceptron_kernel() {
-    return {perceptron_units, perceptron_scratch, perceptron_unit<Type>};
+    return {whole_row_units<PerceptronArgs>, perceptron_scratch, perceptron_unit<Type>};
 }
 template <class Type>
 Kernel<ConvArgs> conv_kernel() {
-    return {conv_units, conv_scratch, conv_unit<Type>};
+    return {whole_row_units<ConvArgs>, conv_scratch, conv_unit<Type>};
 }
 
 }  // namespace
