@@ -120,8 +120,8 @@ def packed_conv(
     Raises:
         ValueError: sizes, dtype or activation do not fit, or the branch has a gamma.
     """
-    expected = pad_inputs(window.kernel_size**2 * x.shape[-1], x.dtype)
-    _check(x, expected, layer, activation)
+    inputs = pad_inputs(window.kernel_size**2 * x.shape[-1], layer.blocks.dtype)
+    _check(x, inputs, layer, activation)
     if x.ndim != 4 or activation == "relu" or branch.gamma is not None:
         given = f"{tuple(x.shape)}, {activation!r} and {'no ' if branch.gamma is None else ''}gamma"
         raise ValueError(f"expected x (N, H, W, C), activation 'none' or 'gelu' and no gamma, given {given}")

@@ -223,6 +223,9 @@ def test_bad_input_is_refused() -> None:
     conv = pack(patch_weight(torch.ones(6, 2, 3, 3)), None)
     with pytest.raises(ValueError, match="expected 18 inputs"):
         packed_conv(torch.ones(1, 4, 4, 3), conv, Window(3, 2, 1), Branch())
+    half = pack(patch_weight(torch.ones(6, 3, 3, 3).bfloat16()), None)
+    with pytest.raises(ValueError, match="bfloat16 on cpu"):
+        packed_conv(torch.ones(1, 4, 4, 3), half, Window(3, 2, 1), Branch())
     with pytest.raises(ValueError, match="no gamma"):
         packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Branch(gamma=torch.ones(6)))
     with pytest.raises(ValueError, match="'none' or 'gelu'"):
