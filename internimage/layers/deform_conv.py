@@ -54,7 +54,6 @@ class DeformConv(Packable):
             "groups": groups,
             "offset_scale": offset_scale,
             "remove_center": remove_center,
-            "backend": backend,
         }
         self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
         self.output_proj: nn.Linear
@@ -91,7 +90,8 @@ class DeformConv(Packable):
 
     def extra_repr(self) -> str:
         """Show the settings that the child modules do not."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.window.items())
+        settings = {**self.window, "backend": self.backend}
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
 class DCNv3(DeformConv):
@@ -184,7 +184,7 @@ class DCNv3(DeformConv):
         operator, inputs = dcnv3, (value, offset, mask)
         if self.through_dcnv4:
             operator, inputs = dcnv4, (value, pack_offset_mask(offset, mask, self.groups))
-        return operator(*inputs, **self.window, softmax=True)
+        return operator(*inputs, **self.window, softmax=True, backend=self.backend)
 
 
 class DCNv4(DeformConv):
@@ -253,7 +253,7 @@ class DCNv4(DeformConv):
 
     def _attend(self, x: Tensor, *, fuse: bool) -> Tensor:  # there are no steps to fuse
         value, offset_mask = self._inputs(x)
-        y = dcnv4(value, offset_mask, **self.window)
+        y = dcnv4(value, offset_mask, **self.window, backend=self.backend)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(y))
         return y

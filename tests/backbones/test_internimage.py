@@ -6,7 +6,7 @@ from math import ceil
 import pytest
 import torch
 
-from internimage.backbones import BackboneConfig, InternImage
+from internimage.backbones import BackboneConfig, InternImage, variant
 from internimage.layers.deform_conv import DCNv3, DCNv4
 
 TINY = BackboneConfig(channels=8, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8))
@@ -196,3 +196,11 @@ def test_the_bridge_to_dcnv4_changes_no_number() -> None:
 def test_fresh_flash_operator_answers_zero() -> None:
     dcn = DCNv4(8, 2, dw_kernel_size=3)
     assert not dcn(torch.randn(1, 5, 6, 8)).any()
+
+
+@pytest.mark.parametrize("name", ["internimage_pico", "flash_internimage_t"])
+def test_the_backend_of_a_module_is_the_one_its_operator_runs_with(name: str) -> None:
+    block = InternImage(variant(name)).levels[0].blocks[0]
+    block.dcn.backend = "unknown"
+    with pytest.raises(ValueError, match="backend must be one of"):
+        block.dcn(torch.rand(1, 4, 4, variant(name).channels))
