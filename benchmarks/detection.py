@@ -78,6 +78,7 @@ def ready(name: str, device: str, size_hw: tuple[int, int] = SIZE) -> RCNN | DIN
     model = build(name, device)
     if isinstance(model, RCNN):
         pixels = torch.randn(1, 3, size_hw[0] // 4, size_hw[1] // 4, device=device)
+        # A ModuleList says that it holds plain modules.
         spread_scores([head.classifier for head in model.box_heads], lambda: model(pixels))  # pyright: ignore
     model.fuse()
     return model
@@ -108,7 +109,7 @@ def regions_and_objects(name: str, call: Call) -> dict[str, int]:
     if isinstance(model, RCNN):
         hook = model.box_heads[0].register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
     with torch.inference_mode():
-        [result] = call.run()  # pyright: ignore[reportGeneralTypeIssues]
+        [result] = call.run()  # pyright: ignore[reportGeneralTypeIssues]  # a `Call` may return anything
     if hook is not None:
         hook.remove()
     return {"regions": sum(counts), "objects": len(result)}
@@ -224,6 +225,7 @@ def _probe(model: nn.Module, pixels: Tensor, valid_hw: Tensor) -> list[Tensor]:
             found += head(model.region_features(maps, rois, model.config.roi_size))
         assert model.config.mask is not None
         cut = model.region_features(maps, rois, model.config.mask.roi_size)
+        # A ModuleList, as above.
         return found + [head.of_class(cut, torch.arange(40, device=cut.device)) for head in model.mask_heads]  # pyright: ignore
 
 

@@ -98,6 +98,7 @@ class _Direct(torch.autograd.Function):
         ctx.chosen, ctx.settings = chosen, settings
         return chosen.forward(*values, settings)
 
+    # torch declares `*args`; there is one output and so one gradient.
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -310,8 +310,10 @@ def _dense(
             _give_backbone(model, opened[0], run)
         return model
     stored = _whole_config(*opened, None)
-    # `holds` has seen that the stored model is of the wished kind.
-    config = wish.on(stored, lambda size: merged_backbone(size, stored.backbone, changes))  # type: ignore[arg-type]
+    config = wish.on(
+        stored,  # type: ignore[arg-type]  # `holds` has seen that it is of the wished kind
+        lambda size: merged_backbone(size, stored.backbone, changes),
+    )
     return _build(config, opened[0], run=run, new_classes=class_rows(config) != class_rows(stored))
 
 
