@@ -46,14 +46,14 @@ int64_t whole_row_units(const Args& a) { return divide_up(a.rows, max_of(1, unit
 template <class Type, class Args>
 struct Rows {
     int64_t first, rows;
-    float *aside, *y, *beside;
+    float *aside, *y;
     Branch branch;
     typename Type::Store* rest;
 
     Rows(const Args& a, int64_t unit, void* memory)
         : first(unit * unit_rows(a)), rows(min_of(unit_rows(a), a.rows - first)), aside(static_cast<float*>(memory)),
-          y(aside + kTileSums), beside(y + rows * padded(a.outputs)) {
-        float* scratch = beside + padded(a.outputs);
+          y(aside + kTileSums) {
+        float* scratch = y + rows * padded(a.outputs);
         branch = decode_branch<Type>(a.residual, a.outputs, scratch);
         rest = reinterpret_cast<typename Type::Store*>(scratch);
     }
@@ -61,7 +61,6 @@ struct Rows {
         const int64_t results = (unit_rows(a) + kBranchVectors) * padded(a.outputs);
         return int64_t(sizeof(float)) * (kTileSums + results + unit_rows(a) * padded(between));
     }
-    float* row(const Args& a, int64_t r) const { return y + r * padded(a.outputs); }
     // All outputs of a last product.
     Product<Type, Float32> product(const Args& a, const typename Type::Store* x, int64_t inputs, const void* weight,
                                    const float* bias) const {
@@ -87,9 +86,7 @@ void perceptron_unit(const PerceptronArgs& a, int64_t unit, void* memory) {
     } else {
         work.product(a, x, a.inputs, a.weight_1, a.bias_1).run();
     }
-    for (int64_t r = 0; r < work.rows; ++r) {
-        join_row<Type>(a.residual, work.branch, work.first + r, a.outputs, work.row(a, r), work.beside);
-    }
+    join_rows<Type>(a.residual, work.branch, work.first, work.rows, a.outputs, work.y);
 }
 
 // --- convolution, norm, activation ----------------------------------------------------------------------------------
@@ -121,13 +118,15 @@ void conv_unit(const ConvArgs& a, int64_t unit, void* memory) {
     work.product(a, work.rest, a.inputs, a.weight, a.bias).run();
     Branch after = work.branch;
     after.weight_a = nullptr;  // the activation stands between this norm and the sum
-    for (int64_t r = 0; r < work.rows; ++r) {
-        float* row = work.row(a, r);
-        if (work.branch.weight_a)
-            normalize(row, row, work.branch.weight_a, work.branch.bias_a, a.outputs, float(a.residual.eps));
-        if (a.activation == kGeluOf) gelu_run<Float32>(row, a.outputs);
-        join_row<Type>(a.residual, after, work.first + r, a.outputs, row, work.beside);
-    }
+    const bool gelu = a.activation == kGeluOf;
+    for_row_groups(work.branch.weight_a ? work.rows : 0, [&](int64_t r, auto group) {
+        float* row = work.y + r * padded(a.outputs);
+        const auto normalize_to = gelu ? normalize<Float32, group(), true> : normalize<Float32, group(), false>;
+        normalize_to(row, padded(a.outputs), row, padded(a.outputs), work.branch.weight_a, work.branch.bias_a, a.outputs,
+                     float(a.residual.eps));
+    });
+    if (gelu && !work.branch.weight_a) gelu_run<Float32>(work.y, work.rows * padded(a.outputs));
+    join_rows<Type>(a.residual, after, work.first, work.rows, a.outputs, work.y);
 }
 
 template <class Type>

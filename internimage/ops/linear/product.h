@@ -39,19 +39,6 @@ ALWAYS_INLINE Sums multiply_add(Sums sums, Sums a, Sums b) {
     }
 }
 
-// Write the first `count` lanes, none if it is not positive.
-template <class Type>
-ALWAYS_INLINE void store_first(typename Type::Store* p, Sums v, int64_t count) {
-    const __mmask16 lanes = count >= kBlock ? 0xffff : count <= 0 ? 0 : __mmask16((1 << count) - 1);
-    if constexpr (std::is_same_v<Type, Float32>) {
-        _mm512_mask_storeu_ps(p, lanes, (__m512)v);
-    } else {
-        alignas(32) uint16_t halves[kBlock];
-        store<Type, kBlock>(halves, v);
-        _mm256_mask_storeu_epi16(p, lanes, _mm256_load_si256((const __m256i*)halves));
-    }
-}
-
 ALWAYS_INLINE Sums relu(Sums sums) {  // max keeps the second operand's NaN
     return (Sums)_mm512_max_ps(_mm512_setzero_ps(), (__m512)sums);
 }
@@ -108,7 +95,7 @@ struct Tile {
     // Activate and write the first `count` outputs of each row.
     template <class Out>
     ALWAYS_INLINE void finish(int64_t activation, typename Out::Store* out, int64_t pitch, int64_t count) const {
-        if (activation == kGeluOf) write<Out>(out, pitch, count, [](Sums value) { return (Sums)gelu_table((__m512)value); });
+        if (activation == kGeluOf) write<Out>(out, pitch, count, [](Sums value) { return gelu_lanes<Out, kBlock>(value); });
         else if (activation == kRelu) write<Out>(out, pitch, count, relu);
         else write<Out>(out, pitch, count, [](Sums value) { return value; });
     }
@@ -122,8 +109,7 @@ struct Tile {
             for (int v = 0; v < kBlocks; ++v) {
                 typename Out::Store* at = out + r * pitch + v * kBlock;
                 const Sums value = activate(sums[r][v]);
-                if (whole) store<Out, kBlock>(at, value);
-                else store_first<Out>(at, value, count - v * kBlock);
+                store_first<Out, kBlock>(at, value, whole ? kBlock : count - v * kBlock);
             }
         }
     }

@@ -211,6 +211,12 @@ ALWAYS_INLINE uint16_t encode(float v, Float16) {
 // A bfloat16 is the upper half of a float32; written on whole vectors because the scalar form does not vectorize.
 template <int L>
 ALWAYS_INLINE Vec<float, L> widen_bfloat16(const uint16_t* p) {
+#if defined(__AVX512F__)  // GCC widens 16 halves in two steps
+    if constexpr (L == 16) {
+        const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+        return (Vec<float, L>)_mm512_slli_epi32(wide, 16);
+    }
+#endif
     Vec<uint16_t, L> halves;
     std::memcpy(&halves, p, sizeof(halves));
     return (Vec<float, L>)(__builtin_convertvector(halves, Vec<uint32_t, L>) << 16);
@@ -306,6 +312,39 @@ ALWAYS_INLINE void store(typename Type::Store* p, Vec<typename Type::Acc, L> v) 
 
 template <class Acc>
 constexpr int kLanes = VECTOR_BYTES / int(sizeof(Acc)) < 4 ? 4 : VECTOR_BYTES / int(sizeof(Acc));
+
+// The first `count` values, zeros behind them.
+template <class Type, int L>
+ALWAYS_INLINE Vec<typename Type::Acc, L> load_first(const typename Type::Store* p, int64_t count) {
+    if (count >= L) return load<Type, L>(p);
+    typename Type::Store lanes[L] = {};
+    for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
+    return load<Type, L>(lanes);
+}
+// Write the first `count` lanes, none if it is not positive.
+template <class Type, int L>
+ALWAYS_INLINE void store_first(typename Type::Store* p, Vec<typename Type::Acc, L> v, int64_t count) {
+    if (count >= L) return store<Type, L>(p, v);
+    typename Type::Store lanes[L];
+    store<Type, L>(lanes, v);
+    for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+}
+// The first `count` lanes, zeros behind them.
+template <int L>
+ALWAYS_INLINE Vec<float, L> keep_first(Vec<float, L> v, int64_t count) {
+    if (count >= L) return v;
+    float lanes[L];
+    std::memcpy(lanes, &v, sizeof(v));
+    return load_first<Float32, L>(lanes, count);
+}
+
+// Call step(i, lanes) for vectors over [0, count): whole ones, then one with the lanes that are left.
+template <int L, class Step>
+ALWAYS_INLINE void for_runs(int64_t count, const Step& step) {
+    int64_t i = 0;
+    for (; i + L <= count; i += L) step(i, int64_t(L));
+    if (i < count) step(i, count - i);
+}
 
 // memcpy without a call, for the short runs of a window: whole vectors, the last of which may overlap the one before.
 template <class T, int L>

@@ -13,7 +13,7 @@ constexpr int64_t kUnitElements = 16384;
 int64_t rows_per_unit(const RowArgs& a) { return max_of(1, kUnitElements / max_of(1, a.channels)); }
 int64_t row_units(const RowArgs& a) { return divide_up(a.rows, rows_per_unit(a)); }
 int64_t row_scratch(const RowArgs& a) {
-    return int64_t(sizeof(float)) * (1 + kBranchVectors) * padded(a.channels);
+    return int64_t(sizeof(float)) * (kRowGroup + kBranchVectors) * padded(a.channels);
 }
 
 template <class Type>
@@ -25,14 +25,13 @@ void gelu_unit(const RowArgs& a, int64_t unit, void*) {
 template <class Type>
 void residual_unit(const RowArgs& a, int64_t unit, void* memory) {
     const int64_t n = a.channels, first = unit * rows_per_unit(a), end = min_of(a.rows, first + rows_per_unit(a));
-    float* scratch = static_cast<float*>(memory);
-    float *row = scratch, *beside = row + padded(n);
-    scratch = beside + padded(n);
+    float *rows = static_cast<float*>(memory), *scratch = rows + kRowGroup * padded(n);
     const Branch branch = decode_branch<Type>(a.residual, n, scratch);
-    for (int64_t r = first; r < end; ++r) {
-        decode_run<Type>(static_cast<const typename Type::Store*>(a.y) + r * n, row, n);
-        join_row<Type>(a.residual, branch, r, n, row, beside);
-    }
+    const auto* y = static_cast<const typename Type::Store*>(a.y) + first * n;
+    for_row_groups(end - first, [&](int64_t r, auto group) {
+        for (int i = 0; i < group(); ++i) decode_run<Type>(y + (r + i) * n, rows + i * padded(n), n);
+        join_group<Type, group()>(a.residual, branch, first + r, n, rows);
+    });
 }
 
 template <class Type>
@@ -128,12 +127,11 @@ void depthwise_unit(const DepthwiseArgs& a, int64_t unit, void* memory) {
         else if (a.kernel == 3) strip<Type, true, 3>(a, image, row, column, sums);
         else if (a.kernel == 5) strip<Type, true, 5>(a, image, row, column, sums);
         else strip<Type, true, 0>(a, image, row, column, sums);
-        for (int64_t p = 0; p < min_of(kStrip, a.width - column); ++p) {
-            float* pixel = sums + p * padded(a.channels);
-            normalize(pixel, pixel, weight, bias, a.channels, float(a.eps));
-            gelu_run<Float32>(pixel, a.channels);
-            encode_run<Type>(pixel, out + (column + p) * a.channels, a.channels);
-        }
+        for_row_groups(min_of(kStrip, a.width - column), [&](int64_t p, auto group) {
+            normalize<Type, group(), true>(sums + p * padded(a.channels), padded(a.channels),
+                                           out + (column + p) * a.channels, a.channels, weight, bias, a.channels,
+                                           float(a.eps));
+        });
     }
 }
 

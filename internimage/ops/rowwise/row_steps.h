@@ -43,78 +43,105 @@ ALWAYS_INLINE float gelu(float x) {
 }
 
 #if defined(__AVX512F__)
-// With two-register permutes a table of cubics is cheaper than the polynomial: 4 look-ups and 3 multiply-adds.
+// A table of cubics is cheaper than the polynomial.  The one for bfloat16 results has cells for one register a row.
+template <class Out>
 ALWAYS_INLINE __m512 gelu_table(__m512 x) {
-    const auto look_up = [](const float* table, __m512i cell) {
-        return _mm512_permutex2var_ps(_mm512_load_ps(table), cell, _mm512_load_ps(table + 16));
+    constexpr bool kShort = std::is_same_v<Out, BFloat16>;
+    const auto look_up = [](int row, __m512i cell) {
+        if constexpr (kShort) return _mm512_permutexvar_ps(cell, _mm512_load_ps(kTail16[row]));
+        else return _mm512_permutex2var_ps(_mm512_load_ps(kTail32[row]), cell, _mm512_load_ps(kTail32[row] + 16));
     };
-    const __m512 cells = _mm512_set1_ps(kTailCells / kTailEnd), last = _mm512_set1_ps(kTailCells - 0.001f);
-    const __m512 at = _mm512_min_ps(_mm512_mul_ps(_mm512_abs_ps(x), cells), last);  // NaN gives `last`
-    const __m512i cell = _mm512_cvttps_epi32(at);
-    const __m512 r = _mm512_sub_ps(at, _mm512_add_ps(_mm512_cvtepi32_ps(cell), _mm512_set1_ps(0.5f)));
-    __m512 tail = _mm512_fmadd_ps(look_up(kTail3, cell), r, look_up(kTail2, cell));
-    tail = _mm512_fmadd_ps(tail, r, look_up(kTail1, cell));
-    tail = _mm512_fmadd_ps(tail, r, look_up(kTail0, cell));
-    const __m512 u = _mm512_mul_ps(at, _mm512_set1_ps(kTailEnd / kTailCells));
+    constexpr int kSmallerSize = 10;  // the smaller absolute value, without a sign; `end` where x is NaN
+    const __m512 end = _mm512_set1_ps(kTailEnd), cells = _mm512_set1_ps(((kShort ? 16 : 32) - 0.51f) / kTailEnd);
+    const __m512 round = _mm512_set1_ps(kRound<float>);  // its lower bits are zero, those of the sum the cell
+    const __m512 u = _mm512_range_ps(x, end, kSmallerSize), rounded = _mm512_fmadd_ps(u, cells, round);
+    const __m512 r = _mm512_fmsub_ps(u, cells, _mm512_sub_ps(rounded, round));
+    const __m512i cell = _mm512_castps_si512(rounded);
+    __m512 tail = _mm512_fmadd_ps(look_up(3, cell), r, look_up(2, cell));
+    tail = _mm512_fmadd_ps(tail, r, look_up(1, cell));
+    tail = _mm512_fmadd_ps(tail, r, look_up(0, cell));
     return _mm512_fnmadd_ps(u, tail, _mm512_max_ps(_mm512_setzero_ps(), x));  // max keeps the second operand's NaN
+}
+#endif
+
+// GELU of each lane, as exact as results of type Out show.
+template <class Out, int L>
+ALWAYS_INLINE Vec<float, L> gelu_lanes(Vec<float, L> x) {
+#if defined(__AVX512F__)
+    if constexpr (L == 16) return (Vec<float, L>)gelu_table<Out>((__m512)x);
+#endif
+    float lanes[L];
+    std::memcpy(lanes, &x, sizeof(x));
+    for (int i = 0; i < L; ++i) lanes[i] = gelu(lanes[i]);
+    std::memcpy(&x, lanes, sizeof(x));
+    return x;
 }
 
 template <class Type>
 ALWAYS_INLINE void gelu_run(typename Type::Store* values, int64_t count) {
-    using V = Vec<float, 16>;
-    int64_t i = 0;
-    for (; i + 16 <= count; i += 16)
-        store<Type, 16>(values + i, (V)gelu_table((__m512)load<Type, 16>(values + i)));
-    for (; i < count; ++i) values[i] = encode(gelu(decode(values[i], Type{})), Type{});
-}
-#else
-template <class Type>
-ALWAYS_INLINE void gelu_run(typename Type::Store* RESTRICT values, int64_t count) {
-    constexpr int64_t kBlock = 64;
-    float block[kBlock];
-    for (int64_t i = 0; i < count; i += kBlock) {
-        const int64_t n = count - i < kBlock ? count - i : kBlock;
-        decode_run<Type>(values + i, block, n);
-        for (int64_t j = 0; j < n; ++j) block[j] = gelu(block[j]);
-        encode_run<Type>(block, values + i, n);
-    }
-}
-#endif
-
-// Sum of (row[i] + shift)^power over a row, power 1 or 2, in a fixed order.
-template <bool kSquare>
-ALWAYS_INLINE float row_sum(const float* row, int64_t count, float shift) {
     constexpr int L = kLanes<float>;
-    using V = Vec<float, L>;
-    const V shifts = splat<L>(shift);
-    V a = splat<L>(0.0f), b = a, c = a, d = a;
-    int64_t i = 0;
-    auto term = [&](int64_t at) {
-        V v = load<Float32, L>(row + at) + shifts;
-        return kSquare ? v * v : v;
-    };
-    for (; i + 4 * L <= count; i += 4 * L) {
-        a += term(i), b += term(i + L), c += term(i + 2 * L), d += term(i + 3 * L);
-    }
-    for (; i + L <= count; i += L) a += term(i);
-    const Vec<float, 4> sums = sum_each<float, L>(a, b, c, d);
-    float parts[4];
-    std::memcpy(parts, &sums, sizeof(parts));
-    float total = (parts[0] + parts[1]) + (parts[2] + parts[3]);
-    for (; i < count; ++i) {
-        const float v = row[i] + shift;
-        total += kSquare ? v * v : v;
-    }
-    return total;
+    for_runs<L>(count, [&](int64_t i, int64_t lanes) {
+        store_first<Type, L>(values + i, gelu_lanes<Type, L>(load_first<Type, L>(values + i, lanes)), lanes);
+    });
 }
 
-// Layer norm of a row: to[i] = (from[i] - mean) / std * weight[i] + bias[i]; `to` may be `from`.
-ALWAYS_INLINE void normalize(const float* from, float* to, const float* RESTRICT weight, const float* RESTRICT bias,
-                             int64_t count, float eps) {
-    const float mean = row_sum<false>(from, count, 0.0f) / float(count);
-    const float variance = row_sum<true>(from, count, -mean) / float(count);
-    const float scale = 1.0f / std::sqrt(variance + eps);
-    for (int64_t i = 0; i < count; ++i) to[i] = (from[i] - mean) * scale * weight[i] + bias[i];
+// Up to this many rows are normalized together: their sums are folded at once, and none waits for another's.
+constexpr int kRowGroup = 4;
+
+// Minus the mean, and 1 / std, of kRows rows that lie `pitch` floats apart.
+template <int kRows>
+struct Moments {
+    static constexpr int L = kLanes<float>;
+    using V = Vec<float, L>;
+    float shift[kRowGroup], scale[kRowGroup];
+
+    ALWAYS_INLINE Moments(const float* rows, int64_t pitch, int64_t count, float eps) {
+        each_sum<false>(rows, pitch, count, shift);
+        for (int r = 0; r < kRows; ++r) shift[r] = -shift[r] / float(count);
+        each_sum<true>(rows, pitch, count, scale);
+        for (int r = 0; r < kRows; ++r) scale[r] = 1.0f / std::sqrt(scale[r] / float(count) + eps);
+    }
+
+  private:
+    // Of each row the sum of its values or of (value + shift)^2, in an order that is the same for every kRows.
+    template <bool kSquare>
+    ALWAYS_INLINE void each_sum(const float* rows, int64_t pitch, int64_t count, float* totals) const {
+        V sums[kRowGroup];
+        for (V& sum : sums) sum = splat<L>(0.0f);
+        for_runs<L>(count, [&](int64_t i, int64_t lanes) {
+            for (int r = 0; r < kRows; ++r) {
+                V v = load<Float32, L>(rows + r * pitch + i);
+                if (kSquare) v = v + splat<L>(shift[r]), v = v * v;
+                sums[r] += keep_first<L>(v, lanes);
+            }
+        });
+        const Vec<float, 4> each = sum_each<float, L>(sums[0], sums[1], sums[2], sums[3]);
+        std::memcpy(totals, &each, sizeof(each));
+    }
+};
+
+// Layer norm of kRows rows in scratch memory, with GELU behind it if asked; `to` may be `from`.
+template <class Type, int kRows, bool kGelu>
+ALWAYS_INLINE void normalize(const float* from, int64_t pitch, typename Type::Store* to, int64_t to_pitch,
+                             const float* weight, const float* bias, int64_t count, float eps) {
+    constexpr int L = kLanes<float>;
+    const Moments<kRows> moments(from, pitch, count, eps);
+    for_runs<L>(count, [&](int64_t i, int64_t lanes) {
+        const auto factor = load_first<Float32, L>(weight + i, lanes), offset = load_first<Float32, L>(bias + i, lanes);
+        for (int r = 0; r < kRows; ++r) {
+            auto v = load<Float32, L>(from + r * pitch + i) + splat<L>(moments.shift[r]);
+            v = v * splat<L>(moments.scale[r]) * factor + offset;
+            store_first<Type, L>(to + r * to_pitch + i, kGelu ? gelu_lanes<Type, L>(v) : v, lanes);
+        }
+    });
+}
+
+// Call step(row, number of rows as a constant) for [0, rows) in groups.
+template <class Step>
+ALWAYS_INLINE void for_row_groups(int64_t rows, const Step& step) {
+    int64_t r = 0;
+    for (; r + kRowGroup <= rows; r += kRowGroup) step(r, std::integral_constant<int, kRowGroup>{});
+    for (; r < rows; ++r) step(r, std::integral_constant<int, 1>{});
 }
 
 // A parameter vector in float32: the caller's memory for float32, else a decoded copy.
@@ -136,7 +163,7 @@ struct Branch {
     const float *gamma, *weight_a, *bias_a, *weight_b, *bias_b;
 };
 
-constexpr int64_t kBranchVectors = 6;  // of padded(channels) floats: the parameters and a row
+constexpr int64_t kBranchVectors = 5;  // of padded(channels) floats
 
 template <class Type>
 ALWAYS_INLINE Branch decode_branch(const ResidualArgs& a, int64_t channels, float*& scratch) {
@@ -148,26 +175,40 @@ ALWAYS_INLINE Branch decode_branch(const ResidualArgs& a, int64_t channels, floa
     return {gamma, weight_a, bias_a, weight_b, bias_b};
 }
 
-// sum = shortcut + gamma * norm_a(values), then normed = norm_b(sum), on row `r`; `values` and `beside` are overwritten.
-template <class Type>
-ALWAYS_INLINE void join_row(const ResidualArgs& a, const Branch& branch, int64_t r, int64_t n, float* values,
-                            float* beside) {
+// sum = shortcut + gamma * norm_a(values), then normed = norm_b(sum), on the rows from `first`; `values` lie
+// padded(n) floats apart and are overwritten.
+template <class Type, int kRows>
+ALWAYS_INLINE void join_group(const ResidualArgs& a, const Branch& branch, int64_t first, int64_t n, float* values) {
     using Store = typename Type::Store;
+    constexpr int L = kLanes<float>;
+    const int64_t pitch = padded(n);
     const float eps = float(a.eps);
-    if (branch.weight_a) normalize(values, values, branch.weight_a, branch.bias_a, n, eps);
-    const Store* shortcut = static_cast<const Store*>(a.shortcut) + r * n;
-    if (!a.shortcut) {
-        for (int64_t i = 0; branch.gamma && i < n; ++i) values[i] = branch.gamma[i] * values[i];
-    } else if (branch.gamma) {
-        for (int64_t i = 0; i < n; ++i) values[i] = decode(shortcut[i], Type{}) + branch.gamma[i] * values[i];
-    } else {
-        for (int64_t i = 0; i < n; ++i) values[i] = decode(shortcut[i], Type{}) + values[i];
-    }
-    encode_run<Type>(values, static_cast<Store*>(a.sum) + r * n, n);
-    if (branch.weight_b) {
-        normalize(values, beside, branch.weight_b, branch.bias_b, n, eps);
-        encode_run<Type>(beside, static_cast<Store*>(a.normed) + r * n, n);
-    }
+    if (branch.weight_a)
+        normalize<Float32, kRows, false>(values, pitch, values, pitch, branch.weight_a, branch.bias_a, n, eps);
+    const Store* shortcut = a.shortcut ? static_cast<const Store*>(a.shortcut) + first * n : nullptr;
+    Store* sum = static_cast<Store*>(a.sum) + first * n;
+    for_runs<L>(n, [&](int64_t i, int64_t lanes) {
+        const auto gamma = branch.gamma ? load_first<Float32, L>(branch.gamma + i, lanes) : splat<L>(1.0f);
+        if (i * int64_t(sizeof(Store)) % 64 == 0 && shortcut)
+            for (int r = 0; r < kRows; ++r) fetch<false>(shortcut + (r + kRows) * n + i, 1);
+        for (int r = 0; r < kRows; ++r) {
+            auto v = gamma * load<Float32, L>(values + r * pitch + i);
+            if (shortcut) v = v + load_first<Type, L>(shortcut + r * n + i, lanes);
+            store<Float32, L>(values + r * pitch + i, v);
+            store_first<Type, L>(sum + r * n + i, v, lanes);
+        }
+    });
+    if (branch.weight_b)
+        normalize<Type, kRows, false>(values, pitch, static_cast<Store*>(a.normed) + first * n, n, branch.weight_b,
+                                      branch.bias_b, n, eps);
+}
+
+template <class Type>
+ALWAYS_INLINE void join_rows(const ResidualArgs& a, const Branch& branch, int64_t first, int64_t rows, int64_t n,
+                             float* values) {
+    for_row_groups(rows, [&](int64_t r, auto group) {
+        join_group<Type, group()>(a, branch, first + r, n, values + r * padded(n));
+    });
 }
 
 }  // namespace
