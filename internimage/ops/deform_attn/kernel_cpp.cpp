@@ -80,12 +80,13 @@ ALWAYS_INLINE void prepare_tile(const AttentionArgs& a, Workspace<typename Type:
     const Store* location = static_cast<const Store*>(a.location) + 2 * (query * per_query + head * length);
     const Store* weight = static_cast<const Store*>(a.weight) + query * per_query + head * length;
     const int64_t runs = heads == a.heads ? 1 : queries, run = queries * heads * length / runs;
-    for (int64_t i = 0; i < runs; ++i) {
+    for (int64_t i = 0; i < runs; ++i) decode_run<Type>(weight + i * per_query, work.points.weight + i * run, run);
+    if (a.softmax) exp_runs(work.points.weight, queries * heads, length);
+    for (int64_t i = 0; i < runs; ++i)
         decode_run<Type>(location + 2 * i * per_query, work.points.offset + 2 * i * run, 2 * run);
-        decode_run<Type>(weight + i * per_query, work.points.weight + i * run, run);
-    }
-    if (a.softmax) softmax_runs(work.points.weight, queries * heads, length);
+    if (a.softmax) divide_runs(work.points.weight, queries * heads, length);
     locate<Acc, kBackward>(work.points, queries * heads * length, work.place, stride);
+    if constexpr (!kBackward) prepare_gather<Type>(work.points, queries * heads * length);
 }
 
 // The next tile of a backward pass, which begins at query `row` of all images: what it reads and writes for one head

@@ -25,7 +25,8 @@ Plan forward_plan(const WindowArgs& a) {
     Plan plan{};
     const int64_t points_per_pixel = max_of(1, a.groups * a.points);
     plan.pixels = points_per_pixel > kTilePoints ? 1 : min_of(a.out_width, kTilePoints / points_per_pixel);
-    plan.groups = plan.pixels > 1 ? a.groups : min_of(a.groups, max_of(1, kTilePoints / max_of(1, a.points)));
+    const int64_t most = plan.pixels > 1 ? a.groups : min_of(a.groups, max_of(1, kTilePoints / max_of(1, a.points)));
+    plan.groups = divide_up(a.groups, max_of(1, divide_up(a.groups, max_of(1, most))));  // nearly equal shares
     plan.columns = divide_up(min_of(a.out_width, 64), plan.pixels) * plan.pixels;
     plan.strips = divide_up(a.out_width, plan.columns);
     plan.rows = max_of(1, min_of(16, a.batch * plan.strips * a.out_height / (8 * a.threads)));
@@ -79,6 +80,33 @@ void fill_place(const WindowArgs& a, const Plan& plan, WindowPlace<Acc>& place) 
                 }
 }
 
+// The numbers of `groups` groups of some pixels, `length` each, in a row: copied to `room`, or where they lie if they
+// already are in a row, of the right kind, and `readable` of them may be read, which locate() does in whole vectors.
+template <class Type>
+ALWAYS_INLINE typename Type::Acc* read_numbers(const typename Type::Store* from, int64_t pixel_stride, int64_t pixels,
+                                               int64_t group_stride, int64_t groups, int64_t length, int64_t readable,
+                                               typename Type::Acc* room) {
+    using Acc = typename Type::Acc;
+    using Store = typename Type::Store;
+    constexpr int64_t kPairs = 2 * kPointLanes<Acc>;
+    const int64_t runs = group_stride == length ? 1 : groups, run = groups / runs * length, count = pixels * groups * length;
+    if (runs == 1 && pixel_stride == run) {
+        if (sizeof(Store) == sizeof(Acc) && readable >= divide_up(count, kPairs) * kPairs)
+            return reinterpret_cast<Acc*>(const_cast<Store*>(from));
+        decode_run<Type>(from, room, count);
+        return room;
+    }
+    for (int64_t i = 0; i < pixels; ++i)
+        for (int64_t r = 0; r < runs; ++r) {
+            const Store* at = from + i * pixel_stride + r * group_stride;
+            Acc* to = room + (i * runs + r) * run;
+            if (run == 9) decode_run<Type>(at, to, 9);  // 3x3: copies of known length
+            else if (run == 18) decode_run<Type>(at, to, 18);
+            else decode_run<Type>(at, to, run);
+        }
+    return room;
+}
+
 // Read offsets and weights of a tile and locate its points.
 template <class Type, bool kBackward>
 ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Workspace<typename Type::Acc>& work, int64_t image, int64_t row,
@@ -86,38 +114,19 @@ ALWAYS_INLINE void prepare_tile(const WindowArgs& a, Workspace<typename Type::Ac
     using Acc = typename Type::Acc;
     using Store = typename Type::Store;
     Points<Acc>& points = work.points;
-    const int64_t pixel = (image * a.out_height + row) * a.out_width + column;
-    const Store* offset = static_cast<const Store*>(a.offset) + pixel * a.offset_stride + group * a.offset_group;
-    const Store* weight = static_cast<const Store*>(a.weight) + pixel * a.weight_stride + group * a.weight_group;
-    const int64_t k = a.points;
-    const bool packed = a.offset_group == 2 * k && a.weight_group == k;
-    const int64_t runs = packed ? 1 : groups, length = packed ? groups * k : k;
-    points.offset = work.offset, points.weight = work.weight;
-    if (packed && a.offset_stride == 2 * length && a.weight_stride == length) {
-        // Numbers of the right kind are read where they lie, but for the last tiles: whole vectors would pass the end.
-        const int64_t count = pixels * length, all = a.batch * a.out_height * a.out_width * length;
-        const bool in_place = sizeof(Store) == sizeof(Acc) && all - pixel * length >= padded<Acc>(count);
-        if (in_place) points.offset = reinterpret_cast<Acc*>(const_cast<Store*>(offset));
-        else decode_run<Type>(offset, points.offset, 2 * count);
-        if (in_place && !a.softmax) points.weight = reinterpret_cast<Acc*>(const_cast<Store*>(weight));
-        else decode_run<Type>(weight, points.weight, count);
-    } else {
-        for (int64_t i = 0; i < pixels; ++i, offset += a.offset_stride, weight += a.weight_stride)
-            for (int64_t r = 0; r < runs; ++r) {
-                const int64_t at = (i * runs + r) * length;
-                const Store *offsets = offset + r * a.offset_group, *weights = weight + r * a.weight_group;
-                if (length == 9) {  // 3x3: copies of known length
-                    decode_run<Type>(offsets, points.offset + 2 * at, 18);
-                    decode_run<Type>(weights, points.weight + at, 9);
-                } else {
-                    decode_run<Type>(offsets, points.offset + 2 * at, 2 * length);
-                    decode_run<Type>(weights, points.weight + at, length);
-                }
-            }
-    }
-    if (a.softmax) softmax_runs(points.weight, pixels * groups, k);
+    const int64_t pixel = (image * a.out_height + row) * a.out_width + column, k = a.points;
+    const int64_t left = (a.batch * a.out_height * a.out_width - pixel) * groups * k;  // points, where groups == a.groups
+    points.weight = read_numbers<Type>(
+        static_cast<const Store*>(a.weight) + pixel * a.weight_stride + group * a.weight_group, a.weight_stride, pixels,
+        a.weight_group, groups, k, a.softmax ? 0 : left, work.weight);
+    if (a.softmax) exp_runs(points.weight, pixels * groups, k);
+    points.offset = read_numbers<Type>(
+        static_cast<const Store*>(a.offset) + pixel * a.offset_stride + group * a.offset_group, a.offset_stride, pixels,
+        a.offset_group, groups, 2 * k, 2 * left, work.offset);
+    if (a.softmax) divide_runs(points.weight, pixels * groups, k);
     work.place.base_x = Acc(column * a.stride_w), work.place.base_y = Acc(row * a.stride_h);
     locate<Acc, kBackward>(points, pixels * groups * k, work.place, x_stride);
+    if constexpr (!kBackward) prepare_gather<Type>(points, pixels * groups * k);
 }
 
 // The next tile, which begins at output pixel `pixel` of all images and at `group`. What it reads and writes lies in
@@ -131,24 +140,30 @@ struct NextTile {
 
     ALWAYS_INLINE bool exists(int64_t i) const { return pixel + i < a.batch * a.out_height * a.out_width; }
     template <bool kWrite>
-    ALWAYS_INLINE void fetch_points(const void* offset, int64_t offset_at, const void* weight, int64_t weight_at) const {
-        fetch<kWrite>(static_cast<const Store*>(offset) + offset_at, 2 * a.points);
-        fetch<kWrite>(static_cast<const Store*>(weight) + weight_at, a.points);
+    ALWAYS_INLINE void fetch_points(const void* offset, int64_t offset_at, const void* weight, int64_t weight_at,
+                                    int64_t points) const {
+        fetch<kWrite>(static_cast<const Store*>(offset) + offset_at, 2 * points);
+        fetch<kWrite>(static_cast<const Store*>(weight) + weight_at, points);
     }
-    ALWAYS_INLINE void inputs(int64_t i, int64_t g) const {
-        if (exists(i))
-            fetch_points<false>(a.offset, (pixel + i) * a.offset_stride + (group + g) * a.offset_group,  //
-                                a.weight, (pixel + i) * a.weight_stride + (group + g) * a.weight_group);
+    // Offsets and weights of `groups` groups of pixel i.
+    ALWAYS_INLINE void inputs(int64_t i, int64_t groups) const {
+        if (!exists(i)) return;
+        const bool in_a_row = a.offset_group == 2 * a.points && a.weight_group == a.points;
+        const int64_t step = in_a_row ? groups : 1;
+        for (int64_t g = group; g < group + groups; g += step)
+            fetch_points<false>(a.offset, (pixel + i) * a.offset_stride + g * a.offset_group,  //
+                                a.weight, (pixel + i) * a.weight_stride + g * a.weight_group, step * a.points);
     }
     // Everything for pixel i of a backward tile, which has one group.
     ALWAYS_INLINE void operator()(int64_t i) const {
-        inputs(i, 0);
+        inputs(i, 1);
         if (!exists(i)) return;
         const Store* grad_out = static_cast<const Store*>(a.grad_out);
         fetch<false>(grad_out + ((pixel + i) * a.groups + group) * a.channels, a.channels);
         if (writes)
             fetch_points<true>(a.grad_offset, (pixel + i) * a.grad_offset_stride + group * a.grad_offset_group,  //
-                               a.grad_weight, (pixel + i) * a.grad_weight_stride + group * a.grad_weight_group);
+                               a.grad_weight, (pixel + i) * a.grad_weight_stride + group * a.grad_weight_group,
+                               a.points);
     }
 };
 
@@ -188,13 +203,14 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
                 const int64_t pixel = (image * a.out_height + row) * a.out_width + column;
                 const bool goes_on = group + groups < a.groups;
                 const NextTile<Type> next{a, goes_on ? pixel : pixel + pixels, goes_on ? group + groups : 0, false};
-                for (int64_t i = 0; i < pixels; ++i)
-                    for (int64_t g = 0; g < groups; ++g) {
-                        next.inputs(i, min_of(g, a.groups - 1 - next.group));
+                const int64_t next_groups = min_of(plan.groups, a.groups - next.group);
+                for (int64_t i = 0; i < pixels; ++i) {
+                    next.inputs(i, next_groups);
+                    for (int64_t g = 0; g < groups; ++g)
                         gather<Type, kLanes<Acc>>(work.points, work.place, (i * groups + g) * a.points, a.points,
                                                   x + (group + g) * a.channels, a.x_stride,
                                                   out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
-                    }
+                }
             }
         }
     }

@@ -35,6 +35,7 @@ struct Points {
     using Index = IndexOf<Acc>;
     Acc *offset, *weight;           // raw input: (x, y) pairs, weights (softmaxed in place when asked)
     Acc* corner;                    // 4 a point: weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
+    uint32_t* corner_pairs;         // the same in bfloat16, for `gather_bfloat16`
     Index* pixel;                   // of the first corner; -1: does not count
     Index *right, *down;            // elements of x from a corner to the one beside and below it, 0 where there is none
     // for the backward pass only
@@ -46,6 +47,7 @@ struct Points {
     Points(Arena& arena, int64_t capacity, bool backward) {
         const int64_t count = padded<Acc>(capacity);
         arena.take(offset, 2 * count), arena.take(weight, count), arena.take(corner, 4 * count);
+        arena.take(corner_pairs, sizeof(Acc) == 4 ? 2 * count : 0);
         arena.take(pixel, count), arena.take(right, count), arena.take(down, count);
         const int64_t more = backward ? count : 0;
         for (Acc** array : {&low_x, &high_x, &low_y, &high_y, &slope_x, &slope_y, &grad_weight})
@@ -115,8 +117,8 @@ struct LevelPlace {
     I start(int64_t p) const { return Lane::read(first + p); }
 };
 
-// exp(x) for x <= 0, good to 2 units in the last place; a polynomial so that loops vectorize.
-ALWAYS_INLINE float exp_of_negative(float x) {
+// exp(x) for x <= kSafeExponent, good to 2 units in the last place; a polynomial so that loops vectorize.
+ALWAYS_INLINE float exp_to(float x) {
     const float clamped = x < -87.0f ? -87.0f : x;
     const float shifted = clamped * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
     const float n = shifted - 12582912.0f;
@@ -132,24 +134,60 @@ ALWAYS_INLINE float exp_of_negative(float x) {
     const float value = p * scale;
     return x < -87.0f ? 0.0f : value;
 }
-ALWAYS_INLINE double exp_of_negative(double x) { return std::exp(x); }
+ALWAYS_INLINE double exp_to(double x) { return std::exp(x); }
 
-// Softmax over each run of `points` weights, in place.
-template <class Acc>
-ALWAYS_INLINE void softmax_runs(Acc* weight, int64_t runs, int64_t points) {
-    for (int64_t run = 0; run < runs; ++run, weight += points) {
-        Acc top = weight[0];
-        for (int64_t k = 1; k < points; ++k) top = weight[k] > top ? weight[k] : top;
-        for (int64_t k = 0; k < points; ++k) weight[k] -= top;
+constexpr float kSafeExponent = 60.0f;  // exp of it, or the sum of some, is far from the largest float
+
+// Whether no weight is so large that its exponential could overflow, or all of a run vanish; false where one is NaN.
+ALWAYS_INLINE bool all_safe(const float* weight, int64_t count) {
+    int32_t largest = 0;  // as integers, sizes are ordered alike, and the loop vectorizes
+    for (int64_t p = 0; p < count; ++p) {
+        const int32_t size = bits<int32_t>(weight[p]) & 0x7fffffff;
+        largest = size > largest ? size : largest;
     }
-    weight -= runs * points;
-    for (int64_t p = 0; p < runs * points; ++p) weight[p] = exp_of_negative(weight[p]);
-    for (int64_t run = 0; run < runs; ++run, weight += points) {
+    return largest <= bits<int32_t>(kSafeExponent);
+}
+ALWAYS_INLINE bool all_safe(const double*, int64_t) { return false; }
+
+// Divide each run by its sum.
+template <class Acc>
+ALWAYS_INLINE void divide_runs(Acc* weight, int64_t runs, int64_t points) {
+    int64_t run = 0;
+#if defined(HAS_MASKS)
+    constexpr int L = 16;
+    if constexpr (std::is_same_v<Acc, float>) {
+        if (points <= L) {
+            for (; run + 4 <= runs; run += 4, weight += 4 * points) {
+                Vec<float, L> v[4];
+                for (int r = 0; r < 4; ++r) v[r] = load_first<Float32, L>(weight + r * points, points);
+                const Vec<float, 4> inverse = 1.0f / sum_each<float, L>(v[0], v[1], v[2], v[3]);
+                for (int r = 0; r < 4; ++r)
+                    store_first<Float32, L>(weight + r * points, v[r] * splat<L>(inverse[r]), points);
+            }
+        }
+    }
+#endif
+    for (; run < runs; ++run, weight += points) {
         Acc total = 0;
         for (int64_t k = 0; k < points; ++k) total += weight[k];
         const Acc inverse = Acc(1) / total;
         for (int64_t k = 0; k < points; ++k) weight[k] *= inverse;
     }
+}
+
+// Softmax over each run of `points` weights, in place, but for the division by the run's sum: `divide_runs` is called
+// after other work, so that it need not wait for what is written here.
+template <class Acc>
+ALWAYS_INLINE void exp_runs(Acc* weight, int64_t runs, int64_t points) {
+    if (!all_safe(weight, runs * points)) {
+        Acc* at = weight;
+        for (int64_t run = 0; run < runs; ++run, at += points) {
+            Acc top = at[0];
+            for (int64_t k = 1; k < points; ++k) top = at[k] > top ? at[k] : top;
+            for (int64_t k = 0; k < points; ++k) at[k] -= top;
+        }
+    }
+    for (int64_t p = 0; p < runs * points; ++p) weight[p] = exp_to(weight[p]);
 }
 
 // One axis: factors of the two corners, slope of the first, clamped cell; `step` where the second corner exists, else
@@ -240,38 +278,45 @@ ALWAYS_INLINE void gather_chunk(const Points<typename Type::Acc>& points, const 
     for (int v = 0; v < NV; ++v) store<Type, L>(out + v * L, (even[v] + odd[v]) + (even_low[v] + odd_low[v]));
 }
 
-#if defined(__AVX512F__) && defined(HAS_VECTOR_BFLOAT16)
-// `gather_chunk` for 16 channels of bfloat16: two neighbors share a vector, and their even and odd channels become
-// float32 by a shift and a mask, which spares the shuffles that widening each of them takes.
+#if defined(__AVX512BF16__) && defined(HAS_VECTOR_BFLOAT16)
+// Round the corner weights of `count` points to bfloat16.
+ALWAYS_INLINE void pair_corners(const Points<float>& points, int64_t count) {
+    for (int64_t p = 0; p < count; p += 8) {
+        const __m512 first = _mm512_loadu_ps(points.corner + 4 * p), second = _mm512_loadu_ps(points.corner + 4 * p + 16);
+        _mm512_storeu_si512(points.corner_pairs + 2 * p, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+    }
+}
+
+// `gather_chunk` for 16 channels of bfloat16, with corner weights in bfloat16: one instruction adds the products with
+// two neighbors, whose channels stand side by side.
 ALWAYS_INLINE void gather_bfloat16(const Points<float>& points, int64_t first, int64_t count, const uint16_t* x,
                                    int64_t stride, uint16_t* out) {
-    const __m512i odd_half = _mm512_set1_epi32(int(0xffff0000u));
-    const __m512i first_two = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m512i last_two = _mm512_add_epi32(first_two, _mm512_set1_epi32(2));
-    const auto neighbors = [](const uint16_t* left, const uint16_t* right) {
-        const __m256i low = _mm256_loadu_si256((const __m256i*)left), high = _mm256_loadu_si256((const __m256i*)right);
-        return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    struct Sums {
+        __m256 low = _mm256_setzero_ps(), high = low, low_below = low, high_below = low;
     };
-    __m512 even = _mm512_setzero_ps(), odd = even, even_low = even, odd_low = even;
-    for (int64_t p = first; p < first + count; ++p) {
-        if (points.pixel[p] < 0) continue;
+    const auto read = [](const uint16_t* p) { return _mm256_loadu_si256((const __m256i*)p); };
+    const auto add = [&](Sums& sums, int64_t p) {
+        if (points.pixel[p] < 0) return;
         const uint16_t *top = x + points.pixel[p] * stride, *bottom = top + points.down[p];
         const int64_t right = points.right[p];
-        const __m512 corner = _mm512_broadcast_f32x4(_mm_loadu_ps(points.corner + 4 * p));
-        const __m512 high = _mm512_permutexvar_ps(first_two, corner), low = _mm512_permutexvar_ps(last_two, corner);
-        const __m512i upper = neighbors(top, top + right), lower = neighbors(bottom, bottom + right);
-        even = _mm512_fmadd_ps(high, _mm512_castsi512_ps(_mm512_slli_epi32(upper, 16)), even);
-        odd = _mm512_fmadd_ps(high, _mm512_castsi512_ps(_mm512_and_si512(upper, odd_half)), odd);
-        even_low = _mm512_fmadd_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32(lower, 16)), even_low);
-        odd_low = _mm512_fmadd_ps(low, _mm512_castsi512_ps(_mm512_and_si512(lower, odd_half)), odd_low);
-    }
-    const Vec<float, 16> evens = (Vec<float, 16>)_mm512_add_ps(even, even_low);
-    const Vec<float, 16> odds = (Vec<float, 16>)_mm512_add_ps(odd, odd_low);
-    constexpr std::make_integer_sequence<int, 8> half{};
-    Vec<float, 8> a = pick(evens, evens, half) + high_half<16>(evens, half);
-    Vec<float, 8> b = pick(odds, odds, half) + high_half<16>(odds, half), low, high;
-    join_pairs(a, b, low, high, half);
-    narrow_bfloat16<8>(out, low), narrow_bfloat16<8>(out + 8, high);
+        const auto above = (__m256bh)_mm256_set1_epi32(int(points.corner_pairs[2 * p]));
+        const auto below = (__m256bh)_mm256_set1_epi32(int(points.corner_pairs[2 * p + 1]));
+        const __m256i a = read(top), b = read(top + right), c = read(bottom), d = read(bottom + right);
+        sums.low = _mm256_dpbf16_ps(sums.low, (__m256bh)_mm256_unpacklo_epi16(a, b), above);
+        sums.high = _mm256_dpbf16_ps(sums.high, (__m256bh)_mm256_unpackhi_epi16(a, b), above);
+        sums.low_below = _mm256_dpbf16_ps(sums.low_below, (__m256bh)_mm256_unpacklo_epi16(c, d), below);
+        sums.high_below = _mm256_dpbf16_ps(sums.high_below, (__m256bh)_mm256_unpackhi_epi16(c, d), below);
+    };
+    Sums even, odd;  // of the points, so that fewer sums wait for each other
+    int64_t p = first;
+    for (; p + 2 <= first + count; p += 2) add(even, p), add(odd, p + 1);
+    if (p < first + count) add(even, p);
+    const __m256 low = _mm256_add_ps(even.low, odd.low) + _mm256_add_ps(even.low_below, odd.low_below);
+    const __m256 high = _mm256_add_ps(even.high, odd.high) + _mm256_add_ps(even.high_below, odd.high_below);
+    // Channels 0..3 and 8..11 are in one half, the others in the other.
+    const __m128i lower = (__m128i)_mm256_cvtneps_pbh(low), upper = (__m128i)_mm256_cvtneps_pbh(high);
+    _mm_storeu_si128((__m128i*)out, _mm_unpacklo_epi64(lower, upper));
+    _mm_storeu_si128((__m128i*)(out + 8), _mm_unpackhi_epi64(lower, upper));
 }
 #define HAS_GATHER_BFLOAT16 1
 #endif
@@ -294,6 +339,15 @@ ALWAYS_INLINE void gather_tail(const Points<typename Type::Acc>& points, const P
         }
         out[c] = encode(sum, Type{});
     }
+}
+
+// What `gather` needs besides `locate`.
+template <class Type>
+ALWAYS_INLINE void prepare_gather(const Points<typename Type::Acc>& points, int64_t count) {
+#if defined(HAS_GATHER_BFLOAT16)
+    if constexpr (std::is_same_v<Type, BFloat16>) pair_corners(points, count);
+#endif
+    (void)points, (void)count;
 }
 
 // out[0..channels) = sum over points of their four weighted corners; `x` is the group's first channel of pixel 0.
@@ -516,7 +570,7 @@ ALWAYS_INLINE void point_gradients(const Points<Acc>& points, int64_t count, con
     }
 }
 
-// Gradient of `softmax_runs`, in place on grad_weight.
+// Gradient of the softmax, in place on grad_weight.
 template <class Acc>
 ALWAYS_INLINE void softmax_gradients(const Points<Acc>& points, int64_t runs, int64_t length) {
     for (int64_t first = 0; first < runs * length; first += length) {
