@@ -17,7 +17,7 @@ from internimage.backbones.config import BackboneConfig
 from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4
 from internimage.layers.layer_norm import LayerNorm
 from internimage.layers.mlp import MLP
-from internimage.layers.packed_linear import Affine, Packable, conv_norm, patch_layers
+from internimage.layers.packed_linear import Affine, Packable, PackedLinear, conv_norm, patch_layers
 from internimage.ops import rowwise
 from internimage.ops.native.allocator import keep_freed_memory
 from internimage.types import Features
@@ -26,6 +26,11 @@ from internimage.types import Features
 def channels_last_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a convolution to an (N, H, W, C) map and return one; both permutes are views."""
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def channels_last(pixels: Tensor) -> Tensor:
+    """Turn (N, C, H, W) into a contiguous (N, H, W, C)."""
+    return pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
 
 class Stem(Packable):
@@ -45,12 +50,17 @@ class Stem(Packable):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (N, in_chans, H, W) pixels to an (N, H/4, W/4, C) map."""
-        x = pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         if products := self.products:
-            x = conv_norm(x, products["conv1"], self.conv1, self.norm1, activation="gelu")
-            return conv_norm(x, products["conv2"], self.conv2, self.norm2)
-        x = self.act(self.norm1(channels_last_conv(self.conv1, x)))
+            return self.forward_packed(pixels, products)[0]
+        x = self.act(self.norm1(channels_last_conv(self.conv1, channels_last(pixels))))
         return self.norm2(channels_last_conv(self.conv2, x))
+
+    def forward_packed(
+        self, pixels: Tensor, products: dict[str, PackedLinear], next_norm: nn.LayerNorm | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The map from packed weights, and `next_norm` of it, None without `next_norm`."""
+        x, _ = conv_norm(channels_last(pixels), products["conv1"], self.conv1, self.norm1, activation="gelu")
+        return conv_norm(x, products["conv2"], self.conv2, self.norm2, next_norm=next_norm)
 
 
 class Downsample(Packable):
@@ -68,8 +78,14 @@ class Downsample(Packable):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H/2, W/2, 2C)."""
         if products := self.products:
-            return conv_norm(x, products["conv"], self.conv, self.norm)
+            return self.forward_packed(x, products)[0]
         return self.norm(channels_last_conv(self.conv, x))
+
+    def forward_packed(
+        self, x: Tensor, products: dict[str, PackedLinear], next_norm: nn.LayerNorm | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The map from packed weights, and `next_norm` of it, None without `next_norm`."""
+        return conv_norm(x, products["conv"], self.conv, self.norm, next_norm=next_norm)
 
 
 class Block(nn.Module):
@@ -185,10 +201,15 @@ class Level(nn.Module):
         self.activation_checkpointing = False
         self.backend = backend
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, H, W, C) to the output of this level, before the way down."""
+    @property
+    def first_norm(self) -> nn.LayerNorm | None:
+        """The norm that the level applies to its input before all else."""
+        return cast("Block", self.blocks[0]).first_norm
+
+    def forward(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
+        """Map (N, H, W, C) to the output of this level, before the way down; `normed`: `first_norm` of x, if known."""
         if not self.training and rowwise.can_fuse(x, backend=self.backend):
-            return self._forward_fused(x.contiguous())
+            return self._forward_fused(x.contiguous(), normed)
         extra_norms = self._extra_norms()
         for i, block in enumerate(self.blocks):
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
@@ -203,10 +224,9 @@ class Level(nn.Module):
         """Norms behind blocks, by the number of the block."""
         return dict(zip(self.post_norm_block_ids, cast("list[nn.LayerNorm]", self.post_norms), strict=True))
 
-    def _forward_fused(self, x: Tensor) -> Tensor:
+    def _forward_fused(self, x: Tensor, normed: Tensor | None) -> Tensor:
         """The same function for inference: each block also takes the norm that comes after it."""
         extra_norms, blocks = self._extra_norms(), cast("list[Block]", self.blocks)
-        normed: Tensor | None = None
         for i, block in enumerate(blocks):
             last = i + 1 == len(blocks)
             next_norm = extra_norms.get(i) or (self.norm if last else blocks[i + 1].first_norm)
@@ -214,6 +234,13 @@ class Level(nn.Module):
             if normed is not None and (last or i in extra_norms):
                 x, normed = normed, None
         return self.norm(x) if self.norm is not None and len(blocks) - 1 in extra_norms else x
+
+
+def enter(step: Stem | Downsample, x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
+    """Apply the step that leads to a level; from packed weights the level's first norm comes along."""
+    if products := step.products:
+        return step.forward_packed(x, products, level.first_norm)
+    return step(x), None
 
 
 class InternImage(nn.Module):
@@ -306,15 +333,17 @@ class InternImage(nn.Module):
         """
         if pixels.ndim != 4 or pixels.shape[1] != self.config.in_chans:
             raise ValueError(f"pixels must be (N, {self.config.in_chans}, H, W), given {tuple(pixels.shape)}")
-        x = self.pos_drop(self.patch_embed(pixels))
+        levels = cast("list[Level]", self.levels)
+        x, normed = enter(self.patch_embed, pixels, levels[0])
+        x, normed = self.pos_drop(x), None if self.pos_drop.training else normed
         maps: list[Tensor] = []
-        for i, level in enumerate(cast("list[Level]", self.levels)):
-            x = level(x)
+        for i, level in enumerate(levels):
+            x = level(x, normed)
             if i in self.out_indices:
                 maps.append(x.permute(0, 3, 1, 2))
             if i == self.out_indices[-1] or level.downsample is None:
                 break
-            x = level.downsample(x)
+            x, normed = enter(level.downsample, x, levels[i + 1])
         return Features(tuple(maps))
 
     def train(self, mode: bool = True) -> InternImage:

@@ -78,12 +78,23 @@ def patch_layers(**convolutions: nn.Conv2d) -> dict[str, tuple[Affine]]:
 
 
 def conv_norm(
-    x: Tensor, product: PackedLinear, conv: nn.Conv2d, norm: nn.LayerNorm, *, activation: Activation = "none"
-) -> Tensor:
-    """Apply a packed convolution, its norm and an activation to an (N, H, W, C) map."""
+    x: Tensor,
+    product: PackedLinear,
+    conv: nn.Conv2d,
+    norm: nn.LayerNorm,
+    *,
+    activation: Activation = "none",
+    next_norm: nn.LayerNorm | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Apply a packed convolution, its norm and an activation to an (N, H, W, C) map.
+
+    Returns:
+        The result (N, H', W', O), and `next_norm` of it, None without `next_norm`.
+    """
     assert product.packed is not None
     window = Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
-    return packed_conv(x, product.packed, window, rowwise.Branch.of(norm=norm), activation=activation)[0]
+    branch = rowwise.Branch.of(norm=norm, next_norm=next_norm)
+    return packed_conv(x, product.packed, window, branch, activation=activation)
 
 
 def packed_weights(*products: PackedLinear) -> list[PackedWeight] | None:

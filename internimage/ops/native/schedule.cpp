@@ -98,19 +98,31 @@ std::atomic<int>& chosen_isa() {
 #define CHOOSE_WIDE(stem, ...) (CHOOSE_BF16(stem, __VA_ARGS__) stem##_avx512(__VA_ARGS__))
 #endif
 
-// One call shared by its threads: each takes the next unit until none is left.
+// One thread's share of a call, a run of units: neighboring units read the same memory.
+struct Share {
+    alignas(64) std::atomic<int64_t> next{0};
+    int64_t end = 0;
+    std::atomic<bool> taken{false};
+};
+
+// One call: each thread works off its own share, then helps with the others'.
 template <class Args>
 struct Job {
     const Args& args;
     Kernel<Args> kernel;
-    int64_t units, threads;
-    std::atomic<int64_t> next{0};
+    Share* shares;
+    int64_t threads;
     std::atomic<bool> out_of_memory{false};
 
-    // Neighboring units read the same memory: turns go round over `threads` runs of units, one for each thread.
-    int64_t run() const { return (units + threads - 1) / threads; }
-    int64_t turns() const { return run() * threads; }
-    int64_t unit(int64_t turn) const { return turn % threads * run() + turn / threads; }
+    // A thread keeps the share of the call before, whose results lie in its caches.
+    int64_t take_share() {
+        static thread_local int64_t home = 0;
+        for (int64_t i = 0; i < threads; ++i) {
+            const int64_t share = (home + i) % threads;
+            if (!shares[share].taken.exchange(true)) return home = share;
+        }
+        return 0;
+    }
 };
 
 template <class Args>
@@ -123,19 +135,26 @@ void work(void* data) {
         return;
     }
     char* scratch = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64);
-    for (int64_t turn = job.next++; turn < job.turns(); turn = job.next++) {
-        const int64_t unit = job.unit(turn);
-        if (unit < job.units) job.kernel.run(job.args, unit, scratch);
+    const int64_t own = job.take_share();
+    for (int64_t i = 0; i < job.threads; ++i) {
+        Share& share = job.shares[(own + i) % job.threads];
+        for (int64_t unit = share.next++; unit < share.end; unit = share.next++) job.kernel.run(job.args, unit, scratch);
     }
 }
 
 // 0: done; 1: not enough memory for the scratch buffers; 2 (linear layers): no kernel in this instruction set.
 template <class Args>
 int run(const Args& args, Kernel<Args> kernel) {
-    Job<Args> job{args, kernel, kernel.units(args), 1};
-    const int64_t threads = args.threads < job.units ? args.threads : job.units;
-    job.threads = threads < 1 ? 1 : threads;
-    if (threads <= 1) {
+    const int64_t units = kernel.units(args), wanted = args.threads < units ? args.threads : units;
+    const int64_t threads = wanted < 1 ? 1 : wanted;
+    const std::unique_ptr<Share[]> shares(new (std::nothrow) Share[size_t(threads)]);
+    if (!shares) return 1;
+    for (int64_t i = 0; i < threads; ++i) {
+        shares[i].next = units * i / threads;
+        shares[i].end = units * (i + 1) / threads;
+    }
+    Job<Args> job{args, kernel, shares.get(), threads};
+    if (threads == 1) {
         work<Args>(&job);
     } else if (args.start_team) {
         args.start_team(&work<Args>, &job, unsigned(threads), 0);
