@@ -3,8 +3,10 @@
 // Forward: a unit is a run of queries; the points of all heads of a few queries are located at once, then each head
 // gathers its channels over all levels.  Backward: a unit is one (image, head) slice of grad_value, or a band of its
 // pixels when there are few slices: no races, and the same bits for every number of threads.
-#include "../native/bilinear.h"
 #include "../native/abi.h"
+#include "../native/gather.h"
+#include "../native/scatter.h"
+#include "../native/softmax.h"
 
 namespace {
 
@@ -129,8 +131,8 @@ void forward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
             prepare_tile<Type, false>(a, work, image * a.queries + query, queries, head, heads, a.value_stride);
             for (int64_t i = 0; i < queries; ++i)
                 for (int64_t h = 0; h < heads; ++h)
-                    gather<Type, kLanes<Acc>>(work.points, work.place, (i * heads + h) * length, length, value + (head + h) * d, a.value_stride,
-                                 out + ((query + i) * a.heads + head + h) * d, d);
+                    gather<Type, kLanes<Acc>>(work.points, (i * heads + h) * length, length, value + (head + h) * d,
+                                              a.value_stride, out + ((query + i) * a.heads + head + h) * d, d);
         }
     }
 }
@@ -142,7 +144,7 @@ ALWAYS_INLINE void write_point_gradients(const AttentionArgs& a, Workspace<typen
     using Store = typename Type::Store;
     const int64_t length = points_per_head(a);
     point_gradients(work.points, queries * length, work.place);
-    if (a.softmax) softmax_gradients(work.points, queries, length);
+    if (a.softmax) softmax_gradients(work.points.weight, work.points.grad_weight, queries, length);
     for (int64_t i = 0; i < queries; ++i) {
         const int64_t at = ((query + i) * a.heads + head) * length;
         encode_run<Type>(work.points.grad_offset + 2 * i * length, static_cast<Store*>(a.grad_location) + 2 * at,

@@ -5,8 +5,10 @@
 // Backward: a unit is one (image, group) slice of grad_x, or a band of its rows when there are few slices, so each
 // accumulator has one owner and receives its terms in output order: no races, and the same bits for every number of
 // threads.
-#include "../native/bilinear.h"
 #include "../native/abi.h"
+#include "../native/gather.h"
+#include "../native/scatter.h"
+#include "../native/softmax.h"
 
 namespace {
 
@@ -207,7 +209,7 @@ void forward_unit(const WindowArgs& a, int64_t unit, void* scratch) {
                 for (int64_t i = 0; i < pixels; ++i) {
                     next.inputs(i, next_groups);
                     for (int64_t g = 0; g < groups; ++g)
-                        gather<Type, kLanes<Acc>>(work.points, work.place, (i * groups + g) * a.points, a.points,
+                        gather<Type, kLanes<Acc>>(work.points, (i * groups + g) * a.points, a.points,
                                                   x + (group + g) * a.channels, a.x_stride,
                                                   out + ((column + i) * a.groups + group + g) * a.channels, a.channels);
                 }
@@ -233,7 +235,7 @@ ALWAYS_INLINE void write_point_gradients(const WindowArgs& a, Workspace<typename
     using Store = typename Type::Store;
     const int64_t k = a.points;
     point_gradients(work.points, pixels * k, work.place);
-    if (a.softmax) softmax_gradients(work.points, pixels, k);
+    if (a.softmax) softmax_gradients(work.points.weight, work.points.grad_weight, pixels, k);
     Store* offset = static_cast<Store*>(a.grad_offset) + pixel * a.grad_offset_stride + group * a.grad_offset_group;
     Store* weight = static_cast<Store*>(a.grad_weight) + pixel * a.grad_weight_stride + group * a.grad_weight_group;
     for (int64_t i = 0; i < pixels; ++i) {

@@ -1,6 +1,6 @@
 """The core that the Triton kernels share: where a point lies, its four corners, and what flows back through them.
 
-The rules are those of bilinear.h: a point counts if it lies strictly within one pixel around the map; its cell is
+The rules are those of points.h: a point counts if it lies strictly within one pixel around the map; its cell is
 clamped into the map and `step` is 0 where the second corner falls outside, so every address is valid and no pixel is
 read that the definition does not read. Shapes: B rows of a tile (one output pixel and group each), D channels.
 """
