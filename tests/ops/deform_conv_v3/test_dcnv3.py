@@ -99,7 +99,7 @@ def test_group_widths(width, compare, window_oracle):
     compare(oracle, operator, inputs, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("instruction_set", ["baseline", "AVX2"])
+@pytest.mark.parametrize("instruction_set", ["baseline", "AVX2", "AVX-512"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_instruction_sets(instruction_set, dtype, compare, window_oracle):
     best = library.instruction_set()
@@ -110,6 +110,38 @@ def test_instruction_sets(instruction_set, dtype, compare, window_oracle):
         compare(oracle, operator, inputs, TOLERANCE[dtype])
     finally:
         library.limit_instruction_set(best)
+
+
+@pytest.mark.parametrize("instruction_set", library.INSTRUCTION_SETS)
+@pytest.mark.parametrize("kernel_size", [3, 4, 5])
+@pytest.mark.parametrize("logits", ["small", "shifted", "far apart", "some minus infinity"])
+def test_softmax_of_any_logits(logits, kernel_size, instruction_set):
+    inputs, settings, _ = make(n=2, h=9, w=11, groups=3, dtype=torch.float32, kernel_size=kernel_size, softmax=True)
+    mask = inputs[2]
+    if logits == "shifted":
+        mask[0, 2:4] += 500.0
+        mask[1] -= 500.0
+    elif logits == "far apart":
+        mask *= 100.0
+    elif logits == "some minus infinity":
+        mask[torch.rand(mask.shape) < 0.3] = -math.inf
+        mask[..., :: kernel_size**2] = 0.5  # none but them would be 0 / 0
+    want = dcnv3(*(tensor.double() for tensor in inputs), **settings, backend="reference")
+    best = library.instruction_set()
+    try:
+        library.limit_instruction_set(instruction_set)
+        got = dcnv3(*inputs, **settings, backend="cpp")
+    finally:
+        library.limit_instruction_set(best)
+    torch.testing.assert_close(got.double(), want, rtol=TOLERANCE[torch.float32], atol=TOLERANCE[torch.float32])
+
+
+def test_bfloat16_adds_little_to_rounding():
+    inputs, settings, _ = make(n=2, h=28, w=28, groups=4, width=16, dtype=torch.bfloat16, softmax=True)
+    want = dcnv3(*(tensor.double() for tensor in inputs), **settings, backend="reference")
+    error = (dcnv3(*inputs, **settings, backend="cpp").double() - want).square().mean().sqrt()
+    rounding = (want.bfloat16().double() - want).square().mean().sqrt()
+    assert error < 1.5 * rounding  # corner weights may be bfloat16, sums are float32
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
