@@ -113,17 +113,17 @@ struct Job {
     Share* shares;
     int64_t threads;
     std::atomic<bool> out_of_memory{false};
-
-    // A thread keeps the share of the call before, whose results lie in its caches.
-    int64_t take_share() {
-        static thread_local int64_t home = 0;
-        for (int64_t i = 0; i < threads; ++i) {
-            const int64_t share = (home + i) % threads;
-            if (!shares[share].taken.exchange(true)) return home = share;
-        }
-        return 0;
-    }
 };
+
+// The number of a free share.  A thread keeps that of the call before, whatever it was for: its caches hold the results.
+int64_t take_share(Share* shares, int64_t threads) {
+    static thread_local int64_t home = 0;
+    for (int64_t i = 0; i < threads; ++i) {
+        const int64_t share = (home + i) % threads;
+        if (!shares[share].taken.exchange(true)) return home = share;
+    }
+    return 0;
+}
 
 template <class Args>
 void work(void* data) {
@@ -135,7 +135,7 @@ void work(void* data) {
         return;
     }
     char* scratch = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64);
-    const int64_t own = job.take_share();
+    const int64_t own = take_share(job.shares, job.threads);
     for (int64_t i = 0; i < job.threads; ++i) {
         Share& share = job.shares[(own + i) % job.threads];
         for (int64_t unit = share.next++; unit < share.end; unit = share.next++) job.kernel.run(job.args, unit, scratch);

@@ -19,6 +19,10 @@
 #define VECTOR_BYTES 16
 #endif
 
+#if defined(__AVX512F__) && (defined(__GNUC__) || defined(__clang__))
+#define HAS_AVX512_VECTORS 1  // Vec<float, 16> and __m512 are one
+#endif
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #define ALWAYS_INLINE __forceinline
 #define RESTRICT __restrict
@@ -313,14 +317,11 @@ ALWAYS_INLINE void store(typename Type::Store* p, Vec<typename Type::Acc, L> v) 
 template <class Acc>
 constexpr int kLanes = VECTOR_BYTES / int(sizeof(Acc)) < 4 ? 4 : VECTOR_BYTES / int(sizeof(Acc));
 
-#if defined(__AVX512F__) && (defined(__GNUC__) || defined(__clang__))
-#define HAS_MASKS 1
-#endif
 // The first `count` values, zeros behind them.
 template <class Type, int L>
 ALWAYS_INLINE Vec<typename Type::Acc, L> load_first(const typename Type::Store* p, int64_t count) {
     if (count >= L) return load<Type, L>(p);
-#if defined(HAS_MASKS)
+#if defined(HAS_AVX512_VECTORS)
     if constexpr (std::is_same_v<Type, Float32> && L == 16)
         return (Vec<float, L>)_mm512_maskz_loadu_ps(__mmask16((1 << count) - 1), p);
 #endif
@@ -332,7 +333,7 @@ ALWAYS_INLINE Vec<typename Type::Acc, L> load_first(const typename Type::Store* 
 template <class Type, int L>
 ALWAYS_INLINE void store_first(typename Type::Store* p, Vec<typename Type::Acc, L> v, int64_t count) {
     if (count >= L) return store<Type, L>(p, v);
-#if defined(HAS_MASKS)
+#if defined(HAS_AVX512_VECTORS)
     if constexpr (std::is_same_v<Type, Float32> && L == 16)
         return _mm512_mask_storeu_ps(p, __mmask16(count > 0 ? (1 << count) - 1 : 0), (__m512)v);
 #endif

@@ -42,7 +42,7 @@ ALWAYS_INLINE bool all_safe(const double*, int64_t) { return false; }
 template <class Acc>
 ALWAYS_INLINE void divide_runs(Acc* weight, int64_t runs, int64_t points) {
     int64_t run = 0;
-#if defined(HAS_MASKS)
+#if defined(HAS_AVX512_VECTORS)
     constexpr int L = 16;
     if constexpr (std::is_same_v<Acc, float>) {
         if (points <= L) {

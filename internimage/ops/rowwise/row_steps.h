@@ -5,7 +5,7 @@
 #include "normal_tail.h"
 
 #include <cmath>
-#if defined(__AVX512F__)
+#if defined(HAS_AVX512_VECTORS)
 #include <immintrin.h>
 #endif
 
@@ -42,7 +42,7 @@ ALWAYS_INLINE float gelu(float x) {
     return (x < 0.0f ? 0.0f : x) - u * tail;
 }
 
-#if defined(__AVX512F__)
+#if defined(HAS_AVX512_VECTORS)
 // A table of cubics is cheaper than the polynomial.  The one for bfloat16 results has cells for one register a row.
 template <class Out>
 ALWAYS_INLINE __m512 gelu_table(__m512 x) {
@@ -67,7 +67,7 @@ ALWAYS_INLINE __m512 gelu_table(__m512 x) {
 // GELU of each lane, as exact as results of type Out show.
 template <class Out, int L>
 ALWAYS_INLINE Vec<float, L> gelu_lanes(Vec<float, L> x) {
-#if defined(__AVX512F__)
+#if defined(HAS_AVX512_VECTORS)
     if constexpr (L == 16) return (Vec<float, L>)gelu_table<Out>((__m512)x);
 #endif
     float lanes[L];
