@@ -334,8 +334,13 @@ template <class Type, int L>
 ALWAYS_INLINE void store_first(typename Type::Store* p, Vec<typename Type::Acc, L> v, int64_t count) {
     if (count >= L) return store<Type, L>(p, v);
 #if defined(HAS_AVX512_VECTORS)
-    if constexpr (std::is_same_v<Type, Float32> && L == 16)
-        return _mm512_mask_storeu_ps(p, __mmask16(count > 0 ? (1 << count) - 1 : 0), (__m512)v);
+    if constexpr (L == 16 && sizeof(typename Type::Acc) == 4) {
+        const __mmask16 lanes = __mmask16(count > 0 ? (1 << count) - 1 : 0);
+        if constexpr (std::is_same_v<Type, Float32>) return _mm512_mask_storeu_ps(p, lanes, (__m512)v);
+        alignas(32) uint16_t halves[L];
+        store<Type, L>((typename Type::Store*)halves, v);
+        return _mm256_mask_storeu_epi16(p, lanes, _mm256_load_si256((const __m256i*)halves));
+    }
 #endif
     typename Type::Store lanes[L];
     store<Type, L>(lanes, v);
