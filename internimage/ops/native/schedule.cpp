@@ -120,7 +120,9 @@ int64_t take_share(Share* shares, int64_t threads) {
     static thread_local int64_t home = 0;
     for (int64_t i = 0; i < threads; ++i) {
         const int64_t share = (home + i) % threads;
-        if (!shares[share].taken.exchange(true)) return home = share;
+        if (shares[share].taken.exchange(true)) continue;
+        if (i > 0) home = share;
+        return share;
     }
     return 0;
 }
