@@ -216,7 +216,7 @@ def _measure_detector(request: Request) -> Any:
     metric: Any = request.metric or "coco"
     looks = usual_scales(request.model) if request.multi_scale else None
     if looks is not None and request.merge is not None:
-        looks = replace(looks, method=request.merge)  # type: ignore[arg-type]  # checked likewise
+        looks = replace(looks, method=request.merge)
     is_minival = "minival" in request.data.name
     published = (
         {}

@@ -48,7 +48,7 @@ def average_regions(x: Tensor, rois: Tensor, side: int, scale: float) -> Tensor:
         torch.Size([1, 2, 2, 2])
     """
     values = x.permute(0, 2, 3, 1).float()
-    out: Tensor = _Averages.apply(values, rois, side, scale)  # type: ignore[assignment]  # torch says Any
+    out: Tensor = _Averages.apply(values, rois, side, scale)
     return out.to(x.dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 

@@ -57,7 +57,7 @@ BROKEN_FILE = (
 class InertMapping:
     """Stands for a foreign object; being built, it becomes an empty dictionary that takes items and attributes."""
 
-    def __new__(cls, *_: Any) -> OrderedDict:  # type: ignore[misc]  # no instance, on purpose
+    def __new__(cls, *_: Any) -> OrderedDict:
         """Return the dictionary; torch fills none but its own kinds of dictionaries."""
         return OrderedDict()
 

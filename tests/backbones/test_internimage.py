@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from math import ceil
 
@@ -88,6 +89,17 @@ def test_frozen_stages_really_freeze(frozen_stages: int) -> None:
     if frozen_stages == 4:
         x = torch.randn(1, 3, 32, 32)
         assert torch.equal(backbone(x).maps[-1], backbone(x).maps[-1]), "frozen parts must not drop anything"
+
+
+def test_fused_blocks_norm_what_dropout_left() -> None:
+    backbone = randomised(replace(TINY, drop_rate=0.5)).eval()
+    x, maps = torch.randn(1, 3, 64, 64), []
+    with torch.no_grad():
+        for model in (backbone, copy.deepcopy(backbone).fuse()):
+            model.pos_drop.train()  # dropout at inference, as for Monte Carlo estimates
+            torch.manual_seed(0)
+            maps.append(model(x).maps[-1])
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-4, atol=1e-4)
 
 
 def test_activation_checkpointing_changes_nothing_but_memory() -> None:

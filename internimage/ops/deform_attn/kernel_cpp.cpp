@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t kTilePoints = 128;
 
-int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 int64_t points_per_head(const AttentionArgs& a) { return a.levels * a.points; }
 
 // `queries` and `heads` handled per tile, `run` queries per forward unit, `bands` of pixels per backward slice.

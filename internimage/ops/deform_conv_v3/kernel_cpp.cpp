@@ -14,10 +14,6 @@ namespace {
 
 constexpr int64_t kTilePoints = 160;
 
-int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // `pixels` and `groups` handled per tile; blocks of `columns` x `rows` pixels per forward unit, `strips` of them side
 // by side and `blocks` one below the other; `bands` of rows per backward slice.
 struct Plan {

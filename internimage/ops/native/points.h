@@ -24,7 +24,7 @@ struct Arena {
 
 template <class Acc>
 constexpr int64_t padded(int64_t count) {
-    return (count + kPointLanes<Acc> - 1) / kPointLanes<Acc> * kPointLanes<Acc>;
+    return divide_up(count, kPointLanes<Acc>) * kPointLanes<Acc>;
 }
 
 // Points of one tile, one array per quantity (structure of arrays, so that loops over points vectorize).
@@ -33,7 +33,7 @@ struct Points {
     using Index = IndexOf<Acc>;
     Acc *offset, *weight;           // raw input: (x, y) pairs, weights (softmaxed in place when asked)
     Acc* corner;                    // 4 a point: weight * bilinear factor of (y0,x0) (y0,x1) (y1,x0) (y1,x1)
-    uint32_t* corner_pairs;         // the same in bfloat16, for `gather_bfloat16`
+    uint32_t* corner_pairs;         // the same in bfloat16, for `gather_bfloat16`; forward pass only
     Index* pixel;                   // of the first corner; -1: does not count
     Index *right, *down;            // elements of x from a corner to the one beside and below it, 0 where there is none
     // for the backward pass only
@@ -45,7 +45,7 @@ struct Points {
     Points(Arena& arena, int64_t capacity, bool backward) {
         const int64_t count = padded<Acc>(capacity);
         arena.take(offset, 2 * count), arena.take(weight, count), arena.take(corner, 4 * count);
-        arena.take(corner_pairs, sizeof(Acc) == 4 ? 2 * count : 0);
+        arena.take(corner_pairs, sizeof(Acc) == 4 && !backward ? 2 * count : 0);
         arena.take(pixel, count), arena.take(right, count), arena.take(down, count);
         const int64_t more = backward ? count : 0;
         for (Acc** array : {&low_x, &high_x, &low_y, &high_y, &slope_x, &slope_y, &grad_weight})

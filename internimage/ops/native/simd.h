@@ -33,6 +33,10 @@
 
 namespace {
 
+constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 #if defined(__GNUC__) || defined(__clang__)
 template <class T, int L>
 struct VectorOf {

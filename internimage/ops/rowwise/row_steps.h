@@ -11,9 +11,6 @@
 
 namespace {
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t padded(int64_t floats) { return divide_up(floats, 16) * 16; }
 
 // GELU is x * Phi(x) = max(x, 0) - |x| * Phi(-|x|).  Here Phi(-u) on [0, 5.5] is a polynomial of degree 16, fitted so
