@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 ABI_VERSION = 7
 WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16")
+LIMIT_VARIABLE = "INTERNIMAGE_INSTRUCTION_SET"  # for a whole process what `limit_instruction_set` is for a moment
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
 _LINEAR_MISSING = (
@@ -152,6 +154,7 @@ def kernels() -> ctypes.CDLL:
     for stem in (*steps, "window_forward", "window_backward", "attention_forward", "attention_backward"):
         function = getattr(library, f"internimage_{stem}")
         function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int
+    library.internimage_limit_instruction_set(_limit())
     return library
 
 
@@ -189,10 +192,22 @@ def linear_missing_reason(dtype: torch.dtype) -> str | None:
 
 
 def limit_instruction_set(name: str) -> str:
-    """Use at most instruction set `name` from now on, for tests and measurements; returns the one in use."""
+    """Use at most instruction set `name` from now on, for tests and measurements; returns the one in use.
+
+    The environment variable INTERNIMAGE_INSTRUCTION_SET, read when the kernels are loaded, is a limit that this
+    function does not lift.
+    """
     if name not in INSTRUCTION_SETS:
         raise ValueError(f"instruction set must be one of {INSTRUCTION_SETS}, given {name!r}")
-    return INSTRUCTION_SETS[int(kernels().internimage_limit_instruction_set(INSTRUCTION_SETS.index(name)))]
+    limit = min(INSTRUCTION_SETS.index(name), _limit())
+    return INSTRUCTION_SETS[int(kernels().internimage_limit_instruction_set(limit))]
+
+
+def _limit() -> int:
+    name = os.environ.get(LIMIT_VARIABLE, INSTRUCTION_SETS[-1])
+    if name not in INSTRUCTION_SETS:
+        raise ValueError(f"{LIMIT_VARIABLE} must be one of {INSTRUCTION_SETS}, given {name!r}")
+    return INSTRUCTION_SETS.index(name)
 
 
 def call(function: str, args: ctypes.Structure) -> None:
