@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from internimage.data.dataset import Sample
+from internimage.data.listing import list_files, list_folders
 from internimage.data.pictures import read_picture
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -15,7 +16,8 @@ class ImageFolder:
     """Pictures in `root/<class>/**`, classes and files in alphabetical order.
 
     Args:
-        root: folder with one folder for each class; hidden files and other file types are left out.
+        root: folder with one folder for each class; other file types, and what is hidden at any depth, are left out,
+            see `internimage.data.listing`.
         class_names: expected classes in the order of their indices, to give a validation folder the numbering of the
             training folder; None takes the folders found.
 
@@ -26,17 +28,14 @@ class ImageFolder:
 
     def __init__(self, root: str | PathLike[str], class_names: tuple[str, ...] | None = None) -> None:
         self.root = Path(root)
-        folders = class_folders(self.root)
+        folders = list_folders(self.root)
         self._class_names = class_names if class_names is not None else tuple(folder.name for folder in folders)
         unknown = sorted({folder.name for folder in folders} - set(self._class_names))
         if unknown:
             raise ValueError(f"{self.root} holds folders that are no class of this data set: {', '.join(unknown[:10])}")
         index_of = {name: i for i, name in enumerate(self._class_names)}
         self.files: list[tuple[Path, int]] = [
-            (path, index_of[folder.name])
-            for folder in folders
-            for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+            (path, index_of[folder.name]) for folder in folders for path in list_files(folder, PICTURE_SUFFIXES)
         ]
         if not self.files:
             raise ValueError(f"{self.root} holds no picture; expected {self.root}/<class>/<picture>.jpg or .png")
@@ -52,14 +51,3 @@ class ImageFolder:
     def __getitem__(self, index: int) -> Sample[int]:
         path, label = self.files[index]
         return Sample(read_picture(path), label, str(path))
-
-
-def class_folders(root: Path) -> list[Path]:
-    """Return the visible folders directly below `root`, sorted by name.
-
-    Raises:
-        FileNotFoundError: `root` is no folder.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder")
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

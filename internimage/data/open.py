@@ -8,7 +8,8 @@ from typing import Literal
 
 from internimage.data.dataset import PictureDataset
 from internimage.data.fashion_mnist import FashionMNIST, is_fashion_mnist
-from internimage.data.image_folder import ImageFolder, class_folders
+from internimage.data.image_folder import ImageFolder
+from internimage.data.listing import list_folders
 
 VAL_FOLDERS = ("val", "validation", "test")
 
@@ -42,7 +43,7 @@ def open_dataset(root: str | PathLike[str], split: Literal["train", "val"] = "va
         return ImageFolder(train_folder)
     for name in VAL_FOLDERS:
         if (root / name).is_dir():
-            classes = tuple(folder.name for folder in class_folders(train_folder)) if train_folder.is_dir() else None
+            classes = tuple(folder.name for folder in list_folders(train_folder)) if train_folder.is_dir() else None
             return ImageFolder(root / name, classes)
     if train_folder.is_dir():
         raise FileNotFoundError(f"{root} has a folder 'train' but none of {', '.join(VAL_FOLDERS)}")

@@ -21,6 +21,7 @@ from PIL.Image import Resampling
 from internimage.data.closet.garments import garment_mask, turned
 from internimage.data.fashion_mnist import FashionMNIST
 from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.listing import list_files
 from internimage.data.pictures import read_picture
 from internimage.errors import MissingExtra
 
@@ -203,7 +204,7 @@ def _shipped_photographs() -> list[PIL.Image.Image]:
 def _own_photographs(folder: str | PathLike[str] | None) -> list[PIL.Image.Image]:
     if folder is None:
         return []
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    files = list_files(Path(folder), PICTURE_SUFFIXES, recursive=False)
     if not files:
         raise ValueError(f"{folder} holds no photographs; expected files such as .jpg or .png directly in it")
     return [read_picture(path) for path in files]

@@ -14,6 +14,7 @@ from internimage.data.detection.open_images import open_open_images
 from internimage.data.detection.problems import Broken
 from internimage.data.detection.voc import VOC_CLASSES, open_voc, open_xml
 from internimage.data.detection.yolo import open_yolo, yolo_sources
+from internimage.data.listing import list_files
 
 Split = Literal["train", "val"]
 Names = Sequence[str] | None
@@ -162,6 +163,4 @@ def _open_images(root: Path, split: Split, names: Names, broken: Broken) -> Dete
 
 def _entries(folder: Path, suffix: str) -> list[Path]:
     """Return the files of a folder with one ending, sorted; nothing where there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry for entry in folder.iterdir() if entry.suffix == suffix and not entry.name.startswith("."))
+    return list_files(folder, {suffix}, recursive=False) if folder.is_dir() else []

@@ -19,6 +19,7 @@ from internimage.data.detection.problems import Broken, ProblemLog
 from internimage.data.detection.segmentations import polygon_area
 from internimage.data.detection.table import AnnotationTable
 from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.listing import list_files
 
 MAX_YAML_BYTES = 1 << 20
 MAX_CLASSES = 100_000
@@ -88,8 +89,7 @@ def _pictures(sources: list[Path], log: ProblemLog) -> tuple[list[Path], int]:
     missing = 0
     for source in sources:
         if source.is_dir():
-            found = (path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-            files += sorted(path for path in found if not path.name.startswith("."))
+            files += list_files(source, PICTURE_SUFFIXES)
             continue
         for number, line in enumerate(read_text(source).splitlines(), 1):
             if not line.strip():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.listing import list_files
 from internimage.data.segmentation.dataset import MaskedPicture
 from internimage.data.segmentation.label_map import MaskValues
 
@@ -32,10 +33,10 @@ def pairs_by_name(
     Raises:
         ValueError: there are no pictures, or a picture has no mask; the message names the first ones.
     """
-    known = {_key(path, masks): path for path in _files(masks, MASK_SUFFIXES)}
+    known = {_key(path, masks): path for path in list_files(masks, MASK_SUFFIXES)}
     files: list[MaskedPicture] = []
     lonely: list[Path] = []
-    for path in _files(pictures, PICTURE_SUFFIXES):
+    for path in list_files(pictures, PICTURE_SUFFIXES):
         stem = _key(path, pictures).removesuffix(picture_ending)
         found = next(((known[stem + end], values) for end, values in endings if stem + end in known), None)
         if found is None:
@@ -83,15 +84,6 @@ def pairs_of_list(
     return files
 
 
-def _files(folder: Path, suffixes: Iterable[str]) -> Iterator[Path]:
-    """Yield the visible files of some types below a folder, sorted by path."""
-    wanted = frozenset(suffixes)
-    for path in sorted(folder.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in wanted and not is_hidden:
-            yield path
-
-
 def _key(path: Path, folder: Path) -> str:
     """Path inside of a folder without the type of the file."""
     return path.relative_to(folder).with_suffix("").as_posix()
@@ -100,7 +92,7 @@ def _key(path: Path, folder: Path) -> str:
 def _without_masks(lonely: list[Path], paired: int, pictures: Path, masks: Path, endings: list[str]) -> str:
     first, number = lonely[0], len(lonely)
     stem = first.relative_to(pictures).with_suffix("").as_posix()
-    has_jpeg = any(masks.rglob(f"{first.stem}*.jpg"))
+    has_jpeg = any(path.stem.startswith(first.stem) for path in list_files(masks, (".jpg", ".jpeg")))
     hint = (
         "JPEG files cannot be masks, since JPEG changes the values: save them as PNG"
         if has_jpeg
