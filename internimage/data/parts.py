@@ -1,0 +1,114 @@
+"""One table of what the parts of a data set are called, for all tasks and layouts."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+# Preferred names first; case does not count.
+NAMES: dict[Part, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+_PART_OF = {name: part for part, names in NAMES.items() for name in names}
+_NAME = re.compile(
+    rf"(?P<name>{'|'.join(sorted(_PART_OF, key=len, reverse=True))})(?P<more>[ _-]?(?:set|split|data|images|imgs))?"
+    r"(?P<year>[ _-]?\d{4})?",
+    re.IGNORECASE,
+)
+
+Found = TypeVar("Found")
+
+
+def check_part(split: str) -> Part:
+    """Return the part of that name.
+
+    Raises:
+        ValueError: it is none of "train", "val" and "test".
+    """
+    for part in PARTS:
+        if split == part:
+            return part
+    raise ValueError(f"split must be 'train', 'val' or 'test', given {split!r}")
+
+
+def part_of(name: str) -> Part | None:
+    """Return the part that a folder, a list or a key of this name stands for, None for any other name.
+
+    Example:
+        >>> part_of("Valid"), part_of("train2017"), part_of("test_set"), part_of("trainers")
+        ('val', 'train', 'test', None)
+    """
+    match = _NAME.fullmatch(name)
+    return None if match is None else _PART_OF[match["name"].lower()]
+
+
+def names_of(names: Iterable[str], part: Part) -> list[str]:
+    """Return those of the names that stand for a part, the preferred ones first.
+
+    Example:
+        >>> names_of(["validation", "train", "VAL2017", "val"], "val")
+        ['val', 'VAL2017', 'validation']
+    """
+    return sorted((name for name in names if part_of(name) == part), key=_rank)
+
+
+def part_folders(root: Path, part: Part) -> list[Path]:
+    """Return the folders directly below `root` that stand for a part, the preferred names first; links are followed."""
+    if not root.is_dir():
+        return []
+    return [root / name for name in names_of((entry.name for entry in root.iterdir()), part) if (root / name).is_dir()]
+
+
+def spelled(part: Part) -> str:
+    """Return the names of a part for a message.
+
+    Example:
+        >>> spelled("test")
+        'test or testing'
+    """
+    *first, last = NAMES[part]
+    return f"{', '.join(first)} or {last}"
+
+
+def choose_part(wanted: Part, found: Mapping[Part, Found], place: str | Path) -> Found | None:
+    """Return the part that is asked for; where there is none for validation, that for testing, with a warning.
+
+    Args:
+        wanted: the part that is asked for.
+        found: the parts that are there.
+        place: what the message calls the data set.
+
+    Returns:
+        The part, None where neither is there.
+    """
+    if wanted in found or wanted != "val" or "test" not in found:
+        return found.get(wanted)
+    warn_of_test_part(place)
+    return found["test"]
+
+
+def warn_of_test_part(place: str | Path) -> None:
+    """Say that the test part is measured where the validation part was asked for."""
+    logger.warning(
+        "%s has no validation part (%s), so its test part stands in for it: weights that are chosen by it look better "
+        "on it than on new data. Add a validation part, set one aside (data.holdout), or ask for the test part by name "
+        "(--split test, or data.val_split=test in training)",
+        place,
+        spelled("val"),
+    )
+
+
+def _rank(name: str) -> tuple[int, bool, str]:
+    match = _NAME.fullmatch(name)
+    assert match is not None, "only names of parts are ranked"
+    preferred = NAMES[_PART_OF[match["name"].lower()]].index(match["name"].lower())
+    return preferred, name != match["name"].lower(), name
