@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from internimage.data.pictures import Picture as Picture
+from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Images
 
 Result = TypeVar("Result")
@@ -63,6 +64,9 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
     def predict(self, images: Sequence[Picture], *, batch_size: int = 8) -> list[Result]:
         """Answer for each picture: read, run in evaluation mode without gradients, and post-process.
 
+        Several threads may call it on one model, whatever its mode; a picture's answer does not depend on the others of
+        its batch (but for the last bits of floating-point sums).
+
         Args:
             images: paths, PIL pictures, uint8 (H, W, 3) arrays or uint8/float (3, H, W) tensors, RGB.
             batch_size: pictures in one forward pass, at least 1.
@@ -99,16 +103,11 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, given {batch_size}")
         answer = predict_batch or self.predict_batch
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            results: list[Result] = []
+        results: list[Result] = []
+        with evaluation_mode(self):
             for start in range(0, len(images), batch_size):
                 results += answer(preprocess(slice(start, start + batch_size)))
-            return results
-        finally:
-            for module, mode in modes:  # one by one: frozen parts may differ from the whole
-                module.training = mode
+        return results
 
     def predict_batch(self, images: Images) -> list[Result]:
         """Run one preprocessed batch through the network and post-process it; the mode is the caller's."""

@@ -59,6 +59,35 @@ class Detector(TaskModel[Detections]):
             targets: what is in each picture, on the device of the model.
         """
 
+    def run(self, images: Images) -> RawDetections:
+        """Call `forward` on the pictures of a batch that is already on the right device, one padded size at a time.
+
+        Padding reaches into a picture through the layers, so each one gets the padding that it has alone, and its
+        objects do not depend on its neighbors. `forward` takes a batch as it is.
+        """
+        groups = self._padded_sizes(images)
+        if set(groups) <= {tuple(images.pixels.shape[2:])}:
+            return self(images.pixels, images.valid_hw)
+        found: list[RawDetections] = []
+        for (height, width), numbers in groups.items():
+            index = torch.tensor(numbers, device=images.pixels.device)
+            pixels = images.pixels[index, :, :height, :width].contiguous(memory_format=torch.channels_last)
+            raw = self(pixels, images.valid_hw[index])
+            found.append(raw._replace(image=index[raw.image]))
+        joined = RawDetections.join(found)
+        return joined.select(joined.image.argsort(stable=True))
+
+    def _padded_sizes(self, images: Images) -> dict[tuple[int, int], list[int]]:
+        """Numbers of the pictures of each size that they would be padded to alone."""
+        divisor, groups = self.config.preprocess.divisor, dict[tuple[int, int], list[int]]()
+        for i, sides in enumerate(images.valid_hw.tolist()):
+            height, width = (
+                min(-(-side // divisor) * divisor, most)
+                for side, most in zip(sides, images.pixels.shape[2:], strict=True)
+            )
+            groups.setdefault((height, width), []).append(i)
+        return groups
+
     def preprocess(self, images: Sequence[Picture]) -> Images:
         """Read, resize, normalise and pad pictures.
 
@@ -79,7 +108,7 @@ class Detector(TaskModel[Detections]):
 
         Args:
             images: pictures, see `TaskModel.predict`.
-            batch_size: pictures in one forward pass, at least 1; they are padded to the largest of them.
+            batch_size: pictures read at a time, at least 1; those of equal padded size share a forward pass.
             score_threshold: objects below are left out, 0..1; 0 keeps whatever the model reports.
 
         Raises:
@@ -93,6 +122,8 @@ class Detector(TaskModel[Detections]):
 
     def check_targets(self, images: Images, targets: Sequence[DetectionTargets], *, masks: bool) -> None:
         """Raise unless there is one target for each picture with fitting labels and, where wanted, masks."""
+        if not len(images):
+            raise ValueError("a loss needs at least one picture, given an empty batch")
         if len(targets) != len(images):
             raise ValueError(f"targets must hold one entry per picture: {len(images)}, given {len(targets)}")
         height, width = images.pixels.shape[2:]

@@ -5,6 +5,7 @@ Shape legend: N images, R objects of all pictures, S side of a mask's probabilit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,22 @@ class RawDetections(NamedTuple):
     labels: Tensor  # (R,) int64
     image: Tensor  # (R,) int64 number of the picture
     mask_probabilities: Tensor | None = None  # (R, S, S), 0..1, inside of the box
+
+    @classmethod
+    def join(cls, parts: Sequence[RawDetections]) -> RawDetections:
+        """Put the objects of one or more parts one behind the other; `image` stays as it is."""
+        masks = [part.mask_probabilities for part in parts if part.mask_probabilities is not None]
+        return cls(
+            torch.cat([part.boxes for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.image for part in parts]),
+            torch.cat(masks) if masks else None,
+        )
+
+    def select(self, index: Tensor) -> RawDetections:
+        """Return the objects with these (S,) numbers, in this order."""
+        return RawDetections(*(None if field is None else field[index] for field in self))
 
 
 def to_detections(

@@ -82,6 +82,8 @@ class RCNN(Detector):
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:
         """Find objects, see `Detector.forward`."""
+        if pixels.shape[0] == 0:
+            return self._nothing(pixels)
         valid_hw = full_size(pixels, valid_hw)
         maps = self.neck(self.backbone(pixels).maps)
         proposals = self.rpn.propose(self.rpn(maps), valid_hw, self.config.rpn.test)
@@ -89,6 +91,14 @@ class RCNN(Detector):
         if not self.mask_heads:
             return found
         return found._replace(mask_probabilities=self.draw_masks(maps, found))
+
+    def _nothing(self, pixels: Tensor) -> RawDetections:
+        """What is found in a batch without pictures."""
+        numbers = torch.zeros(0, dtype=torch.int64, device=pixels.device)
+        scores = torch.zeros(0, device=pixels.device)  # float32 like all raw objects
+        side = None if self.config.mask is None else 2 * self.config.mask.roi_size
+        masks = None if side is None else scores.new_zeros(0, side, side)
+        return RawDetections(scores.new_zeros(0, 4), scores, numbers, numbers, masks)
 
     def region_features(self, maps: Sequence[Tensor], rois: Tensor, side: int) -> Tensor:
         """Cut (R, 5) regions out of the finest levels of the pyramid: (R, C, side, side)."""

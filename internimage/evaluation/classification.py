@@ -19,6 +19,7 @@ from internimage.classification.preprocess import prepare
 from internimage.data import PictureDataset, Unreadable, open_dataset
 from internimage.data.labels import rows_22k_to_1k
 from internimage.evaluation.batches import batches
+from internimage.layers.evaluation_mode import evaluation_mode
 
 IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES = 21841, 1000
 
@@ -137,10 +138,8 @@ def evaluate(
     counts = _Counts(num_classes)
     skipped: list[Unreadable] = []
     read = functools.partial(prepare, config=model.config.preprocess)
-    was_training = model.training
-    model.eval()
-    try:
-        done = 0
+    done = 0
+    with evaluation_mode(model):
         for batch in batches(dataset, read, batch_size=batch_size, workers=workers):
             skipped += batch.unreadable
             _refuse_too_many(skipped, max_unreadable)
@@ -151,8 +150,6 @@ def evaluate(
             done += len(batch.targets) + len(batch.unreadable)
             if progress is not None:
                 progress(done, len(dataset))
-    finally:
-        model.train(was_training)
     return ClassificationReport(
         counts.confusion.view(num_classes, num_classes),
         counts.top5_correct,

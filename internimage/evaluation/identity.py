@@ -1,11 +1,9 @@
-"""What an evaluation belongs to, so that a cut one goes on with the same model and data only; and its mode."""
+"""What an evaluation belongs to, so that a cut one goes on with the same model and data only."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,15 +34,3 @@ def data_fingerprint(dataset: PictureDataset[Any]) -> str:
         entry = read_sample(dataset, index)
         digest.update((entry.reason if isinstance(entry, Unreadable) else entry.name).encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every part of a model into evaluation mode for a while; frozen parts may differ from the whole."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -47,6 +47,36 @@ def test_a_batch_answers_like_single_pictures_of_the_same_size(name: str, photo:
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "dino"])
+def test_neighbors_of_other_sizes_change_nothing(name: str, photo: np.ndarray) -> None:
+    model = small_detector(name)
+    pictures = [photo, photo.transpose(1, 0, 2).copy(), photo[:, :40].copy(), photo[::-1].copy(), photo[:30].copy()]
+    singles = model.predict(pictures)
+    together = model.predict(pictures, batch_size=5)
+    for one, two in zip(singles, together, strict=True):
+        assert one.original_hw == two.original_hw and len(one) == len(two) > 0
+        torch.testing.assert_close(one.scores, two.scores, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(one.boxes_xyxy[:3], two.boxes_xyxy[:3], rtol=1e-3, atol=1e-2)
+    batch = model.preprocess(pictures)
+    with torch.inference_mode():
+        images = model.run(batch).image
+    assert images.tolist() == sorted(images.tolist()) and set(images.tolist()) == set(range(5))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_empty_batch_has_no_objects(name: str) -> None:
+    model = small_detector(name)
+    with torch.inference_mode():
+        raw, one = model(torch.rand(0, 3, 64, 96)), model(torch.rand(1, 3, 64, 96))
+    assert model.predict([]) == [] and model.postprocess(raw, model.preprocess([])) == []
+    for field, other in zip(raw, one, strict=True):
+        assert (field is None) == (other is None)
+        if field is not None:
+            assert (len(field), field.shape[1:], field.dtype) == (0, other.shape[1:], other.dtype)
+    with pytest.raises(ValueError, match="at least one picture"):
+        model.loss(model.preprocess([]), [])
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "dino"])
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (500, 2), (33, 47)])
 def test_odd_pictures(name: str, shape: tuple[int, ...]) -> None:
     [found] = small_detector(name).predict([np.full(shape, 200, np.uint8)])

@@ -24,7 +24,8 @@ from internimage.evaluation.detection.figures import METRICS, Metric, measure
 from internimage.evaluation.detection.predictions import FoundObjects, PredictionLog, write_coco_results
 from internimage.evaluation.detection.report import DetectionReport
 from internimage.evaluation.detection.test_time import Looking, MultiScale, merge_views
-from internimage.evaluation.identity import evaluating, model_fingerprint
+from internimage.evaluation.identity import model_fingerprint
+from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Detections
 
 PREDICTIONS, RESULTS = "predictions.jsonl", "results.json"
@@ -121,7 +122,7 @@ def _answers(
     start = 0
     for batch in batches(pictures, read, batch_size=batch_size, workers=workers):
         size = len(batch.targets) + len(batch.unreadable)
-        with evaluating(model):
+        with evaluation_mode(model):
             found = _found(model, batch, looks)
         broken = {entry.index: entry.reason for entry in batch.unreadable}
         results = iter(found)

@@ -142,7 +142,7 @@ def merge_views(model: Detector, views: Sequence[View], settings: MultiScale) ->
         original_hw = views[0].images.original_hw
         limit = settings.max_per_image or model.config.max_per_image
         merged = [_merge_picture([part[i] for part in found], i, settings, limit) for i in range(len(original_hw))]
-        outputs = _joined(merged)
+        outputs = RawDetections.join(merged)
         # In original pixels already, so that the picture counts as its own input.
         own = Images(outputs.boxes.new_zeros(len(merged), 3, 1, 1), torch.tensor(original_hw), original_hw)
         return model.postprocess(outputs, own)
@@ -168,7 +168,7 @@ def _in_original(model: Detector, view: View) -> list[RawDetections]:
 
 def _merge_picture(answers: Sequence[RawDetections], number: int, settings: MultiScale, limit: int) -> RawDetections:
     """Merge the answers of all looks at one picture."""
-    every = _joined(answers)
+    every = RawDetections.join(answers)
     merged = merge_boxes(
         every.boxes.cpu().numpy(),
         every.scores.cpu().numpy(),
@@ -186,16 +186,4 @@ def _merge_picture(answers: Sequence[RawDetections], number: int, settings: Mult
         every.labels[index],
         torch.full_like(index, number),
         None if every.mask_probabilities is None else every.mask_probabilities[index],
-    )
-
-
-def _joined(parts: Sequence[RawDetections]) -> RawDetections:
-    """Put answers one behind the other."""
-    masks = [part.mask_probabilities for part in parts if part.mask_probabilities is not None]
-    return RawDetections(
-        torch.cat([part.boxes for part in parts]),
-        torch.cat([part.scores for part in parts]),
-        torch.cat([part.labels for part in parts]),
-        torch.cat([part.image for part in parts]),
-        torch.cat(masks) if masks else None,
     )

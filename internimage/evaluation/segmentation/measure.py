@@ -13,11 +13,12 @@ import torch
 from internimage.data import PictureDataset, Sample
 from internimage.data.segmentation import open_segmentation_dataset
 from internimage.evaluation.batches import Batch, Prepared, batches
-from internimage.evaluation.identity import data_fingerprint, evaluating, model_fingerprint
+from internimage.evaluation.identity import data_fingerprint, model_fingerprint
 from internimage.evaluation.segmentation.confusion import PixelConfusion
 from internimage.evaluation.segmentation.progress_file import Progress, ProgressFile
 from internimage.evaluation.segmentation.report import PictureScore, SegmentationReport
 from internimage.evaluation.segmentation.test_time import SINGLE_SCALE, Looking, MultiScale, answer_looks
+from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.preprocess import prepare
 from internimage.types import Images, Segmentation
@@ -152,7 +153,7 @@ def _in_order(
     """Answer each batch and put its broken pictures back between the others."""
     start = 0
     for batch in reader:
-        with evaluating(model):
+        with evaluation_mode(model):
             results = [] if batch.images is None else answer(batch.images)
         broken = {entry.index: entry.reason for entry in batch.unreadable}
         pairs = iter(zip(batch.targets, results, strict=True))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from internimage.data.pictures import read_picture
-from internimage.evaluation.identity import evaluating
 from internimage.flow import Picture
+from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.postprocess import ScoreMap, best_class
 from internimage.segmentation.preprocess import prepare
@@ -86,7 +86,7 @@ def predict_multi_scale(
     """
     config = preprocess or model.config.preprocess
     looking = Looking(config, looks)
-    with evaluating(model):
+    with evaluation_mode(model):
         return [answer_looks(model, looking([picture])[0], looks, config) for picture in pictures]
 
 

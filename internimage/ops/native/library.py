@@ -12,7 +12,7 @@ import torch
 
 ABI_VERSION = 7
 WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
-INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16")
+INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16", "AMX")
 LIMIT_VARIABLE = "INTERNIMAGE_INSTRUCTION_SET"  # for a whole process what `limit_instruction_set` is for a moment
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
@@ -182,7 +182,7 @@ def team_size(work: int) -> int:
 
 
 def instruction_set() -> str:
-    """Name of the instruction set the loaded kernels use."""
+    """Name of the instruction set in use; "AMX" is that of "AVX-512 BF16" but for bfloat16 linear layers."""
     return INSTRUCTION_SETS[int(kernels().internimage_instruction_set())]
 
 

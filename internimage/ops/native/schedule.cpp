@@ -45,7 +45,8 @@ DECLARE_WIDE(avx512bf16)
 
 namespace {
 
-enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
+// kAmx runs the kernels of kAvx512Bf16; only bfloat16 linear layers go elsewhere, to a library that uses the tiles.
+enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kAmx = 4 };
 
 #if defined(INTERNIMAGE_X86) && defined(_MSC_VER) && !defined(__clang__)
 Isa detect() {
@@ -60,6 +61,16 @@ Isa detect() {
     return !has_avx2 ? kBaseline : has_avx512 ? kAvx512 : kAvx2;
 }
 #elif defined(INTERNIMAGE_X86)
+#if defined(INTERNIMAGE_AVX512BF16)
+// Whether the processor has AMX tiles for bfloat16, and the system saves them.
+bool has_amx() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !((d >> 22) & (d >> 24) & 1)) return false;
+    unsigned low = 0, high = 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return ((low >> 17) & 3) == 3;
+}
+#endif
 Isa detect() {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return kBaseline;
@@ -67,7 +78,7 @@ Isa detect() {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (!wide) return kAvx2;
 #if defined(INTERNIMAGE_AVX512BF16)
-    if (__builtin_cpu_supports("avx512bf16")) return kAvx512Bf16;
+    if (__builtin_cpu_supports("avx512bf16")) return has_amx() ? kAmx : kAvx512Bf16;
 #endif
     return kAvx512;
 }
@@ -81,7 +92,7 @@ std::atomic<int>& chosen_isa() {
 }
 
 #if defined(INTERNIMAGE_AVX512BF16)
-#define CHOOSE_BF16(stem, ...) chosen_isa() == kAvx512Bf16 ? stem##_avx512bf16(__VA_ARGS__) :
+#define CHOOSE_BF16(stem, ...) chosen_isa() >= kAvx512Bf16 ? stem##_avx512bf16(__VA_ARGS__) :
 #else
 #define CHOOSE_BF16(stem, ...)
 #endif
@@ -190,15 +201,12 @@ EXPORT int internimage_depthwise(const DepthwiseArgs* args) {
     return run(*args, CHOOSE(depthwise_kernel, args->data_type));
 }
 
-
 // Why linear layers of this type should run elsewhere.  0: they need not; 1: the instruction set in use has no kernel
 // for them; 2: the processor has AMX tiles for bfloat16, which these kernels do not use.
 EXPORT int internimage_linear_missing(int64_t data_type) {
 #if defined(INTERNIMAGE_WIDE_KERNELS)
-    unsigned a = 0, b = 0, c = 0, d = 0;
     if (chosen_isa() < kAvx512) return 1;
-    const bool has_amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22) & 1;
-    return data_type == kBFloat16 && has_amx ? 2 : 0;
+    return data_type == kBFloat16 && chosen_isa() == kAmx ? 2 : 0;
 #else
     (void)data_type;
     return 1;
@@ -213,7 +221,7 @@ EXPORT int internimage_linear(const LinearArgs* args) { return RUN_WIDE(linear_k
 EXPORT int internimage_perceptron(const PerceptronArgs* args) { return RUN_WIDE(perceptron_kernel, args); }
 EXPORT int internimage_conv(const ConvArgs* args) { return RUN_WIDE(conv_kernel, args); }
 
-// The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16.
+// The instruction set in use: 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16, 4 the same beside AMX.
 EXPORT int internimage_instruction_set() { return chosen_isa(); }
 
 // Use at most this instruction set; returns the one then in use.  For tests and measurements.

@@ -1,0 +1,66 @@
+"""One model used by several threads: right answers, and nothing of the model changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import internimage as ii
+from internimage.detection import PreprocessConfig
+from internimage.layers.evaluation_mode import evaluation_mode
+
+PICTURES = [np.random.default_rng(i).integers(0, 255, (32, 48, 3), dtype=np.uint8) for i in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_each() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def numbers(result: Any) -> torch.Tensor:
+    return result.label_map.float() if hasattr(result, "label_map") else result.scores
+
+
+@pytest.mark.parametrize("kind", ["classifier", "upernet", "mask_rcnn"])
+def test_threads_get_the_answers_of_one_thread_and_leave_the_model_alone(kind: str) -> None:
+    model = ii.create(kind, backbone="internimage_pico", class_names=("a", "b", "c"))
+    if kind == "mask_rcnn":
+        model.config = _small(model.config)
+    model.backbone.levels[0].eval()  # a frozen part
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    expected = [numbers(model.predict([picture])[0]) for picture in PICTURES]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda i: numbers(model.predict([PICTURES[i % 4]])[0]), range(12)))
+    for i, answer in enumerate(answers):
+        torch.testing.assert_close(answer, expected[i % 4])
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+
+
+def _small(config: Any) -> Any:
+    return replace(config, preprocess=PreprocessConfig(shorter_side=32, longer_side=64))
+
+
+def test_modes_come_back_after_the_last_user_also_when_users_overlap_or_fail() -> None:
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2)).train()
+    model[0].eval()
+    with ExitStack() as second:
+        with evaluation_mode(model):
+            second.enter_context(evaluation_mode(model[1]))
+            assert not model.training and not model[1].training
+        assert model.training and not model[1].training  # the second one is not done
+    assert model[1].training and not model[0].training
+    with pytest.raises(KeyError), evaluation_mode(model):
+        raise KeyError
+    assert model.training and model[1].training and not model[0].training
