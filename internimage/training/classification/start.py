@@ -5,13 +5,12 @@ Shape legend: K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from internimage.classification.model import Classifier
-from internimage.data.labels import rows_22k_to_1k
+from internimage.classification.model import Classifier, ClassifierConfig
+from internimage.training.class_rows import match_to_weights, take_rows
 from internimage.training.classification.config import ModelSettings
 from internimage.training.start import compare_weights
 from internimage.zoo.factory import load
@@ -24,15 +23,16 @@ LAST_LAYERS = ("head.classifier.", "head.image.classifier.")  # of all models; o
 def load_start_weights(model: Classifier, settings: ModelSettings) -> None:
     """Give a fresh classifier the start weights of its recipe.
 
-    The last layer is taken over where the number of classes agrees; from the 21,841 classes of ImageNet-22k to the
-    1,000 of ImageNet-1k the rows of the same classes are; in every other case `reset_head` must ask for a new one.
+    The last layer takes over the rows of the classes of the same names, and starts afresh for the others. Where one
+    side has no names, the numbers of classes must agree (or be the 21,841 and 1,000 of ImageNet), or `reset_head` must
+    ask for a new last layer.
 
     Args:
         model: the fresh classifier.
         settings: name or file of the weights, None for a random start.
 
     Raises:
-        ValueError: the classes differ and no new last layer was asked for.
+        ValueError: the classes have no names, differ in number, and no new last layer was asked for.
         CheckpointMismatch: the weights are of another architecture; lists every difference.
         UnknownName: no such weights.
     """
@@ -53,9 +53,10 @@ def load_start_weights(model: Classifier, settings: ModelSettings) -> None:
         for key, value in expected.items():
             if key.startswith(LAST_LAYERS):
                 state[key] = value * NEW_LAYER_SCALE if key.startswith(last) else value
-    else:
-        for key in state.keys() & expected.keys():
-            state[key] = _fitting_rows(key, state[key], expected[key], settings.weights)
+    elif isinstance(source, Classifier):
+        starts_afresh = model.takes_metadata and not source.takes_metadata  # the branch of the metadata
+        layers = LAST_LAYERS[1:] if starts_afresh else LAST_LAYERS
+        state = _with_classes(state, expected, model.config, source.config, settings.weights, layers)
     compare_weights(settings.weights, state, expected, hint=_hint)
     model.load_state_dict(state)
 
@@ -68,15 +69,29 @@ def _reads_metadata(key: str) -> bool:
     return key.startswith("head.") and not key.startswith("head.image.")
 
 
-def _fitting_rows(key: str, given: Tensor, expected: Tensor, source: str) -> Tensor:
-    """Return the rows of a last layer that belong to the classes of the model; other tensors as they are."""
-    if not key.startswith(LAST_LAYERS) or len(given) == len(expected):
-        return given
-    if (len(given), len(expected)) == (21841, 1000):
-        return given[torch.tensor(rows_22k_to_1k())]
-    raise ValueError(
-        f"{source} has {len(given)} classes but the data set has {len(expected)}; "
-        "set model.reset_head=true to start with a new last layer"
+def _with_classes(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    config: ClassifierConfig,
+    given: ClassifierConfig,
+    source: str,
+    layers: tuple[str, ...],
+) -> dict[str, Tensor]:
+    """Return the start weights with the rows of the last layer that belong to the classes of the model."""
+    match = match_to_weights(config.class_names or config.num_classes, given.class_names or given.num_classes, source)
+    if match is None:
+        raise ValueError(
+            f"{source} has {given.num_classes} classes but the data set has {config.num_classes}; "
+            "set model.reset_head=true to start with a new last layer"
+        )
+    fresh = {key: value * NEW_LAYER_SCALE for key, value in expected.items() if key.startswith(layers)}
+    return take_rows(
+        state,
+        fresh,
+        match,
+        classes=config.num_classes,
+        given_classes=given.num_classes,
+        is_class_layer=lambda key: key.startswith(layers),
     )
 
 

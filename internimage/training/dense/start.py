@@ -5,12 +5,15 @@ Shape legend: K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from internimage.backbones import BackboneConfig, CompositeInternImage, InternImage, variant
-from internimage.detection import Detector
-from internimage.segmentation import Segmentor
+from internimage.detection import Detector, DINOConfig, RCNNConfig
+from internimage.segmentation import Segmentor, SegmentorConfig
+from internimage.training.class_rows import match_to_weights, take_rows
 from internimage.training.dense.settings import DenseModelSettings
 from internimage.training.start import compare_weights
 from internimage.zoo.catalog import COMPOSITE_PREFIX
@@ -60,7 +63,8 @@ def load_start_weights(model: Detector | Segmentor, settings: DenseModelSettings
         settings: names or files of the weights, None for a random start.
 
     Raises:
-        ValueError: the classes differ and no new last layers were asked for, or the weights are no such model.
+        ValueError: the classes have no names, differ in number, and no new last layers were asked for, or the weights
+            are no such model.
         CheckpointMismatch: the weights are of another architecture; lists every difference.
         UnknownName: no such weights.
     """
@@ -86,7 +90,7 @@ def _load_backbone(model: Detector | Segmentor, settings: DenseModelSettings) ->
 
 
 def _load_whole(model: Detector | Segmentor, source: str, *, reset_head: bool) -> None:
-    """Take over a model, as a rule all of it; without the layers that have rows for other classes if asked for."""
+    """Take over a model, the last layers by the names of the classes, or without those layers if asked for."""
     given = load(source)
     if not isinstance(given, Detector | Segmentor) or given.task != model.task:
         raise ValueError(
@@ -95,12 +99,9 @@ def _load_whole(model: Detector | Segmentor, source: str, *, reset_head: bool) -
         )
     expected, state = model.state_dict(), given.state_dict()
     rows, given_rows = class_rows(model.config), class_rows(given.config)
-    if rows != given_rows and not reset_head:
-        raise ValueError(
-            f"{source} has {given_rows} classes but this model needs {rows}; set model.reset_head=true to start with "
-            "new last layers"
-        )
-    if reset_head:
+    if not reset_head:
+        state = _with_classes(state, expected, model.config, given.config, source)
+    else:
         # Layers that answer for all classes at once, such as class-agnostic boxes, have nothing to unlearn.
         fresh = {
             key: value
@@ -110,6 +111,30 @@ def _load_whole(model: Detector | Segmentor, source: str, *, reset_head: bool) -
         state = {**state, **fresh}
     compare_weights(source, state, expected, hint=_hint)
     model.load_state_dict(state)
+
+
+def _with_classes(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    config: RCNNConfig | DINOConfig | SegmentorConfig,
+    given: RCNNConfig | DINOConfig | SegmentorConfig,
+    source: str,
+) -> dict[str, Tensor]:
+    """Return start weights whose last layers have the rows of the model's classes."""
+    match = match_to_weights(config.class_names or config.num_classes, given.class_names or given.num_classes, source)
+    if match is None:
+        raise ValueError(
+            f"{source} has {given.num_classes} classes but this model needs {config.num_classes}; set "
+            "model.reset_head=true to start with new last layers"
+        )
+    return take_rows(
+        state,
+        expected,
+        match,
+        classes=config.num_classes,
+        given_classes=given.num_classes,
+        is_class_layer=CLASS_LAYERS.match,
+    )
 
 
 def _hint(_: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from internimage.zoo.weights import save_model
 TINY = replace(variant("internimage_pico"), channels=8, depths=(1, 1, 1, 1), groups=(1, 1, 1, 1))
 
 
-def classifier(num_classes: int, head: HeadKind = "conv", drop_path_rate: float = 0.0) -> Classifier:
-    return Classifier(ClassifierConfig(replace(TINY, drop_path_rate=drop_path_rate), num_classes, head=head))
+def classifier(classes: int | tuple[str, ...], head: HeadKind = "conv", drop_path_rate: float = 0.0) -> Classifier:
+    backbone = replace(TINY, drop_path_rate=drop_path_rate)
+    if isinstance(classes, int):
+        return Classifier(ClassifierConfig(backbone, classes, head=head))
+    return Classifier(ClassifierConfig(backbone, len(classes), head=head, class_names=classes))
 
 
 def start(model: Classifier, weights: Path, reset_head: bool = False) -> None:
@@ -54,6 +58,44 @@ def test_imagenet_22k_rows(tmp_path: Path) -> None:
     large, model = classifier(21841), classifier(1000)
     start(model, save_model(large, tmp_path / "large.safetensors"))
     assert torch.equal(model.head.classifier.weight, large.head.classifier.weight[torch.tensor(rows_22k_to_1k())])
+
+
+FRUIT = ("apple", "pear", "plum")
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "said"),
+    [
+        (FRUIT, (0, 1, 2), ""),
+        (("plum", "Apple", "pear"), (2, 0, 1), ""),
+        (("pear", "zebra"), (1, -1), "knows 1 of the 2 classes: .* those of 'zebra' start afresh"),
+        (("x", "y", "z"), (-1, -1, -1), "knows none of the classes 'x', 'y', 'z': the last layers start afresh"),
+        (("2", "0", "1"), (2, 0, 1), "taken by number"),
+    ],
+)
+def test_the_last_layer_follows_the_names(
+    names: tuple[str, ...], rows: tuple[int, ...], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, model = classifier(FRUIT), classifier(names)
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    start(model, save_model(source, tmp_path / "fruit.safetensors"))
+    given = source.state_dict()
+    for key, value in model.state_dict().items():
+        if not key.startswith("head.classifier."):
+            assert torch.equal(value, given[key]), key
+            continue
+        for row, place in enumerate(rows):
+            torch.testing.assert_close(value[row], fresh[key][row] * 1e-3 if place < 0 else given[key][place])
+    text = "\n".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert re.search(said, text) if said else not text
+
+
+def test_metadata_models_keep_their_fresh_branch(tmp_path: Path) -> None:
+    other, model = classifier(FRUIT, "attention_pool"), classifier(("pear", "fig"), "attention_pool_metadata")
+    fresh = model.head.classifier.weight.detach().clone()
+    start(model, save_model(other, tmp_path / "other.safetensors"))
+    assert torch.equal(model.head.classifier.weight, fresh)
+    assert torch.equal(model.head.image.classifier.weight[0], other.head.classifier.weight[1])
 
 
 def test_bare_backbone(tmp_path: Path) -> None:

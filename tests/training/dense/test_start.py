@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from internimage.detection import DINO, RCNN
+from internimage.detection import DINO, RCNN, RCNNConfig
 from internimage.errors import CheckpointMismatch, UnknownName
 from internimage.segmentation import Segmentor
 from internimage.training import recipe
@@ -25,9 +27,9 @@ from internimage.zoo.weights import save_model
 BUNDLED = "internimage_pico_fashion"
 
 
-def fresh(head: str, classes: int, **model: Any) -> RCNN | DINO | Segmentor:
+def fresh(head: str, classes: int | Sequence[str], **model: Any) -> RCNN | DINO | Segmentor:
     chosen = recipe(f"{head}_internimage_pico_closet")
-    names = tuple(f"class {i}" for i in range(classes))
+    names = tuple(f"class {i}" for i in range(classes)) if isinstance(classes, int) else tuple(classes)
     assert isinstance(chosen, DetectionRecipe | SegmentationRecipe)
     settings: Any = replace(chosen.model, **model)
     if isinstance(chosen, DetectionRecipe):
@@ -104,14 +106,64 @@ def test_new_last_layers_are_asked_for(head: str, classes: int, saved: dict[str,
     model = fresh(head, classes)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     if classes == 7:
+        nameless: Any = fresh(head, classes)
+        nameless.config = replace(nameless.config, class_names=None)
         with pytest.raises(ValueError, match=r"has 4 classes but this model needs 7; set model\.reset_head=true"):
-            load_start_weights(model, settings(weights=str(saved[head])))
+            load_start_weights(nameless, settings(weights=str(saved[head])))
     load_start_weights(model, settings(weights=str(saved[head]), reset_head=True))
     source = load(saved[head]).state_dict()
     for key, value in model.state_dict().items():
         # The box regression of this Mask R-CNN serves all classes: for others it is taken over.
         is_shared = classes == 7 and key.startswith("box_heads.0.regressor.")
         assert torch.equal(value, before[key] if CLASS_LAYERS.match(key) and not is_shared else source[key]), key
+
+
+FRUIT = ("apple", "pear", "plum", "fig")
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "dino", "upernet", "mask2former"])
+@pytest.mark.parametrize(
+    ("names", "rows", "said"),
+    [
+        (("plum", "Apple", "fig", "pear"), (2, 0, 3, 1), ""),
+        (("quince", "fig", "plum"), (-1, 3, 2), "knows 2 of the 3 classes: .* those of 'quince' start afresh"),
+        (("a", "b", "c", "d"), (-1, -1, -1, -1), "knows none of the classes 'a', 'b', 'c', 'd': .* start afresh"),
+    ],
+)
+def test_last_layers_follow_the_names(
+    head: str,
+    names: tuple[str, ...],
+    rows: tuple[int, ...],
+    said: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, model = fresh(head, FRUIT), fresh(head, names)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load_start_weights(model, settings(weights=str(save_model(source, tmp_path / "fruit.safetensors"))))
+    given = source.state_dict()
+    for key, value in model.state_dict().items():
+        if not CLASS_LAYERS.match(key) or ".regressor." in key:  # this Mask R-CNN has one regression for all classes
+            assert torch.equal(value, given[key]), key
+            continue
+        for row, place in enumerate(rows):
+            assert torch.equal(value[row], before[key][row] if place < 0 else given[key][place]), key
+        for extra in range(len(value) - len(rows)):  # the background, or no object
+            assert torch.equal(value[len(rows) + extra], given[key][len(FRUIT) + extra]), key
+    text = "\n".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert re.search(said, text) if said else not text
+
+
+def test_boxes_of_each_class_follow_the_names(tmp_path: Path) -> None:
+    config = replace(fresh("mask_rcnn", FRUIT).config, class_names=FRUIT)
+    assert isinstance(config, RCNNConfig)
+    stages = tuple(replace(stage, class_agnostic=False) for stage in config.stages)
+    source = RCNN(replace(config, stages=stages))
+    model = RCNN(replace(config, stages=stages, num_classes=2, class_names=("fig", "quince")))
+    before = model.box_heads[0].regressor.weight.detach().clone()
+    load_start_weights(model, settings(weights=str(save_model(source, tmp_path / "fruit.safetensors"))))
+    after = model.box_heads[0].regressor.weight.detach()
+    assert torch.equal(after[:4], source.box_heads[0].regressor.weight[12:]) and torch.equal(after[4:], before[4:])
 
 
 def test_other_models_are_refused(saved: dict[str, Path]) -> None:
