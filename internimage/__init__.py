@@ -3,8 +3,9 @@
 Names are imported at first use, so that the command line answers `--help` without loading torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from internimage.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from internimage import ops as ops
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
     from internimage.zoo import list_models as list_models
     from internimage.zoo import load as load
     from internimage.zoo import save_model as save_model
-
-# name: the module that holds it
-_HOMES = {
-    **dict.fromkeys(("BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"), "internimage.errors"),
-    **dict.fromkeys(("Classification", "Detections", "Features", "Segmentation"), "internimage.types"),
-    **dict.fromkeys(("convert", "create", "info", "list_models", "load", "save_model"), "internimage.zoo"),
-    "draw": "internimage.visualize",
-}
 
 __all__ = [
     "BackendUnavailable",
@@ -51,16 +44,15 @@ __all__ = [
     "save_model",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "ops":
-        return importlib.import_module("internimage.ops")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'internimage' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        **dict.fromkeys(
+            ("BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"), "internimage.errors"
+        ),
+        **dict.fromkeys(("Classification", "Detections", "Features", "Segmentation"), "internimage.types"),
+        **dict.fromkeys(("convert", "create", "info", "list_models", "load", "save_model"), "internimage.zoo"),
+        "draw": "internimage.visualize",
+        "ops": "internimage.ops",
+    },
+)

@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "types": 0,
     "errors": 0,
+    "lazy": 0,
     "ops": 1,
     "layers": 2,
     "data": 2,

@@ -19,7 +19,7 @@ RUN_OPTIONS = {"--device", "--dtype", "--backend", "--json"}
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "demo": ([], {"--out", "--device", "--backend", "--json"}),
     "env": ([], {"--json"}),
-    "list": (["pattern"], {"--task", "--json"}),
+    "list": (["pattern"], {"--task", "--long", "--json"}),
     "info": (["model"], {"--json"}),
     "predict": (
         ["model", "images"],

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from internimage.cli import bench, convert, demo, env, evaluate, models, predict, train
+from internimage.cli import bench, convert, demo, env, evaluate, info, models, predict, train
 from internimage.cli.terminal import installed_version, log_to_stderr, stderr
 from internimage.errors import BackendUnavailable, MissingExtra, UnknownName
 
@@ -73,7 +73,7 @@ def _options(
 app.command("demo")(demo.demo)
 app.command("env")(env.env)
 app.command("list")(models.list_models)
-app.command("info")(models.info)
+app.command("info")(info.info)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)

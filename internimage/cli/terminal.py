@@ -96,13 +96,16 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> None:
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "", min_width: int = 0
+) -> None:
     """Write a table to stdout.
 
     Args:
         columns: headings.
         rows: cells; a `Text` keeps its style, everything else is shown as it is.
         right: headings, separated by commas, of the columns that are aligned to the right.
+        min_width: characters that the table may take even on a narrower terminal, so that no cell is folded.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -110,7 +113,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
         table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    stdout().print(table)
+    console = stdout()
+    console.width = max(console.width, min_width)
+    console.print(table)
 
 
 def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:

@@ -14,12 +14,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from internimage.backbones import VARIANTS, BackboneConfig
-from internimage.classification import PreprocessConfig
-from internimage.data.labels import label_set
 from internimage.errors import UnknownName
+
+if TYPE_CHECKING:
+    from internimage.classification import PreprocessConfig
 
 TABLES = Path(__file__).parent / "tables"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -63,6 +64,7 @@ class CatalogEntry:
         licence: licence of the release.
         url: file or folder to download, None where nothing was published.
         config_path: repository and path of the original configuration, or None.
+        recipe: name of the training recipe that gave this model, see `internimage.training.RECIPES`, or None.
         remarks: what a user should know besides.
     """
 
@@ -84,6 +86,7 @@ class CatalogEntry:
     licence: str
     url: str | None
     config_path: str | None
+    recipe: str | None
     remarks: str
 
     @property
@@ -124,11 +127,15 @@ class CatalogEntry:
         """
         if self.task != "classification" or self.input_size is None:
             raise ValueError(f"{self.name} has no classification preprocessing; its task is {self.task}")
+        from internimage.classification import PreprocessConfig  # with torch, which a table of text does without
+
         return PreprocessConfig(size=int(self.input_size))
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes, or None where the release names none."""
+        from internimage.data.labels import label_set  # as above
+
         return None if self.labels is None else label_set(self.labels).class_names
 
     def to_dict(self) -> dict[str, Any]:
@@ -234,5 +241,6 @@ def _entry(row: Mapping[str, str]) -> CatalogEntry:
         licence=row["licence"],
         url=row["url"] or None,
         config_path=row["config"] or None,
+        recipe=row["recipe"] or None,
         remarks=row["remarks"],
     )

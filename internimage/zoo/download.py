@@ -26,11 +26,11 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 from internimage.zoo.catalog import BUNDLED, CatalogEntry
-from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, WEIGHT_FILES, shard_names
+from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, shard_names
+from internimage.zoo.local import HUB_URL, WEIGHT_FILES, home, hub_cache
 from internimage.zoo.saving import replacing
 
 log = logging.getLogger(__name__)
-HUB_URL = re.compile(r"https://huggingface\.co/(?P<repo>[^/]+/[^/]+)(?:/resolve/(?P<revision>[^/]+)/(?P<file>[^?]+))?$")
 DOWNLOAD_FAILURES: tuple[type[Exception], ...] = (
     *(OSError, HTTPException, hub_errors.EntryNotFoundError, getattr(hub_errors, "XetDownloadError", OSError)),
     # The first base is the root error of whichever HTTP client the installed huggingface_hub uses.
@@ -40,18 +40,6 @@ DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUO
 ATTEMPTS = 4
 CHUNK_BYTES = 2**20
 TIMEOUT_S = 30
-
-
-def home(cache_dir: str | PathLike[str] | None = None) -> Path:
-    """Return the folder for files put there by hand, downloads from other places than the Hub, and recorded hashes.
-
-    It is `cache_dir`, else the environment variable INTERNIMAGE_HOME, else `~/.cache/internimage`.
-    """
-    if cache_dir is not None:
-        return Path(cache_dir)
-    if "INTERNIMAGE_HOME" in os.environ:
-        return Path(os.environ["INTERNIMAGE_HOME"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "internimage"
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ def fetch(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None, 
         return BUNDLED / entry.filename
     if entry.url is None:
         raise ValueError(f"the weights of {entry.name} were never published")
-    order = Order(entry, home(cache_dir), _hub_cache(cache_dir), offline)
+    order = Order(entry, home(cache_dir), hub_cache(cache_dir), offline)
     if order.by_hand.is_dir():
         for path in sorted(order.by_hand.glob("*.safetensors")):
             verify(path, order)
@@ -120,28 +108,6 @@ def fetch(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None, 
     if hub["file"] is None:
         return _fetch_folder(order, hub["repo"])
     return _fetch_hub(order, hub["repo"], hub["file"], hub["revision"])
-
-
-def local_copy(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None) -> Path | None:
-    """Return where the file or folder of a row lies on this machine, or None; nothing is downloaded or checked."""
-    by_hand = BUNDLED / entry.filename if entry.source == "bundled" else home(cache_dir) / entry.filename
-    if by_hand.exists():
-        return by_hand
-    hub = HUB_URL.match(entry.url or "")
-    if hub is None:
-        return None
-    for file in (hub["file"],) if hub["file"] else WEIGHT_FILES:
-        cached = huggingface_hub.try_to_load_from_cache(
-            hub["repo"], file, cache_dir=_hub_cache(cache_dir), revision=hub["revision"]
-        )
-        if isinstance(cached, str):
-            return Path(cached) if hub["file"] else Path(cached).parent
-    return None
-
-
-def _hub_cache(cache_dir: str | PathLike[str] | None) -> Path | None:
-    """Return the folder for the cache of huggingface_hub, None for its own choice."""
-    return None if cache_dir is None else home(cache_dir) / "hub"
 
 
 def verify(path: Path, order: Order) -> Path:

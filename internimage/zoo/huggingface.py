@@ -14,11 +14,6 @@ from internimage.classification import ClassifierConfig, PreprocessConfig
 from internimage.zoo.settings import classifier_to_settings, known_settings
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-# Best first; an index names the parts of weights that were split.
-WEIGHT_FILES = (
-    *("model.safetensors", "model.safetensors.index.json"),
-    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
 MODEL_TYPE = "internimage"
 MAX_JSON_BYTES = 16 * 2**20
 RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}

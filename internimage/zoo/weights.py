@@ -17,14 +17,8 @@ from torch import Tensor
 from internimage.classification import PreprocessConfig
 from internimage.zoo.checkpoint import Checkpoint, plain_names, plain_settings, shapes_of, unpack
 from internimage.zoo.document import HEADER_KEY, Document, config_kind, from_json, from_plain
-from internimage.zoo.huggingface import (
-    CONFIG,
-    WEIGHT_FILES,
-    read_class_names,
-    read_preprocess,
-    read_settings,
-    shard_names,
-)
+from internimage.zoo.huggingface import CONFIG, read_class_names, read_preprocess, read_settings, shard_names
+from internimage.zoo.local import WEIGHT_FILES
 from internimage.zoo.mm_config import stored_meta, stored_names, stored_palette, stored_settings
 from internimage.zoo.official import PREFIXED_HEADS, to_official
 from internimage.zoo.saving import save_model as save_model

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from typer.testing import Result
 
 from internimage import zoo
+from internimage.training import RECIPES
 
 Run = Callable[..., Result]
 
@@ -23,6 +26,53 @@ def test_list_shows_every_checkpoint(run: Run) -> None:
     for name in zoo.list_models():
         assert name in result.stdout
     assert "83.5" in result.stdout and "…" not in result.stdout
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 240])
+def test_list_fits_the_width_and_never_cuts_a_name(run: Run, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr("internimage.cli.terminal.WIDTH_WITHOUT_TERMINAL", width)
+    lines = run("list").stdout.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= max(width, 70)  # the longest name, with what it reached
+    first_words = {line.split()[0] for line in lines if line and not line.startswith(" ")}
+    assert {name for name in zoo.list_models() if not name.startswith("hf:")} <= first_words
+    assert ("GFLOPs" in " ".join(lines)) == (width > 80)
+
+
+def test_list_folds_doubles_and_marks_what_can_be_trained_and_what_cannot_be_loaded(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("internimage.cli.terminal.WIDTH_WITHOUT_TERMINAL", 80)
+    text = run("list").stdout
+    assert "hf:" not in text and "classification (18)" in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["internimage_pico_fashion"] == ["93.6", "1.337M", "64", "yes", "yes"]  # here, and a recipe
+    assert rows["internimage_t_1k_224"] == ["83.5", "29.92M", "224", "yes"]
+    assert rows["flash_intern_image_t_1k_224"] == ["83.6", "29.82M", "224"]
+    assert rows["dino_4scale_cbinternimage_g_objects365_coco"] == ["65.1", "none"]
+    assert text.index("not loaded by this release") > text.index("mask2former_flash_internimage_l")
+    assert "hf:internimage_t_1k_224" in run("list", "hf:*").stdout
+    assert "hf:internimage_t_1k_224" in run("list", "internimage_t", "--long").stdout
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "mask_rcnn", "--json"], ["--help"], ["info", "--help"]])
+def test_reading_the_catalog_loads_no_torch(arguments: list[str]) -> None:
+    code = "import sys\nfrom internimage.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert answer.splitlines()[-1] == "False" and len(answer.splitlines()) > 5
+
+
+def test_the_catalog_names_the_recipe_of_every_checkpoint_that_has_one() -> None:
+    recipes = {name: zoo.info(name).recipe for name in zoo.list_models()}
+    assert {recipe for recipe in recipes.values() if recipe} <= set(RECIPES)
+    assert all(recipes[name] == name for name in recipes if name in RECIPES)
+    assert recipes["mask_rcnn_flash_internimage_t_fpn_1x_coco"] == "mask_rcnn_flash_intern_image_t_fpn_1x_coco"
+    assert recipes["dino_4scale_internimage_t_1x_coco"] == "dino_4scale_internimage_t_1x_coco_layer_wise_lr"
+    for name in zoo.list_models():  # the configuration of the release has the name of the recipe
+        config = zoo.info(name).config_path
+        if recipes[name] and config and not name.startswith("hf:"):
+            stem = config.rsplit("/", 1)[1].rsplit(".", 1)[0]
+            assert stem.split("{")[0] in str(recipes[name])
 
 
 def test_list_takes_patterns_parts_and_tasks(run: Run) -> None:

@@ -19,8 +19,9 @@ import torch
 from internimage.classification import Classifier
 from internimage.zoo import convert, info, load, save_model
 from internimage.zoo.catalog import CatalogEntry
-from internimage.zoo.convert import original_state
-from internimage.zoo.download import fetch, local_copy
+from internimage.zoo.conversion import original_state
+from internimage.zoo.download import fetch
+from internimage.zoo.local import home, local_copy
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -273,8 +274,6 @@ def test_a_read_only_cache_is_enough_for_what_lies_in_it(
 
 
 def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from internimage.zoo.download import home
-
     monkeypatch.setenv("INTERNIMAGE_HOME", str(tmp_path / "mine"))
     assert home() == tmp_path / "mine" and home(tmp_path) == tmp_path
     monkeypatch.delenv("INTERNIMAGE_HOME")

@@ -13,7 +13,7 @@ from internimage.backbones import BackboneConfig, InternImage, variant
 from internimage.classification import Classifier, PreprocessConfig
 from internimage.errors import CheckpointMismatch, UnknownName
 from internimage.zoo import convert, create, info, load, save_model
-from internimage.zoo.convert import original_state
+from internimage.zoo.conversion import original_state
 
 Same = Callable[[torch.nn.Module, torch.nn.Module], None]
 NAMES = ("a", "b", "c", "d")

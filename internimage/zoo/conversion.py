@@ -20,7 +20,8 @@ from internimage.detection import Detector
 from internimage.segmentation import Segmentor
 from internimage.zoo.document import config_kind, describe, to_json
 from internimage.zoo.factory import load
-from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, WEIGHT_FILES, config_json, preprocessor_json
+from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, config_json, preprocessor_json
+from internimage.zoo.local import WEIGHT_FILES
 from internimage.zoo.official import to_huggingface, to_official
 from internimage.zoo.saving import replacing, save_model, write_safetensors
 from internimage.zoo.settings import FLASH_TYPE, classifier_to_settings
