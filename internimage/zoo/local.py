@@ -1,4 +1,4 @@
-"""Where the files of published checkpoints lie on this machine; nothing is downloaded or opened, no torch is imported."""
+"""Where the files of published checkpoints lie on this machine: nothing is downloaded or opened, torch stays out."""
 
 from __future__ import annotations
 
