@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from internimage.types import Detections as Detections
     from internimage.types import Features as Features
     from internimage.types import Segmentation as Segmentation
+    from internimage.version import __version__ as __version__
     from internimage.visualize import draw as draw
     from internimage.zoo import convert as convert
     from internimage.zoo import create as create
@@ -44,15 +45,17 @@ __all__ = [
     "save_model",
 ]
 
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        **dict.fromkeys(
-            ("BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"), "internimage.errors"
-        ),
-        **dict.fromkeys(("Classification", "Detections", "Features", "Segmentation"), "internimage.types"),
-        **dict.fromkeys(("convert", "create", "info", "list_models", "load", "save_model"), "internimage.zoo"),
-        "draw": "internimage.visualize",
-        "ops": "internimage.ops",
-    },
-)
+if not TYPE_CHECKING:  # a checker would take any name for one of this package
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            **dict.fromkeys(
+                ("BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"), "internimage.errors"
+            ),
+            **dict.fromkeys(("Classification", "Detections", "Features", "Segmentation"), "internimage.types"),
+            **dict.fromkeys(("convert", "create", "info", "list_models", "load", "save_model"), "internimage.zoo"),
+            "draw": "internimage.visualize",
+            "ops": "internimage.ops",
+            "__version__": "internimage.version",
+        },
+    )

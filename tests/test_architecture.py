@@ -17,6 +17,7 @@ LEVELS = {
     "types": 0,
     "errors": 0,
     "lazy": 0,
+    "version": 0,
     "ops": 1,
     "layers": 2,
     "data": 2,

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from internimage.backbones.config import variant as variant
     from internimage.backbones.internimage import InternImage as InternImage
 
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "CompositeInternImage": "internimage.backbones.composite",
-        **dict.fromkeys(("VARIANTS", "BackboneConfig", "variant"), "internimage.backbones.config"),
-        "InternImage": "internimage.backbones.internimage",
-    },
-)
+if not TYPE_CHECKING:  # a checker would take any name for one of this package
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "CompositeInternImage": "internimage.backbones.composite",
+            **dict.fromkeys(("VARIANTS", "BackboneConfig", "variant"), "internimage.backbones.config"),
+            "InternImage": "internimage.backbones.internimage",
+        },
+    )

@@ -7,6 +7,20 @@ from typing import Literal
 
 from internimage.errors import UnknownName
 
+SizeName = Literal[
+    "internimage_pico",
+    "internimage_t",
+    "internimage_s",
+    "internimage_b",
+    "internimage_l",
+    "internimage_xl",
+    "internimage_h",
+    "internimage_g",
+    "flash_internimage_t",
+    "flash_internimage_s",
+    "flash_internimage_b",
+    "flash_internimage_l",
+]
 OPERATORS = ("dcnv3", "dcnv4", "dcnv3_through_dcnv4")
 
 

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from internimage.zoo.weights import read_checkpoint as read_checkpoint
     from internimage.zoo.weights import save_model as save_model
 
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        **dict.fromkeys(("LabelSet", "label_set"), "internimage.data.labels"),
-        **dict.fromkeys(("CatalogEntry", "info", "list_models"), "internimage.zoo.catalog"),
-        "convert": "internimage.zoo.conversion",
-        **dict.fromkeys(("create", "from_original", "load"), "internimage.zoo.factory"),
-        **dict.fromkeys(("read_checkpoint", "save_model"), "internimage.zoo.weights"),
-    },
-)
+if not TYPE_CHECKING:  # a checker would take any name for one of this package
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            **dict.fromkeys(("LabelSet", "label_set"), "internimage.data.labels"),
+            **dict.fromkeys(("CatalogEntry", "info", "list_models"), "internimage.zoo.catalog"),
+            "convert": "internimage.zoo.conversion",
+            **dict.fromkeys(("create", "from_original", "load"), "internimage.zoo.factory"),
+            **dict.fromkeys(("read_checkpoint", "save_model"), "internimage.zoo.weights"),
+        },
+    )

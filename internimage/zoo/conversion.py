@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from internimage.backbones import InternImage
 from internimage.classification import Classifier
 from internimage.detection import Detector
 from internimage.segmentation import Segmentor
-from internimage.zoo.document import config_kind, describe, to_json
+from internimage.zoo.document import AnyModel, config_kind, describe, to_json
 from internimage.zoo.factory import load
 from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, config_json, preprocessor_json
 from internimage.zoo.local import WEIGHT_FILES
@@ -64,7 +64,7 @@ def convert(
         raise ValueError(
             f"destination must end in .safetensors or .pth, or be a folder without suffix, given {suffix!r}"
         )
-    model = load(source, ema=ema, cache_dir=cache_dir, offline=offline, dtype=dtype)
+    model = cast(AnyModel, load(source, ema=ema, cache_dir=cache_dir, offline=offline, dtype=dtype))
     if suffix == ".safetensors":
         return save_model(model, destination, info=_notes(source))
     if isinstance(model, InternImage):

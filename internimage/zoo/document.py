@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
+from internimage.flow import TaskModel
 from internimage.segmentation import Segmentor, SegmentorConfig
 
 FORMAT_VERSION = 1
@@ -63,7 +64,7 @@ def config_kind(config: AnyConfig) -> str | None:
     return config.head if isinstance(config, ClassifierConfig) else None
 
 
-def describe(model: AnyModel, info: Mapping[str, Any] | None = None) -> Document:
+def describe(model: AnyModel | TaskModel[Any], info: Mapping[str, Any] | None = None) -> Document:
     """Return the document of a model.
 
     Raises:

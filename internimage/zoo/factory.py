@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from internimage.zoo.choices import ClassifierWish, class_rows, merged_backbone,
 from internimage.zoo.detector_wish import DetectorWish
 from internimage.zoo.document import MODELS, AnyConfig, AnyModel, AnyTaskConfig
 from internimage.zoo.filling import fill
+from internimage.zoo.loaded import LoadedModel
 from internimage.zoo.recognition import (
     backbone_config,
     classifier_config,
@@ -38,10 +39,22 @@ from internimage.zoo.settings_detection import detector_from_settings
 from internimage.zoo.settings_segmentation import segmentor_from_settings
 from internimage.zoo.weights import read_checkpoint
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from internimage.backbones.config import SizeName
+    from internimage.zoo.loaded import CreateOptions
+
 CLASSIFIER = "classifier"
 ARCHITECTURES = (CLASSIFIER, *DETECTORS, *SEGMENTORS, *VARIANTS)
 
 
+@overload  # a size is a str, too; the first overload that fits counts
+def create(  # pyright: ignore[reportOverlappingOverload]  # as said above
+    architecture: SizeName, **options: Unpack[CreateOptions]
+) -> InternImage: ...
+@overload
+def create(architecture: str, **options: Unpack[CreateOptions]) -> LoadedModel: ...
 def create(
     architecture: str,
     *,
@@ -61,7 +74,7 @@ def create(
     cache_dir: str | PathLike[str] | None = None,
     offline: bool = False,
     backend: str = "auto",
-) -> AnyModel:
+) -> AnyModel | LoadedModel:
     """Build a model, fresh or on given weights, in training mode.
 
     Args:
@@ -147,7 +160,7 @@ def load(
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
     backend: str = "auto",
-) -> AnyModel:
+) -> LoadedModel:
     """Return a checkpoint as a model ready to predict: architecture, weights, preprocessing and class names.
 
     Args:
@@ -163,8 +176,8 @@ def load(
         backend: operator backend, see `internimage.ops.dcnv3`.
 
     Returns:
-        The model in evaluation mode: a `Classifier`, a detector (`RCNN`, `DINO`), a `Segmentor`, or a bare
-        `InternImage` from a file of ours that holds one.
+        The model in evaluation mode: a `Classifier`, a detector (`RCNN`, `DINO`) or a `Segmentor`. A file of ours that
+        holds a bare backbone gives an `InternImage`; typed code opens it by `create(size, weights=file).eval()`.
 
     Raises:
         UnknownName: no such checkpoint; the message suggests the nearest ones.
@@ -187,12 +200,12 @@ def load(
     document = checkpoint.document
     if document is not None and isinstance(document.config, BackboneConfig):
         _refuse({"num_classes": num_classes, "settings": settings}, "a bare backbone")
-        return _build(document.config, checkpoint, run=run, place=place).eval()
+        return cast("LoadedModel", _build(document.config, checkpoint, run=run, place=place).eval())
     config = _whole_config(checkpoint, entry, settings)
     new_classes = num_classes is not None and num_classes != config.num_classes
     if num_classes is not None:
         config = with_classes(config, num_classes)
-    return _build(config, checkpoint, new_classes=new_classes, run=run, place=place).eval()
+    return cast("LoadedModel", _build(config, checkpoint, new_classes=new_classes, run=run, place=place).eval())
 
 
 def from_original(settings: Mapping[str, Any], state: Mapping[str, Tensor], *, backend: str = "auto") -> AnyModel:

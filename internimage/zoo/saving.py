@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from internimage.flow import TaskModel
 from internimage.zoo.document import HEADER_KEY, AnyModel, describe, to_json
 
 
@@ -40,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def save_model(
-    model: AnyModel,
+    model: AnyModel | TaskModel[Any],
     path: str | os.PathLike[str],
     *,
     info: Mapping[str, Any] | None = None,
