@@ -1,22 +1,37 @@
-"""`internimage info`: one checkpoint."""
+"""`internimage info`: one checkpoint of the catalog, one weight file, or one folder."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from internimage.cli.models import local_state, parameters, to_dict
 from internimage.cli.terminal import JsonOption, ModelArgument, print_fields, print_json
 
+if TYPE_CHECKING:
+    from internimage.zoo import CatalogEntry
+
+SHOWN_NAMES = 8
+
 
 def info(model: ModelArgument, as_json: JsonOption = False) -> None:
-    """Show everything the catalog knows about one checkpoint."""
+    """Show what is known about one checkpoint: settings, preprocessing, licence, published metrics, file.
+
+    A file or a folder is read, not loaded: its architecture, preprocessing, classes, size and SHA-256 are shown.
+    """
     from internimage import zoo
 
+    if Path(model).exists():
+        _tell_file(model, as_json)
+        return
     entry = zoo.info(model)
+    facts = _facts(entry)
     if as_json:
-        print_json(to_dict(entry))
+        print_json({**to_dict(entry), **facts})
         return
     fields: dict[str, object] = {
         "task": entry.task,
-        "backbone": entry.backbone,
         "head": entry.head,
         "method": entry.method,
         "data": entry.dataset,
@@ -25,9 +40,12 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
         "published": ", ".join(f"{name} {value:g}" for name, value in entry.metrics.items()),
         "parameters": parameters(entry, exact=True),
         "GFLOPs": entry.gflops,
+        "backbone": entry.backbone,
+        **_words(facts),
         "licence": entry.licence,
         "weights": local_state(entry),
-        "download": entry.url,
+        **_files(facts),
+        "download": None if entry.source == "bundled" else entry.url,
         "original config": entry.config_path,
         "recipe": entry.recipe,
         "remarks": entry.remarks,
@@ -35,3 +53,81 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
     if not entry.is_built:
         fields["this release"] = "does not build this model yet"
     print_fields(fields, title=entry.name)
+
+
+def _tell_file(path: str, as_json: bool) -> None:
+    """Show what a file or a folder holds."""
+    from internimage.zoo.inspection import inspect_checkpoint
+
+    facts = inspect_checkpoint(path)
+    if as_json:
+        print_json(facts)
+        return
+    names = facts.get("class_names") or ()
+    more = f", ... ({len(names) - SHOWN_NAMES} more)" if len(names) > SHOWN_NAMES else ""
+    fields = {
+        "task": facts["task"],
+        "model": facts["model"],
+        "classes": facts.get("num_classes"),
+        "class names": ", ".join(names[:SHOWN_NAMES]) + more,
+        "parameters": f"{facts['parameters']:,}",
+        "floating type": ", ".join(facts["dtypes"]),
+        **_words(facts),
+        **_files(facts),
+        **{f"note: {name}": value for name, value in facts["notes"].items()},
+    }
+    print_fields(fields, title=path)
+
+
+def _facts(entry: CatalogEntry) -> dict[str, Any]:
+    """Return settings and preprocessing of a row that this release builds, and the files on this machine."""
+    from internimage.zoo.local import local_copy
+
+    copy = local_copy(entry)
+    if not entry.is_built and copy is None:
+        return {}
+    from internimage.zoo.inspection import describe_config, describe_files, inspect_checkpoint, row_config
+
+    facts: dict[str, Any] = {} if copy is None else {"files": describe_files(copy)}
+    if entry.is_built:
+        is_described = copy is not None and entry.source == "bundled"  # narrow heads, which the row does not tell
+        described = inspect_checkpoint(copy) if is_described else describe_config(row_config(entry))
+        facts |= {"settings": described["backbone"], "preprocessing": described["preprocessing"]}
+    return facts
+
+
+def _words(facts: Mapping[str, Any]) -> dict[str, object]:
+    """Return settings and preprocessing as lines of a table."""
+    settings = facts.get("settings") or facts.get("backbone") or {}
+    preprocessing = dict(facts.get("preprocessing") or {})
+    lines = {f"{name}": _text(preprocessing.pop(name, None)) for name in ("mean", "std")}
+    return {
+        **{name.replace("_", " "): _text(value) for name, value in settings.items()},
+        "preprocessing": ", ".join(
+            f"{name.replace('_', ' ')} {_text(value)}" for name, value in preprocessing.items() if value is not None
+        ),
+        **lines,
+    }
+
+
+def _text(value: Any) -> str:
+    """Return a setting in words; empty where there is none."""
+    if isinstance(value, list):
+        return ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _files(facts: Mapping[str, Any]) -> dict[str, object]:
+    """Return the files as lines of a table."""
+    files = facts.get("files") or []
+    lines: dict[str, object] = {}
+    for number, file in enumerate(files, 1):
+        mark = f" {number}" if len(files) > 1 else ""
+        lines |= {
+            f"file{mark}": file["path"],
+            f"size{mark}": f"{file['bytes']:,} bytes",
+            f"sha256{mark}": file["sha256"],
+        }
+    return lines

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TABLES = Path(__file__).parent / "tables"
 BUNDLED = Path(__file__).parent / "bundled"
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".bin"})
 
 # Spellings of the same weights on other pages of the releases, beside those that `_normal` already makes equal.
 ALIASES = {
@@ -159,6 +160,7 @@ def info(name: str) -> CatalogEntry:
 
     Raises:
         UnknownName: no such row; the message suggests the nearest ones.
+        FileNotFoundError: no such row, and the name is that of a weight file.
 
     Example:
         >>> info("internimage_g_jointto22k_384.pth").name
@@ -168,9 +170,22 @@ def info(name: str) -> CatalogEntry:
     """
     entry = find(name)
     if entry is None:
-        hint = "internimage.list_models() lists them all."
-        raise UnknownName("model", name, catalog(), hint)
+        raise not_there(name)
     return entry
+
+
+def not_there(name: str) -> UnknownName | FileNotFoundError:
+    """Return the error for what is neither a file nor in the catalog; names of models that can be loaded are suggested.
+
+    Example:
+        >>> not_there("nothere.pth")
+        FileNotFoundError('no file or folder at nothere.pth, and no checkpoint of the catalog has this name')
+    """
+    path = Path(name)
+    if path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1:
+        return FileNotFoundError(f"no file or folder at {path}, and no checkpoint of the catalog has this name")
+    names = [entry.name for entry in catalog().values() if entry.is_built]
+    return UnknownName("model", name, names, "internimage.list_models() lists them all.")
 
 
 def find(name: str) -> CatalogEntry | None:

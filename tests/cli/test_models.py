@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -98,6 +99,47 @@ def test_info_of_a_classifier(run: Run) -> None:
         assert fact in result.stdout
     row = json.loads(run("info", "internimage_b_1k_224", "--json").stdout)
     assert row["parameters"] == 97461832 and row["is_built"] and row["metrics"] == {"top1": 84.9}
+
+
+def test_info_tells_settings_preprocessing_and_file(run: Run, tmp_path: Path) -> None:
+    text = " ".join(run("info", "internimage_b_1k_224").stdout.split())
+    for fact in ("channels 112, 224, 448, 896", "depths 4, 4, 21, 4", "operator dcnv3", "post norm yes", "licence MIT"):
+        assert fact in text
+    assert "preprocessing interpolation bicubic, size 224, crop yes mean 0.485, 0.456, 0.406 std 0.229" in text
+    row = json.loads(run("info", "upernet_internimage_pico_closet", "--json").stdout)
+    [file] = row["files"]
+    assert file["bytes"] == Path(file["path"]).stat().st_size
+    assert file["sha256"] == hashlib.sha256(Path(file["path"]).read_bytes()).hexdigest()
+    assert row["preprocessing"]["scale"] == [384, 384] and row["settings"]["depths"] == [2, 2, 5, 1]
+
+
+def test_info_of_a_file_and_of_a_folder(run: Run, pets: Path, animals: Path, tmp_path: Path) -> None:
+    text = " ".join(run("info", pets).stdout.split())
+    for fact in ("task classification", "class names cat, dog, owl", "size 32", "floating type float32", "sha256"):
+        assert fact in text
+    zoo.convert(pets, tmp_path / "folder")
+    of_folder = json.loads(run("info", tmp_path / "folder", "--json").stdout)
+    of_file = json.loads(run("info", pets, "--json").stdout)
+    assert [Path(file["path"]).name for file in of_folder["files"]] == ["model.safetensors"]
+    for key in ("task", "parameters", "class_names", "preprocessing", "backbone"):
+        assert of_folder[key] == of_file[key]
+    detector = json.loads(run("info", animals, "--json").stdout)
+    assert (detector["task"], detector["model"]) == ("detection", "mask_rcnn")
+    assert detector["preprocessing"]["shorter_side"] == 64
+    zoo.save_model(zoo.create("internimage_pico"), tmp_path / "backbone.safetensors")
+    backbone = json.loads(run("info", tmp_path / "backbone.safetensors", "--json").stdout)
+    assert backbone["task"] == "backbone" and backbone["backbone"]["channels"] == [24, 48, 96, 192]
+
+
+def test_info_of_what_is_not_there_and_of_a_damaged_file(run: Run, tmp_path: Path) -> None:
+    result = run("info", "nothere.pth")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no file or folder at nothere.pth" in result.stderr and "bevformer" not in result.stderr
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10")
+    result = run("info", tmp_path / "cut.safetensors")
+    assert result.exit_code == 1 and "cut.safetensors" in " ".join(result.stderr.split())
+    (tmp_path / "empty").mkdir()
+    assert run("info", tmp_path / "empty").exit_code == 1
 
 
 def test_info_of_a_model_of_a_later_release(run: Run) -> None:
