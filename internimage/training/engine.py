@@ -15,21 +15,26 @@ from torch.optim import Optimizer
 from internimage.training.settings import RunSettings
 
 
+def chosen_device(device: torch.device | str | None) -> torch.device:
+    """Return a device; None takes the accelerator when there is one."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
 class Engine:
     """One process on one device.
 
     Args:
-        device: "cpu", "cuda", ...; None takes the accelerator when there is one.
+        device: where it computes.
         settings: precision and threads.
     """
 
     rank = 0
     world = 1
 
-    def __init__(self, device: torch.device | str | None, settings: RunSettings) -> None:
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+    def __init__(self, device: torch.device, settings: RunSettings) -> None:
+        self.device = device
         self.precision = settings.precision
         if settings.threads:
             torch.set_num_threads(settings.threads)

@@ -18,6 +18,8 @@ def setting_names(recipe: type[Any]) -> list[str]:
     names: list[str] = []
     hints = typing.get_type_hints(recipe)
     for part in dataclasses.fields(recipe):
+        if part.metadata.get("is_setting") is False:
+            continue
         kind = hints[part.name]
         if dataclasses.is_dataclass(kind):
             names += [f"{part.name}.{inner.name}" for inner in dataclasses.fields(kind)]
@@ -32,8 +34,8 @@ def setting(recipe: Any, key: str) -> Any:
     return getattr(getattr(recipe, section) if section else recipe, name)
 
 
-def with_overrides(recipe: Settings, overrides: Iterable[str]) -> Settings:
-    """Return a recipe with some settings replaced.
+def override_values(recipe: Any, overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the values that overrides give, by the full names of their keys.
 
     Args:
         recipe: a dataclass whose fields are values or dataclasses of values.
@@ -41,24 +43,30 @@ def with_overrides(recipe: Settings, overrides: Iterable[str]) -> Settings:
             value "none". The section may be left out where only one has such a key.
 
     Raises:
-        ValueError: a text is not `key=value`, or the value has the wrong type or range.
+        ValueError: a text is not `key=value`, or the value has the wrong type.
         UnknownName: there is no such key; the message suggests the nearest ones.
     """
-    changes: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
     names = setting_names(type(recipe))
     for text in overrides:
         key, separator, value = text.partition("=")
-        key = key.strip()
         if not separator:
             raise ValueError(f"an override must look like section.key=value, given {text!r}")
-        key = full_name(key, names)
+        key = full_name(key.strip(), names)
         section, _, name = key.rpartition(".")
         owner = getattr(recipe, section) if section else recipe
-        changes.setdefault(section, {})[name] = parse_value(
-            key, value.strip(), typing.get_type_hints(type(owner))[name]
-        )
+        values[key] = parse_value(key, value.strip(), typing.get_type_hints(type(owner))[name])
+    return values
+
+
+def with_values(recipe: Settings, values: Mapping[str, Any]) -> Settings:
+    """Return a recipe with some settings replaced, given by their full names such as "schedule.epochs"."""
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        changes.setdefault(section, {})[name] = value
     top = changes.pop("", {})
-    parts = {section: dataclasses.replace(getattr(recipe, section), **values) for section, values in changes.items()}
+    parts = {section: dataclasses.replace(getattr(recipe, section), **inner) for section, inner in changes.items()}
     return dataclasses.replace(recipe, **parts, **top)  # type: ignore[type-var]  # every recipe is a dataclass
 
 

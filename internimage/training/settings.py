@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
-from internimage.training.overrides import check_ranges, with_overrides
+from internimage.training.overrides import check_ranges, override_values, with_values
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
+Start = Literal["auto", "published", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RunSettings:
 
     Args:
         seed: start of all random numbers.
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32", "bf16" for autocast, or "auto": bf16 where the device has instructions for it.
         threads: CPU threads of torch, 0 leaves the default.
         save_minutes: time between two saved states within an epoch; each validation is followed by one anyway.
         tensorboard: write TensorBoard events.
@@ -66,7 +67,7 @@ class RunSettings:
     """
 
     seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     threads: int = 0
     save_minutes: float = 10.0
     tensorboard: bool = True
@@ -82,6 +83,8 @@ class Recipe:
         optimizer: how weights move.
         ema: the running average of the weights.
         run: how the run behaves.
+        explicit: keys of the settings that the user has chosen, such as "schedule.epochs", which no run suits to its
+            data; not a setting itself.
     """
 
     task: ClassVar[str]
@@ -90,14 +93,38 @@ class Recipe:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    explicit: frozenset[str] = field(default=frozenset(), compare=False, repr=False, metadata={"is_setting": False})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as nested dictionaries of plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(self)
+        del plain["explicit"]
+        return plain
 
     def with_overrides(self: RecipeT, overrides: Iterable[str]) -> RecipeT:
-        """Return a recipe with some settings replaced, see `internimage.training.overrides.with_overrides`."""
-        return with_overrides(self, overrides)
+        """Return a recipe with some settings replaced; they count as chosen by the user.
+
+        Args:
+            overrides: texts like "schedule.epochs=3", see `internimage.training.overrides.override_values`.
+
+        Raises:
+            ValueError: a text is not `key=value`, or the value has the wrong type or range.
+            UnknownName: there is no such key; the message suggests the nearest ones.
+        """
+        values = override_values(self, overrides)
+        return with_values(self, {**self.implied(values), **values, "explicit": self.explicit | values.keys()})
+
+    def implied(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what else must change when the user chooses some values, by full names."""
+        return {}
+
+    def with_choice(self: RecipeT, values: Mapping[str, Any]) -> RecipeT:
+        """Return a recipe with some settings replaced, whoever has chosen them before."""
+        return with_values(self, values)
+
+    def suited(self: RecipeT, values: Mapping[str, Any]) -> RecipeT:
+        """Return a recipe with some settings replaced that the user has not chosen."""
+        return with_values(self, {key: value for key, value in values.items() if key not in self.explicit})
 
     def check_common(self) -> None:
         """Refuse values of the common settings that no run can use.

@@ -1,12 +1,34 @@
-"""Start weights are compared before they are taken over: nothing is skipped in silence."""
+"""Start weights: what a run says about them, and that they are compared before they are taken over."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from internimage.errors import CheckpointMismatch
+
+logger = logging.getLogger(__name__)
+SHOWN_CLASSES = 8
+
+
+def log_start(settings: Any, class_names: Sequence[str]) -> None:
+    """Say in one line what a run starts from, and which classes it learns.
+
+    Args:
+        settings: the section `model` of a recipe.
+        class_names: classes of the data.
+    """
+    if settings.weights is not None:
+        source = f"{settings.weights} (whole model{', with new last layers' if settings.reset_head else ''})"
+    elif getattr(settings, "backbone_weights", None) is not None:
+        source = f"{settings.backbone_weights} (backbone only; the head is random)"
+    else:
+        source = "random weights"
+    shown = ", ".join(class_names[:SHOWN_CLASSES]) + (", ..." if len(class_names) > SHOWN_CLASSES else "")
+    logger.info("starts from: %s; %d classes: %s", source, len(class_names), shown)
 
 
 def compare_weights(

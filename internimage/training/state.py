@@ -84,7 +84,7 @@ def refuse_other_settings(saved: dict[str, Any], recipe: Recipe) -> None:
     differing = [
         f"  {key}: started with {saved.get(key)!r}, given {present.get(key)!r}"
         for key in sorted((saved.keys() | present.keys()) - FREE_SETTINGS)
-        if saved.get(key) != present.get(key)
+        if saved.get(key, present.get(key)) != present.get(key)  # older runs do not know the newest settings
     ]
     if differing:
         raise ValueError("a run can only be resumed with the settings it was started with:\n" + "\n".join(differing))

@@ -20,6 +20,7 @@ class TrainingTask(ABC, Generic[Batch, Model]):
     """A model together with its data, as one recipe describes them.
 
     Attributes:
+        recipe: the settings of the run, suited to its data, see `internimage.training.own_data`.
         metric: column of the validation that decides which weights are the best; the higher the better.
         model: what is trained, with its start weights.
         schedule: lengths and learning rates.
@@ -27,6 +28,7 @@ class TrainingTask(ABC, Generic[Batch, Model]):
         batch_size: pictures of a batch.
     """
 
+    recipe: Any  # a Recipe; each task declares its own kind
     metric: str
     model: Model
     schedule: Schedule

@@ -15,7 +15,9 @@ import torch
 
 from internimage.training.console import progress_bar, stop_on_signals
 from internimage.training.ema import build_ema
-from internimage.training.engine import Engine
+from internimage.training.engine import Engine, chosen_device
+from internimage.training.own_data import as_started
+from internimage.training.precision import with_precision
 from internimage.training.randomness import generator_state, set_generator_state
 from internimage.training.recipes import recipe as find_recipe
 from internimage.training.records import Records
@@ -111,6 +113,7 @@ def train(
         raise FileExistsError(f"{folder} holds a run already; resume it or choose another folder")
     state = load_state(folder) if resume else None
     if state is not None:
+        chosen = as_started(chosen, state["settings"])
         refuse_other_settings(state["settings"], chosen)
     trainer = Trainer(chosen, data=data, out=folder, device=device, progress=progress)
     if state is not None:
@@ -138,9 +141,12 @@ class Trainer:
         device: torch.device | str | None = None,
         progress: bool = True,
     ) -> None:
-        self.recipe, self.out, self.progress = recipe, out, progress
-        self.engine = Engine(device, recipe.run)
+        self.out, self.progress = out, progress
+        recipe = with_precision(recipe, place := chosen_device(device))
+        self.engine = Engine(place, recipe.run)
+        logger.info("reads the data in %s", data)
         self.task: TrainingTask[Any, Any] = build_task(recipe, data, rank=self.engine.rank, world=self.engine.world)
+        self.recipe = recipe = self.task.recipe
         self.model = self.task.model.to(self.engine.device)
         self.ema = build_ema(self.model, recipe.ema) if recipe.ema.decay else None
         self.optimizer = build_optimizer(self.task.param_groups(), recipe.optimizer)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from internimage.classification.head import HeadKind
 from internimage.training.overrides import check_ranges
-from internimage.training.settings import OptimizerSettings, Recipe
+from internimage.training.settings import OptimizerSettings, Recipe, Start
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class ModelSettings:
         head: "conv", "attention_pool" or "attention_pool_metadata".
         drop_path_rate: stochastic depth of the last block, 0..1.
         weights: catalog name or file to start from, None for a random start.
+        start: "published" starts from the published model of the recipe's name, "recipe" from what the recipe says;
+            "auto" takes the published model unless the data is what the recipe was made for, see
+            `internimage.training.own_data`. A choice of `weights` comes first.
         reset_head: start with a new head; needed where the weights have another number of classes.
         activation_checkpointing: recompute blocks in the backward pass, which saves memory.
         frozen_stages: -1 trains everything; k >= 0 freezes the stem and the first k levels.
@@ -29,6 +32,7 @@ class ModelSettings:
     head: HeadKind = "conv"
     drop_path_rate: float = 0.1
     weights: str | None = None
+    start: Start = "auto"
     reset_head: bool = False
     activation_checkpointing: bool = False
     frozen_stages: int = -1
@@ -109,14 +113,14 @@ class ScheduleSettings:
     Args:
         kind: "cosine" to the minimum, "linear" to 1 % of the base, "step" by `step_factor` every `step_epochs`.
         epochs: passes over the training set.
-        warmup_epochs: passes of linear warm-up.
+        warmup_epochs: passes of linear warm-up; a tenth of the run at most unless the user chooses them.
         step_epochs: passes between two steps.
         step_factor: factor of a step.
     """
 
     kind: Literal["cosine", "linear", "step"] = "cosine"
     epochs: int = 300
-    warmup_epochs: int = 20
+    warmup_epochs: float = 20
     step_epochs: int = 30
     step_factor: float = 0.1
 
@@ -166,9 +170,10 @@ def _check(recipe: ClassificationRecipe) -> None:
     shares += ["augment.mix_switch_probability", "model.drop_path_rate", "label_smoothing"]
     check_ranges(recipe, at_least=at_least, shares=shares)
     recipe.check_common()
-    if recipe.schedule.warmup_epochs >= recipe.schedule.epochs:
+    is_chosen = "schedule.warmup_epochs" in recipe.explicit  # else it is shortened when the length of the run is known
+    if is_chosen and recipe.schedule.warmup_epochs >= recipe.schedule.epochs:
         raise ValueError(
-            f"schedule.warmup_epochs ({recipe.schedule.warmup_epochs}) must be smaller than schedule.epochs "
+            f"schedule.warmup_epochs ({recipe.schedule.warmup_epochs:g}) must be smaller than schedule.epochs "
             f"({recipe.schedule.epochs})"
         )
     if recipe.augment.kind == "shift" and recipe.augment.rand_augment:

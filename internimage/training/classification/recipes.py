@@ -83,7 +83,7 @@ _PICO_FASHION = ClassificationRecipe(
     optimizer=ScaledOptimizerSettings(lr_per_512=8e-3, warmup_lr_per_512=4e-4, min_lr_per_512=4e-5, clip_norm=1.0),
     schedule=ScheduleSettings(epochs=24, warmup_epochs=1),
     ema=EmaSettings(decay=0.998, warmup=True),
-    run=RunSettings(precision="bf16"),
+    run=RunSettings(precision="auto"),
 )
 
 # Goes on where the first run stopped, with weaker variation: that run still learned when its rate ran out.

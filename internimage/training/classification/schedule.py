@@ -49,7 +49,7 @@ class EpochSchedule(Schedule):
         """
         t = max(step - 1, 0)
         base = self.base_lr * multiplier
-        warmup = self.settings.warmup_epochs * self.steps_per_epoch
+        warmup = round(self.settings.warmup_epochs * self.steps_per_epoch)
         if t < warmup:
             return self.warmup_lr + t * (base - self.warmup_lr) / warmup
         if self.settings.kind == "cosine":

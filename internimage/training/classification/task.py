@@ -16,13 +16,15 @@ from torch import Tensor
 from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
-from internimage.data import PictureDataset, hold_out, open_dataset
+from internimage.data import FashionMNIST, PictureDataset, hold_out, open_dataset
 from internimage.evaluation import evaluate
 from internimage.training.classification.batches import TrainBatch, train_batches
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.classification.param_groups import param_groups
 from internimage.training.classification.schedule import build_schedule
 from internimage.training.classification.start import load_start_weights
+from internimage.training.own_data import with_batch, with_holdout, with_short_warmup, with_start
+from internimage.training.start import log_start
 from internimage.training.task import TrainingTask
 from internimage.types import Images
 
@@ -38,23 +40,27 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
     """
 
     metric = "val_top1"
+    recipe: ClassificationRecipe
 
     def __init__(
         self, recipe: ClassificationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1
     ) -> None:
-        self.recipe = recipe
-        train_set, self.val_set = open_train_val(data, recipe.data.holdout)
+        train_set, own_val = open_parts(data, "data.holdout" in recipe.explicit)
+        names = train_set.class_names
+        recipe = with_start(recipe, names, len(train_set))
+        recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
+        train_set, self.val_set = divided(train_set, own_val, recipe.data.holdout)
+        recipe = with_batch(recipe, len(train_set) // world)
+        log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
-        self.model = build_model(recipe, train_set.class_names)
+        self.model = build_model(recipe, names)
         load_start_weights(self.model, recipe.model)
         self._batches = train_batches(train_set, recipe, self.model.config.preprocess, rank=rank, world=world)
         self.batches_per_epoch, self.batch_size = self._batches.batches_per_epoch, recipe.data.batch_size
+        steps = self.batches_per_epoch // recipe.optimizer.accumulation_steps
+        self.recipe = with_short_warmup(recipe, total_steps=recipe.schedule.epochs * steps, steps_per_epoch=steps)
         self.schedule = build_schedule(
-            recipe.schedule,
-            recipe.optimizer,
-            steps_per_epoch=self.batches_per_epoch // recipe.optimizer.accumulation_steps,
-            batch_size=self.batch_size,
-            world=world,
+            self.recipe.schedule, recipe.optimizer, steps_per_epoch=steps, batch_size=self.batch_size, world=world
         )
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[TrainBatch]:
@@ -84,17 +90,45 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         return {"val_loss": report.loss, "val_top1": report.top1, "val_top5": report.top5}
 
 
-def open_train_val(data: str | PathLike[str], holdout: int) -> tuple[PictureDataset[int], PictureDataset[int]]:
-    """Open the training part and the validation part of a data set.
+def open_parts(
+    data: str | PathLike[str], takes_test_part: bool
+) -> tuple[PictureDataset[int], PictureDataset[int] | None]:
+    """Open the training part of a data set, and its own validation part or None.
 
     Args:
         data: folder of the data set.
-        holdout: training pictures to validate on; 0 takes the data set's own validation part.
+        takes_test_part: validate on the test part of Fashion-MNIST, which has no other one.
     """
     train_set = open_dataset(data, "train")
+    if isinstance(train_set, FashionMNIST) and not takes_test_part:
+        return train_set, None
+    try:
+        return train_set, open_dataset(data, "val")
+    except FileNotFoundError:
+        return train_set, None
+
+
+def divided(
+    train_set: PictureDataset[int], own_val: PictureDataset[int] | None, holdout: int
+) -> tuple[PictureDataset[int], PictureDataset[int]]:
+    """Return what is trained and what is validated on.
+
+    Args:
+        train_set: the training part.
+        own_val: the data set's own validation part, or None.
+        holdout: training pictures to validate on; 0 takes the validation part.
+
+    Raises:
+        FileNotFoundError: there is neither a validation part nor a holdout.
+    """
     if holdout:
         return hold_out(train_set, holdout)
-    return train_set, open_dataset(data, "val")
+    if own_val is None:
+        raise FileNotFoundError(
+            "the data has no validation part; leave data.holdout out, or set it to the number of training images to "
+            "validate on"
+        )
+    return train_set, own_val
 
 
 def build_model(recipe: ClassificationRecipe, class_names: tuple[str, ...]) -> Classifier:

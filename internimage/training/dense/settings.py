@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from internimage.errors import UnknownName
 from internimage.training.overrides import check_ranges
-from internimage.training.settings import EmaSettings, OptimizerSettings, Recipe
+from internimage.training.settings import EmaSettings, OptimizerSettings, Recipe, Start
+
+_WHOLE, _BACKBONE = "model.weights", "model.backbone_weights"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class DenseModelSettings:
         through_dcnv4: run the operator of InternImage by the one of FlashInternImage; the function stays the same.
         backbone_weights: catalog name or file whose backbone the run starts from, None for a random start.
         weights: catalog name or file of a whole model of this kind to start from, instead of `backbone_weights`.
+        start: "published" starts from the published model of the recipe's name, "recipe" from what the recipe says;
+            "auto" takes the published model unless the data is what the recipe was made for, see
+            `internimage.training.own_data`. A choice of weights comes first.
         reset_head: start the layers with a row for each class afresh; needed where `weights` has other classes.
         activation_checkpointing: recompute blocks in the backward pass, which saves memory.
         frozen_stages: -1 trains everything; k >= 0 freezes the stem and the first k levels.
@@ -36,6 +41,7 @@ class DenseModelSettings:
     through_dcnv4: bool = False
     backbone_weights: str | None = None
     weights: str | None = None
+    start: Start = "auto"
     reset_head: bool = False
     activation_checkpointing: bool = False
     frozen_stages: int = -1
@@ -104,11 +110,11 @@ class DenseScheduleSettings:
             to `min_lr` as (1 - progress) ** `power`.
         epochs: passes over the training set; 0 counts `iterations`.
         iterations: steps of the run where `epochs` is 0.
-        steps: zero-based epochs, or iterations where `epochs` is 0.
+        steps: zero-based epochs, or iterations where `epochs` is 0; they move along with `epochs`.
         step_factor: factor of a step.
         power: exponent of "poly".
         min_lr: rate at the end of "poly".
-        warmup_iterations: steps of linear warm-up.
+        warmup_iterations: steps of linear warm-up; a tenth of the run at most unless the user chooses them.
         warmup_ratio: factor on the rate at the first step, 0..1.
         validate_every: epochs, or iterations where `epochs` is 0, between two validations.
     """
@@ -141,6 +147,17 @@ class DenseRecipe(Recipe):
     optimizer: DenseOptimizerSettings = field(default_factory=DenseOptimizerSettings)
     schedule: DenseScheduleSettings = field(default_factory=DenseScheduleSettings)
     ema: EmaSettings = field(default_factory=lambda: EmaSettings(decay=0.0))
+
+    def implied(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what changes with some values: only one kind of start weights; steps move with the epochs."""
+        changes: dict[str, Any] = {}
+        for key, other in (_WHOLE, _BACKBONE), (_BACKBONE, _WHOLE):
+            if values.get(key) is not None:
+                changes[other] = None
+        before, after = self.schedule.epochs, values.get("schedule.epochs", 0)
+        if before and after and "schedule.steps" not in self.explicit:
+            changes["schedule.steps"] = tuple(round(step * after / before) for step in self.schedule.steps)
+        return changes
 
     def check(self, at_least: Mapping[str, float], shares: tuple[str, ...]) -> None:
         """Refuse settings that no run can use, those of `at_least` (key to smallest value) and `shares` among them.

@@ -22,6 +22,8 @@ from internimage.zoo.factory import create, load
 from internimage.zoo.filling import CLASS_LAYERS
 from internimage.zoo.segmentor_wish import WITHOUT_SCALES
 
+MASK_HEADS = "mask_heads."
+
 
 def backbone_of(settings: DenseModelSettings) -> BackboneConfig:
     """Return the backbone of a recipe, or each backbone of its composite.
@@ -98,6 +100,8 @@ def _load_whole(model: Detector | Segmentor, source: str, *, reset_head: bool) -
             "from its backbone"
         )
     expected, state = model.state_dict(), given.state_dict()
+    if not any(key.startswith(MASK_HEADS) for key in expected):  # a detector of boxes takes all but the mask heads
+        state = {key: value for key, value in state.items() if not key.startswith(MASK_HEADS)}
     rows, given_rows = class_rows(model.config), class_rows(given.config)
     if not reset_head:
         state = _with_classes(state, expected, model.config, given.config, source)

@@ -11,6 +11,7 @@ from internimage.segmentation import Segmentor
 from internimage.training.dense.param_groups import param_groups
 from internimage.training.dense.schedule import IterationSchedule
 from internimage.training.dense.settings import DenseRecipe
+from internimage.training.own_data import with_short_warmup
 from internimage.training.task import TrainingTask
 from internimage.training.unreadable import UnreadableLimit
 
@@ -47,9 +48,10 @@ class DenseTask(TrainingTask[Batch, Model]):
         self._optimizer, self._batches = recipe.optimizer, batches
         self._limit = UnreadableLimit(recipe.data.max_unreadable)
         self.batches_per_epoch, self.batch_size = batches.batches_per_epoch, recipe.data.batch_size
-        self.schedule = IterationSchedule(
-            recipe.schedule, recipe.steps_per_epoch(self.batches_per_epoch), recipe.optimizer.lr
-        )
+        steps = recipe.steps_per_epoch(self.batches_per_epoch)
+        total = IterationSchedule(recipe.schedule, steps, recipe.optimizer.lr).total_steps
+        self.recipe = suited = with_short_warmup(recipe, total_steps=total, steps_per_epoch=steps)
+        self.schedule = IterationSchedule(suited.schedule, steps, recipe.optimizer.lr)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch."""

@@ -23,12 +23,14 @@ class DetectionModelSettings(DenseModelSettings):
 
     Args:
         architecture: a detector of `internimage.detection.DETECTORS` or `SMALL_DETECTORS`: "mask_rcnn", "dino", ...
+        learn_masks: give R-CNNs their mask head; a run on data without masks goes without it unless the user chooses.
         max_per_image: largest number of objects in an answer; None keeps the detector's.
         denoising_queries: denoising queries of DINO; None keeps the detector's.
         feedforward_slices: pieces into which hidden layers of DINO are cut, which saves memory and changes nothing
             else.
     """
 
+    learn_masks: bool = True
     max_per_image: int | None = None
     denoising_queries: int | None = None
     feedforward_slices: int = 1

@@ -289,7 +289,7 @@ def _closet(name: str, architecture: str, *, side: int, smallest_crop: float, lr
             kind="poly", epochs=24, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=2
         ),
         ema=EmaSettings(decay=0.998, warmup=True),
-        run=RunSettings(precision="bf16"),
+        run=RunSettings(precision="auto"),
     )
 
 

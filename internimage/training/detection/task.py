@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +19,11 @@ from internimage.training.dense.start import backbone_of, check_classes, load_st
 from internimage.training.dense.task import DenseTask
 from internimage.training.detection.batches import DetectionBatch, DetectionBatches
 from internimage.training.detection.config import ARCHITECTURES, DetectionDataSettings, DetectionRecipe
+from internimage.training.own_data import with_batch, with_holdout, with_start
+from internimage.training.start import log_start
 from internimage.zoo.catalog import COMPOSITE_PREFIX
 
+logger = logging.getLogger(__name__)
 # Columns of the validation and the figures that they show, by the metric; masks come first where there are any.
 COCO_COLUMNS = {"val_box_ap": "box_AP", "val_box_ap50": "box_AP50", "val_box_ap75": "box_AP75"}
 MASK_COLUMNS = {"val_mask_ap": "mask_AP", "val_mask_ap50": "mask_AP50", "val_mask_ap75": "mask_AP75"}
@@ -48,18 +52,21 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         CheckpointMismatch: the start weights are of another architecture.
     """
 
+    recipe: DetectionRecipe
+
     def __init__(self, recipe: DetectionRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
-        self.recipe = recipe
-        train_set, self.val_set = open_train_val(data, recipe.data)
-        check_classes(recipe.model, train_set.class_names)
+        train_set, own_val = open_parts(data, recipe.data)
+        names = train_set.class_names
+        check_classes(recipe.model, names)
+        recipe = with_start(recipe, names, len(train_set))
+        recipe = for_boxes(recipe, train_set)
+        recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
+        train_set, self.val_set = divided(train_set, own_val, recipe.data)
+        recipe = with_batch(recipe, len(train_set) // world)
+        log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
-        self.model = build_model(recipe, train_set.class_names)
+        self.model = build_model(recipe, names)
         has_masks = isinstance(self.model.config, RCNNConfig) and self.model.config.mask is not None
-        if has_masks and not train_set.has_masks:
-            raise ValueError(
-                f"{train_set.name} has no masks, which {recipe.model.architecture} learns from; choose a detector of "
-                "boxes, for example model.architecture=faster_rcnn, or annotations with masks"
-            )
         self.columns = dict(COLUMNS[recipe.data.metric])
         if has_masks and self.val_set.has_masks and recipe.data.metric in ("coco", "lvis"):
             self.columns |= MASK_COLUMNS
@@ -87,32 +94,84 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         return {column: math.nan if value is None else value for column, value in found.items()}
 
 
-def open_train_val(
+def open_parts(
     data: str | PathLike[str], settings: DetectionDataSettings
-) -> tuple[DetectionDataset, DetectionDataset]:
-    """Open the training part and the validation part of a data set.
+) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """Open the training part of a data set, and its own validation part or None.
 
     Args:
         data: folder of the data set.
-        settings: which pictures training leaves out, and how many of them validation takes.
+        settings: which pictures training leaves out.
     """
     is_filtered = {"auto": None, "yes": False, "no": True}[settings.keep_empty]
     train_set = open_detection_dataset(data, "train", filter_empty=is_filtered)
+    try:
+        return train_set, open_detection_dataset(data, "val", class_names=train_set.class_names)
+    except FileNotFoundError:
+        return train_set, None
+
+
+def divided(
+    train_set: DetectionDataset, own_val: DetectionDataset | None, settings: DetectionDataSettings
+) -> tuple[DetectionDataset, DetectionDataset]:
+    """Return what is trained and what is validated on.
+
+    Args:
+        train_set: the training part.
+        own_val: the data set's own validation part, or None.
+        settings: how many training pictures are set aside, and which ones are repeated.
+
+    Raises:
+        FileNotFoundError: there is neither a validation part nor a holdout.
+    """
+    val_set = own_val
     if settings.holdout:
         rest, held = hold_out(train_set, settings.holdout)
         train_set, val_set = train_set.select(rest.indices), train_set.select(held.indices)
-    else:
-        val_set = open_detection_dataset(data, "val", class_names=train_set.class_names)
+    if val_set is None:
+        raise FileNotFoundError(
+            f"{train_set.name} has no validation part; leave data.holdout out, or set it to the number of training "
+            "images to validate on"
+        )
     if settings.balance_threshold:
         train_set = class_balanced(train_set, threshold=settings.balance_threshold)
     return train_set, val_set
 
 
-def build_model(recipe: DetectionRecipe, class_names: Sequence[str]) -> RCNN | DINO:
-    """Return the fresh detector of a recipe for these classes."""
+def for_boxes(recipe: DetectionRecipe, train_set: DetectionDataset) -> DetectionRecipe:
+    """Return the recipe without its mask head where the data has boxes only.
+
+    Raises:
+        ValueError: the user has chosen to learn masks.
+    """
+    has_masks = getattr(architecture_of(recipe, train_set.class_names), "mask", None) is not None
+    if train_set.has_masks or not has_masks:
+        return recipe
+    if "model.learn_masks" in recipe.explicit:
+        raise ValueError(
+            f"{train_set.name} has no masks to learn from; set model.learn_masks=false for a detector of boxes (or "
+            "choose one, such as model.architecture=faster_rcnn), or give annotations with masks"
+        )
+    logger.info(
+        "%s has no masks: trains a detector of boxes, %s without its mask head (model.learn_masks)",
+        train_set.name,
+        recipe.model.architecture,
+    )
+    return recipe.suited({"model.learn_masks": False})
+
+
+def architecture_of(recipe: DetectionRecipe, class_names: Sequence[str]) -> RCNNConfig | DINOConfig:
+    """Return the detector of a recipe for these classes, before the settings that only some detectors have."""
     settings = recipe.model
     config = ARCHITECTURES[settings.architecture](backbone_of(settings), len(class_names))
-    config = replace(config, preprocess=recipe.preprocess, class_names=tuple(class_names))
+    if isinstance(config, RCNNConfig) and not settings.learn_masks:
+        config = replace(config, mask=None)
+    return replace(config, preprocess=recipe.preprocess, class_names=tuple(class_names))
+
+
+def build_model(recipe: DetectionRecipe, class_names: Sequence[str]) -> RCNN | DINO:
+    """Return the fresh detector of a recipe for these classes."""
+    settings, config = recipe.model, architecture_of(recipe, class_names)
     if settings.max_per_image is not None:
         config = replace(config, max_per_image=settings.max_per_image)
     if isinstance(config, DINOConfig):

@@ -353,7 +353,7 @@ def _closet(head: str, *, lr: float, epochs: int, side: int) -> SegmentationReci
             kind="poly", epochs=epochs, steps=(), warmup_iterations=200, warmup_ratio=0.01, validate_every=1
         ),
         ema=EmaSettings(decay=0.998, warmup=True),
-        run=RunSettings(precision="bf16"),
+        run=RunSettings(precision="auto"),
     )
 
 

@@ -14,12 +14,19 @@ import torch
 from torch import Tensor
 
 from internimage.data import PictureDataset, hold_out
-from internimage.data.segmentation import SegmentationBatch, SegmentationBatches, open_segmentation_dataset
+from internimage.data.segmentation import (
+    SegmentationBatch,
+    SegmentationBatches,
+    SegmentationDataset,
+    open_segmentation_dataset,
+)
 from internimage.evaluation.segmentation import evaluate_segmentation
 from internimage.segmentation import HEADS, Mask2FormerConfig, Segmentor, SegmentorConfig
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
+from internimage.training.own_data import with_batch, with_holdout, with_start
 from internimage.training.segmentation.config import SegmentationDataSettings, SegmentationRecipe
+from internimage.training.start import log_start
 from internimage.types import Palette
 
 
@@ -39,13 +46,19 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
     """
 
     metric = "val_miou"
+    recipe: SegmentationRecipe
 
     def __init__(self, recipe: SegmentationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
-        self.recipe = recipe
-        train_set, self.val_set, palette = open_train_val(data, recipe.data)
-        check_classes(recipe.model, train_set.class_names)
+        whole, own_val = open_parts(data, recipe.data)
+        names = whole.class_names
+        check_classes(recipe.model, names)
+        recipe = with_start(recipe, names, len(whole))
+        recipe = with_holdout(recipe, names, len(whole), has_val=own_val is not None)
+        train_set, self.val_set = divided(whole, own_val, recipe.data.holdout)
+        recipe = with_batch(recipe, len(train_set) // world)
+        log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
-        self.model = build_model(recipe, train_set.class_names, palette=palette)
+        self.model = build_model(recipe, names, palette=whole.palette)
         load_start_weights(self.model, recipe.model)
         batches = SegmentationBatches(
             train_set,
@@ -77,20 +90,43 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         return {"val_miou": report.miou, "val_macc": report.macc, "val_aacc": report.aacc}
 
 
-def open_train_val(
+def open_parts(
     data: str | PathLike[str], settings: SegmentationDataSettings
-) -> tuple[PictureDataset[np.ndarray], PictureDataset[np.ndarray], Palette | None]:
-    """Open the training part and the validation part of a data set; also return the colors of its classes.
+) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """Open the training part of a data set, and its own validation part or None.
 
     Args:
         data: folder of the data set.
-        settings: layout, parts, and how many training pictures to validate on.
+        settings: layout and parts.
     """
     train_set = open_segmentation_dataset(data, split=settings.train_split, layout=settings.layout)
-    if settings.holdout:
-        return *hold_out(train_set, settings.holdout), train_set.palette
-    val_set = open_segmentation_dataset(data, split=settings.val_split, layout=settings.layout)
-    return train_set, val_set, train_set.palette
+    try:
+        return train_set, open_segmentation_dataset(data, split=settings.val_split, layout=settings.layout)
+    except FileNotFoundError:
+        return train_set, None
+
+
+def divided(
+    train_set: SegmentationDataset, own_val: SegmentationDataset | None, holdout: int
+) -> tuple[PictureDataset[np.ndarray], PictureDataset[np.ndarray]]:
+    """Return what is trained and what is validated on.
+
+    Args:
+        train_set: the training part.
+        own_val: the data set's own validation part, or None.
+        holdout: training pictures to validate on; 0 takes the validation part.
+
+    Raises:
+        FileNotFoundError: there is neither a validation part nor a holdout.
+    """
+    if holdout:
+        return hold_out(train_set, holdout)
+    if own_val is None:
+        raise FileNotFoundError(
+            "the data has no validation part (data.val_split); leave data.holdout out, or set it to the number of "
+            "training images to validate on"
+        )
+    return train_set, own_val
 
 
 def build_model(recipe: SegmentationRecipe, class_names: Sequence[str], *, palette: Palette | None = None) -> Segmentor:

@@ -156,7 +156,7 @@ def test_keys_may_leave_out_their_section() -> None:
         ("mask_rcnn_internimage_t_fpn_1x_coco", "data.batch_size=0", r"data\.batch_size must be at least 1"),
         ("mask_rcnn_internimage_t_fpn_1x_coco", "model.architecture=mask_rnn", "mask_rcnn"),
         ("mask_rcnn_internimage_t_fpn_1x_coco", "augment.pipeline=2x", "own"),
-        ("mask_rcnn_internimage_t_fpn_1x_coco", "model.weights=x", "set one of them to none"),
+        ("mask_rcnn_internimage_t_fpn_1x_coco", "model.weights=x;backbone_weights=y", "set one of them to none"),
         ("mask_rcnn_internimage_t_fpn_1x_coco", "model.backbone=cb_internimage_t", "goes with DINO"),
         ("mask_rcnn_internimage_t_fpn_1x_coco", "schedule.iterations=5", "the other one 0"),
         ("mask_rcnn_internimage_t_fpn_1x_coco", "model.num_classes=0", r"model\.num_classes must be at least 1"),
@@ -166,4 +166,20 @@ def test_keys_may_leave_out_their_section() -> None:
 )
 def test_settings_that_no_run_can_use_are_refused(name: str, override: str, message: str) -> None:
     with pytest.raises((ValueError, UnknownName), match=message):
-        dense(name).with_overrides([override])
+        dense(name).with_overrides(override.split(";"))
+
+
+def test_one_kind_of_start_weights_replaces_the_other() -> None:
+    chosen = dense("mask_rcnn_internimage_t_fpn_1x_coco").with_overrides(["model.weights=x"])
+    assert (chosen.model.weights, chosen.model.backbone_weights) == ("x", None)
+    back = chosen.with_overrides(["backbone_weights=y"])
+    assert (back.model.weights, back.model.backbone_weights) == (None, "y")
+    again = dense("mask_rcnn_internimage_t_fpn_1x_coco").with_overrides(["model.weights=none"])
+    assert again.model.backbone_weights == "internimage_t_1k_224"
+
+
+def test_steps_move_with_the_epochs() -> None:
+    recipe = dense("mask_rcnn_internimage_t_fpn_1x_coco")
+    assert recipe.with_overrides(["schedule.epochs=36"]).schedule.steps == (24, 33)
+    assert recipe.with_overrides(["schedule.epochs=30", "schedule.steps=9"]).schedule.steps == (9,)
+    assert recipe.with_overrides(["schedule.steps=9"]).with_overrides(["schedule.epochs=30"]).schedule.steps == (9,)

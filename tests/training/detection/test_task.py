@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from internimage.detection import RCNN, DINOConfig, RCNNConfig
 from internimage.training import TrainingResult, recipe, train
 from internimage.training.detection.batches import DetectionBatches
 from internimage.training.detection.config import DetectionRecipe
-from internimage.training.detection.task import DetectionTask, open_train_val
+from internimage.training.detection.task import DetectionTask, divided, open_parts
 from internimage.training.state import load_state
 from internimage.zoo import load
 from tests.training.conftest import TINY_DENSE
@@ -74,7 +75,7 @@ def test_dino_learns_boxes_by_iterations(scenes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", [(), ("schedule.epochs=0", "schedule.iterations=20")])
 def test_batches_start_anywhere(scenes: Path, schedule: tuple[str, ...]) -> None:
     chosen = tiny("mask_rcnn", *schedule)
-    train_set, _ = open_train_val(scenes, chosen.data)
+    train_set, _ = open_parts(scenes, chosen.data)
     batches = DetectionBatches(train_set, chosen, masks=True)
     assert batches.batches_per_epoch == 4
     whole, rest = list(batches.epoch(1)), list(batches.epoch(1, start=3))
@@ -91,7 +92,7 @@ def test_batches_start_anywhere(scenes: Path, schedule: tuple[str, ...]) -> None
 
 def test_detectors_of_boxes_read_no_masks(scenes: Path) -> None:
     chosen = tiny("mask_rcnn")
-    train_set, _ = open_train_val(scenes, chosen.data)
+    train_set, _ = open_parts(scenes, chosen.data)
     batch = next(DetectionBatches(train_set, chosen, masks=False).epoch(0))
     assert all(target.masks is None for target in batch.targets)
 
@@ -110,10 +111,12 @@ def test_broken_pictures_are_left_out_up_to_a_limit(
 
 
 def test_holdout_validates_on_training_pictures(scenes: Path) -> None:
-    train_set, val_set = open_train_val(scenes, tiny("dino", "data.holdout=3").data)
+    settings = tiny("dino", "data.holdout=3").data
+    train_set, val_set = divided(*open_parts(scenes, settings), settings)
     files = [{part.file(i) for i in range(len(part))} for part in (train_set, val_set)]
     assert [len(part) for part in files] == [5, 3] and not files[0] & files[1]
-    repeated, _ = open_train_val(scenes, tiny("dino", "data.balance_threshold=1.0").data)
+    settings = tiny("dino", "data.balance_threshold=1.0").data
+    repeated, _ = divided(*open_parts(scenes, settings), settings)
     assert len(repeated) > 8
 
 
@@ -131,8 +134,14 @@ def test_masks_need_annotations_with_masks(scenes: Path, tmp_path: Path) -> None
         for entry in content["annotations"]:
             del entry["segmentation"]
         file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"has no masks.*faster_rcnn"):
-        DetectionTask(tiny("mask_rcnn"), data)
+    with pytest.raises(ValueError, match=r"has no masks.*learn_masks=false.*faster_rcnn"):
+        DetectionTask(tiny("mask_rcnn", "learn_masks=true"), data)
+    task = DetectionTask(tiny("mask_rcnn"), data)  # of the same size as its sister with masks, but for the mask head
+    with_masks = DetectionTask(tiny("mask_rcnn"), scenes)
+    assert isinstance(task.model.config, RCNNConfig) and isinstance(with_masks.model.config, RCNNConfig)
+    assert task.metric == "val_box_ap" and not task.recipe.model.learn_masks
+    assert task.model.config == dataclasses.replace(with_masks.model.config, mask=None)
+    assert with_masks.model.config.mask is not None
     assert DetectionTask(tiny("mask_rcnn", "architecture=faster_rcnn"), data).metric == "val_box_ap"
 
 
