@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from internimage.data.detection.segmentations import Segmentation, decode, to_coco_form
+from internimage.data.detection.segmentations import Segmentation, box_corners, decode, to_coco_form
 from internimage.types import RunLengthMasks
 
 
@@ -50,6 +50,8 @@ class PictureAnnotation:
             objects (VOC), ignored regions (CrowdHuman).
         areas: (G,) float64 areas in square pixels; those of the masks where the data set gives them.
         segmentations: masks in the form of COCO for each object, or None without masks.
+        lost_masks: (G,) bool objects whose mask is broken: a region, for figures of masks, that need not be found; its
+            entry in `segmentations` is the box. None where there is no such object.
         negative_labels: classes known to be absent (LVIS), or that were checked (OpenImages).
         incomplete_labels: classes of which only some objects are marked (LVIS).
     """
@@ -63,6 +65,7 @@ class PictureAnnotation:
     segmentations: tuple[Any, ...] | None = None
     negative_labels: frozenset[int] = frozenset()
     incomplete_labels: frozenset[int] = frozenset()
+    lost_masks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class RawAnnotation:
         labels: (G,) int64.
         is_special: (G,) bool, see `PictureAnnotation`.
         areas: (G,) float64, NaN where the data set gives none.
-        segmentations: G masks or None.
+        segmentations: G masks, None in place of a broken one; or None without masks.
         is_learnable: (G,) bool boxes that are examples for training.
     """
 
@@ -82,22 +85,28 @@ class RawAnnotation:
     labels: np.ndarray
     is_special: np.ndarray
     areas: np.ndarray
-    segmentations: tuple[Segmentation, ...] | None
+    segmentations: tuple[Segmentation | None, ...] | None
     is_learnable: np.ndarray
 
     def targets(self, size_hw: tuple[int, int]) -> ObjectTargets:
-        """Return the view of training: examples with decoded masks, and ignored boxes apart."""
-        learnable = self.is_learnable
-        masks = None
+        """Return the view of training: examples with decoded masks, and ignored boxes apart.
+
+        With masks, an object whose mask is broken is no example, but ignored.
+        """
+        learnable, masks = self.is_learnable, None
+        is_ignored = self.is_special & ~learnable
         if self.segmentations is not None:
-            chosen = [mask for mask, is_wanted in zip(self.segmentations, learnable, strict=True) if is_wanted]
-            masks = decode(chosen, size_hw)
+            has_mask = np.array([mask is not None for mask in self.segmentations], dtype=bool)
+            is_ignored |= learnable & ~has_mask
+            learnable = learnable & has_mask
+            chosen = [self.segmentations[i] for i in np.flatnonzero(learnable)]
+            masks = decode([mask for mask in chosen if mask is not None], size_hw)
         boxes = self.boxes_xyxy.astype(np.float32)
         return ObjectTargets(
             torch.from_numpy(boxes[learnable]),
             torch.from_numpy(self.labels[learnable]),
             masks,
-            torch.from_numpy(boxes[self.is_special & ~learnable]),
+            torch.from_numpy(boxes[is_ignored]),
         )
 
     def annotation(
@@ -110,9 +119,15 @@ class RawAnnotation:
         """Return the view of metrics."""
         sides = np.maximum(self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2], 0)
         areas = np.where(np.isnan(self.areas), sides.prod(axis=1), self.areas)
-        masks = None
+        masks = lost = None
         if self.segmentations is not None:
-            masks = tuple(to_coco_form(mask, size_hw) for mask in self.segmentations)
+            shown = [
+                (box_corners(box),) if mask is None else mask
+                for mask, box in zip(self.segmentations, self.boxes_xyxy.tolist(), strict=True)
+            ]
+            masks = tuple(to_coco_form(mask, size_hw) for mask in shown)
+            is_lost = np.array([mask is None for mask in self.segmentations], dtype=bool)
+            lost = is_lost if is_lost.any() else None
         return PictureAnnotation(
             image_id,
             size_hw,
@@ -123,4 +138,5 @@ class RawAnnotation:
             masks,
             negative_labels,
             incomplete_labels,
+            lost,
         )

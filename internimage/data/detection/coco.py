@@ -5,40 +5,47 @@ Shape legend: K classes.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
+from internimage.data.detection.coco_entries import Ids, read_id, read_object, read_size
 from internimage.data.detection.dataset import DetectionDataset
-from internimage.data.detection.files import MAX_TABLE_BYTES, check_any_picture, inside, read_json
+from internimage.data.detection.files import MAX_TABLE_BYTES, read_json
 from internimage.data.detection.problems import Broken, ProblemLog
-from internimage.data.detection.segmentations import Segmentation, check_segmentation
 from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable
-
-MAX_SIDE = 1_000_000
-MIN_LEARNABLE_SIDE = 1.0  # pixels; smaller boxes are no examples, as in the original
+from internimage.data.image_paths import ImagePaths
+from internimage.data.numbers import as_integer
+from internimage.data.parts import part_of
+from internimage.data.pictures import picture_size
 
 
 def open_coco(
     annotation_file: str | PathLike[str],
     pictures: str | PathLike[str],
     *,
+    root: str | PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
     broken: Broken = "leave_out",
     max_bytes: int = MAX_TABLE_BYTES,
 ) -> DetectionDataset:
     """Open a data set in the form of COCO: COCO itself, CrowdHuman, Objects365, LVIS and most exports of tools.
 
-    Masks may be polygons or run lengths, as lists or as text; they are decoded when a picture is read. Crowds
-    ("iscrowd") and ignored objects ("ignore") are kept apart. Of LVIS, the classes that are known to be absent and
-    those that are not completely marked are kept for the metrics.
+    Numbers may be written as text or with a fraction of zero; sizes that the file lacks come from the headers of the
+    pictures, boxes that it lacks from the masks. What is broken costs only itself: an object whose mask cannot be used
+    keeps its box. Masks may be polygons or run lengths, as lists or as text; they are decoded when a picture is read.
+    Crowds ("iscrowd") and ignored objects ("ignore") are kept apart. Of LVIS, the classes that are known to be absent
+    and those that are not completely marked are kept for the metrics.
 
     Args:
         annotation_file: JSON file with "images", "annotations" and "categories".
         pictures: folder that "file_name" counts from; for LVIS the one that holds `train2017/` and `val2017/`.
+        root: folder of the data set, in which pictures are looked for whose "file_name" is that of another machine;
+            None for `pictures`.
         class_names: expected classes in the order of their numbers, to give a validation part the numbering of the
             training part; None takes the order of "categories".
         broken: what happens to broken entries: "leave_out" warns and drops them, "raise" refuses the data set.
@@ -49,16 +56,18 @@ def open_coco(
         ValueError: the file is no COCO file, lacks a class, or has broken entries and `broken` is "raise".
     """
     file, folder = Path(annotation_file), Path(pictures)
+    root = folder if root is None else Path(root)
     document = read_json(file, max_bytes=max_bytes)
     if not isinstance(document, dict):
         raise ValueError(f"{file} is no COCO file: expected an object at the top, given {type(document).__name__}")
     images, annotations, categories = (_list(document, key, file) for key in ("images", "annotations", "categories"))
-    reader = _Reader(file, folder, ProblemLog(broken))
+    part = part_of(folder.name) or part_of(file.stem.rsplit("_", 1)[-1]) or part_of(file.parent.name)
+    reader = _Reader(file, ImagePaths(folder, root, part=part), ProblemLog(broken))
     rows = _used_categories(reader.categories(categories), annotations)
     names, numbers = _numbering(rows, class_names, file)
     reader.read(images, annotations, numbers)
-    if 0 < reader.table.num_masks < reader.table.num_objects:
-        missing = reader.table.num_objects - reader.table.num_masks
+    missing = reader.table.num_objects - reader.table.num_masks - reader.table.num_lost_masks
+    if reader.table.num_masks and missing:
         reader.log.add(file, "annotations", f"{missing} objects have no mask, so no mask of this file is used")
     own_numbers = {number: category_id for category_id, number in numbers.items()}
     frequencies = {numbers[row["id"]]: row.get("frequency") for row in rows if row["id"] in numbers}
@@ -112,8 +121,8 @@ def _numbering(
 class _Reader:
     """Fills a table from the entries of one file."""
 
-    def __init__(self, file: Path, folder: Path, log: ProblemLog) -> None:
-        self.file, self.folder, self.log = file, folder, log
+    def __init__(self, file: Path, paths: ImagePaths, log: ProblemLog) -> None:
+        self.file, self.paths, self.log = file, paths, log
         self.table = AnnotationTable()
 
     def categories(self, entries: list[Any]) -> list[dict[str, Any]]:
@@ -121,12 +130,14 @@ class _Reader:
         rows: dict[int, dict[str, Any]] = {}
         for i, entry in enumerate(entries):
             place = f"categories[{i}]"
-            if not isinstance(entry, dict) or not _is_int(entry.get("id")) or not isinstance(entry.get("name"), str):
+            number = as_integer(entry.get("id")) if isinstance(entry, dict) else None
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if number is None or isinstance(name, bool) or not isinstance(name, str | int | float):
                 self.log.add(self.file, place, "expected an integer id and a name")
-            elif entry["id"] in rows:
-                self.log.add(self.file, place, f"the id {entry['id']} is used twice")
+            elif number in rows:
+                self.log.add(self.file, place, f"the id {number} is used twice")
             else:
-                rows[entry["id"]] = entry
+                rows[number] = {**entry, "id": number, "name": str(name)}
         if not rows:
             raise ValueError(f"{self.file} has no category with an id and a name")
         return list(rows.values())
@@ -134,135 +145,93 @@ class _Reader:
     def read(self, images: list[Any], annotations: list[Any], numbers: dict[int, int]) -> None:
         """Read pictures and their objects."""
         objects, known = self._by_picture(images, annotations)
-        missing = 0
         for i, image in known.items():
-            path = self._picture_file(f"images[{i}]", image)
-            if path is None:
-                missing += 1
+            file = self._picture_file(f"images[{i}]", image)
+            if file is None:
                 continue
-            picture = self.table.begin(path, image["id"], _size(image))
+            path, size_hw = file
+            picture = self.table.begin(path, read_id(image["id"]), size_hw)
             for source, key in (
                 (self.table.negative_labels, "neg_category_ids"),
                 (self.table.incomplete_labels, "not_exhaustive_category_ids"),
             ):
                 if isinstance(image.get(key), list):
-                    source[picture] = frozenset(numbers[entry] for entry in image[key] if _known(entry, numbers))
-            for number in objects.get(image["id"], ()):
+                    labels = (_label(entry, numbers) for entry in image[key])
+                    source[picture] = frozenset(label for label in labels if label is not None)
+            for number in objects.get(i, ()):
                 self._object(picture, number, annotations[number], numbers)
-        check_any_picture(self.table.files, missing, self.file)
+        self.paths.refuse_none(len(self.table), self.file)
 
     def _by_picture(
         self, images: list[Any], annotations: list[Any]
-    ) -> tuple[dict[int | str, list[int]], dict[int, dict[str, Any]]]:
-        """Return the annotations of each picture, by place, and the usable pictures by place."""
-        ids: set[int | str] = set()
+    ) -> tuple[dict[int, list[int]], dict[int, dict[str, Any]]]:
+        """Return the annotations of each picture, and the usable pictures, all by place."""
+        ids: Ids[int] = Ids()
         usable: dict[int, dict[str, Any]] = {}
         for i, image in enumerate(images):
-            place = f"images[{i}]"
-            if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
-                self.log.add(self.file, place, "expected an object with an id")
-            elif image["id"] in ids:
-                self.log.add(self.file, place, f"the id {image['id']} is used twice")
-            elif _size(image) == SIZE_UNKNOWN:
-                self.log.add(self.file, place, "expected height and width in pixels")
+            own = read_id(image.get("id")) if isinstance(image, dict) else None
+            if own is None:
+                self.log.add(self.file, f"images[{i}]", "expected an object with an id")
+            elif not ids.add(own, i):
+                self.log.add(self.file, f"images[{i}]", f"the id {own} is used twice")
             else:
-                ids.add(image["id"])
                 usable[i] = image
-        objects: dict[int | str, list[int]] = defaultdict(list)
+        objects: dict[int, list[int]] = defaultdict(list)
         for i, entry in enumerate(annotations):
             if not isinstance(entry, dict):
                 self.log.add(self.file, f"annotations[{i}]", "expected an object")
-            elif not isinstance(entry.get("image_id"), int | str) or entry["image_id"] not in ids:
-                self.log.add(self.file, _place(i, entry), f"no picture has the id {entry.get('image_id')!r}")
+                continue
+            image = ids.get(entry.get("image_id"))
+            if image is None:
+                given = repr_short(entry.get("image_id"))
+                self.log.add(self.file, _place(i, entry), f"no picture has the id {given}")
             else:
-                objects[entry["image_id"]].append(i)
+                objects[image].append(i)
         return objects, usable
 
-    def _picture_file(self, place: str, image: dict[str, Any]) -> Path | None:
-        """Return the picture's file, None where it is missing; LVIS names it by the end of its address."""
+    def _picture_file(self, place: str, image: dict[str, Any]) -> tuple[Path, tuple[int, int]] | None:
+        """Return the picture's file and size, None where it is missing; LVIS names it by the end of its address."""
         name = image.get("file_name")
         if name is None and isinstance(image.get("coco_url"), str):
             name = "/".join(image["coco_url"].split("/")[-2:])
         try:
-            path = inside(self.folder, name)
+            path = self.paths.find(name)
+            size_hw = read_size(image)
+            return path, picture_size(path) if size_hw == SIZE_UNKNOWN else size_hw
         except ValueError as error:
             self.log.add(self.file, place, str(error))
             return None
-        if not path.is_file():
-            self.log.add(self.file, place, f"the picture {path} is missing")
-            return None
-        return path
 
     def _object(self, picture: int, number: int, entry: dict[str, Any], numbers: dict[int, int]) -> None:
         """Read one annotation."""
-        place, size_hw = _place(number, entry), self.table.size_hw(picture)
-        if not _known(entry.get("category_id"), numbers):
-            self.log.add(self.file, place, f"unknown class: no category has the id {entry.get('category_id')!r}")
+        place = _place(number, entry)
+        label = _label(entry.get("category_id"), numbers)
+        if label is None:
+            given = repr_short(entry.get("category_id"))
+            self.log.add(self.file, place, f"unknown class: no category has the id {given}")
             return
         self.table.has_entry[picture] = True
         try:
-            left, top, width, height = _box(entry.get("bbox"), size_hw)
-            segmentation = _mask(entry.get("segmentation"), size_hw)
+            found = read_object(entry, self.table.size_hw(picture), partial(self.log.add, self.file, place))
         except ValueError as error:
             self.log.add(self.file, place, str(error))
             return
-        is_special = bool(entry.get("iscrowd")) or bool(entry.get("ignore"))
-        area = _area(entry.get("area"))
-        is_large = min(width, height) >= MIN_LEARNABLE_SIDE and not area <= 0
         self.table.add(
-            (left, top, left + width, top + height),
-            numbers[entry["category_id"]],
-            is_special=is_special,
-            is_learnable=is_large and not is_special,
-            area=area,
-            segmentation=segmentation,
+            found.box_xyxy,
+            label,
+            is_special=found.is_special,
+            is_learnable=found.is_learnable,
+            area=found.area,
+            segmentation=found.segmentation,
+            lost_mask=found.lost_mask,
         )
 
 
 def _place(number: int, entry: dict[str, Any]) -> str:
-    return f"annotations[{number}] (id {entry.get('id')!r})"
+    return f"annotations[{number}] (id {repr_short(entry.get('id'))})"
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int]:
-    height, width = (_side(image.get(name)) for name in ("height", "width"))
-    return (height, width) if height and width else SIZE_UNKNOWN
-
-
-def _side(value: Any) -> int:
-    return value if _is_int(value) and 0 < value <= MAX_SIDE else 0
-
-
-def _box(value: Any, size_hw: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return left, top, width and height in pixels."""
-    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(side, int | float) for side in value):
-        raise ValueError(f"bad box: expected [left, top, width, height], given {value!r:.60}")
-    try:
-        left, top, width, height = (float(side) for side in value)
-    except OverflowError as error:
-        raise ValueError(f"bad box: {error}") from error
-    if not all(map(math.isfinite, (left, top, width, height))):
-        raise ValueError(f"bad box: {value} holds a value that is not finite")
-    if width <= 0 or height <= 0:
-        raise ValueError(f"bad box: width {width:g} and height {height:g} must be positive")
-    if left >= size_hw[1] or top >= size_hw[0] or left + width <= 0 or top + height <= 0:
-        raise ValueError(f"bad box: {value} lies outside of the picture (height, width) {size_hw}")
-    return left, top, width, height
-
-
-def _area(value: Any) -> float:
-    """Return the area in square pixels, NaN where the file gives none."""
-    is_area = isinstance(value, int | float) and 0 <= value <= MAX_SIDE**2
-    return float(value) if is_area else float("nan")
-
-
-def _mask(value: Any, size_hw: tuple[int, int]) -> Segmentation | None:
-    """Return the mask; an absent or empty entry means that there is none."""
-    return None if value is None or value == [] else check_segmentation(value, size_hw)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _known(value: Any, numbers: dict[int, int]) -> bool:
-    return _is_int(value) and value in numbers
+def _label(value: Any, numbers: dict[int, int]) -> int | None:
+    """Return the number of a class by its id."""
+    number = as_integer(value)
+    return None if number is None else numbers.get(number)

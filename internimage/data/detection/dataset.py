@@ -32,6 +32,7 @@ class DetectionDataset:
         ancestors: for OpenImages (K, K) bool, row c marks class c and everything above it, else None.
         problems: broken annotations that were left out.
         pictures: which pictures of the table belong to the data set, in this order; None for all.
+        with_masks: give masks where the table has them.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class DetectionDataset:
         ancestors: np.ndarray | None = None,
         problems: tuple[Problem, ...] = (),
         pictures: np.ndarray | None = None,
+        with_masks: bool = True,
     ) -> None:
         self.name = name
         self._class_names = tuple(class_names)
@@ -54,7 +56,7 @@ class DetectionDataset:
         self.problems = problems
         self._table = table
         self._pictures = np.arange(len(table)) if pictures is None else pictures
-        self.has_masks = table.has_masks
+        self.has_masks = table.has_masks if with_masks else False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -109,6 +111,13 @@ class DetectionDataset:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
         """Return some pictures of the data set, in a given order; a picture may be named more than once."""
+        return self._with(pictures=self._pictures[np.asarray(indices, dtype=np.int64)], with_masks=self.has_masks)
+
+    def without_masks(self) -> DetectionDataset:
+        """Return the same pictures with boxes only: those whose mask is broken are examples, too."""
+        return self._with(pictures=self._pictures, with_masks=False)
+
+    def _with(self, *, pictures: np.ndarray, with_masks: bool) -> DetectionDataset:
         return DetectionDataset(
             self.name,
             self._class_names,
@@ -117,7 +126,8 @@ class DetectionDataset:
             frequencies=self.frequencies,
             ancestors=self.ancestors,
             problems=self.problems,
-            pictures=self._pictures[np.asarray(indices, dtype=np.int64)],
+            pictures=pictures,
+            with_masks=with_masks,
         )
 
     def for_training(self) -> DetectionDataset:

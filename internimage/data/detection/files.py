@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,12 +68,3 @@ def inside(folder: Path, name: Any) -> Path:
     if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
         raise ValueError(f"the name {name!r:.200} leads out of the folder of the pictures")
     return folder / relative
-
-
-def check_any_picture(files: Sequence[Path], missing: int, annotation_file: Path) -> None:
-    """Raise a FileNotFoundError when every picture of a data set is missing: then the folder is wrong."""
-    if missing and not files:
-        raise FileNotFoundError(
-            f"none of the {missing} pictures of {annotation_file} is where it was looked for; give the folder that "
-            "holds them"
-        )

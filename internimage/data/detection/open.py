@@ -72,7 +72,7 @@ def open_detection_dataset(
 
 def _coco(root: Path, split: Split, names: Names, broken: Broken) -> DetectionDataset | None:
     found = _coco_files(root, split)
-    return None if found is None else open_coco(*found, class_names=names, broken=broken)
+    return None if found is None else open_coco(*found, root=root, class_names=names, broken=broken)
 
 
 def _coco_files(root: Path, split: Split) -> tuple[Path, Path] | None:

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from internimage.data.detection.dataset import DetectionDataset
-from internimage.data.detection.files import MAX_TABLE_BYTES, check_any_picture, inside, read_json, read_text
+from internimage.data.detection.files import MAX_TABLE_BYTES, read_json, read_text
 from internimage.data.detection.problems import Broken, ProblemLog
 from internimage.data.detection.table import AnnotationTable
+from internimage.data.image_paths import ImagePaths
+from internimage.data.numbers import as_number
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 MAX_HIERARCHY_BYTES = 16 << 20
@@ -62,26 +64,21 @@ def open_open_images(
         except ValueError as error:
             log.add(boxes_path, f"line {line}", str(error))
             continue
-        objects[row["ImageID"]].append((box, label, row.get("IsGroupOf") == "1"))
+        objects[row["ImageID"]].append((box, label, _is_group(row)))
     checked = {} if image_labels_file is None else _checked(Path(image_labels_file), numbers, log, max_bytes)
-    table = AnnotationTable(is_relative=True)
-    missing = 0
+    table, paths = AnnotationTable(is_relative=True), ImagePaths(Path(pictures))
     for image_id, entries in objects.items():
         try:
-            path = inside(Path(pictures), f"{image_id}.jpg")
+            path = paths.find(f"{image_id}.jpg", image_id)
         except ValueError as error:
             log.add(boxes_path, f"picture {image_id!r:.60}", str(error))
-            continue
-        if not path.is_file():
-            missing += 1
-            log.add(boxes_path, f"picture {image_id}", f"the picture {path} is missing")
             continue
         picture = table.begin(path, image_id)
         table.has_entry[picture] = True
         table.negative_labels[picture] = frozenset(checked.get(image_id, ()))
         for box, label, is_group in entries:
             table.add(box, label, is_special=is_group)
-    check_any_picture(table.files, missing, boxes_path)
+    paths.refuse_none(len(table), boxes_path)
     ancestors = None if hierarchy_file is None else class_ancestors(Path(hierarchy_file), codes)
     return DetectionDataset(str(boxes_path), names, table, ancestors=ancestors, problems=log.finish(str(boxes_path)))
 
@@ -140,6 +137,12 @@ def _box(row: Mapping[str, str]) -> tuple[float, float, float, float]:
     if right <= left or bottom <= top:
         raise ValueError(f"bad box: {(left, top, right, bottom)} has no positive width and height")
     return left, top, right, bottom
+
+
+def _is_group(row: Mapping[str, str]) -> bool:
+    """Whether a box surrounds several objects; -1 says that nobody looked."""
+    number = as_number(row.get("IsGroupOf"))
+    return number is not None and number > 0
 
 
 def _checked(file: Path, numbers: Mapping[str, int], log: ProblemLog, max_bytes: int) -> dict[str, set[int]]:

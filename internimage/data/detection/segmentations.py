@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
 import numpy as np
@@ -19,61 +18,22 @@ from internimage.types import RunLengthMasks
 FINE = 5
 MAX_OUTLINE = 1 << 25  # points of the fine grid along the outlines of one object
 MAX_PIXELS = 200_000_000
+MAX_LETTERS = 12  # of a number in compressed run lengths, five bits each
 
 Polygons = tuple[np.ndarray, ...]  # each (P, 2) float64, x and y in pixels
 Segmentation = Polygons | np.ndarray | str  # polygons, (runs,) int64 run lengths, or their text
 
 
-def check_segmentation(value: Any, size_hw: tuple[int, int] | None) -> Segmentation:
-    """Read a "segmentation" entry of a COCO file.
-
-    Args:
-        value: a list of polygons [x1, y1, x2, y2, ...], or {"size": [H, W], "counts": list or text}.
-        size_hw: (height, width) of the picture in pixels, None where it is not known.
+def check_total(runs: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Return run lengths, if they are those of a picture.
 
     Raises:
-        ValueError: the entry is none of these, or does not fit the picture.
+        ValueError: one is negative, or they do not add up to the pixels of the picture.
     """
-    if isinstance(value, dict):
-        return _check_run_lengths(value, size_hw)
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"bad mask: expected polygons or run lengths, given {repr_short(value)}")
-    return tuple(_check_polygon(polygon, size_hw) for polygon in value)
-
-
-def _check_polygon(polygon: Any, size_hw: tuple[int, int] | None) -> np.ndarray:
-    try:
-        flat = np.asarray(polygon, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"bad polygon: expected a list of numbers, given {repr_short(polygon)}") from error
-    if flat.ndim != 1 or flat.size < 6 or flat.size % 2:
-        raise ValueError(f"bad polygon: expected at least 3 pairs x, y, given {flat.size} numbers")
-    corners = flat.reshape(-1, 2)
-    if not np.isfinite(corners).all():
-        raise ValueError("bad polygon: a coordinate is not a finite number")
-    if size_hw is not None:
-        limit = np.array([size_hw[1], size_hw[0]], dtype=np.float64)
-        if (corners < -limit).any() or (corners > 2 * limit).any():
-            raise ValueError(f"bad polygon: it reaches far out of the picture (height, width) {size_hw}")
-    return corners
-
-
-def _check_run_lengths(value: dict[str, Any], size_hw: tuple[int, int] | None) -> np.ndarray | str:
-    size, counts = value.get("size"), value.get("counts")
-    if size_hw is not None and (not isinstance(size, list) or tuple(size) != tuple(size_hw)):
-        raise ValueError(f"bad run lengths: size {repr_short(size)} is not that of the picture, {list(size_hw)}")
-    if isinstance(counts, str):
-        return counts
-    if not isinstance(counts, list) or not all(isinstance(run, int) for run in counts):
-        raise ValueError(f"bad run lengths: expected a list of integers or a text, given {repr_short(counts)}")
-    return _check_total(counts, size_hw)
-
-
-def _check_total(counts: Sequence[int], size_hw: tuple[int, int] | None) -> np.ndarray:
-    total = sum(counts)
-    if min(counts, default=-1) < 0 or (size_hw is not None and total != size_hw[0] * size_hw[1]):
+    total = int(runs.sum())
+    if runs.min(initial=0) < 0 or runs.max(initial=0) > total or total != size_hw[0] * size_hw[1]:
         raise ValueError(f"bad run lengths: they add up to {total}, expected the pixels of the picture, {size_hw}")
-    return np.array(counts, dtype=np.int64)
+    return runs
 
 
 def run_lengths_from_text(text: str, size_hw: tuple[int, int]) -> np.ndarray:
@@ -86,22 +46,25 @@ def run_lengths_from_text(text: str, size_hw: tuple[int, int]) -> np.ndarray:
         >>> run_lengths_from_text("132", (2, 3)).tolist()
         [1, 3, 2]
     """
-    counts: list[int] = []
-    value = shift = 0
-    for letter in text:
-        code = ord(letter) - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError(f"bad run lengths: the letter {letter!r} at number {len(counts)} cannot stand there")
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
-    if shift:
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64) - ord("0")
+    wrong = np.flatnonzero((codes < 0) | (codes > 63))
+    if wrong.size:
+        place = int(wrong[0])
+        raise ValueError(f"bad run lengths: the letter {text[place]!r} (number {place + 1}) cannot stand there")
+    is_last = codes & 32 == 0
+    if not codes.size or not is_last[-1]:
         raise ValueError("bad run lengths: the text ends within a number")
-    return _check_total(counts, size_hw)
+    ends = np.flatnonzero(is_last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    sizes = ends - starts + 1  # letters of each number
+    if sizes.max() > MAX_LETTERS:
+        raise ValueError("bad run lengths: a number has more letters than any picture needs")
+    places = np.arange(codes.size) - np.repeat(starts, sizes)
+    runs = np.add.reduceat((codes & 31) << (5 * places), starts)
+    runs -= np.where(codes[ends] & 16, 1 << (5 * sizes), 0)
+    runs[1::2] = np.cumsum(runs[1::2])  # from the third on, differences to the run before the last are written
+    runs[2::2] = np.cumsum(runs[2::2])
+    return check_total(runs, size_hw)
 
 
 def outline_changes(corners: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -151,7 +114,7 @@ def run_lengths(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndar
     """Return the run lengths of a mask: alternating runs of 0 and 1, beginning with 0, column by column.
 
     Args:
-        segmentation: what `check_segmentation` returned; several polygons are joined.
+        segmentation: the mask; several polygons are joined.
         size_hw: (height, width) of the picture in pixels.
 
     Raises:
@@ -163,7 +126,7 @@ def run_lengths(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndar
     if isinstance(segmentation, str):
         return run_lengths_from_text(segmentation, size_hw)
     if isinstance(segmentation, np.ndarray):
-        return _check_total(segmentation.tolist(), size_hw)
+        return check_total(segmentation, size_hw)
     changes = [outline_changes(polygon, size_hw) for polygon in segmentation]
     if len(changes) == 1:
         places, counts = np.unique(changes[0], return_counts=True)
@@ -200,6 +163,12 @@ def to_coco_form(segmentation: Segmentation, size_hw: tuple[int, int]) -> Any:
     return {"size": list(size_hw), "counts": counts}
 
 
+def box_corners(box_xyxy: Sequence[float]) -> np.ndarray:
+    """Return the (4, 2) corners of a box (left, top, right, bottom) as a polygon."""
+    left, top, right, bottom = box_xyxy
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
+
+
 def polygon_area(segmentation: Polygons) -> float:
     """Return the area enclosed by polygons in square pixels, overlaps counted twice."""
     total = 0.0
@@ -207,3 +176,39 @@ def polygon_area(segmentation: Polygons) -> float:
         following = np.roll(corners, -1, axis=0)
         total += abs(float((corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]).sum())) / 2
     return total if math.isfinite(total) else 0.0
+
+
+def mask_area(segmentation: Segmentation, size_hw: tuple[int, int]) -> float:
+    """Return the area of a mask in square pixels, overlaps of polygons counted twice."""
+    if isinstance(segmentation, tuple):
+        return polygon_area(segmentation)
+    return float(run_lengths(segmentation, size_hw)[1::2].sum())
+
+
+def mask_box(segmentation: Segmentation, size_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return the corners (left, top, right, bottom) of what a mask covers, in pixels.
+
+    Raises:
+        ValueError: it covers nothing of the picture.
+
+    Example:
+        >>> mask_box(np.array([4, 1, 7]), (3, 4))
+        (1.0, 1.0, 2.0, 2.0)
+    """
+    height, width = size_hw
+    if isinstance(segmentation, tuple):
+        corners = np.concatenate(segmentation).clip(0, [width, height])
+        (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    else:
+        runs = run_lengths(segmentation, size_hw)
+        is_filled = runs[1::2] > 0
+        ends = runs.cumsum()[1::2][is_filled]
+        starts = ends - runs[1::2][is_filled]
+        if not ends.size:
+            raise ValueError("bad mask: it is empty")
+        is_tall = bool((starts // height != (ends - 1) // height).any())  # it reaches into a second column
+        left, right = int(starts.min()) // height, (int(ends.max()) - 1) // height + 1
+        top, bottom = (0, height) if is_tall else (int((starts % height).min()), int(((ends - 1) % height).max()) + 1)
+    if right <= left or bottom <= top:
+        raise ValueError("bad mask: it covers nothing of the picture")
+    return float(left), float(top), float(right), float(bottom)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from internimage.data.detection.annotation import RawAnnotation
-from internimage.data.detection.segmentations import Segmentation
+from internimage.data.detection.segmentations import Segmentation, box_corners
 
 SPECIAL, LEARNABLE = 1, 2
 SIZE_UNKNOWN = (0, 0)
@@ -40,6 +40,7 @@ class AnnotationTable:
         self._segmentations: list[Segmentation | None] = []
         self._starts = array("q", [0])
         self.num_masks = 0
+        self.num_lost_masks = 0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -62,23 +63,23 @@ class AnnotationTable:
         is_learnable: bool = True,
         area: float = float("nan"),
         segmentation: Segmentation | None = None,
+        lost_mask: bool = False,
     ) -> None:
-        """Add an object to the picture begun last."""
+        """Add an object to the picture begun last; `lost_mask`: the file has a mask of it, but a broken one."""
         self._boxes.extend(box_xyxy)
         self._areas.append(area)
         self._labels.append(label)
         self._flags.append(is_special * SPECIAL | is_learnable * LEARNABLE)
         self._segmentations.append(segmentation)
         self.num_masks += segmentation is not None
+        self.num_lost_masks += lost_mask
         self._starts[-1] = len(self._labels)
 
     def boxes_as_masks(self) -> None:
         """Give the objects without a mask the four corners of their boxes as one."""
         for i, entry in enumerate(self._segmentations):
             if entry is None:
-                left, top, right, bottom = self._boxes[4 * i : 4 * i + 4]
-                corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-                self._segmentations[i] = (corners,)
+                self._segmentations[i] = (box_corners(self._boxes[4 * i : 4 * i + 4]),)
                 self.num_masks += 1
 
     @property
@@ -88,8 +89,8 @@ class AnnotationTable:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every object has a mask."""
-        return 0 < self.num_masks == self.num_objects
+        """Whether every object has a mask, broken ones aside."""
+        return self.num_masks > 0 and self.num_masks + self.num_lost_masks == self.num_objects
 
     def size_hw(self, picture: int) -> tuple[int, int]:
         """Return (height, width) of a picture in pixels, `SIZE_UNKNOWN` where it is not known yet."""
@@ -107,11 +108,11 @@ class AnnotationTable:
         """Return the objects of a picture, in pixels."""
         start, end = self._starts[picture], self._starts[picture + 1]
         boxes = np.array(self._boxes[4 * start : 4 * end], dtype=np.float64).reshape(-1, 4)
-        masks = tuple(entry for entry in self._segmentations[start:end] if entry is not None) if with_masks else None
+        masks = tuple(self._segmentations[start:end]) if with_masks else None
         if self.is_relative:
             scale = np.array([size_hw[1], size_hw[0]], dtype=np.float64)
             boxes = boxes * np.tile(scale, 2)
-            masks = None if masks is None else tuple(_scaled(mask, scale) for mask in masks)
+            masks = None if masks is None else tuple(None if mask is None else _scaled(mask, scale) for mask in masks)
         flags = np.array(self._flags[start:end], dtype=np.uint8)
         return RawAnnotation(
             boxes,

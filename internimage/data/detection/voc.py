@@ -5,19 +5,21 @@ Shape legend: K classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from reprlib import repr as repr_short  # cuts long values
 from xml.etree.ElementTree import Element
 
 from internimage.data.detection.dataset import DetectionDataset
-from internimage.data.detection.files import check_any_picture, inside, read_text
+from internimage.data.detection.files import inside, read_text
 from internimage.data.detection.problems import Broken, ProblemLog
 from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable
 from internimage.data.detection.xml_tree import read_xml
 from internimage.data.image_folder import PICTURE_SUFFIXES
-from internimage.data.pictures import BadPicture, picture_size
+from internimage.data.image_paths import ImagePaths
+from internimage.data.numbers import as_flag, as_integer, as_number
+from internimage.data.pictures import picture_size
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -53,12 +55,26 @@ def open_voc(
         for number, line in enumerate(read_text(listing).splitlines(), 1):
             if entry := line.split():
                 try:
-                    annotation = inside(root / "Annotations", f"{entry[0]}.xml")
-                    files.append((annotation, inside(root / "JPEGImages", entry[0])))
+                    files.append(_files_of(root, entry[0]))
                 except ValueError as error:
                     raise ValueError(f"{listing}, line {number}: {error}") from error
     name = ", ".join(f"{Path(folder).name} {part}" for folder, part in folders)
     return open_xml(files, class_names=class_names, name=name, broken=broken)
+
+
+def _files_of(root: Path, name: str) -> tuple[Path, Path]:
+    """Return the annotation, and the picture without its ending, of a line of a list.
+
+    A line holds the bare name; some tools write a path or the type of the file, too.
+    """
+    annotation = inside(root / "Annotations", f"{name}.xml")
+    if not annotation.is_file():
+        bare = PurePosixPath(name.replace("\\", "/"))
+        stem = bare.stem if bare.suffix.lower() in (*PICTURE_SUFFIXES, ".xml") else bare.name
+        shorter = inside(root / "Annotations", f"{stem}.xml")
+        if shorter.is_file():
+            return shorter, root / "JPEGImages" / stem
+    return annotation, inside(root / "JPEGImages", name)
 
 
 def open_xml(
@@ -90,8 +106,10 @@ def open_xml(
             {_name(entry) for _, _, tree in trees if tree is not None for entry in tree.iter("object")}
         )
     reader.numbers = {label: i for i, label in enumerate(class_names)}
-    missing = sum(not reader.read(file, picture, tree) for file, picture, tree in trees if tree is not None)
-    check_any_picture(reader.table.files, missing, files[0][0].parent)
+    for file, picture, tree in trees:
+        if tree is not None:
+            reader.read(file, picture, tree)
+    reader.refuse_none(files[0][0].parent)
     name = name or str(files[0][0].parent)
     return DetectionDataset(name, class_names, reader.table, problems=reader.log.finish(name))
 
@@ -103,6 +121,7 @@ class _Reader:
         self.log = log
         self.table = AnnotationTable()
         self.numbers: dict[str, int] = {}
+        self.paths: dict[Path, ImagePaths] = {}
 
     def tree(self, file: Path) -> Element | None:
         """Return the content of a file, None where it cannot be read."""
@@ -112,34 +131,51 @@ class _Reader:
             self.log.add(file, "the file", str(error))
             return None
 
-    def read(self, file: Path, picture: Path, tree: Element) -> bool:
-        """Read a picture and its objects; returns whether the picture is there."""
-        path = find_picture(picture)
-        if path is None:
-            self.log.add(file, "the picture", f"the picture {picture}.jpg (or another ending) is missing")
-            return False
-        size_hw = _size(tree)
-        if size_hw == SIZE_UNKNOWN:
-            try:
+    def read(self, file: Path, picture: Path, tree: Element) -> None:
+        """Read a picture and its objects."""
+        try:
+            path = find_picture(picture) or self._named_in(tree, picture)
+            size_hw = _size(tree)
+            if size_hw == SIZE_UNKNOWN:
                 size_hw = picture_size(path)
-            except BadPicture as error:
-                self.log.add(file, "size", str(error))
-                return True
+        except ValueError as error:
+            self.log.add(file, "the picture", str(error))
+            return
         number = self.table.begin(path, picture.name, size_hw)
         for i, entry in enumerate(tree.iter("object")):
+            place = f"object[{i}]"
             label = self.numbers.get(_name(entry))
             if label is None:
-                self.log.add(file, f"object[{i}]", f"unknown class {_name(entry)!r}")
+                self.log.add(file, place, f"unknown class {repr_short(_name(entry))}")
                 continue
             self.table.has_entry[number] = True
-            is_difficult = (entry.findtext("difficult") or "0").strip() not in ("", "0")
             try:
                 box = _box(entry, size_hw)
             except ValueError as error:
-                self.log.add(file, f"object[{i}]", str(error))
+                self.log.add(file, place, str(error))
                 continue
+            try:
+                is_difficult = as_flag(entry.findtext("difficult"))
+            except ValueError as error:
+                self.log.add(file, place, f'bad "difficult": {error}; it is taken for 0')
+                is_difficult = False
             self.table.add(box, label, is_special=is_difficult, is_learnable=not is_difficult)
-        return True
+
+    def _named_in(self, tree: Element, picture: Path) -> Path:
+        """Return the picture that the annotation itself names, where none has the name of the annotation.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if picture.parent not in self.paths:
+            self.paths[picture.parent] = ImagePaths(picture.parent)
+        names = [(tree.findtext(key) or "").strip() for key in ("path", "filename")]
+        return self.paths[picture.parent].find(f"{picture.name}.jpg", *(name for name in names if name))
+
+    def refuse_none(self, folder: Path) -> None:
+        """Raise a FileNotFoundError when every picture is missing."""
+        for paths in self.paths.values():
+            paths.refuse_none(len(self.table), folder)
 
 
 def find_picture(stem: Path) -> Path | None:
@@ -155,25 +191,21 @@ def _name(entry: Element) -> str:
 
 
 def _size(tree: Element) -> tuple[int, int]:
-    try:
-        height, width = (int(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
-    except ValueError:
-        return SIZE_UNKNOWN
+    height, width = (as_integer(tree.findtext(f"size/{side}")) or 0 for side in ("height", "width"))
     return (height, width) if 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE else SIZE_UNKNOWN
 
 
 def _box(entry: Element, size_hw: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return corners in pixels, counted from 0; fractions are cut off as in the original."""
     texts = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        values = [float(text or "") for text in texts]
-    except ValueError as error:
-        raise ValueError(f"bad box: expected the numbers xmin, ymin, xmax, ymax, given {texts}") from error
-    if not all(map(math.isfinite, values)):
-        raise ValueError(f"bad box: {texts} holds a value that is not finite")
-    left, top, right, bottom = (float(int(value)) - 1 for value in values)
+    values = [as_number(text) for text in texts]
+    if None in values:
+        raise ValueError(
+            f"bad box: expected the numbers xmin, ymin, xmax, ymax, given {repr_short(texts)}, not finite or no number"
+        )
+    left, top, right, bottom = (float(int(value)) - 1 for value in values if value is not None)
     if right <= left or bottom <= top:
-        raise ValueError(f"bad box: {texts} has no positive width and height")
+        raise ValueError(f"bad box: {repr_short(texts)} has no positive width and height")
     if left >= size_hw[1] or top >= size_hw[0] or right <= 0 or bottom <= 0:
-        raise ValueError(f"bad box: {texts} lies outside of the picture (height, width) {size_hw}")
+        raise ValueError(f"bad box: {repr_short(texts)} lies outside of the picture (height, width) {size_hw}")
     return left, top, right, bottom

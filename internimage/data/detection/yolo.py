@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from internimage.data.detection.dataset import DetectionDataset
-from internimage.data.detection.files import MAX_NAME, check_any_picture, inside, read_bytes, read_text
+from internimage.data.detection.files import MAX_NAME, read_bytes, read_text
 from internimage.data.detection.problems import Broken, ProblemLog
 from internimage.data.detection.segmentations import polygon_area
 from internimage.data.detection.table import AnnotationTable
 from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.image_paths import ImagePaths
 from internimage.data.listing import list_files
+from internimage.data.parts import part_of
 
 MAX_YAML_BYTES = 1 << 20
 MAX_CLASSES = 100_000
@@ -51,9 +53,8 @@ def open_yolo(
         ValueError: there are broken lines and `broken` is "raise".
     """
     log = ProblemLog(broken)
-    files, missing = _pictures([Path(entry) for entry in pictures], log)
+    files = _pictures([Path(entry) for entry in pictures], log)
     name = name or str(pictures[0])
-    check_any_picture(files, missing, Path(name))
     if not files:
         raise FileNotFoundError(f"{name} holds no picture; expected {', '.join(sorted(PICTURE_SUFFIXES))}")
     table = AnnotationTable(is_relative=True)
@@ -83,26 +84,29 @@ def label_file(picture: Path) -> Path:
     return Path(*parts)
 
 
-def _pictures(sources: list[Path], log: ProblemLog) -> tuple[list[Path], int]:
-    """Return the picture files, and how many that are listed are missing."""
+def _pictures(sources: list[Path], log: ProblemLog) -> list[Path]:
+    """Return the picture files of folders and lists.
+
+    Raises:
+        FileNotFoundError: there are none, but lists of some that are missing.
+    """
     files: list[Path] = []
-    missing = 0
+    lists: dict[Path, ImagePaths] = {}
     for source in sources:
         if source.is_dir():
             files += list_files(source, PICTURE_SUFFIXES)
             continue
+        paths = lists[source] = ImagePaths(source.parent, part=part_of(source.stem))
         for number, line in enumerate(read_text(source).splitlines(), 1):
             if not line.strip():
                 continue
             try:
-                path = inside(source.parent, line.strip())
-                if not path.is_file():
-                    raise ValueError(f"the picture {path} is missing")
-                files.append(path)
+                files.append(paths.find(line.strip()))
             except ValueError as error:
-                missing += 1
                 log.add(source, f"line {number}", str(error))
-    return files, missing
+    for source, paths in lists.items():
+        paths.refuse_none(len(files), source)
+    return files
 
 
 def _read_lines(table: AnnotationTable, picture: int, file: Path, num_classes: int, log: ProblemLog) -> None:

@@ -188,10 +188,13 @@ def _annotations(truth: Sequence[PictureAnnotation], kind: Kind) -> list[dict[st
     annotations: list[dict[str, Any]] = []
     for i, true in enumerate(truth):
         sides = _sides(true.boxes_xyxy)
-        rows = zip(sides, true.labels.tolist(), true.areas.tolist(), true.is_special.tolist(), strict=True)
-        for j, (box, label, area, is_crowd) in enumerate(rows):
+        is_crowd = true.is_special
+        if kind == "mask" and true.lost_masks is not None:
+            is_crowd = is_crowd | true.lost_masks
+        rows = zip(sides, true.labels.tolist(), true.areas.tolist(), is_crowd.tolist(), strict=True)
+        for j, (box, label, area, crowd) in enumerate(rows):
             entry: dict[str, Any] = {"id": len(annotations) + 1, "image_id": i, "category_id": label, "bbox": box}
-            entry |= {"area": area, "iscrowd": int(is_crowd)}
+            entry |= {"area": area, "iscrowd": int(crowd)}
             if kind == "mask" and true.segmentations is not None:
                 entry["segmentation"] = true.segmentations[j]
             annotations.append(entry)

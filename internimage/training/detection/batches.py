@@ -5,7 +5,6 @@ Shape legend: B pictures of a batch.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +13,11 @@ import numpy as np
 import torch
 import torch.utils.data
 
-from internimage.data import PictureDataset, Sample, Unreadable
+from internimage.data import Unreadable
 from internimage.data.detection import (
     PIPELINES,
     DetectionDataset,
     DrawnView,
-    ObjectTargets,
     TrainingViews,
     collate,
     endless_batches,
@@ -64,7 +62,7 @@ class DetectionBatches:
         self.recipe, self.rank, self.world = recipe, rank, world
         size = recipe.data.batch_size
         self.groups = np.zeros(len(dataset), dtype=np.int64) if size == 1 else readable_orientations(dataset)
-        source: PictureDataset[ObjectTargets] = dataset if masks else _WithoutMasks(dataset)
+        source = dataset if masks else dataset.without_masks()
         self._views = TrainingViews(source, pipeline_of(recipe.augment), seed=recipe.run.seed, groups=self.groups)
         self._collate = _Collating(recipe.preprocess)
         self._is_endless = recipe.schedule.iterations > 0
@@ -108,25 +106,6 @@ class _Collating:
             [entry.view for entry in drawn], normalize=partial(normalize, config=config), divisor=config.divisor
         )
         return DetectionBatch(images, targets, tuple(broken for entry in drawn for broken in entry.unreadable))
-
-
-class _WithoutMasks:
-    """The samples of a data set without their masks, which detectors of boxes need not decode."""
-
-    def __init__(self, dataset: DetectionDataset) -> None:
-        self.dataset = dataset
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.dataset.class_names
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample[ObjectTargets]:
-        sample = self.dataset[index]
-        return Sample(sample.picture, dataclasses.replace(sample.target, masks=None), sample.name)
 
 
 def pipeline_of(settings: DetectionAugmentSettings) -> Pipeline:

@@ -132,29 +132,38 @@ def test_compressed_run_lengths_and_lvis_lists(root: Path) -> None:
     assert truth.negative_labels == {1} and truth.incomplete_labels == {0}
 
 
+# What is broken in the first annotation, the reason, and what is left of the object: nothing, its box or its mask.
 BROKEN = {
-    "size": ({"bbox": [1, 1, -5, 4]}, r"width -5 and height 4 must be positive"),
-    "outside": ({"bbox": [90, 1, 5, 4]}, "lies outside of the picture"),
-    "not finite": ({"bbox": [1, 1, float("nan"), 4]}, "not finite"),
-    "no box": ({"bbox": None}, r"expected \[left, top, width, height\]"),
-    "text": ({"bbox": [1, 1, "5", 4]}, "bad box"),
-    "huge": ({"bbox": [10**400, 1, 5, 4]}, "bad box"),
-    "class": ({"category_id": 77}, "no category has the id 77"),
-    "class type": ({"category_id": [1]}, "unknown class"),
-    "picture": ({"image_id": 1000}, "no picture has the id 1000"),
-    "short polygon": ({"segmentation": [[1, 2, 3, 4]]}, "at least 3 pairs"),
-    "odd polygon": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "at least 3 pairs"),
-    "far polygon": ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "far out of the picture"),
-    "word polygon": ({"segmentation": ["abc"]}, "bad polygon"),
-    "short runs": ({"segmentation": {"size": [60, 80], "counts": [5, 6]}}, "add up to 11"),
-    "negative runs": ({"segmentation": {"size": [60, 80], "counts": [-1, 4801]}}, "run lengths"),
-    "size of runs": ({"segmentation": {"size": [6, 8], "counts": [48]}}, "not that of the picture"),
+    "size": ({"bbox": [1, 1, -5, 4]}, r"width -5 and height 4 must be positive", "mask"),
+    "outside": ({"bbox": [90, 1, 5, 4]}, "lies outside of the picture", "mask"),
+    "not finite": ({"bbox": [1, 1, float("nan"), 4]}, "not finite", "mask"),
+    "text": ({"bbox": [1, 1, "wide", 4]}, "bad box", "mask"),
+    "huge": ({"bbox": [10**400, 1, 5, 4]}, "bad box", "mask"),
+    "neither": ({"bbox": None, "segmentation": None}, r"expected \[left, top, width, height\]", ""),
+    "class": ({"category_id": 77}, "no category has the id 77", ""),
+    "class type": ({"category_id": [1]}, "unknown class", ""),
+    "picture": ({"image_id": 1000}, "no picture has the id 1000", ""),
+    "short polygon": ({"segmentation": [[1, 2, 3, 4]]}, "at least 3 pairs", "box"),
+    "odd polygon": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "at least 3 pairs", "box"),
+    "far polygon": ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "far out of the picture", "box"),
+    "endless polygon": ({"segmentation": [[0, 0, 80, 60] * 40_000]}, "more than can be drawn", "box"),
+    "word polygon": ({"segmentation": ["abc"]}, "bad polygon", "box"),
+    "word mask": ({"segmentation": "abc"}, "bad mask", "box"),
+    "short runs": ({"segmentation": {"size": [60, 80], "counts": [5, 6]}}, "add up to 11", "box"),
+    "negative runs": ({"segmentation": {"size": [60, 80], "counts": [-1, 4801]}}, "run lengths", "box"),
+    "huge runs": ({"segmentation": {"size": [60, 80], "counts": [10**4000, 4801]}}, "run lengths", "box"),
+    "size of runs": ({"segmentation": {"size": [6, 8], "counts": [48]}}, "not that of the picture", "box"),
+    "letters": ({"segmentation": {"size": [60, 80], "counts": "zz zz"}}, "bad run lengths: the letter 'z'", "box"),
+    "endless letters": ({"segmentation": {"size": [60, 80], "counts": "P" * 25}}, "bad run lengths", "box"),
+    "other runs": ({"segmentation": {"size": [60, 80], "counts": "11"}}, "they add up to 2", "box"),
+    "open end": ({"segmentation": {"size": [60, 80], "counts": "P"}}, "ends within a number", "box"),
+    "no letters": ({"segmentation": {"size": [60, 80], "counts": ""}}, "ends within a number", "box"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_annotations(root: Path, case: str) -> None:
-    change, message = BROKEN[case]
+def test_a_broken_part_costs_only_itself(root: Path, case: str) -> None:
+    change, message, rest = BROKEN[case]
     document = copy.deepcopy(DOCUMENT)
     document["annotations"][1] |= change
     write(root, document)
@@ -162,16 +171,18 @@ def test_broken_annotations(root: Path, case: str) -> None:
         opened(root, broken="raise")
     assert "instances_train2017.json, annotations[1] (id 2): " in str(caught.value)
     dataset = opened(root)
-    assert len(dataset.problems) == 1 and len(dataset.annotation(0).labels) == 2
-
-
-def test_broken_text_of_run_lengths_is_named_when_it_is_read(root: Path) -> None:
-    document = copy.deepcopy(DOCUMENT)
-    for text in ("zz zz", "PPPPPPPPPPPPPPPPPPPPPPPPP", "11", "P"):
-        document["annotations"][1]["segmentation"] = {"size": [60, 80], "counts": text}
-        write(root, document)
-        with pytest.raises(ValueError, match=r"a\.png: bad run lengths"):
-            opened(root)[0]
+    assert len(dataset.problems) == 1 and len(dataset.annotation(0).labels) == 2 + bool(rest)
+    target, truth = dataset[0].target, dataset.annotation(0)
+    assert dataset.has_masks and target.masks is not None, "other masks are used, whatever became of this one"
+    if rest == "mask":
+        assert target.boxes_xyxy.tolist() == [[10, 10, 50, 50]], "the box of its mask"
+    elif rest == "box":
+        assert len(target) == 0 and target.ignored_boxes_xyxy.tolist() == [[10, 10, 50, 50], [0, 0, 80, 30]]
+        assert truth.lost_masks is not None and truth.lost_masks.tolist() == [True, False, False]
+        boxes_only = dataset.without_masks()
+        assert boxes_only[0].target.boxes_xyxy.tolist() == [[10, 10, 50, 50]] and not boxes_only.has_masks
+        assert boxes_only[0].target.masks is None and boxes_only.annotation(0).segmentations is None
+        assert truth.is_special.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +192,6 @@ def test_broken_text_of_run_lengths_is_named_when_it_is_read(root: Path) -> None
         (lambda d: d["images"][2].update(file_name="../annotations/x.png"), r"images\[2\]: .*leads out of the folder"),
         (lambda d: d["images"][2].update(file_name="/etc/hosts"), "leads out of the folder"),
         (lambda d: d["images"][2].update(id=7), r"images\[2\]: the id 7 is used twice"),
-        (lambda d: d["images"][2].update(height="60"), r"images\[2\]: expected height and width"),
         (lambda d: d["images"].append(3), r"images\[3\]: expected an object"),
         (lambda d: d["annotations"].append("x"), r"annotations\[4\]: expected an object"),
         (lambda d: d["categories"].append({"id": 5, "name": "again"}), r"categories\[2\]: the id 5 is used twice"),
@@ -216,8 +226,8 @@ def test_no_coco_file(root: Path, document: Any, message: str) -> None:
 def test_limits_and_wrong_folders(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="more than 100 bytes"):
         opened(root, max_bytes=100)
-    with pytest.raises(FileNotFoundError, match="none of the 3 pictures"):
-        open_coco(root / "annotations/instances_train2017.json", root)
+    with pytest.raises(FileNotFoundError, match=r"(?s)none of the 3 pictures.*annotations/a\.png.*b\.png.*empty\.png"):
+        open_coco(root / "annotations/instances_train2017.json", root / "annotations")
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_coco(root / "nothing.json", root)
     (root / "train2017/b.png").unlink()
