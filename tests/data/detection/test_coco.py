@@ -146,7 +146,7 @@ BROKEN = {
     "short polygon": ({"segmentation": [[1, 2, 3, 4]]}, "at least 3 pairs", "box"),
     "odd polygon": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "at least 3 pairs", "box"),
     "far polygon": ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "far out of the picture", "box"),
-    "endless polygon": ({"segmentation": [[0, 0, 80, 60] * 40_000]}, "more than can be drawn", "box"),
+    "endless polygon": ({"segmentation": [[0, 0, 80, 60] * 60_000]}, "more than can be drawn", "box"),
     "word polygon": ({"segmentation": ["abc"]}, "bad polygon", "box"),
     "word mask": ({"segmentation": "abc"}, "bad mask", "box"),
     "short runs": ({"segmentation": {"size": [60, 80], "counts": [5, 6]}}, "add up to 11", "box"),
