@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,7 +82,7 @@ def lvis_curves(
     """Match answers with true objects as LVIS does: the 300 best answers of each picture, whatever their class.
 
     Answers count for the classes in a picture and for those known to be absent (`negative_labels`); where a class is
-    incomplete (`incomplete_labels`), surplus answers do not count.
+    incomplete (`incomplete_labels`), surplus answers do not count. Answers and true objects without area do not exist.
 
     Args:
         truth: the pictures.
@@ -96,8 +96,9 @@ def lvis_curves(
 
     Source: LVIS, section 2, https://arxiv.org/abs/1908.03195.
     """
-    best = [own.best(LVIS_LIMIT) for own in found]
-    return _curves(truth, best, classes, kind, limits=(LVIS_LIMIT,), is_lvis=True)
+    truth = [_with_area(true) for true in truth]
+    checked = [_checked(own.best(LVIS_LIMIT), true, kind) for own, true in zip(found, truth, strict=True)]
+    return _curves(truth, checked, classes, kind, limits=(LVIS_LIMIT,), is_lvis=True)
 
 
 def coco_figures(curves: Curves, kind: Kind) -> dict[str, float | None]:
@@ -143,10 +144,7 @@ def _curves(
     limits: tuple[int, ...],
     is_lvis: bool,
 ) -> Curves:
-    try:
-        coco = importlib.import_module("faster_coco_eval")
-    except ImportError as error:
-        raise MissingExtra("faster-coco-eval", "train", "measuring average precision") from error
+    coco = _faster_coco_eval()
     if kind == "mask" and not all(len(true.labels) == 0 or true.segmentations for true in truth):
         raise ValueError("the ground truth has no masks; measure boxes, or take annotations with segmentations")
     if kind == "mask" and not all(len(own) == 0 or own.masks is not None for own in found):
@@ -165,6 +163,37 @@ def _curves(
     evaluation.accumulate()
     precision, recall = (np.asarray(evaluation.eval[name], dtype=np.float64) for name in ("precision", "recall"))
     return Curves(np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall), limits)
+
+
+def _faster_coco_eval() -> Any:
+    try:
+        return importlib.import_module("faster_coco_eval")
+    except ImportError as error:
+        raise MissingExtra("faster-coco-eval", "train", "measuring average precision") from error
+
+
+def _with_area(true: PictureAnnotation) -> PictureAnnotation:
+    """Leave out true objects of area 0."""
+    keep = true.areas > 0
+    if keep.all():
+        return true
+    masks = true.segmentations and tuple(mask for mask, kept in zip(true.segmentations, keep, strict=True) if kept)
+    fields = ("boxes_xyxy", "labels", "is_special", "areas")
+    return replace(true, segmentations=masks, **{name: getattr(true, name)[keep] for name in fields})
+
+
+def _checked(own: FoundObjects, true: PictureAnnotation, kind: Kind) -> FoundObjects:
+    """Leave out answers without area, and those of classes that nobody looked for in the picture.
+
+    The second is for faster-coco-eval: it ends with an IndexError where no answer to a picture without objects counts.
+    """
+    classes = np.union1d(true.labels, np.array(sorted(true.negative_labels), dtype=np.int64))
+    keep = np.isin(own.labels, classes)
+    if kind == "mask" and own.masks:
+        keep &= _faster_coco_eval().mask.area(list(own.masks)) > 0
+    else:
+        keep &= (own.boxes_xyxy[:, 2:] - own.boxes_xyxy[:, :2]).prod(axis=1) > 0
+    return own if keep.all() else own.take(np.flatnonzero(keep))
 
 
 def _image(number: int, true: PictureAnnotation) -> dict[str, Any]:

@@ -30,8 +30,9 @@ class CrowdFigures:
 
     Args:
         precision: average precision at an overlap of 0.5, 0..1, higher is better; None without people.
-        miss_rate: geometric mean of the miss rates (MR^-2), 0..1, lower is better; None where no place is reached.
-        jaccard: best mean Jaccard index (JI) over ten score levels, 0..1, higher is better; None without pictures.
+        miss_rate: geometric mean of the miss rates (MR^-2), 0..1, lower is better; None without people.
+        jaccard: best mean Jaccard index (JI) over ten score levels, 0..1, higher is better; None where neither a person
+            nor an answer counts.
     """
 
     precision: float | None
@@ -79,7 +80,7 @@ def crowd_figures(
     return CrowdFigures(
         area if people else None,
         _miss_rate(1.0 - recall, wrong / max(len(truth), 1), decades) if people else None,
-        _best_jaccard(truth, boxes, found, iou) if len(truth) else None,
+        _best_jaccard(truth, boxes, found, iou),
     )
 
 
@@ -109,36 +110,42 @@ def _outcomes(
     return found.scores[order][counts], is_right[counts]
 
 
-def _miss_rate(missed: np.ndarray, wrong_per_picture: np.ndarray, decades: int) -> float | None:
-    """Geometric mean of the miss rates at the places that are reached."""
+def _miss_rate(missed: np.ndarray, wrong_per_picture: np.ndarray, decades: int) -> float:
+    """Geometric mean of the miss rates at the places; one that is never reached has the rate of all answers."""
+    if not len(missed):
+        return 1.0
     first = np.searchsorted(wrong_per_picture, PLACES[decades])
-    rates = missed[first[first < len(missed)]]
-    if not len(rates):
-        return None
+    rates = missed[first.clip(max=len(missed) - 1)]
     return float(np.exp(np.log(np.maximum(rates, 1e-300)).mean()))
 
 
 def _best_jaccard(
     truth: Sequence[PictureAnnotation], boxes: Sequence[np.ndarray], found: Sequence[FoundObjects], iou: float
-) -> float:
-    totals = np.zeros(len(SCORE_LEVELS))
+) -> float | None:
+    """Best mean over the score levels; at each level, of the pictures in which a person or an answer counts."""
+    totals, counted = np.zeros(len(SCORE_LEVELS)), np.zeros(len(SCORE_LEVELS), dtype=np.int64)
     for true, cut, own in zip(truth, boxes, found, strict=True):
         people, ignored = cut[~true.is_special], cut[true.is_special]
         shared = overlaps(own.boxes_xyxy, people)
         for i, level in enumerate(SCORE_LEVELS):
             keep = own.scores > level
-            totals[i] += _jaccard(own.boxes_xyxy[keep], people, shared[keep], ignored, iou)
-    return float(totals.max() / len(truth))
+            index = _jaccard(own.boxes_xyxy[keep], people, shared[keep], ignored, iou)
+            if index is not None:
+                totals[i] += index
+                counted[i] += 1
+    return float((totals / counted.clip(min=1)).max()) if counted.any() else None
 
 
-def _jaccard(answers: np.ndarray, people: np.ndarray, shared: np.ndarray, ignored: np.ndarray, iou: float) -> float:
-    """Pairs over answers and people together, in the pairing with the most pairs."""
+def _jaccard(
+    answers: np.ndarray, people: np.ndarray, shared: np.ndarray, ignored: np.ndarray, iou: float
+) -> float | None:
+    """Pairs over answers and people together, in the pairing with the most pairs; None where neither counts."""
     rows, columns = _pairs(shared, iou)
     pairs = len(rows)
     others = np.delete(answers, rows, axis=0), np.delete(people, columns, axis=0)
     hidden = [int((overlaps(boxes, ignored, "iof") > iou).any(axis=1).sum()) for boxes in others]
     number = len(answers) - hidden[0] + len(people) - hidden[1] - pairs
-    return pairs / (number + 1e-6)
+    return pairs / (number + 1e-6) if number else None
 
 
 def _pairs(shared: np.ndarray, iou: float) -> tuple[np.ndarray, np.ndarray]:

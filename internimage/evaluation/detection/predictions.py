@@ -48,9 +48,12 @@ class FoundObjects:
         """Return the `number` objects with the best scores, in the same order."""
         if len(self) <= number:
             return self
-        chosen = np.sort(np.argsort(-self.scores, kind="stable")[:number])
-        masks = None if self.masks is None else tuple(self.masks[i] for i in chosen)
-        return FoundObjects(self.boxes_xyxy[chosen], self.scores[chosen], self.labels[chosen], masks)
+        return self.take(np.sort(np.argsort(-self.scores, kind="stable")[:number]))
+
+    def take(self, numbers: np.ndarray) -> FoundObjects:
+        """Return the objects with these (S,) numbers, in this order."""
+        masks = None if self.masks is None else tuple(self.masks[i] for i in numbers)
+        return FoundObjects(self.boxes_xyxy[numbers], self.scores[numbers], self.labels[numbers], masks)
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Give the entries of a COCO results file."""

@@ -1,0 +1,122 @@
+"""Metrics against code that was not written here, on random data sets.
+
+`recorded/lvis_random.json.gz` holds sets of `random_sets.py` with the figures of the package lvis 0.5.3, whose needs
+(numpy below 1.24, OpenCV with windows) no test environment should have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from internimage.evaluation.detection.coco import coco_curves, coco_figures, lvis_curves, lvis_figures
+from internimage.evaluation.detection.crowd_human import PLACES, crowd_figures
+from internimage.evaluation.detection.figures import measure
+from internimage.evaluation.detection.predictions import FoundObjects, found_objects
+
+from .conftest import from_coco, true_picture
+from .random_sets import random_set
+from .test_metrics import ONE_CLASS, STANDARD
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("kind", "name"), [("box", "bbox"), ("mask", "segm")])
+def test_coco_figures_are_those_of_pycocotools(kind: Any, name: str, seed: int) -> None:
+    gt, answers = random_set(seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = gt
+        truth.createIndex()
+        other = "segmentation" if name == "bbox" else "bbox"  # loadRes measures by the box where there is one
+        own = [{key: value for key, value in answer.items() if key != other} for answer in answers]
+        evaluation = COCOeval(truth, truth.loadRes(own) if own else COCO(), name)
+        if not own:
+            evaluation.cocoDt.dataset = {**gt, "annotations": []}
+            evaluation.cocoDt.createIndex()
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    expected = [None if value == -1 else value for value in evaluation.stats.tolist()]
+    figures = coco_figures(coco_curves(*from_coco(gt, answers), kind=kind), kind)
+    for key, value in zip(STANDARD, expected, strict=True):
+        assert figures[f"{kind}_{key}"] == (None if value is None else pytest.approx(value, abs=1e-12)), key
+
+
+def lvis_sets() -> list[dict[str, Any]]:
+    with gzip.open(Path(__file__).with_name("recorded") / "lvis_random.json.gz", "rt", encoding="utf-8") as file:
+        return json.load(file)["sets"]
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_lvis_figures_are_those_of_lvis(kind: Any) -> None:
+    sets = lvis_sets()
+    assert len(sets) > 50
+    for number, stored in enumerate(sets):
+        truth, found, classes = from_coco(stored["gt"], stored["answers"])
+        ours = list(
+            lvis_figures(lvis_curves(truth, found, classes, kind=kind), kind, classes.frequencies or ()).values()
+        )
+        for value, expected in zip(ours, stored["figures"][kind].values(), strict=True):
+            assert value == (None if expected is None else pytest.approx(expected, abs=1e-12)), number
+
+
+def test_an_image_of_unchecked_classes_only_ends_no_lvis_evaluation() -> None:
+    [stored] = [lvis_sets()[0]]
+    mask = stored["answers"][0]["segmentation"]
+    full = true_picture(1, (40, 60), [[2, 2, 9, 9]], [0], segmentations=[mask])
+    blank = true_picture(2, (40, 60), [], [], segmentations=[])
+    found = found_objects([[2, 2, 9, 9]], [0.9], [0], [mask])
+    for kind in ("box", "mask"):
+        figures = measure("lvis", [full, blank], [found, found], ONE_CLASS, kinds=(kind,))
+        assert figures.values[f"{kind}_AP"] == pytest.approx(1.0)
+
+
+def plain_miss_rate(is_right: np.ndarray, people: int, images: int) -> float:
+    """Read the log-average miss rate step by step; behind the last answer, its miss rate goes on."""
+    rates, wrong = [], np.cumsum(~is_right) / images
+    missed = 1 - np.cumsum(is_right) / people
+    for place in PLACES[2]:
+        reached = np.flatnonzero(wrong >= place)
+        rates.append(missed[reached[0]] if len(reached) else missed[-1])
+    return float(np.exp(np.mean(np.log(rates))))
+
+
+@pytest.mark.parametrize("num_wrong", [0, 1, 3, 40])
+def test_miss_rate_where_places_are_never_reached(num_wrong: int) -> None:
+    draw = np.random.default_rng(num_wrong)
+    people = np.array([[20.0 * k, 0, 20 * k + 15, 50] for k in range(4)])
+    truth = [true_picture(i, (100, 400), people, [0] * 4) for i in range(4)]
+    boxes = [
+        np.concatenate([people[:3], np.tile([300.0, 60, 330, 99], (num_wrong if i == 0 else 0, 1))]) for i in range(4)
+    ]
+    found = [found_objects(own, draw.random(len(own)), [0] * len(own)) for own in boxes]
+    scores = np.concatenate([own.scores for own in found])
+    is_right = np.concatenate([np.arange(len(own)) < 3 for own in found])[np.argsort(-scores, kind="stable")]
+    assert crowd_figures(truth, found).miss_rate == pytest.approx(plain_miss_rate(is_right, 16, 4), abs=1e-12)
+
+
+def test_miss_rate_and_jaccard_at_the_ends() -> None:
+    person = true_picture(1, (100, 100), [[10, 10, 40, 90]], [0])
+    crowd = true_picture(2, (100, 100), [[0, 0, 100, 100]], [0], is_special=[1])
+    right, nothing = found_objects([[10, 10, 40, 90]], [0.9], [0]), found_objects([], [], [])
+
+    def jaccard(*found: FoundObjects) -> float | None:
+        return crowd_figures([person, crowd], list(found)).jaccard
+
+    assert jaccard(right, nothing) == pytest.approx(
+        1.0, abs=1e-5
+    )  # the mean over the one image in which something counts
+    assert jaccard(right, right) == pytest.approx(1.0, abs=1e-5)  # an answer in an ignored region does not count
+    assert jaccard(nothing, nothing) == 0.0
+    assert crowd_figures([crowd], [nothing]) == type(crowd_figures([], []))(None, None, None)
+    assert crowd_figures([person], [nothing]).miss_rate == 1.0
+    assert crowd_figures([person], [right]).miss_rate == pytest.approx(0.0, abs=1e-12)
