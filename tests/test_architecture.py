@@ -18,6 +18,7 @@ LEVELS = {
     "errors": 0,
     "lazy": 0,
     "version": 0,
+    "files": 0,
     "ops": 1,
     "layers": 2,
     "data": 2,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -24,6 +23,7 @@ from internimage.cli.terminal import (
     note,
     progress,
 )
+from internimage.files import json_text, writing
 
 if TYPE_CHECKING:
     from internimage.flow import TaskModel
@@ -119,7 +119,7 @@ def predict(
     num_rows = num_failed = 0
     with _lines_into(out) as write, progress("pictures", len(sources)) as advance:
         for row in answering.rows(sources, batch_size=batch_size, progress=advance):
-            line = json.dumps(row, ensure_ascii=False)
+            line = json_text(row, ensure_ascii=False)
             write(line)
             if as_json and form is Format.lines:
                 typer.echo(line)
@@ -162,7 +162,7 @@ def _lines_into(out: Path | None) -> Iterator[Callable[[str], None]]:
         yield lambda line: None
         return
     part = out / f"{PREDICTIONS_FILE}.part"
-    with part.open("w", encoding="utf-8") as file:
+    with writing(part), part.open("w", encoding="utf-8") as file:
         yield lambda line: print(line, file=file, flush=True)
     part.replace(out / PREDICTIONS_FILE)
 
@@ -171,7 +171,7 @@ def _write_results(entries: Sequence[Row], out: Path | None, *, as_json: bool) -
     """Write a COCO results file, and to stdout where asked for."""
     from internimage.zoo.saving import replacing
 
-    text = json.dumps(entries)
+    text = json_text(entries)
     if out is not None:
         with replacing(out / RESULTS_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")

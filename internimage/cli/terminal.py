@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from internimage.files import json_text
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A name of `internimage list`, a checkpoint file, or a Hub folder.",
+        help="A name of `internimage list`, a checkpoint file, a Hub folder, or the folder of a training run.",
         autocompletion=model_names,
         show_default=False,
     ),
@@ -92,8 +93,8 @@ def note(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write a result that a program reads."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Write a result that a program reads; what is not finite is null."""
+    typer.echo(json_text(value, indent=2, ensure_ascii=False))
 
 
 def print_table(

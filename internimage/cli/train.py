@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json, stderr
 
 if TYPE_CHECKING:
-    from internimage.training import Recipe
+    from internimage.training import Recipe, TrainingResult
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -23,12 +24,22 @@ def recipe_names(incomplete: str) -> list[str]:
 
 def train(
     recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="Name of a recipe.", autocompletion=recipe_names, show_default=False),
-    ],
-    data: Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.", show_default=False)],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Name of a recipe; --resume takes that of the run.",
+            autocompletion=recipe_names,
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of the data set; --resume takes that of the run.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default=False)] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, with its settings and data.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example schedule.epochs=3; repeatable."),
@@ -49,36 +60,62 @@ def train(
 ) -> None:
     """Train a model by a recipe.
 
-    Ctrl-C saves the run; the same command with --resume goes on with it.
+    Ctrl-C saves the run; `internimage train --resume --out FOLDER` goes on with it.
     """
-    if not data.exists():
+    if out is None:
+        raise typer.BadParameter("give the folder of the run", param_hint="--out")
+    if data is not None and not data.exists():
         raise typer.BadParameter(f"there is no folder {data}", param_hint="--data")
     from internimage import training
 
-    chosen = training.recipe(recipe)
-    try:
-        chosen = chosen.with_overrides([*_start(chosen, backbone_weights), *(settings or ())])
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--set") from error
+    overrides = list(settings or ())
+    chosen: Recipe | str | None = recipe
+    if recipe is not None:
+        known = training.recipe(recipe)
+        overrides = [*_start(known, backbone_weights), *overrides]
+        if not resume:
+            try:
+                chosen, overrides = known.with_overrides(overrides), []
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint="--set") from error
+    elif not resume:
+        raise typer.BadParameter("a new run needs the name of a recipe", param_hint="RECIPE")
+    elif backbone_weights is not None:
+        raise typer.BadParameter("a run that goes on has its weights", param_hint="--backbone-weights")
+    if data is None and not resume:
+        raise typer.BadParameter("a new run needs the folder of its data set", param_hint="--data")
     place = None if device == "auto" else choose_device(device)
     if not stderr().is_terminal:  # a log file shows no bar
         logging.getLogger("internimage.training").setLevel(logging.INFO)
-    result = training.train(chosen, data=data, out=out, resume=resume, device=place)
-    summary = result.to_dict()
+    result = training.train(chosen, data=data, out=out, resume=resume, overrides=overrides, device=place)
     if as_json:
-        print_json(summary)
+        print_json(result.to_dict())
     else:
-        best = result.best_value
-        fields = {
-            "validations": len(result.history),
-            f"best {result.metric.removeprefix('val_')}": None if best is None else f"{best:.2%}",
-            "best weights": result.best,
-            "last weights": result.last,
-        }
-        print_fields(fields, title=str(out))
+        _print_result(result, out)
     if result.interrupted:
-        note(f"interrupted and saved; the same command with --resume goes on with {out}")
-        raise typer.Exit(1)
+        note(f"interrupted and saved; go on with: {_command('train', '--resume', '--out', out)}")
+        raise typer.Exit(1 if result.stopped_by is None else 128 + result.stopped_by)
+
+
+def _print_result(result: TrainingResult, out: Path) -> None:
+    """Show how a run went and what can be done with it."""
+    best = result.best_value
+    unknown = "not measured: validation had nothing to compare with" if result.history else None
+    more = ("--set", "schedule.epochs=N") if not result.interrupted else ()
+    fields = {
+        "validations": len(result.history),
+        f"best {result.metric.removeprefix('val_')}": unknown if best is None else f"{best:.2%}",
+        "best weights": result.best,
+        "last weights": result.last,
+        "to predict": _command("predict", out, "IMAGES"),
+        "to go on": _command("train", "--resume", "--out", out, *more),
+    }
+    print_fields(fields, title=str(out))
+
+
+def _command(*words: object) -> str:
+    """Return a command line of this program, ready to be pasted."""
+    return shlex.join(["internimage", *map(str, words)])
 
 
 def _start(recipe: Recipe, backbone_weights: str | None) -> list[str]:

@@ -20,13 +20,16 @@ class Since:
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.first_bad = torch.tensor(-1, device=device)  # the step whose loss was the first that is not finite
         self.terms: dict[str, Tensor] = {}
         self.steps = 0
         self.seconds = 0.0
 
-    def add(self, loss: Tensor, terms: Mapping[str, Tensor], *, share: float) -> None:
-        """Count the loss of a batch, and its terms, each of which counts `share`."""
+    def add(self, loss: Tensor, terms: Mapping[str, Tensor], *, share: float, step: int) -> None:
+        """Count the loss of a batch of a step, and its terms, each of which counts `share`."""
         self.loss += loss.detach()
+        is_first = (self.first_bad < 0) & ~torch.isfinite(self.loss)
+        self.first_bad = torch.where(is_first, step, self.first_bad)
         for name, value in terms.items():
             kept = self.terms.get(name, torch.zeros_like(self.loss))
             self.terms[name] = kept + value.detach() * share

@@ -10,31 +10,18 @@ from typing import Any
 import torch
 
 from internimage.training.settings import Recipe
-from internimage.zoo.saving import replacing
+from internimage.zoo.saving import replacing, write_torch_file
 
 STATE_FILE, RECIPE_FILE = "state.pt", "recipe.json"
 FORMAT = 2
-# Settings that do not change the numbers of a run and may therefore differ when it goes on.
-FREE_SETTINGS = frozenset(
-    {
-        "run.threads",
-        "run.save_minutes",
-        "run.tensorboard",
-        "run.plot",
-        "data.workers",
-        "published_top1",
-        "published_box_ap",
-        "published_mask_ap",
-        "published_miou",
-    }
-)
+# Everything that a run writes whole or not at all.
+RUN_FILES = (STATE_FILE, RECIPE_FILE, "last.safetensors", "best.safetensors", "metrics.csv", "curves.png")
+LOCK_FILE = ".lock"
 
 
 def save_state(out: Path, state: dict[str, Any]) -> Path:
     """Write the state of a run; a crash while writing leaves the one before."""
-    with replacing(out / STATE_FILE) as temporary, temporary.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-    return out / STATE_FILE
+    return write_torch_file({"format": FORMAT, **state}, out / STATE_FILE)
 
 
 def save_recipe(out: Path, recipe: Recipe) -> Path:
@@ -72,19 +59,3 @@ def flat_settings(recipe: Recipe) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def refuse_other_settings(saved: dict[str, Any], recipe: Recipe) -> None:
-    """Check that a run is resumed with the settings it was started with.
-
-    Raises:
-        ValueError: a setting that changes the numbers differs; the message lists all of them.
-    """
-    present = flat_settings(recipe)
-    differing = [
-        f"  {key}: started with {saved.get(key)!r}, given {present.get(key)!r}"
-        for key in sorted((saved.keys() | present.keys()) - FREE_SETTINGS)
-        if saved.get(key, present.get(key)) != present.get(key)  # older runs do not know the newest settings
-    ]
-    if differing:
-        raise ValueError("a run can only be resumed with the settings it was started with:\n" + "\n".join(differing))

@@ -6,28 +6,31 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from internimage.files import finite_or_none, locked, remove_leftovers
 from internimage.training.console import progress_bar, stop_on_signals
 from internimage.training.ema import build_ema
 from internimage.training.engine import Engine, chosen_device
-from internimage.training.own_data import as_started
+from internimage.training.finite import diverged, first_not_finite
 from internimage.training.precision import with_precision
 from internimage.training.randomness import generator_state, set_generator_state
 from internimage.training.recipes import recipe as find_recipe
 from internimage.training.records import Records
+from internimage.training.result import TrainingResult
+from internimage.training.resuming import resumed_recipe
 from internimage.training.settings import OptimizerSettings, Recipe
 from internimage.training.since import Since
 from internimage.training.state import (
+    LOCK_FILE,
+    RUN_FILES,
     STATE_FILE,
     flat_settings,
     load_state,
-    refuse_other_settings,
     save_recipe,
     save_state,
 )
@@ -40,45 +43,10 @@ logger = logging.getLogger(__name__)
 CHECK_EVERY = 50
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run left behind.
-
-    Args:
-        best: weights with the highest validation metric; None before the first validation.
-        last: weights of the end.
-        history: rows of metrics.csv.
-        interrupted: the run was stopped by Ctrl-C or SIGTERM; it can be resumed.
-        metric: column of the history that decides which weights are the best.
-    """
-
-    best: Path | None
-    last: Path | None
-    history: list[dict[str, float]]
-    interrupted: bool
-    metric: str
-
-    @property
-    def best_value(self) -> float | None:
-        """The highest value of the metric, None before the first validation."""
-        return max((row[self.metric] for row in self.history), default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready summary."""
-        return {
-            "best": None if self.best is None else str(self.best),
-            "last": None if self.last is None else str(self.last),
-            "interrupted": self.interrupted,
-            "metric": self.metric,
-            "best_value": self.best_value,
-            "history": self.history,
-        }
-
-
 def train(
-    recipe: Recipe | str,
+    recipe: Recipe | str | None = None,
     *,
-    data: str | PathLike[str],
+    data: str | PathLike[str] | None = None,
     out: str | PathLike[str],
     resume: bool = False,
     overrides: Sequence[str] = (),
@@ -88,12 +56,14 @@ def train(
     """Train a classifier, a detector or a segmentor.
 
     Args:
-        recipe: a recipe or the name of one.
-        data: folder of the data set, in a layout that the task of the recipe reads.
+        recipe: a recipe or the name of one; a run that goes on has its own and needs none.
+        data: folder of the data set, in a layout that the task of the recipe reads; a run that goes on knows it.
         out: folder of the run: recipe.json, metrics.csv, curves.png, tensorboard/, best.safetensors,
-            last.safetensors and state.pt.
-        resume: go on with the run in `out`; on the CPU the result equals that of an uninterrupted run bit for bit.
-        overrides: "section.key=value" texts, see `Recipe.with_overrides`.
+            last.safetensors and state.pt. One process at a time may work in it.
+        resume: go on with the run in `out`, with its settings; on the CPU the result equals that of an uninterrupted
+            run bit for bit.
+        overrides: "section.key=value" texts, see `Recipe.with_overrides`. A run that goes on takes those that leave
+            its numbers alone, and a longer `schedule.epochs` or `schedule.iterations`.
         device: where to train; None takes the accelerator when there is one.
         progress: show a progress bar on stderr.
 
@@ -105,20 +75,30 @@ def train(
         ValueError: a setting, the data or the state to resume does not fit.
         FileExistsError: `out` holds a run and `resume` is false.
         FileNotFoundError: the data set, or the state to resume, does not exist.
+        BlockingIOError: another process works in `out`.
+        FloatingPointError: the run has diverged; the last good state stays.
         MissingExtra: the recipe needs the extra `train`.
     """
-    chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_overrides(overrides)
     folder = Path(out)
-    if not resume and (folder / STATE_FILE).exists():
-        raise FileExistsError(f"{folder} holds a run already; resume it or choose another folder")
-    state = load_state(folder) if resume else None
-    if state is not None:
-        chosen = as_started(chosen, state["settings"])
-        refuse_other_settings(state["settings"], chosen)
-    trainer = Trainer(chosen, data=data, out=folder, device=device, progress=progress)
-    if state is not None:
-        trainer.restore(state)
-    return trainer.run()
+    if not resume and (recipe is None or data is None):
+        raise ValueError("a new run needs a recipe and data; only a run that goes on (resume) knows its own")
+    with locked(folder / LOCK_FILE):
+        remove_leftovers(folder, RUN_FILES)
+        state = load_state(folder) if resume else None
+        if state is None:
+            if (folder / STATE_FILE).exists():
+                raise FileExistsError(f"{folder} holds a run already; resume it or choose another folder")
+            assert recipe is not None and data is not None
+            chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_overrides(overrides)
+        else:
+            chosen = resumed_recipe(state["settings"], recipe, overrides)
+            data = state.get("data_path") if data is None else data
+            if data is None:
+                raise ValueError(f"{folder} does not say where its data is; give the folder of the data set")
+        trainer = Trainer(chosen, data=data, out=folder, device=device, progress=progress)
+        if state is not None:
+            trainer.restore(state)
+        return trainer.run()
 
 
 class Trainer:
@@ -142,6 +122,7 @@ class Trainer:
         progress: bool = True,
     ) -> None:
         self.out, self.progress = out, progress
+        self._data_path = str(Path(data).absolute())
         recipe = with_precision(recipe, place := chosen_device(device))
         self.engine = Engine(place, recipe.run)
         logger.info("reads the data in %s", data)
@@ -156,11 +137,18 @@ class Trainer:
         self.records = Records(out, recipe.run)
         self.step = 0
         self.best_value = -math.inf
+        self._saved_step: int | None = None
         self._since = Since(self.engine.device)
         self._last_save = time.monotonic()
 
     def run(self) -> TrainingResult:
         """Train to the end, or until Ctrl-C or SIGTERM, which save the state first."""
+        try:
+            return self._run()
+        finally:
+            self.records.close()
+
+    def _run(self) -> TrainingResult:
         save_recipe(self.out, self.recipe)
         if self.step == 0:
             self.save()
@@ -169,7 +157,6 @@ class Trainer:
             while self.step < total and not stop.is_set():
                 self._train_epoch(stop.is_set, show)
         self.save()
-        self.records.close()
         best, last = self.out / "best.safetensors", self.out / "last.safetensors"
         return TrainingResult(
             best if best.exists() else None,
@@ -177,6 +164,7 @@ class Trainer:
             self.records.rows,
             interrupted=self.step < total,
             metric=self.task.metric,
+            stopped_by=stop.signal,
         )
 
     def _train_epoch(self, stopped: Callable[[], bool], show: Callable[[int, str], None]) -> None:
@@ -208,25 +196,53 @@ class Trainer:
                 losses = self.task.loss(batch, self.engine.device)
                 loss = sum(losses.values(), torch.zeros((), device=self.engine.device)) / len(micro_batches)
             self.engine.backward(loss)
-            self._since.add(loss, losses, share=1 / len(micro_batches))
+            self._since.add(loss, losses, share=1 / len(micro_batches), step=self.step + 1)
         self.engine.step(self.optimizer, self.model.parameters(), clip_norm=self.recipe.optimizer.clip_norm)
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.step += 1
         self._since.steps += 1
-        if self.step % CHECK_EVERY == 0 or self.step % self.schedule.validate_every == 0:
-            self._refuse_nan()
+        if self.engine.device.type == "cpu" or self.step % CHECK_EVERY == 0:  # an accelerator would have to wait
+            self._refuse_bad_loss()
 
-    def _refuse_nan(self) -> None:
-        """Stop a run that has diverged, before a state of it is saved."""
-        if not math.isfinite(self.engine.mean(self._since.loss)):
-            raise FloatingPointError(
-                f"the loss is not finite at step {self.step}; lower the learning rate (optimizer.lr...), or resume "
-                "from the last state in the folder of the run"
-            )
+    def _refuse_bad_loss(self) -> None:
+        """Stop a run whose loss is not finite.
+
+        Raises:
+            FloatingPointError: it is so since some step.
+        """
+        bad = int(self._since.first_bad)
+        if bad >= 0:
+            raise self._diverged("the loss is not finite", bad)
+
+    def _refuse_bad_state(self) -> None:
+        """Stop a run that has diverged, before its state replaces a good one.
+
+        Raises:
+            FloatingPointError: a loss, a weight or a moment of the optimizer is not finite.
+        """
+        self._refuse_bad_loss()
+        bad = first_not_finite({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()["state"]})
+        if bad is None and self.ema is not None:
+            bad = first_not_finite({"average": self.ema.state_dict()})
+        if bad is not None:
+            raise self._diverged(f"the state of the run is not finite ({bad})", self.step)
+
+    def _diverged(self, what: str, step: int) -> FloatingPointError:
+        """Return the error that says what is not finite, and which state is kept."""
+        kept = f"{self.out} keeps the state of step {self._saved_step}"
+        return diverged(
+            what,
+            step=step,
+            total=self.schedule.total_steps,
+            lr=self.schedule.lr(max(step - 1, 0)),
+            precision=self.engine.precision,
+            kept=f"{self.out} holds no state of it" if self._saved_step is None else kept,
+        )
 
     def _validate(self, epoch: int) -> None:
         """Measure the model, write the row, the weights and the state."""
+        self._refuse_bad_state()
         since, delivered = self._since, self.delivered
         measured = self.task.validate(delivered)
         pictures = since.steps * self.recipe.optimizer.accumulation_steps * self.task.batch_size
@@ -255,12 +271,18 @@ class Trainer:
         return self.model if self.ema is None else cast(AnyModel, self.ema.module)
 
     def save(self) -> None:
-        """Write the state of the run and the present weights."""
+        """Write the state of the run and the present weights.
+
+        Raises:
+            FloatingPointError: they are not finite; what was saved before stays.
+        """
+        self._refuse_bad_state()
         if not self.engine.is_main:
             return
         save_model(self.delivered, self.out / "last.safetensors", info=self._notes())
         state = {
             "settings": flat_settings(self.recipe),
+            "data_path": self._data_path,
             "step": self.step,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -271,12 +293,14 @@ class Trainer:
             "since": self._since.state(),
         }
         save_state(self.out, state)
+        self._saved_step = self.step
         self._last_save = time.monotonic()
 
     def _notes(self) -> dict[str, Any]:
         """What the weight files say about their run."""
         last = self.records.rows[-1] if self.records.rows else {}
-        return {"recipe": self.recipe.name, "step": self.step, self.task.metric: last.get(self.task.metric)}
+        notes = {"recipe": self.recipe.name, "step": self.step, self.task.metric: last.get(self.task.metric)}
+        return finite_or_none(notes)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `save` wrote, so that the next step is the one that would have followed."""
@@ -285,6 +309,7 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best_value = state["step"], state["best_value"]
+        self._saved_step = self.step
         self._since.restore(state["since"])
         self.records.rows = state["rows"]
         self.records.write_csv()

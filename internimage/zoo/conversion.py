@@ -23,9 +23,9 @@ from internimage.zoo.factory import load
 from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, config_json, preprocessor_json
 from internimage.zoo.local import WEIGHT_FILES
 from internimage.zoo.official import to_huggingface, to_official
-from internimage.zoo.saving import replacing, save_model, write_safetensors
+from internimage.zoo.saving import save_model, write_safetensors, write_torch_file
 from internimage.zoo.settings import FLASH_TYPE, classifier_to_settings
-from internimage.zoo.weights import META_KEY, read_checkpoint
+from internimage.zoo.weights import META_KEY, read_checkpoint, run_weights
 
 
 def convert(
@@ -79,6 +79,8 @@ def convert(
 def _notes(source: str | PathLike[str]) -> Mapping[str, Any] | None:
     """Return the notes in a file of ours, None for other sources."""
     path = Path(source)
+    if path.is_dir():
+        path = run_weights(path) or path
     document = read_checkpoint(path).document if path.is_file() and path.suffix == ".safetensors" else None
     return None if document is None else document.info
 
@@ -96,7 +98,7 @@ def _write_larger_model(model: Detector | Segmentor, path: Path) -> Path:
         meta["CLASSES"] = list(model.config.class_names)
     if isinstance(model, Segmentor) and model.config.palette is not None:
         meta["PALETTE"] = [list(color) for color in model.config.palette]
-    return _write_torch_file({"meta": meta, "state_dict": original_state(model)}, path)
+    return write_torch_file({"meta": meta, "state_dict": original_state(model)}, path)
 
 
 def _write_classifier(model: Classifier, path: Path) -> Path:
@@ -119,16 +121,7 @@ def _write_classifier(model: Classifier, path: Path) -> Path:
         "preprocess": dataclasses.asdict(model.config.preprocess),
         "class_names": None if model.config.class_names is None else list(model.config.class_names),
     }
-    return _write_torch_file(content, path)
-
-
-def _write_torch_file(content: Mapping[str, Any], path: Path) -> Path:
-    with replacing(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"cannot write {path} (is the disk full?): {error}") from error
-    return path
+    return write_torch_file(content, path)
 
 
 def _write_folder(model: Classifier, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from internimage.files import writing
 from internimage.flow import TaskModel
 from internimage.zoo.document import HEADER_KEY, AnyModel, describe, to_json
 
@@ -23,16 +24,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block succeeds, remove it when it fails.
 
     The content is on the disk before the rename, so that a crash leaves the old file or the new one, never a part.
+
+    Raises:
+        OSError: the file cannot be written; where the disk is full, the message names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask gives; some writers make private files
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(mode)
-        temporary.replace(path)
+        with writing(path):
+            temporary.touch()
+            mode = temporary.stat().st_mode  # what the user's umask gives; some writers make private files
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(mode)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -89,6 +94,22 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping
             save_file(dict(tensors), temporary, metadata=dict(header))
         except SafetensorError as error:  # a full disk, a lost mount
             raise OSError(f"cannot write {path} (is the disk full?): {error}") from error
+
+
+def write_torch_file(content: Mapping[str, Any], path: Path) -> Path:
+    """Write with `torch.save`, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of a full disk
+            reason = str(error).partition("\n")[0][:200]
+            raise OSError(f"cannot write {path} (is the disk full?): {reason}") from error
+    return path
 
 
 def _prepared(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:

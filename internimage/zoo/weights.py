@@ -5,6 +5,7 @@ Reading maps the file where its format allows, so that looking at names and shap
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
@@ -26,6 +27,10 @@ from internimage.zoo.torch_files import load_torch_file
 
 # Where `internimage.convert` puts the description of a model among the notes of an original container.
 META_KEY = "internimage"
+# What marks the folder of a training run, and its weights, the ones to prefer first.
+RUN_RECIPE, RUN_WEIGHTS = "recipe.json", ("best.safetensors", "last.safetensors")
+
+logger = logging.getLogger(__name__)
 
 
 def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Checkpoint:
@@ -33,7 +38,8 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Ch
 
     Args:
         path: `.safetensors` (ours, with the model's description, or anybody's), a `.pth` in any published container,
-            or a folder with `config.json` and `model.safetensors` or `pytorch_model.bin`.
+            a folder with `config.json` and `model.safetensors` or `pytorch_model.bin`, or the folder of a training
+            run, see `run_weights`.
         ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if there
             are any.
 
@@ -46,12 +52,29 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Ch
     """
     path = Path(path)
     if path.is_dir():
+        path = run_weights(path) or path
+    if path.is_dir():
         return _read_folder(path, ema)
     if not path.exists():
         raise FileNotFoundError(f"no weight file at {path}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, ema)
     return _read_torch_file(path, ema)
+
+
+def run_weights(folder: Path) -> Path | None:
+    """Return the weights that a training run left in a folder, the best ones where it has any, None for other folders.
+
+    Raises:
+        FileNotFoundError: it is the folder of a run that has no weights.
+    """
+    if not (folder / RUN_RECIPE).is_file() or (folder / CONFIG).exists():
+        return None
+    found = next((folder / name for name in RUN_WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{folder} is the folder of a training run, but has none of {', '.join(RUN_WEIGHTS)}")
+    logger.info("%s: taking %s", folder, found.name)
+    return found
 
 
 def _read_torch_file(path: Path, ema: bool | None) -> Checkpoint:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from typer.testing import Result
 
 import internimage.zoo
+from tests.training.runs import stop_after
 
 Run = Callable[..., Result]
 QUICK = [
@@ -44,6 +48,17 @@ def test_train_then_predict(run: Run, data: Path, tmp_path: Path) -> None:
     assert again.exit_code == 1 and "resume" in again.stderr
     resumed = run("train", "internimage_pico_fashion", "--data", data, "--out", out, *SETTINGS, "--resume")
     assert resumed.exit_code == 0 and "best.safetensors" in resumed.stdout
+    assert f"internimage predict {out} IMAGES" in resumed.stdout
+    assert f"internimage train --resume --out {out} --set schedule.epochs=N" in resumed.stdout
+    # the run knows its recipe, settings and data; it may become longer
+    longer = run("train", "--resume", "--out", out, "--set", "epochs=3", "--json")
+    assert longer.exit_code == 0, longer.stderr
+    assert len(json.loads(longer.stdout)["history"]) == 3 and "schedule.epochs=3, so far 2" in longer.stderr
+    # a folder of a run stands for its weights
+    assert run("predict", out, data / "val", "--json").exit_code == 0
+    assert "top-1" in run("evaluate", out, data).stdout
+    converted = run("convert", out, tmp_path / "pets.pth")
+    assert converted.exit_code == 0 and internimage.zoo.load(tmp_path / "pets.pth").config.class_names == ("cat", "dog")
 
 
 def test_a_log_file_shows_how_far_the_run_is(run: Run, data: Path, tmp_path: Path) -> None:
@@ -71,12 +86,34 @@ def test_backbone_weights_replace_the_start_of_a_recipe(
     assert wrong.exit_code == 2 and "model.weights=own.safetensors" in " ".join(wrong.stderr.split())
 
 
-def test_interrupted(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, exit_code: int
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, lambda trainer: os.kill(os.getpid(), number))
+        result = run("train", "internimage_pico_fashion", "--data", data, "--out", out, *SETTINGS)
+    assert result.exit_code == exit_code, result.stderr
+    assert f"go on with: internimage train --resume --out {out}" in result.stderr
+    rest = run("train", "--resume", "--out", out, "--json")
+    assert rest.exit_code == 0 and len(json.loads(rest.stdout)["history"]) == 2
+
+
+def test_what_could_not_be_measured_is_null(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from internimage.training import TrainingResult
 
-    monkeypatch.setattr("internimage.training.train", lambda *_, **__: TrainingResult(None, None, [], True, "val_top1"))
-    result = run("train", "internimage_pico_fashion", "--data", data, "--out", tmp_path / "run")
-    assert result.exit_code == 1 and "--resume" in result.stderr
+    rows = [{"val_box_ap": value} for value in (math.nan, 0.25, math.nan)]
+    for history, best in ((rows, 0.25), (rows[:1], None)):
+        result = TrainingResult(None, None, history, False, "val_box_ap")
+        monkeypatch.setattr("internimage.training.train", lambda *_, result=result, **__: result)
+        arguments = ("train", "internimage_pico_fashion", "--data", data, "--out", tmp_path / "run")
+        summary = json.loads(run(*arguments, "--json").stdout, parse_constant=lambda name: pytest.fail(name))
+        assert summary["best_value"] == best and summary["history"][0] == {"val_box_ap": None}
+        shown = run(*arguments).stdout
+        assert ("25.00%" if best else "not measured") in shown and "nan" not in shown
 
 
 @pytest.mark.parametrize(
@@ -88,9 +125,11 @@ def test_interrupted(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.M
         (["internimage_pico_fashion", "--set", "schedule.epochs=many"], 2, "schedule.epochs"),
         (["internimage_pico_fashion", "--device", "gpu0"], 2, "no device"),
         (["internimage_pico_fashion", "--data", "nowhere"], 2, "there is no folder"),
-        (["internimage_pico_fashion", "--resume"], 1, "run"),
+        (["internimage_pico_fashion", "--resume"], 1, "nothing to resume"),
+        ([], 2, "a new run needs the name of a recipe"),
+        (["--resume", "--backbone-weights", "own.safetensors"], 2, "has its weights"),
     ],
-    ids=lambda value: str(value[-1]) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value[-1:]) if isinstance(value, list) else None,
 )
 def test_wrong_requests(
     run: Run, data: Path, tmp_path: Path, arguments: list[str], exit_code: int, message: str

@@ -110,8 +110,13 @@ def test_an_existing_run_is_not_overwritten(whole_run: tuple[Path, TrainingResul
 
 def test_resume_refuses_other_settings(whole_run: tuple[Path, TrainingResult], tiny_fashion: Path) -> None:
     with pytest.raises(ValueError, match=r"run.seed: started with 0, given 5") as caught:
-        run(tiny_fashion, whole_run[0], "run.seed=5", "data.workers=3", resume=True)
-    assert "data.workers" not in str(caught.value) and "optimizer.accumulation_steps" in str(caught.value)
+        run(tiny_fashion, whole_run[0], "run.seed=5", "data.workers=3", "optimizer.accumulation_steps=1", resume=True)
+    assert "data.workers" not in str(caught.value)
+    assert "optimizer.accumulation_steps: started with 2, given 1" in str(caught.value)
+    with pytest.raises(ValueError, match=r"started with 3, given 2"):
+        run(tiny_fashion, whole_run[0], "schedule.epochs=2", resume=True)
+    with pytest.raises(ValueError, match=r"goes by the recipe internimage_pico_fashion, given internimage_t_1k_224"):
+        train("internimage_t_1k_224", out=whole_run[0], resume=True)
 
 
 def test_resume_needs_a_sound_state(tiny_fashion: Path, tmp_path: Path) -> None:

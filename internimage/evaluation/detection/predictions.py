@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from internimage.files import json_text, writing
 from internimage.types import Detections
 
 FORMAT = "internimage predictions 1"
@@ -154,8 +155,9 @@ class PredictionLog:
         self._write(entry)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -178,6 +180,6 @@ def write_coco_results(
         separator = "[\n"
         for image_id, found in pictures:
             for entry in found.to_coco(image_id, category_ids):
-                file.write(separator + json.dumps(entry, separators=(",", ":")))
+                file.write(separator + json_text(entry, separators=(",", ":")))
                 separator = ",\n"
         file.write("[]\n" if separator == "[\n" else "\n]\n")

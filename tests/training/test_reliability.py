@@ -1,0 +1,164 @@
+"""What goes wrong around a run: numbers that are not finite, full disks, two processes, killed writes."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from internimage.files import locked
+from internimage.training import TrainingResult, train
+from internimage.training.state import LOCK_FILE, load_state
+from internimage.training.trainer import Trainer
+from internimage.zoo import load
+from tests.training.conftest import TINY
+from tests.training.runs import assert_same_state, stop_after
+
+RECIPE = "internimage_pico_fashion"
+
+
+def run(data: Path, out: Path, *overrides: str) -> TrainingResult:
+    return train(RECIPE, data=data, out=out, overrides=(*TINY, *overrides), progress=False)
+
+
+def resume(out: Path, *overrides: str) -> TrainingResult:
+    return train(out=out, resume=True, overrides=overrides, progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_fashion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reliability") / "whole"
+    torch.set_num_threads(1)
+    run(tiny_fashion, out)
+    return out
+
+
+def spoil(trainer: Trainer, part: str) -> None:
+    """Put a NaN into a part of the state of a run, after its last step."""
+    parameter = next(iter(trainer.model.parameters()))
+    if part == "model":
+        parameter.data.view(-1)[0] = math.nan
+    elif part == "moments":
+        trainer.optimizer.state[parameter]["exp_avg_sq"].view(-1)[0] = math.inf
+    else:
+        assert trainer.ema is not None
+        next(iter(trainer.ema.parameters())).view(-1)[0] = math.nan
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["saved", "stopped"])
+@pytest.mark.parametrize(
+    ("part", "name"), [("model", "model "), ("moments", "optimizer 0 exp_avg_sq"), ("average", "average ")]
+)
+def test_a_state_that_is_not_finite_replaces_none(
+    tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, name: str, is_stopped: bool
+) -> None:
+    def action(trainer: Trainer) -> None:
+        spoil(trainer, part)
+        if is_stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stop_after(monkeypatch, 5, action)
+    kept = 3 if is_stopped else 4
+    expected = rf"not finite \({name}.*\) at step 5 of 9 .*keeps the state of step {kept}"
+    with pytest.raises(FloatingPointError, match=expected):
+        run(tiny_fashion, tmp_path, *(() if is_stopped else ("run.save_minutes=0",)))
+    assert load_state(tmp_path)["step"] == kept
+
+
+def test_what_was_saved_before_a_divergence_stays(
+    whole: Path, tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, lambda trainer: spoil(trainer, "model"))
+        with pytest.raises(FloatingPointError):
+            run(tiny_fashion, tmp_path)
+    assert load_state(tmp_path)["step"] == 3
+    assert all(value.isfinite().all() for value in load(tmp_path / "last.safetensors").state_dict().values())
+    resume(tmp_path)
+    assert_same_state(whole, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(
+    tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from internimage.training.classification.task import ClassificationTask
+
+    calls: list[int] = []
+    original = ClassificationTask.loss
+
+    def loss(self: Any, batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        losses = original(self, batch, device)
+        return {name: value * (math.nan if len(calls) == 2 else 1) for name, value in losses.items()}
+
+    monkeypatch.setattr(ClassificationTask, "loss", loss)
+    expected = r"the loss is not finite at step 2 of 9 \(learning rate .*, precision fp32\).*keeps the state of step 1"
+    with pytest.raises(FloatingPointError, match=expected):
+        run(tiny_fashion, tmp_path, "run.save_minutes=0")
+    assert load_state(tmp_path)["step"] == 1
+
+
+def test_the_best_is_not_the_first_that_could_not_be_measured(
+    tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from internimage.training.classification.task import ClassificationTask
+
+    values = iter((math.nan, 0.25, math.nan))
+    monkeypatch.setattr(ClassificationTask, "validate", lambda *_: {"val_loss": 1.0, "val_top1": next(values)})
+    result = run(tiny_fashion, tmp_path)
+    assert result.best_value == 0.25 and result.to_dict()["history"][0]["val_top1"] is None
+    assert load_state(tmp_path)["best_value"] == 0.25 and result.best is not None
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let writes beyond a size fail, as they do on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on(
+    whole: Path, tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (whole / "last.safetensors").stat().st_size < 6_000_000 < (whole / "state.pt").stat().st_size
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 8, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+        run(tiny_fashion, out)
+    for size, file in ((0, "metrics.csv"), (100_000, "last.safetensors"), (6_000_000, "state.pt")):
+        with largest_file(size), pytest.raises(OSError, match=rf"^cannot write .*{file}[^\n]*$"):
+            resume(out)
+        assert load_state(out)["step"] == 8
+        assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    resume(out)
+    assert_same_state(whole, out)
+
+
+def test_one_process_in_a_folder(whole: Path, tiny_fashion: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / LOCK_FILE):
+        for start in (lambda: run(tiny_fashion, tmp_path), lambda: resume(tmp_path)):
+            with pytest.raises(BlockingIOError, match=rf"in use by process {os.getpid()} on .*wait until it has ended"):
+                start()
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_killed_writes_are_removed(tiny_fashion: Path, tmp_path: Path) -> None:
+    for name in (".state.pt.0123abcd.tmp", ".mine.0123abcd.tmp"):
+        (tmp_path / name).touch()
+    run(tiny_fashion, tmp_path, "schedule.epochs=2")
+    hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert hidden == [".mine.0123abcd.tmp"]
