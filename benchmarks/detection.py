@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import internimage as ii
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
+from internimage.cli.bench_models import spread_scores
 from internimage.detection.dino import DINO
 from internimage.detection.rcnn import RCNN
 from internimage.layers.deform_conv import DCNv3
@@ -42,7 +43,6 @@ STAGES = (
     *("encoder", "query selection", "decoder", "pasting + post-processing", "rest"),
     "total",
 )
-LOGIT_SPREAD = 3.0
 
 
 def build(name: str, device: str, backend: str = "auto") -> RCNN | DINO:
@@ -56,21 +56,6 @@ def build(name: str, device: str, backend: str = "auto") -> RCNN | DINO:
             nn.init.normal_(module.offset.weight, std=0.02)
             nn.init.normal_(module.mask.weight, std=0.02)
     return model.to(device)
-
-
-def spread_scores(classifiers: list[nn.Linear], run: Callable[[], object]) -> None:
-    """Scale classifiers, in the order in which they run, so that the logits of a region differ by `LOGIT_SPREAD`."""
-    for classifier in classifiers:
-        seen: list[Tensor] = []
-        hook = classifier.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
-        with torch.inference_mode():
-            run()
-        hook.remove()
-        logits = torch.cat(seen)
-        scale = LOGIT_SPREAD / float((logits - logits.mean(dim=0)).std())
-        with torch.no_grad():
-            classifier.weight.mul_(scale)
-            classifier.bias.copy_((classifier.bias - logits.mean(dim=0)) * scale)
 
 
 def ready(name: str, device: str, size_hw: tuple[int, int] = SIZE) -> RCNN | DINO:

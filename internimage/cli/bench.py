@@ -1,4 +1,4 @@
-"""`internimage bench`: how fast a model of any task runs here, after a check that its answers are right."""
+"""`internimage bench`: how fast a model of any task runs here, after a check that its results are right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,27 +22,29 @@ from internimage.cli.terminal import (
     choose_backend,
     choose_device,
     choose_dtype,
+    note,
     print_fields,
     print_json,
 )
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from internimage.classification.head import HeadKind
     from internimage.zoo.document import AnyModel
-
-    Network = TypeVar("Network", bound=nn.Module)
 
 # Largest accepted difference from the reference, over the largest value of the reference.
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 WARM_UP_RUNS = 3
+_ABOUT_RANDOM = (
+    "A detector finds more with them than in most images, and takes longer; what it found is among the results. "
+    "`internimage predict` downloads the published weights."
+)
 
 
 def bench(
     model: ModelArgument,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 1,
     size: Annotated[
         str | None,
         typer.Option("--size", help="Pixels of the input, 224 or 800x1344; default: the model's.", show_default=False),
@@ -57,26 +59,32 @@ def bench(
 ) -> None:
     """Measure latency, throughput and memory.
 
-    The answers are compared with those of the reference operators first; without agreement there are no figures. A name
-    of the catalog or of a size is measured with random weights, so that nothing is downloaded.
+    The results are compared with those of the reference operators first; without agreement nothing is measured. Weights
+    are those of the file, of this package or of the cache; nothing is downloaded: a name whose weights are not on this
+    machine is measured with random ones. The input is a scene with a few objects.
     """
     import torch
 
+    from internimage.cli.bench_models import RANDOM, model_to_measure, scene
+
     place, precision = choose_device(device), choose_dtype(dtype)
     wished = None if size is None else _size_hw(size)
-    network = _build(model, choose_backend(backend)).to(place, precision).eval()
+    network, weights = model_to_measure(model, choose_backend(backend))
+    network = network.to(place, precision).eval()
     size_hw = wished or _usual_size(network)
-    pixels = torch.randn(batch_size, 3, *size_hw, generator=torch.Generator().manual_seed(0)).to(place, precision)
+    pixels = scene(network, batch_size, size_hw).to(place, precision)
     with torch.inference_mode():
         expected = _reference(network, pixels)
         if fuse:
             network.fuse()
         run = torch.compile(network) if compile_ else network
+        objects = _num_objects(network, run, pixels)
         difference = _compare(_comparable(network, run, pixels), expected, dtype)
         latencies_ms, peak_mib = _measure(lambda: run(pixels), place, runs)
     p50, p99 = statistics.median(latencies_ms), _percentile(latencies_ms, 0.99)
     report = {
         "model": model,
+        "weights": weights,
         "device": str(place) if place.type == "cpu" else torch.cuda.get_device_name(place),
         "threads": torch.get_num_threads(),
         "dtype": dtype.value,
@@ -86,6 +94,7 @@ def bench(
         "batch_size": batch_size,
         "size": size_hw[0] if size_hw[0] == size_hw[1] else list(size_hw),
         "runs": runs,
+        "objects_found": objects,
         "difference_from_reference": difference,
         "p50_ms": round(p50, 3),
         "p99_ms": round(p99, 3),
@@ -97,6 +106,8 @@ def bench(
         print_json(report)
     else:
         print_fields({name.replace("_", " "): value for name, value in report.items()})
+    if weights == RANDOM:
+        note("random weights: those of this model are not on this machine. " + _ABOUT_RANDOM)
 
 
 def _size_hw(text: str) -> tuple[int, int]:
@@ -129,59 +140,16 @@ def _usual_size(network: AnyModel) -> tuple[int, int]:
     return (224, 224)
 
 
-def _build(name: str, backend: str) -> AnyModel:
-    """Return the model that MODEL names; one of the catalog or of a size gets random weights."""
-    from internimage import zoo
-    from internimage.backbones import VARIANTS
-    from internimage.classification import Classifier, ClassifierConfig
-    from internimage.detection import build_detector
-    from internimage.segmentation import Segmentor
-    from internimage.zoo.detection_rows import detector_of_row
-    from internimage.zoo.segmentation_rows import segmentor_of_row
-
-    if Path(name).exists():
-        return zoo.load(name, dtype=None, backend=backend)
-    if name in VARIANTS:
-        return _with_random_offsets(zoo.create(name, backend=backend))
-    entry = zoo.info(name)
-    if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
-        raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
-    if entry.task == "detection":
-        return _with_random_offsets(build_detector(detector_of_row(entry), backend=backend))
-    if entry.task == "segmentation":
-        return _with_random_offsets(Segmentor(segmentor_of_row(entry), backend=backend))
-    head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads
-    config = ClassifierConfig(entry.backbone_config, entry.num_classes, head, entry.preprocess)
-    return _with_random_offsets(Classifier(config, backend=backend))
-
-
-def _with_random_offsets(network: Network) -> Network:
-    """Let a fresh model sample between pixels, as a trained one does: its offsets start at zero."""
-    import torch
-
-    for operator in _operators(network):
-        for name in ("offset", "mask", "offset_mask", "sampling_offsets"):
-            layer = getattr(operator, name, None)
-            if layer is not None:
-                torch.nn.init.normal_(layer.weight, std=0.1 * layer.in_features**-0.5)
-    return network
-
-
-def _operators(network: nn.Module) -> list[Any]:
-    from internimage.layers.deform_attention import MSDeformAttention
-    from internimage.layers.deform_conv import DCNv3, DCNv4
-
-    return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4 | MSDeformAttention)]
-
-
 def _reference(network: AnyModel, pixels: Tensor) -> list[Tensor]:
     """Run the network with the reference operators."""
-    operators = _operators(network)
-    wanted = [module.backend for module in operators]
-    for module in operators:
+    from internimage.cli.bench_models import operators
+
+    found = operators(network)
+    wanted = [module.backend for module in found]
+    for module in found:
         module.backend = "reference"
     outputs = _comparable(network, network, pixels)
-    for module, name in zip(operators, wanted, strict=True):
+    for module, name in zip(found, wanted, strict=True):
         module.backend = name
     return outputs
 
@@ -224,6 +192,13 @@ def _comparable(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor)
         return list(maps)
     memory = network.encode(maps, full_size(pixels, None), pixels)
     return [*maps, memory.cells, outputs.scores.sort().values]
+
+
+def _num_objects(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor) -> int | None:
+    """Return the number of objects that a detector works on to the end, None for other models."""
+    from internimage.detection import Detector
+
+    return len(run(pixels).scores) if isinstance(network, Detector) else None
 
 
 def _measure(run: Callable[[], Any], device: torch.device, runs: int) -> tuple[list[float], float | None]:

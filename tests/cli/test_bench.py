@@ -10,10 +10,13 @@ from typer.testing import Result
 
 from internimage.backbones import variant
 from internimage.cli.bench import TOLERANCES, _percentile, _usual_size
-from internimage.detection import DINO, DINOConfig
+from internimage.cli.bench_models import busy, model_to_measure, scene
+from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
+from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.ops.native import library
 from internimage.segmentation import SegFormerConfig
-from internimage.zoo import create, save_model
+from internimage.zoo import convert, create, save_model
+from internimage.zoo.catalog import BUNDLED
 
 Run = Callable[..., Result]
 
@@ -38,6 +41,42 @@ def test_bench_of_a_file_takes_its_size(run: Run, pets: Path) -> None:
 def test_bench_of_packed_weights(run: Run, pets: Path) -> None:
     report = json.loads(run("bench", pets, "--runs", 1, "--fuse", "--json").stdout)
     assert report["fused"] and report["difference_from_reference"] <= 1e-4
+
+
+def test_bench_takes_the_weights_at_hand(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INTERNIMAGE_HOME", str(tmp_path))
+    name = "mask_rcnn_internimage_pico_closet"
+    result = run("bench", name, "--runs", 1, "--json")
+    by_name = json.loads(result.stdout)
+    by_file = json.loads(run("bench", BUNDLED / f"{name}.safetensors", "--runs", 1, "--json").stdout)
+    assert by_name["weights"] == "of this package" and by_file["weights"].endswith(f"{name}.safetensors")
+    assert 5 <= by_name["objects_found"] == by_file["objects_found"] <= 40
+    assert by_name["size"] == by_file["size"] == 288
+    assert "random" not in result.stderr + result.stdout
+    # The same for a file in the cache.
+    (tmp_path / "internimage_t_1k_224.pth").symlink_to(convert("internimage_pico_fashion", tmp_path / "other.pth"))
+    model, origin = model_to_measure("internimage_t_1k_224", "auto")
+    assert origin == str(tmp_path / "internimage_t_1k_224.pth") and model.config.num_classes == 10
+
+
+def test_bench_says_that_weights_are_random(run: Run) -> None:
+    result = run("bench", "internimage_pico", "--size", 32, "--runs", 1)
+    assert "weights random" in " ".join(result.stdout.split()) and "random weights" in result.stderr
+    assert "objects found" not in result.stdout
+
+
+@pytest.mark.parametrize("num_classes", [2, 80])
+def test_detectors_with_random_weights_have_the_same_work_whatever_their_classes(num_classes: int) -> None:
+    small = RCNNConfig(
+        variant("internimage_pico"),
+        num_classes=num_classes,
+        channels=32,
+        stages=(BoxStageConfig(num_fcs=1, fc_channels=32),),
+        mask=MaskHeadConfig(num_convs=1, channels=16),
+    )
+    network = busy(RCNN(small))
+    with torch.inference_mode():
+        assert len(network(scene(network, 1, (128, 160))).scores) == small.max_per_image
 
 
 def test_no_speed_without_right_answers(run: Run, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,106 @@
+"""The models that `internimage bench` measures: with the weights at hand, or with random ones that have work to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from PIL.Image import Resampling
+from torch import Tensor, nn
+
+from internimage import zoo
+from internimage.backbones import VARIANTS
+from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD
+from internimage.data.pictures import read_picture
+from internimage.detection import RCNN
+from internimage.layers.deform_attention import MSDeformAttention
+from internimage.layers.deform_conv import DCNv3, DCNv4
+from internimage.zoo.catalog import BUNDLED
+from internimage.zoo.document import MODELS, AnyModel
+from internimage.zoo.inspection import row_config
+from internimage.zoo.local import local_copy
+
+if TYPE_CHECKING:
+    from internimage.zoo.document import AnyConfig
+
+RANDOM = "random"
+# Standard deviation of the logits of a region among the classes, with random weights.
+LOGIT_SPREAD = 3.0
+SCENE = BUNDLED / "pictures" / "closet_scene.jpg"
+
+
+def model_to_measure(name: str, backend: str) -> tuple[AnyModel, str]:
+    """Return the model that MODEL names, and where its weights come from.
+
+    A file is read. A name of the catalog takes the weights that come with this package or lie on this machine; without
+    them, and for the name of a size, weights are random, so that nothing is downloaded.
+
+    Raises:
+        UnknownName: no such name.
+        FileNotFoundError: no such file.
+        ValueError: the model is not built by this release.
+    """
+    if Path(name).exists():
+        return cast("AnyModel", zoo.load(name, dtype=None, backend=backend)), name
+    if name in VARIANTS:
+        return busy(cast("AnyModel", zoo.create(name, backend=backend))), RANDOM
+    entry = zoo.info(name)
+    config = row_config(entry)
+    copy = local_copy(entry)
+    if copy is not None:
+        origin = "of this package" if entry.source == "bundled" else str(copy)
+        return cast("AnyModel", zoo.load(name, dtype=None, backend=backend, offline=True)), origin
+    build = cast("Callable[..., AnyModel]", MODELS[type(config)])  # each takes its own type of configuration
+    return busy(build(cast("AnyConfig", config), backend=backend)), RANDOM
+
+
+def busy(network: AnyModel) -> AnyModel:
+    """Give a model with random weights the work of a trained one.
+
+    Offsets start at zero, so that all samples would lie on pixels; and the classes of a region would hardly differ, so
+    that a detector would find nothing, or the most that it can, by the number of its classes alone.
+    """
+    network.eval()
+    for operator in operators(network):
+        for name in ("offset", "mask", "offset_mask", "sampling_offsets"):
+            layer = getattr(operator, name, None)
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.1 * layer.in_features**-0.5)
+    if isinstance(network, RCNN):
+        pixels = torch.randn(1, network.config.backbone.in_chans, 128, 128)
+        classifiers = [cast("nn.Linear", head.classifier) for head in network.box_heads]
+        spread_scores(classifiers, lambda: network(pixels))
+    return network
+
+
+def spread_scores(classifiers: Sequence[nn.Linear], run: Callable[[], object]) -> None:
+    """Scale classifiers, in the order in which they run, so that the logits of a region differ by `LOGIT_SPREAD`."""
+    for classifier in classifiers:
+        seen: list[Tensor] = []
+        hook = classifier.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
+        with torch.inference_mode():
+            run()
+        hook.remove()
+        logits = torch.cat(seen)
+        scale = LOGIT_SPREAD / float((logits - logits.mean(dim=0)).std())
+        with torch.no_grad():
+            classifier.weight.mul_(scale)
+            classifier.bias.copy_((classifier.bias - logits.mean(dim=0)) * scale)
+
+
+def operators(network: nn.Module) -> list[Any]:
+    """Return the deformable operators of a network, whose backend can be exchanged."""
+    return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4 | MSDeformAttention)]
+
+
+def scene(network: AnyModel, batch_size: int, size_hw: tuple[int, int]) -> Tensor:
+    """Return the bundled scene as (batch_size, in_chans, height, width) float32: a detector finds nothing in noise."""
+    image = read_picture(SCENE).resize((size_hw[1], size_hw[0]), Resampling.BILINEAR)
+    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(*size_hw, 3) / 255
+    pixels = ((values - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).permute(2, 0, 1)
+    config = network.config
+    in_chans = (config if not hasattr(config, "backbone") else config.backbone).in_chans
+    channels = torch.arange(in_chans) % 3
+    return pixels[channels].expand(batch_size, -1, -1, -1).contiguous()
