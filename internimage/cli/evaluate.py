@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from internimage.cli.loading import load_predictor
 from internimage.cli.terminal import (
@@ -23,6 +24,7 @@ from internimage.cli.terminal import (
     print_json,
     print_table,
     progress,
+    stdout,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 MAX_CLASS_ROWS = 100
 CLASSIFIER_BATCH = 64
 PROGRESS_FILE = "progress.json"
+# The metrics that papers quote; the others stand below the classes.
+QUOTED = ("box_AP", "mask_AP", "box_AP50", "mask_AP50", "mAP", "AP", "MR^-2", "JI", "mIoU", "mAcc", "aAcc")
 
 Rows = Sequence[tuple[str, float | None, float | None]]
 
@@ -274,10 +278,10 @@ MEASURES: dict[str, Callable[[Request], Any]] = {
 def _print_classification(report: ClassificationReport, model: str, dataset: str | None) -> None:
     published = report.published
     fields = {
-        "pictures": _pictures(report),
+        "images": _pictures(report),
         "top-1": f"{report.top1:.2%}",
         "published": None if published is None else f"{published:.2%} on {dataset or ''}",
-        "top-5": f"{report.top5:.2%}",
+        "top-5": f"{report.top5:.2%}" if len(report.class_names) > 5 else None,  # else always 100 %
         "loss": f"{report.loss:.4f}",
     }
     print_fields(fields, title=model)
@@ -285,18 +289,31 @@ def _print_classification(report: ClassificationReport, model: str, dataset: str
 
 
 def _print_figures(report: Any, model: str, dataset: str | None) -> None:
-    """Show the figures of a detector or a segmentor."""
-    print_fields({"pictures": _pictures(report)}, title=model)
+    """Show the metrics of a detector or a segmentor: those that are quoted, each class, and then all others."""
+    print_fields({"images": _pictures(report)}, title=model)
     rows: Rows = report.rows()
+    quoted = [row for row in rows if row[0] in QUOTED]
+    _print_metrics(quoted, dataset, style="bold")
+    _print_classes(report.per_class())
+    _print_metrics([row for row in rows if row not in quoted], dataset)
+
+
+def _print_metrics(rows: Rows, dataset: str | None, *, style: str = "") -> None:
+    """Show names and values, beside the published ones where there are any."""
+    if not rows:
+        return
     has_published = any(published is not None for _, _, published in rows)
     heading = f"published on {dataset}" if has_published else "published"
-    cells = [[name, _percent(measured), _percent(published)] for name, measured, published in rows]
-    columns = ["figure", "measured", heading]
+    cells = [
+        [Text(cell, style) for cell in (name, _percent(measured), _percent(published))]
+        for name, measured, published in rows
+    ]
+    columns = ["metric", "measured", heading]
     if has_published:
         print_table(columns, cells, right=f"measured,{heading}")
     else:
         print_table(columns[:2], [row[:2] for row in cells], right="measured")
-    _print_classes(report.per_class())
+    stdout().print()
 
 
 def _pictures(report: Any) -> str:
@@ -315,3 +332,4 @@ def _print_classes(rows: Sequence[Mapping[str, Any]]) -> None:
     counts = [name for name in names if all(isinstance(row[name], int) for row in rows)]
     cells = [[row["name"], *(row[name] if name in counts else _percent(row[name]) for name in names)] for row in rows]
     print_table(["class", *names], cells, right=",".join(names))
+    stdout().print()

@@ -61,6 +61,17 @@ def test_a_detector(run: Run, animals: Path, zoo_pictures: Path, tmp_path: Path)
     assert "box_AP50" in shown.stdout and "owl" in shown.stdout and "kept in" in shown.stderr
 
 
+def test_what_is_quoted_comes_first_then_the_classes_then_the_rest(run: Run, animals: Path, zoo_pictures: Path) -> None:
+    lines = [line.split() for line in run("evaluate", animals, zoo_pictures).stdout.splitlines() if line.split()]
+    first_words = [line[0] for line in lines]
+    headings = [index for index, word in enumerate(first_words) if word == "metric"]
+    assert len(headings) == 2
+    quoted, others = first_words[headings[0] + 1 : first_words.index("class")], first_words[headings[1] + 1 :]
+    assert quoted == ["box_AP", "box_AP50", "mask_AP", "mask_AP50"]
+    assert len(others) >= 30 and not set(quoted) & set(others) and {"box_AP75", "mask_AP_small"} <= set(others)
+    assert {"owl", "cat"} <= set(first_words[first_words.index("class") : headings[1]])
+
+
 def test_an_annotations_file_and_other_metrics(run: Run, animals: Path, zoo_pictures: Path) -> None:
     file = zoo_pictures / "annotations" / "instances_val.json"
     options = ("--pictures", zoo_pictures / "val", "--json", "--metric", "voc2012")
