@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 CLASSIFIER = "internimage_pico_fashion"
 DETECTOR = "mask_rcnn_internimage_pico_closet"
 SEGMENTOR = "upernet_internimage_pico_closet"
-SCENE = "closet_scene.jpg"
+SCENE, SCENE_COPY = "closet_scene.jpg", "scene.jpg"
+GARMENT, GARMENT_COPY = "fashion_0018_bag.png", "garment.png"
 SHEET_FILE, ANSWERS_FILE = "contact_sheet.png", "predictions.json"
 SCORE_THRESHOLD = 0.5
 
@@ -61,11 +62,15 @@ def demo(
 ) -> None:
     """See it work: bundled models classify pictures, find objects in a scene, and label its pixels.
 
-    Needs no network. Shows tables, and writes a contact sheet, two drawn scenes and a JSON file.
+    Needs no network. Shows tables, and writes a contact sheet, two drawn scenes, the scene and a garment to try things
+    on, and a JSON file.
     """
     from internimage.zoo.saving import replacing
 
     runner = _Runner(device, backend, out)
+    for name, copy in ((SCENE, SCENE_COPY), (GARMENT, GARMENT_COPY)):
+        with replacing(out / copy) as temporary:
+            temporary.write_bytes(_bundled(name).read_bytes())
     summary = _classify(runner, shows=not as_json)
     summary["detection"] = _detect(runner, shows=not as_json)
     summary["segmentation"] = _segment(runner, shows=not as_json)
@@ -103,7 +108,7 @@ def _classify(runner: _Runner, *, shows: bool) -> dict[str, Any]:
 
 def _detect(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     """Find the garments of the bundled scene."""
-    path = _scene()
+    path = _bundled(SCENE)
     _, [found], effort = runner.answer(DETECTOR, [path])
     found = found.filter(score_threshold=SCORE_THRESHOLD)
     file = _draw(found, path, runner.out / "detection.png")
@@ -120,7 +125,7 @@ def _detect(runner: _Runner, *, shows: bool) -> dict[str, Any]:
 
 def _segment(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     """Label the pixels of the bundled scene."""
-    path = _scene()
+    path = _bundled(SCENE)
     _, [labeled], effort = runner.answer(SEGMENTOR, [path])
     file = _draw(labeled, path, runner.out / "segmentation.png")
     if shows:
@@ -130,10 +135,11 @@ def _segment(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     return {"model": SEGMENTOR, "picture": path.name, **labeled.to_dict(), "drawing": str(file)}
 
 
-def _scene() -> Path:
+def _bundled(name: str) -> Path:
+    """Return an image that comes with the package."""
     from internimage.zoo.catalog import BUNDLED
 
-    return BUNDLED / "pictures" / SCENE
+    return BUNDLED / "pictures" / name
 
 
 def _draw(result: Any, path: Path, file: Path) -> Path:
