@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
+from _pytest.terminal import TerminalReporter
+
+from internimage.ops.native import library
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +31,19 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("empty", "empty_like"):
         poison(name)
+
+
+def pytest_report_header() -> list[str]:
+    """Say what decides which tests can run here."""
+    kernels = library.missing_reason() or library.instruction_set()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [f"kernels: {kernels}; torch {torch.__version__}: {torch.backends.cpu.get_cpu_capability()}; GPUs: {gpus}"]
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Count what was skipped by its reason: what this machine cannot run."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+    if reasons:
+        terminalreporter.section("skipped here, by reason")
+    for reason, number in reasons.most_common():
+        terminalreporter.line(f"{number:5d}  {reason.removeprefix('Skipped: ')}")

@@ -20,10 +20,13 @@ from internimage.ops.native import triton_support
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [
-    pytest.mark.skipif(not (DEVICE == "cuda" or triton_support.interpreting()), reason="no GPU, no Triton interpreter"),
+    pytest.mark.skipif(
+        not (DEVICE == "cuda" or triton_support.interpreting()),
+        reason="no GPU; test_triton_interpreter.py runs this in a process of its own",
+    ),
     *([pytest.mark.gpu] if DEVICE == "cuda" else []),
 ]
-only_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="large or GPU-specific")
+only_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="no GPU; large or specific to one")
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 
 

@@ -13,7 +13,8 @@ from internimage.ops.native import library
 from internimage.ops.rowwise import Branch, reference
 
 needs_kernels = pytest.mark.skipif(
-    linear.missing_reason(torch.ones(1, 2)) is not None, reason="no compiled product for this processor"
+    linear.missing_reason(torch.ones(1, 2)) is not None,
+    reason="no compiled linear layers: they need a processor with AVX-512",
 )
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
