@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from typing_extensions import Self
 
 from internimage.ops import rowwise
+from internimage.ops.derivatives import is_transformed
 from internimage.ops.linear import (
     Activation,
     PackedWeight,
@@ -131,8 +132,8 @@ class Packable(nn.Module, ABC):
 
     @property
     def products(self) -> dict[str, PackedLinear] | None:
-        """The packed copies if they may serve now: without gradients and outside of a compiler or exporter."""
-        if self.packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        """The packed copies if they may serve now: without derivatives and outside of a compiler or exporter."""
+        if self.packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
             return None
         return None if torch.is_autocast_enabled(self.packed_on) else self.packed
 

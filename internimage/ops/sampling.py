@@ -1,4 +1,4 @@
-"""What the operators share: window geometry, point order, strided views, and the bilinear rule in pure torch.
+"""What the operators share: window geometry, point order and strided views.
 
 Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K points of a window.
 """
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from internimage.ops.bilinear import Position
 
 Pair = int | tuple[int, int]
 
@@ -174,7 +175,7 @@ def window_points(window: Window) -> list[tuple[int, int]]:
     return [(a, b) for a in range(kw) for b in range(kh) if (a, b) != center]
 
 
-def window_positions(offset: Tensor, window: Window, dtype: torch.dtype) -> Tensor:
+def window_positions(offset: Tensor, window: Window, dtype: torch.dtype) -> Position:
     """Positions in input pixels, (N, Ho, Wo, G, K, 2) as (x, y), of the offsets (N, Ho, Wo, G, K, 2)."""
     out_h, out_w = offset.shape[1:3]
     (kh, kw), (dh, dw), scale = window.kernel_size, window.dilation, window.offset_scale
@@ -193,24 +194,7 @@ def window_positions(offset: Tensor, window: Window, dtype: torch.dtype) -> Tens
     columns = torch.arange(out_w, dtype=dtype, device=offset.device) * window.stride[1]
     rows = torch.arange(out_h, dtype=dtype, device=offset.device) * window.stride[0]
     corner = torch.stack((columns.expand(out_h, out_w), rows[:, None].expand(out_h, out_w)), dim=-1)  # (Ho, Wo, 2)
-    base = corner[:, :, None, None] + grid  # (Ho, Wo, 1, K, 2)
-    return torch.add(base, offset.to(dtype), alpha=scale)
-
-
-def normalize_positions(positions: Tensor, height: int, width: int) -> Tensor:
-    """Pixel positions (..., 2) as grid_sample wants them with align_corners=False: -1..1 over the map's edges."""
-    size = torch.tensor((width, height), dtype=positions.dtype, device=positions.device)
-    return (2.0 * positions + 1.0) / size - 1.0
-
-
-def sample(maps: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear samples (B, D, R, K) of maps (B, D, H, W) at normalized positions (B, R, K, 2); zero outside."""
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def sample_backward(grad: Tensor, maps: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `sample` with respect to maps and grid."""
-    return torch.ops.aten.grid_sampler_2d_backward(grad, maps, grid, 0, 0, False, (True, True))
+    return Position(corner[:, :, None, None], grid + scale * offset.to(dtype))
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -33,6 +33,7 @@ _run = register_operator(
         "triton": lazy_backend("internimage.ops.deform_attn.kernel_triton"),
         "reference": Backend(reference.missing_reason, reference.forward, reference.backward),
     },
+    exact=reference.exact,
 )
 
 
@@ -79,14 +80,13 @@ def ms_deform_attn(
         torch.Size([1, 5, 16])
     """
     rows = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
-    sizes = tuple(int(side) for row in rows for side in row)
+    # Symbolic sides stay so: a compiler or an exporter would make constants of whole numbers.
+    sizes = tuple(side if isinstance(side, torch.SymInt) else int(side) for row in rows for side in row)
     levels = Levels(sizes, bool(normalized), bool(softmax))
     if not sizes or len(sizes) % 2 or min(sizes) < 1:
         raise ValueError(f"spatial_shapes must hold (height, width) >= 1 of every level, given {spatial_shapes!r}")
     value, sampling_locations, attention_weights = autocast(value, sampling_locations, attention_weights)
     _check(value, levels, sampling_locations, attention_weights)
-    if backend == "reference":
-        return reference.forward(value, sampling_locations, attention_weights, levels)
     check_name("ms_deform_attn", backend)
     return _run((value, sampling_locations, attention_weights), levels, backend)
 

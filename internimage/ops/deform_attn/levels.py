@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-LEVELS_SCHEMA = "int[] sizes, bool normalized, bool softmax"
+LEVELS_SCHEMA = "SymInt[] sizes, bool normalized, bool softmax"
 
 
 class Levels(NamedTuple):
-    """Geometry of a call; `sizes` holds height and width of every level, flat."""
+    """Geometry of a call; `sizes` holds height and width of every level, flat; symbolic in a compiler or exporter."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[Any, ...]
     normalized: bool
     softmax: bool
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from internimage.ops.derivatives import is_transformed
 from internimage.ops.registration import is_plain
 from internimage.ops.rowwise import kernel_cpp, reference
 from internimage.ops.rowwise.branch import BRANCH_SCHEMA, Branch
@@ -44,12 +45,13 @@ _PLAIN = _Steps(reference.gelu_, reference.residual_, reference.add_branch_, ref
 def can_fuse(x: Tensor, *, backend: str = "auto") -> bool:
     """Whether the compiled steps serve for `x` here and now.
 
-    They do without gradients, for eager float32, float16 or bfloat16 tensors on a CPU outside of autocast; a compiler
-    or an exporter gets the separate operators, which it can fuse or translate itself.
+    They do without gradients, for eager float32, float16 or bfloat16 tensors on a CPU outside of autocast, of
+    forward-mode derivatives and of `torch.func`; a compiler or an exporter gets the separate operators, which it can
+    fuse or translate itself.
     """
     if torch.is_grad_enabled() or backend not in ("auto", "cpp") or x.device.type != "cpu":
         return False
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or is_transformed():
         return False
     return kernel_cpp.missing_reason("cpu", x.dtype) is None
 
