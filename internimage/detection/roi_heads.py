@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.boxes import decode_deltas
-from internimage.ops.regions import average_regions, can_average
+from internimage.ops.regions import align_regions, average_regions, can_average
 from internimage.ops.registration import may_divide
 
 
@@ -62,9 +61,7 @@ def region_features(
         if is_compiled:
             features[own] = average_regions(x, rois[own].float(), side, 1 / stride)
         else:
-            # Counts of samples follow the size of each region (sampling_ratio below 1), as in the published models.
-            part = roi_align(x, rois[own].to(x.dtype), side, 1 / stride, sampling_ratio=-1, aligned=True)
-            features = features.index_copy(0, own, part)
+            features = features.index_copy(0, own, align_regions(x, rois[own], side, 1 / stride))
     return features
 
 

@@ -1,4 +1,4 @@
-"""Averages over the cells of regions (RoIAlign) from channels-last maps through the compiled attention kernel.
+"""Averages over the cells of regions (RoIAlign): torchvision's, and from channels-last maps the compiled kernel's.
 
 An average of bilinear samples is what `ms_deform_attn` computes for one head and one level. Regions with the same grid
 of samples go together: there are few different grids, however many regions.
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torchvision.ops import roi_align
 
 from internimage.ops.deform_attn import kernel_cpp
 from internimage.ops.deform_attn.levels import Levels
+from internimage.ops.derivatives import is_transformed
 from internimage.ops.registration import is_eager
 
 # Samples worked on at once: their places and weights take 12 bytes each.
@@ -52,6 +53,81 @@ def average_regions(x: Tensor, rois: Tensor, side: int, scale: float) -> Tensor:
     return out.to(x.dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
+def align_regions(x: Tensor, rois: Tensor, side: int, scale: float) -> Tensor:
+    """Return `torchvision.ops.roi_align` with `sampling_ratio=-1, aligned=True`, with all derivatives in `x`.
+
+    Counts of samples follow the size of each region, as in the published models.
+
+    Args:
+        x: (N, C, H, W) map.
+        rois: (R, 5) number of the picture, then corners in pixels; no gradients.
+        side: S.
+        scale: cells of the map for a pixel.
+
+    Returns:
+        (R, C, S, S) in the dtype of `x`.
+
+    Example:
+        >>> align_regions(torch.ones(1, 2, 8, 8), torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]]), 2, 1.0).shape
+        torch.Size([1, 2, 2, 2])
+    """
+    rois = rois.to(x.dtype)
+    if is_transformed():  # torchvision's has no forward-mode derivative, and says nothing
+        return _Aligned.apply(x, rois, side, scale)
+    return roi_align(x, rois, side, scale, sampling_ratio=-1, aligned=True)
+
+
+class _Aligned(torch.autograd.Function):
+    """`roi_align`, which is linear in the map: its tangent is `roi_align` of the tangent."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, rois: Tensor, side: int, scale: float) -> Tensor:
+        return roi_align(x, rois, side, scale, sampling_ratio=-1, aligned=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, float], output: Tensor) -> None:
+        x, rois, ctx.side, ctx.scale = inputs
+        ctx.save_for_backward(rois)
+        ctx.save_for_forward(rois)
+        ctx.shape = x.shape
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]  # torch: *args
+        return _Spread.apply(grad, *ctx.saved_tensors, ctx.scale, *ctx.shape), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]  # torch: *args
+        return _Aligned.apply(tangent, *ctx.saved_tensors, ctx.side, ctx.scale)
+
+
+class _Spread(torch.autograd.Function):
+    """The gradient of the map for one of the averages: linear too, and the transpose of `_Aligned`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, rois: Tensor, scale: float, *shape: int) -> Tensor:
+        side = grad.shape[-1]
+        return torch.ops.torchvision._roi_align_backward(grad, rois, scale, side, side, *shape, -1, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        grad, rois, ctx.scale, *ctx.shape = inputs
+        ctx.save_for_backward(rois)
+        ctx.save_for_forward(rois)
+        ctx.side = grad.shape[-1]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch: *args
+        return _Aligned.apply(upstream, *ctx.saved_tensors, ctx.side, ctx.scale), *(None,) * 6
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]  # torch: *args
+        return _Spread.apply(tangent, *ctx.saved_tensors, ctx.scale, *ctx.shape)
+
+
 class _Averages(torch.autograd.Function):
     """(R, S*S, C) averages of a (N, H, W, C) float32 map."""
 
@@ -68,9 +144,12 @@ class _Averages(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]  # torch: *args
         n, height, width, channels = ctx.shape
+        if torch.is_grad_enabled() or is_transformed():
+            cells = grad.unflatten(1, (ctx.side, ctx.side)).permute(0, 3, 1, 2)
+            spread = _Spread.apply(cells, *ctx.saved_tensors, ctx.scale, n, channels, height, width)
+            return spread.permute(0, 2, 3, 1), None, None, None
         total = grad.new_zeros(n, height * width, 1, channels)
         for part in _parts(ctx.saved_tensors[0], ctx.side, ctx.scale, (height, width)):
             own = grad[part.members].reshape(1, -1, channels)

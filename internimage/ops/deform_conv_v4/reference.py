@@ -22,8 +22,8 @@ def backward(grad: Tensor, x: Tensor, offset_mask: Tensor, window: Window) -> tu
     """Gradients of `forward`; the padding's gradient is zero."""
     grad_x, grad_offset, grad_mask = reference.backward(grad, x, *unpack(offset_mask, window), window)
     groups, k = window.groups, window.points
-    per_group = (*offset_mask.shape[:3], groups, -1)
-    packed = torch.cat((grad_offset.reshape(per_group), grad_mask.reshape(per_group)), dim=-1).flatten(3)
+    by_group = grad_offset.unflatten(-1, (groups, 2 * k)), grad_mask.unflatten(-1, (groups, k))
+    packed = torch.cat(by_group, dim=-1).flatten(3)
     return grad_x, torch.nn.functional.pad(packed, (0, offset_mask.shape[3] - 3 * groups * k))
 
 
