@@ -20,8 +20,13 @@ from torchvision.ops import deform_conv2d
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.timing import Timing, interleave
 from internimage.ops import dcnv3, dcnv4, ms_deform_attn
+from internimage.ops.deform_attn import reference as attention_reference
+from internimage.ops.deform_attn.levels import Levels
+from internimage.ops.deform_conv_v3 import reference as dcnv3_reference
 from internimage.ops.deform_conv_v4 import packed_channels
+from internimage.ops.deform_conv_v4 import reference as dcnv4_reference
 from internimage.ops.native.allocator import keep_freed_memory
+from internimage.ops.sampling import Window
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 Operator = Callable[..., Tensor]
@@ -38,6 +43,7 @@ class Case:
         operator: its name.
         shape: in words.
         call: the operator on `inputs`; takes `backend`.
+        grid_sample: the same through `grid_sample` and autograd.
         inputs: its tensors.
         samples: points times channels, each of which reads four corners.
         peers: other packages that compute the same sum, by name.
@@ -46,6 +52,7 @@ class Case:
     operator: str
     shape: str
     call: Operator
+    grid_sample: Operator
     inputs: tuple[Tensor, ...]
     samples: int
     peers: Mapping[str, Operator] = field(default_factory=dict)
@@ -71,9 +78,12 @@ def window_cases(shapes: tuple[tuple[int, int, int, int, int], ...]) -> Iterator
         mask = torch.randn(n, h, w, groups, 9).softmax(-1).flatten(3)
         samples = mask.numel() * width
         peers = {"torchvision": partial(torchvision_window, groups=groups)}
-        yield Case("dcnv3", text, partial(dcnv3, groups=groups), (x, offset, mask), samples, peers)
+        window = Window((3, 3), (1, 1), (1, 1), (1, 1), groups, 1.0, remove_center=False, softmax=False)
+        plain = partial(dcnv3_reference.forward, window=window)
+        yield Case("dcnv3", text, partial(dcnv3, groups=groups), plain, (x, offset, mask), samples, peers)
         packed = torch.randn(n, h, w, packed_channels(groups, 9))
-        yield Case("dcnv4", text, partial(dcnv4, groups=groups), (x, packed), samples)
+        plain = partial(dcnv4_reference.forward, window=window)
+        yield Case("dcnv4", text, partial(dcnv4, groups=groups), plain, (x, packed), samples)
 
 
 def attention_cases(queries: tuple[int, ...], batch: int = 1) -> Iterator[Case]:
@@ -90,8 +100,10 @@ def attention_cases(queries: tuple[int, ...], batch: int = 1) -> Iterator[Case]:
         locations = near + 2.0 * torch.randn(batch, count, 8, 4, 4, 2) / sizes
         weights = torch.randn(batch, count, 8, 16).softmax(-1).unflatten(-1, (4, 4))
         call = partial(attend, shapes=shapes)
+        levels = Levels(tuple(side for size in shapes for side in size), normalized=True, softmax=False)
+        plain = partial(attention_reference.forward, levels=levels)
         text, inputs = f"({batch}, {count} queries, 4 levels, 8x32)", (value, locations, weights)
-        yield Case("ms_deform_attn", text, call, inputs, weights.numel() * 32, deformops_attention(shapes))
+        yield Case("ms_deform_attn", text, call, plain, inputs, weights.numel() * 32, deformops_attention(shapes))
 
 
 def attend(value: Tensor, locations: Tensor, weights: Tensor, *, shapes: Any, backend: str = "auto") -> Tensor:
@@ -195,7 +207,7 @@ def repeated(function: Callable[[], object], device: str) -> tuple[Callable[[], 
 
 def functions(case: Case, with_backward: bool) -> dict[str, Callable[[], object]]:
     """What is timed: ours, the grid-sample form, other packages."""
-    calls: dict[str, Operator] = {"ours": case.call, "reference": partial(case.call, backend="reference")}
+    calls: dict[str, Operator] = {"ours": case.call, "reference": case.grid_sample}
     calls |= case.peers
     if not with_backward:
         return {name: partial(call, *case.inputs) for name, call in calls.items()}
