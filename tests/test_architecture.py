@@ -19,6 +19,7 @@ LEVELS = {
     "lazy": 0,
     "version": 0,
     "files": 0,
+    "ranges": 1,
     "ops": 1,
     "layers": 2,
     "data": 2,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from internimage.errors import UnknownName
+from internimage.ranges import Length, Range, check_ranges
 
 SizeName = Literal[
     "internimage_pico",
@@ -21,6 +22,9 @@ SizeName = Literal[
     "flash_internimage_b",
     "flash_internimage_l",
 ]
+# About eight times what the largest published size has; no description of a model leads beyond.
+Depth = Annotated[int, Range(1, 256)]
+Groups = Annotated[int, Range(1, 32_768)]
 OPERATORS = ("dcnv3", "dcnv4", "dcnv3_through_dcnv4")
 
 
@@ -54,23 +58,23 @@ class BackboneConfig:
         drop_path_type: "linear" grows the rate from 0 over the blocks, "uniform" keeps it equal.
     """
 
-    channels: int
-    depths: tuple[int, int, int, int]
-    groups: tuple[int, int, int, int]
+    channels: Annotated[int, Range(1, 4096)]
+    depths: tuple[Depth, Depth, Depth, Depth]
+    groups: tuple[Groups, Groups, Groups, Groups]
     operator: Literal["dcnv3", "dcnv4", "dcnv3_through_dcnv4"] = "dcnv3"
-    kernel_size: int = 3
-    mlp_ratio: float = 4.0
-    layer_scale: float | None = None
-    offset_scale: float = 1.0
+    kernel_size: Annotated[int, Range(1, 31)] = 3
+    mlp_ratio: Annotated[float, Range(0.01, 64.0)] = 4.0
+    layer_scale: Annotated[float, Range(-1e3, 1e3)] | None = None
+    offset_scale: Annotated[float, Range(0.0, 1e3)] = 1.0
     post_norm: bool = False
     res_post_norm: bool = False
-    dw_kernel_size: int | None = None
-    level2_post_norm_block_ids: tuple[int, ...] = ()
+    dw_kernel_size: Annotated[int, Range(1, 63)] | None = None
+    level2_post_norm_block_ids: Annotated[tuple[int, ...], Length(0, 256)] = ()
     center_feature_scale: bool = False
     remove_center: bool = False
     output_bias: bool = True
     mlp_output_bias: bool = True
-    in_chans: int = 3
+    in_chans: Annotated[int, Range(1, 4096)] = 3
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     drop_path_type: Literal["linear", "uniform"] = "linear"
@@ -78,6 +82,7 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if len(self.depths) != 4 or len(self.groups) != 4:
             raise ValueError(f"depths and groups need four entries, given {self.depths} and {self.groups}")
+        check_ranges(self)
         for width, groups in zip(self.widths, self.groups, strict=True):
             if groups < 1 or width % groups:
                 raise ValueError(f"groups must divide the width of their level: {width} channels, {groups} groups")

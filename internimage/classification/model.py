@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from internimage.classification.loss import classification_loss
 from internimage.classification.postprocess import classify
 from internimage.classification.preprocess import Observation, PreprocessConfig, encode_observation, prepare
 from internimage.flow import Picture, TaskModel
+from internimage.ranges import Range, check_ranges
 from internimage.types import Classification, Images
 
 
@@ -34,13 +36,14 @@ class ClassifierConfig:
     """
 
     backbone: BackboneConfig
-    num_classes: int
+    num_classes: Annotated[int, Range(1, 1_000_000)]
     head: HeadKind = "conv"
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     class_names: tuple[str, ...] | None = None
-    conv_head_ratio: float = 1.5
+    conv_head_ratio: Annotated[float, Range(1e-3, 64.0)] = 1.5
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
 

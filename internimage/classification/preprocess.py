@@ -9,7 +9,7 @@ import datetime
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from internimage.data.pictures import read_picture
 from internimage.flow import Picture
+from internimage.ranges import Range, check_ranges
 from internimage.types import Images
 
 RESAMPLING = {"bicubic": Resampling.BICUBIC, "bilinear": Resampling.BILINEAR}
@@ -42,15 +43,14 @@ class PreprocessConfig:
         std: RGB standard deviation of pixels scaled to 0..1.
     """
 
-    size: int = 224
+    size: Annotated[int, Range(1, 16_384)] = 224
     crop: bool = True
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, given {self.size}")
+        check_ranges(self)
         if self.interpolation not in ("bicubic", "bilinear"):
             raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', given {self.interpolation!r}")
         if min(self.std) <= 0:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from internimage.backbones import BackboneConfig
 from internimage.detection.preprocess import PreprocessConfig
+from internimage.ranges import Length, Range, check_ranges
+
+Count = Annotated[int, Range(1, 10_000_000)]  # boxes, queries, regions
+Share = Annotated[float, Range(0.0, 1.0)]
+Weight = Annotated[float, Range(0.0, 1e6)]
+Width = Annotated[int, Range(1, 8192)]
+Hidden = Annotated[int, Range(1, 65_536)]
+Layers = Annotated[int, Range(0, 64)]
+Classes = Annotated[int, Range(1, 1_000_000)]
+Unit = Annotated[float, Range(1e-6, 1e3)]
+RegionSide = Annotated[int, Range(1, 128)]
 
 
 @dataclass(frozen=True)
@@ -20,10 +31,13 @@ class AssignConfig:
         match_low_quality: whether the best box of each object is an example even below `positive_iou`.
     """
 
-    positive_iou: float
-    negative_iou: float
-    min_positive_iou: float
+    positive_iou: Share
+    negative_iou: Share
+    min_positive_iou: Share
     match_low_quality: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -36,9 +50,12 @@ class SampleConfig:
         add_truth: whether the true boxes join the candidates.
     """
 
-    number: int
-    positive_fraction: float
+    number: Count
+    positive_fraction: Share
     add_truth: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -52,10 +69,13 @@ class ProposalConfig:
         min_size: candidates must be wider and higher than this, in pixels.
     """
 
-    pre_nms: int = 1000
-    kept: int = 1000
-    nms_iou: float = 0.7
-    min_size: float = 0.0
+    pre_nms: Count = 1000
+    kept: Count = 1000
+    nms_iou: Share = 0.7
+    min_size: Annotated[float, Range(-1.0, 1e6)] = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -69,8 +89,11 @@ class BoxLossConfig:
     """
 
     kind: Literal["l1", "smooth_l1", "giou"] = "l1"
-    weight: float = 1.0
-    beta: float = 1.0
+    weight: Weight = 1.0
+    beta: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -90,16 +113,19 @@ class RPNConfig:
         allowed_border: how far an anchor may leave the picture in training, in pixels; -1 for any distance.
     """
 
-    channels: int = 256
-    strides: tuple[int, ...] = (4, 8, 16, 32, 64)
-    scale: float = 8.0
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    channels: Width = 256
+    strides: Annotated[tuple[Annotated[int, Range(1, 1024)], ...], Length(1, 8)] = (4, 8, 16, 32, 64)
+    scale: Annotated[float, Range(1e-3, 1024.0)] = 8.0
+    ratios: Annotated[tuple[Annotated[float, Range(1e-3, 1e3)], ...], Length(1, 64)] = (0.5, 1.0, 2.0)
     box_loss: BoxLossConfig = field(default_factory=BoxLossConfig)
     test: ProposalConfig = field(default_factory=ProposalConfig)
     train: ProposalConfig = field(default_factory=lambda: ProposalConfig(pre_nms=2000))
     assign: AssignConfig = field(default_factory=lambda: AssignConfig(0.7, 0.3, 0.3))
     sample: SampleConfig = field(default_factory=lambda: SampleConfig(256, 0.5))
-    allowed_border: int = -1
+    allowed_border: Annotated[int, Range(-1, 1_000_000)] = -1
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -119,18 +145,19 @@ class BoxStageConfig:
         loss_weight: factor on all losses of the stage.
     """
 
-    num_convs: int = 0
-    conv_channels: int = 256
-    num_fcs: int = 2
-    fc_channels: int = 1024
+    num_convs: Layers = 0
+    conv_channels: Width = 256
+    num_fcs: Layers = 2
+    fc_channels: Hidden = 1024
     class_agnostic: bool = False
-    stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    stds: tuple[Unit, Unit, Unit, Unit] = (0.1, 0.1, 0.2, 0.2)
     box_loss: BoxLossConfig = field(default_factory=BoxLossConfig)
     assign: AssignConfig = field(default_factory=lambda: AssignConfig(0.5, 0.5, 0.5))
     sample: SampleConfig = field(default_factory=lambda: SampleConfig(512, 0.25, add_truth=True))
-    loss_weight: float = 1.0
+    loss_weight: Weight = 1.0
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.num_fcs < 1:
             raise ValueError(f"num_fcs must be at least 1, given {self.num_fcs}")
 
@@ -146,10 +173,13 @@ class MaskHeadConfig:
         threshold: probability from which a pixel belongs to the object, 0..1.
     """
 
-    num_convs: int = 4
-    channels: int = 256
-    roi_size: int = 14
-    threshold: float = 0.5
+    num_convs: Layers = 4
+    channels: Width = 256
+    roi_size: RegionSide = 14
+    threshold: Share = 0.5
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -178,27 +208,26 @@ class RCNNConfig:
     """
 
     backbone: BackboneConfig
-    num_classes: int
-    channels: int = 256
+    num_classes: Classes
+    channels: Width = 256
     pyramid_norm: Literal["none", "layer"] = "none"
     rpn: RPNConfig = field(default_factory=RPNConfig)
-    stages: tuple[BoxStageConfig, ...] = (BoxStageConfig(),)
-    last_stage_passes: int = 1
+    stages: Annotated[tuple[BoxStageConfig, ...], Length(0, 8)] = (BoxStageConfig(),)
+    last_stage_passes: Annotated[int, Range(1, 16)] = 1
     mask: MaskHeadConfig | None = None
-    roi_size: int = 7
-    roi_finest_scale: int = 56
-    score_threshold: float = 0.05
-    nms_iou: float = 0.5
-    max_per_image: int = 100
+    roi_size: RegionSide = 7
+    roi_finest_scale: Annotated[int, Range(1, 4096)] = 56
+    score_threshold: Share = 0.05
+    nms_iou: Share = 0.5
+    max_per_image: Count = 100
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_classes(self.num_classes, self.class_names)
+        check_ranges(self)
+        check_names(self.num_classes, self.class_names)
         if not self.stages:
             raise ValueError("a two-stage detector needs at least one box stage")
-        if self.last_stage_passes < 1:
-            raise ValueError(f"expected last_stage_passes of at least 1, given {self.last_stage_passes}")
 
     @property
     def kind(self) -> str:
@@ -216,9 +245,12 @@ class DenoisingConfig:
         box_noise: largest shift of a corner, in halves of the side.
     """
 
-    num_queries: int = 100
-    label_noise: float = 0.5
-    box_noise: float = 1.0
+    num_queries: Annotated[int, Range(0, 100_000)] = 100
+    label_noise: Annotated[float, Range(0.0, 2.0)] = 0.5
+    box_noise: Annotated[float, Range(0.0, 100.0)] = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -235,13 +267,16 @@ class SetLossConfig:
         assisting_weight: factor on the losses from the first backbone of a composite.
     """
 
-    class_cost: float = 2.0
-    box_cost: float = 5.0
-    iou_cost: float = 2.0
-    class_weight: float = 1.0
-    box_weight: float = 5.0
-    iou_weight: float = 2.0
-    assisting_weight: float = 0.5
+    class_cost: Weight = 2.0
+    box_cost: Weight = 5.0
+    iou_cost: Weight = 2.0
+    class_weight: Weight = 1.0
+    box_weight: Weight = 5.0
+    iou_weight: Weight = 2.0
+    assisting_weight: Weight = 0.5
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -270,26 +305,27 @@ class DINOConfig:
     """
 
     backbone: BackboneConfig
-    num_classes: int
+    num_classes: Classes
     num_backbones: int = 1
-    channels: int = 256
-    num_levels: int = 4
-    num_queries: int = 900
-    num_encoder_layers: int = 6
-    num_decoder_layers: int = 6
-    num_heads: int = 8
-    num_points: int = 4
-    feedforward_channels: int = 2048
-    feedforward_slices: int = 1
-    position_temperature: float = 20.0
+    channels: Width = 256
+    num_levels: Annotated[int, Range(1, 8)] = 4
+    num_queries: Count = 900
+    num_encoder_layers: Layers = 6
+    num_decoder_layers: Layers = 6
+    num_heads: Annotated[int, Range(1, 256)] = 8
+    num_points: Annotated[int, Range(1, 64)] = 4
+    feedforward_channels: Hidden = 2048
+    feedforward_slices: Annotated[int, Range(1, 64)] = 1
+    position_temperature: Annotated[float, Range(1e-3, 1e6)] = 20.0
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     set_loss: SetLossConfig = field(default_factory=SetLossConfig)
-    max_per_image: int = 300
+    max_per_image: Count = 300
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_classes(self.num_classes, self.class_names)
+        check_ranges(self)
+        check_names(self.num_classes, self.class_names)
         if self.num_backbones not in (1, 2):
             raise ValueError(f"num_backbones must be 1 or 2, given {self.num_backbones}")
         if self.feedforward_channels % self.feedforward_slices:
@@ -305,9 +341,7 @@ class DINOConfig:
         return f"{composite}dino{'_sliced' if self.feedforward_slices > 1 else ''}"
 
 
-def check_classes(num_classes: int, class_names: tuple[str, ...] | None) -> None:
-    """Raise unless there are classes and as many names."""
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, given {num_classes}")
+def check_names(num_classes: int, class_names: tuple[str, ...] | None) -> None:
+    """Raise unless there is a name for each class."""
     if class_names is not None and len(class_names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names, given {len(class_names)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from internimage.data.pictures import read_picture
 from internimage.data.resize import keep_ratio_size, resize_bilinear
 from internimage.flow import Picture
+from internimage.ranges import Range, check_ranges
 from internimage.types import Images
 
 IMAGENET_MEAN_255 = (123.675, 116.28, 103.53)
@@ -35,19 +37,18 @@ class PreprocessConfig:
         std: RGB standard deviation of pixels in 0..255.
     """
 
-    shorter_side: int = 800
-    longer_side: int = 1333
-    divisor: int = 32
+    shorter_side: Annotated[int, Range(1, 16_384)] = 800
+    longer_side: Annotated[int, Range(1, 1_000_000)] = 1333
+    divisor: Annotated[int, Range(1, 4096)] = 32
     mean: tuple[float, float, float] = IMAGENET_MEAN_255
     std: tuple[float, float, float] = IMAGENET_STD_255
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shorter_side <= self.longer_side:
+        check_ranges(self)
+        if self.shorter_side > self.longer_side:
             raise ValueError(
                 f"expected 1 <= shorter_side <= longer_side, given {self.shorter_side} and {self.longer_side}"
             )
-        if self.divisor < 1:
-            raise ValueError(f"divisor must be at least 1, given {self.divisor}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, given {self.std}")
 

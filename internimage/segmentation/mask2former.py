@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,12 @@ from torch.nn import functional as F
 from internimage.layers.attention import Attention
 from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
+from internimage.ranges import Range, check_ranges
 from internimage.segmentation.pixel_decoder import NUM_LEVELS, PixelDecoder, PixelFeatures, flatten_map
-from internimage.segmentation.upernet import resize_map
+from internimage.segmentation.upernet import Share, Weight, Width, resize_map
 from internimage.types import Features
+
+Layers = Annotated[int, Range(1, 64)]
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,30 @@ class Mask2FormerConfig:
     """
 
     kind: Literal["mask2former"] = "mask2former"
-    channels: int = 256
-    num_queries: int = 100
-    num_heads: int = 8
-    encoder_layers: int = 6
-    encoder_hidden_channels: int = 1024
-    encoder_points: int = 4
+    channels: Width = 256
+    num_queries: Annotated[int, Range(1, 10_000)] = 100
+    num_heads: Annotated[int, Range(1, 256)] = 8
+    encoder_layers: Layers = 6
+    encoder_hidden_channels: Annotated[int, Range(1, 65_536)] = 1024
+    encoder_points: Annotated[int, Range(1, 64)] = 4
     encoder_softmax: bool = True
-    decoder_layers: int = 9
-    decoder_hidden_channels: int = 2048
-    loss_points: int = 12544
-    oversample_ratio: float = 3.0
-    importance_ratio: float = 0.75
-    class_weight: float = 2.0
-    mask_weight: float = 5.0
-    dice_weight: float = 5.0
-    no_object_weight: float = 0.1
+    decoder_layers: Layers = 9
+    decoder_hidden_channels: Annotated[int, Range(1, 65_536)] = 2048
+    loss_points: Annotated[int, Range(1, 1_000_000)] = 12544
+    oversample_ratio: Annotated[float, Range(1.0, 100.0)] = 3.0
+    importance_ratio: Share = 0.75
+    class_weight: Weight = 2.0
+    mask_weight: Weight = 5.0
+    dice_weight: Weight = 5.0
+    no_object_weight: Weight = 0.1
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.channels % 32 or self.channels % self.num_heads:
+            raise ValueError(
+                f"channels must be a multiple of 32 and of num_heads, given {self.channels} channels and "
+                f"{self.num_heads} heads"
+            )
 
 
 class QueryOutput(NamedTuple):

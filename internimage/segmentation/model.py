@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.flow import Picture, TaskModel
 from internimage.layers.packed_linear import Packable
+from internimage.ranges import Range, check_ranges
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
 from internimage.segmentation.mask2former import Mask2FormerConfig, Mask2FormerHead
 from internimage.segmentation.postprocess import ScoreMap, Window, segment
@@ -43,16 +45,15 @@ class SegmentorConfig:
     """
 
     backbone: BackboneConfig
-    num_classes: int
+    num_classes: Annotated[int, Range(1, 1_000_000)]
     head: HeadConfig = field(default_factory=UperNetConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     class_names: tuple[str, ...] | None = None
     palette: Palette | None = None
-    classifier_rows: int | None = None
+    classifier_rows: Annotated[int, Range(1, 1_000_000)] | None = None
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, given {self.num_classes}")
+        check_ranges(self)
         for name in ("class_names", "palette"):
             value = getattr(self, name)
             if value is not None and len(value) != self.num_classes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,8 +16,11 @@ from torch import Tensor
 from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from internimage.data.pictures import Picture, read_picture
 from internimage.data.resize import keep_ratio_size, resize_bilinear
+from internimage.ranges import Range, check_ranges
 from internimage.types import Images
 
+# Longest side that a setting may ask for, in pixels.
+Side = Annotated[int, Range(1, 1_000_000)]
 STRIP_ROWS = 256  # rows of a picture that are converted at a time, so that a huge one is held once
 
 
@@ -33,10 +37,11 @@ class SlidingWindow:
         [(0, 0), (0, 40), (0, 64), (32, 0), (32, 40), (32, 64)]
     """
 
-    size_hw: tuple[int, int]
-    stride_hw: tuple[int, int]
+    size_hw: tuple[Side, Side]
+    stride_hw: tuple[Side, Side]
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if not all(1 <= stride <= size for stride, size in zip(self.stride_hw, self.size_hw, strict=True)):
             raise ValueError(f"strides must lie in 1..size, given {self.stride_hw} for windows of {self.size_hw}")
 
@@ -62,17 +67,14 @@ class PreprocessConfig:
         std: RGB standard deviation of pixels scaled to 0..1.
     """
 
-    scale: tuple[int, int] | None = (2048, 512)
-    multiple: int = 1
+    scale: tuple[Side, Side] | None = (2048, 512)
+    multiple: Annotated[int, Range(1, 4096)] = 1
     window: SlidingWindow | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if self.scale is not None and min(self.scale) < 1:
-            raise ValueError(f"scale must hold two sides of at least 1 pixel, given {self.scale}")
-        if self.multiple < 1:
-            raise ValueError(f"multiple must be at least 1, given {self.multiple}")
+        check_ranges(self)
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, given {self.std}")
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
-from internimage.segmentation.upernet import pixel_classifier, resize_map
+from internimage.ranges import check_ranges
+from internimage.segmentation.upernet import Share, Width, pixel_classifier, resize_map
 from internimage.types import Features
 
 
@@ -30,9 +31,12 @@ class SegFormerConfig:
     """
 
     kind: Literal["segformer"] = "segformer"
-    channels: int = 256
-    dropout: float = 0.1
+    channels: Width = 256
+    dropout: Share = 0.1
     count_ignored_pixels: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 class PointFusion(ConvNorm):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,13 @@ from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.registration import may_divide
+from internimage.ranges import Length, Range, check_ranges
 from internimage.types import Features
+
+# Settings of every dense head.
+Width = Annotated[int, Range(1, 8192)]
+Share = Annotated[float, Range(0.0, 1.0)]
+Weight = Annotated[float, Range(0.0, 1e6)]
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,15 @@ class UperNetConfig:
     """
 
     kind: Literal["upernet"] = "upernet"
-    channels: int = 512
-    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
-    dropout: float = 0.1
-    auxiliary_channels: int | None = 256
-    auxiliary_weight: float = 0.4
+    channels: Width = 512
+    pool_scales: Annotated[tuple[Annotated[int, Range(1, 64)], ...], Length(1, 16)] = (1, 2, 3, 6)
+    dropout: Share = 0.1
+    auxiliary_channels: Width | None = 256
+    auxiliary_weight: Weight = 0.4
     count_ignored_pixels: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 AUXILIARY_LEVEL = 2

@@ -15,7 +15,7 @@ from internimage.classification import PreprocessConfig
 from internimage.classification.head import HeadKind
 from internimage.detection import DETECTORS
 from internimage.detection import PreprocessConfig as DetectionPreprocess
-from internimage.errors import UnknownName
+from internimage.errors import UnknownName, printable
 from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
 from internimage.segmentation.model import HeadConfig
 from internimage.zoo.catalog import CatalogEntry, catalog, find
@@ -24,6 +24,7 @@ from internimage.zoo.choices import ClassifierWish, class_rows, merged_backbone,
 from internimage.zoo.detector_wish import DetectorWish
 from internimage.zoo.document import MODELS, AnyConfig, AnyModel, AnyTaskConfig
 from internimage.zoo.filling import fill
+from internimage.zoo.foreign import about, check_description
 from internimage.zoo.loaded import LoadedModel
 from internimage.zoo.recognition import (
     backbone_config,
@@ -131,7 +132,7 @@ def create(
             dict(backbone=backbone, num_classes=num_classes, class_names=class_names, head=head, preprocess=preprocess),
             f"the backbone {architecture}",
         )
-        config = merged_backbone(architecture, opened and backbone_config(*opened), changes)
+        config = merged_backbone(architecture, _backbone_of(opened), changes)
         run |= {} if out_indices is None else {"out_indices": tuple(out_indices)}
         return _build(config, opened and opened[0].backbone(), run=run)
     _refuse(dict(out_indices=out_indices), f"a {architecture}")
@@ -144,7 +145,8 @@ def create(
     wish = ClassifierWish(backbone, num_classes, names, head, preprocess)
     if opened is None:
         return _build(wish.fresh(changes), None, run=run)
-    found = classifier_config(*opened)
+    with about(opened[0].source):
+        found = classifier_config(*opened)
     wanted = wish.on(found, changes)
     return _build(wanted, opened[0], run=run, new_classes=wanted.num_classes != found.num_classes)
 
@@ -240,11 +242,20 @@ def _whole_config(
     checkpoint: Checkpoint, entry: CatalogEntry | None, settings: Mapping[str, Any] | None
 ) -> AnyTaskConfig:
     """Return the configuration of the model that a checkpoint holds."""
-    if is_detector(checkpoint):
-        return detector_config(checkpoint, entry, settings)
-    if is_segmentor(checkpoint):
-        return segmentor_config(checkpoint, entry, settings)
-    return classifier_config(checkpoint, entry, settings)
+    with about(checkpoint.source):
+        if is_detector(checkpoint):
+            return detector_config(checkpoint, entry, settings)
+        if is_segmentor(checkpoint):
+            return segmentor_config(checkpoint, entry, settings)
+        return classifier_config(checkpoint, entry, settings)
+
+
+def _backbone_of(opened: tuple[Checkpoint, CatalogEntry | None] | None) -> BackboneConfig | None:
+    """Return the configuration of the backbone in a checkpoint, None where none is given."""
+    if opened is None:
+        return None
+    with about(opened[0].source):
+        return backbone_config(*opened)
 
 
 def _open(
@@ -272,7 +283,9 @@ def _open(
         return read_checkpoint(path, ema=ema), entry
     if entry is None:
         if path.suffix or len(path.parts) > 1:
-            raise FileNotFoundError(f"no file or folder at {path}, and no checkpoint of the catalog has this name")
+            raise FileNotFoundError(
+                f"no file or folder at {printable(path)}, and no checkpoint of the catalog has this name"
+            )
         raise UnknownName("model", str(name_or_path), catalog(), "internimage.list_models() lists them all.")
     from internimage.zoo.download import fetch  # the Hub's client takes long to import
 
@@ -302,9 +315,11 @@ def _build(
     kind = cast("Callable[..., AnyModel]", MODELS[type(config)])  # each takes its own type of configuration
     if checkpoint is None:
         return kind(config, **run)
-    with torch.device("meta"):
-        model = kind(config, **run)
-    fill(model, checkpoint, new_classes=new_classes, **(place or {}))
+    with about(checkpoint.source):
+        check_description(config, checkpoint)
+        with torch.device("meta"):
+            model = kind(config, **run)
+        fill(model, checkpoint, new_classes=new_classes, **(place or {}))
     return model
 
 
@@ -317,10 +332,14 @@ def _dense(
     """Build a detector or segmentor: fresh, on weights of its kind, or on the backbone of any other checkpoint."""
     holds = is_detector if isinstance(wish, DetectorWish) else is_segmentor
     if opened is None or not holds(opened[0]):
-        found = opened and backbone_config(*opened)
-        model = _build(wish.fresh(lambda size: merged_backbone(size, found, changes)), None, run=run)
-        if opened is not None:
-            _give_backbone(model, opened[0], run)
+        found = _backbone_of(opened)
+        config = wish.fresh(lambda size: merged_backbone(size, found, changes))
+        if opened is None:
+            return _build(config, None, run=run)
+        # The weights first: they show whether the backbone they describe is worth the memory of a model.
+        part = _build(config.backbone, opened[0].backbone(), run=run)
+        model = _build(config, None, run=run)
+        _give_backbone(model, part, opened[0].source)
         return model
     stored = _whole_config(*opened, None)
     config = wish.on(
@@ -330,12 +349,11 @@ def _dense(
     return _build(config, opened[0], run=run, new_classes=class_rows(config) != class_rows(stored))
 
 
-def _give_backbone(model: AnyModel, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
-    """Give a fresh detector or segmentor the backbone's part of other weights."""
+def _give_backbone(model: AnyModel, part: AnyModel, source: str) -> None:
+    """Give a fresh detector or segmentor a backbone that holds other weights."""
     assert not isinstance(model, InternImage)
     if not isinstance(model.backbone, InternImage):
-        raise ValueError(f"{checkpoint.source} holds one backbone; a composite takes weights of its own kind only")
-    part = _build(model.config.backbone, checkpoint.backbone(), run=run)
+        raise ValueError(f"{printable(source)} holds one backbone; a composite takes weights of its own kind only")
     model.backbone.load_state_dict(part.state_dict(), assign=True)
 
 

@@ -1,45 +1,49 @@
 """Reading files of `torch.save` that come from anywhere, without running anything that is in them.
 
-A pickle may name any function and have it called. Three barriers stand before that: every name in the file is read
-first, without unpickling; names outside a short list become inert placeholders or, where they belong to Python, to the
-operating system or to torch itself, refuse the file; and torch unpickles with `weights_only=True`, which calls nothing
-but what builds tensors. Configuration objects of old training runs (yacs, argparse, numpy scalars) thus load as plain
-data.
+A pickle may name any function and have it called. Three barriers stand before that: its instructions are followed
+first, without unpickling (`pickle_scan`); names outside a short list become inert placeholders or, where they belong to
+Python, to the operating system or to torch itself, refuse the file; and torch unpickles with `weights_only=True`, which
+calls nothing but what builds tensors. Configuration objects of old training runs (yacs, argparse, numpy scalars) thus
+load as plain data.
 """
 
 from __future__ import annotations
 
-import _compat_pickle
 import io
 import pickle
-import pickletools
+import struct
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from internimage.errors import printable
+from internimage.zoo.pickle_scan import scan
+
 # The largest description of a checkpoint (all but the tensors); InternImage-G with its optimiser takes under 2 MiB.
 MAX_PICKLE_BYTES = 64 * 2**20
-MAX_OPCODES = 5_000_000
-MAX_TUPLE = 1_000_000
 LEGACY_PICKLES = 5  # magic number, protocol version, system, object, storage keys
 
-TENSOR_NAMES = {
+# What builds tensors and the dictionaries around them.
+CALLED_NAMES = {
     "collections.OrderedDict",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch.nn.parameter.Parameter",
     "torch.Size",
-    "torch.Tensor",
     "torch.device",
     "builtins.set",
     "builtins.complex",
     "_codecs.encode",
+}
+# Types of tensors and storages are mentioned, never called.
+TENSOR_NAMES = {
+    *CALLED_NAMES,
+    "torch.Tensor",
     *(str(dtype) for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)),
     *(f"torch.{kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char")),
     *(f"torch.{kind}Storage" for kind in ("Byte", "Bool")),
@@ -50,7 +54,7 @@ TENSOR_NAMES = {
 REFUSED_MODULES = {"builtins", "torch", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "pty"}
 BROKEN_FILE = (
     *(RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError),
-    *(AssertionError, OverflowError, MemoryError, zipfile.BadZipFile, NotImplementedError),
+    *(AssertionError, ArithmeticError, MemoryError, zipfile.BadZipFile, NotImplementedError, struct.error),
 )
 
 
@@ -85,19 +89,19 @@ def load_torch_file(path: Path) -> Any:
     Raises:
         ValueError: the file is damaged, no checkpoint, too large in its description, or names something dangerous.
     """
-    is_zip = zipfile.is_zipfile(path)
     try:
+        is_zip = zipfile.is_zipfile(path)
         names = _names_in_zip(path) if is_zip else _names_in_legacy_file(path)
         _refuse_dangerous(names, path)
         placeholders: list[Any] = [(_placeholder(name), name) for name in sorted(names - TENSOR_NAMES)]
         with torch.serialization.safe_globals(placeholders), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on old storages and protocols are not for our users
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            return _without_attributes(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip))
     except BROKEN_FILE as error:
         if isinstance(error, UnsafeFile):
             raise
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
-        raise ValueError(f"{path} is no readable torch checkpoint: {reason}{_guess(path)}") from error
+        reason = printable(str(error).split("\n", 1)[0] or type(error).__name__, 300)
+        raise ValueError(f"{printable(path)} is no readable torch checkpoint: {reason}{_guess(path)}") from None
 
 
 class UnsafeFile(ValueError):
@@ -107,14 +111,28 @@ class UnsafeFile(ValueError):
 def _names_in_zip(path: Path) -> set[str]:
     """Return the names in the pickle of a zip checkpoint."""
     with zipfile.ZipFile(path) as archive:
+        _check_entries(archive, path.stat().st_size)
         pickles = [entry for entry in archive.infolist() if entry.filename.split("/", 1)[-1] == "data.pkl"]
         if len(pickles) != 1:
             raise ValueError(f"it holds {len(pickles)} pickles named data.pkl, expected one")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("it holds compressed entries, which torch never writes")
         if pickles[0].file_size > MAX_PICKLE_BYTES:
-            raise UnsafeFile(f"{path}: its description has {pickles[0].file_size} bytes, more than {MAX_PICKLE_BYTES}")
-        return set(_names(io.BytesIO(archive.read(pickles[0]))))
+            raise UnsafeFile(
+                f"{printable(path)}: its description has {pickles[0].file_size} bytes, more than {MAX_PICKLE_BYTES}"
+            )
+        return _names(io.BytesIO(archive.read(pickles[0])))
+
+
+def _check_entries(archive: zipfile.ZipFile, file_bytes: int) -> None:
+    """Raise unless the entries of an archive are as torch writes them: whole, apart, each once."""
+    entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("it holds compressed entries, which torch never writes")
+    if len({entry.filename.casefold() for entry in entries}) < len(entries):
+        raise ValueError("it holds several entries of one name, of which readers choose different ones")
+    if any(entry.file_size != entry.compress_size for entry in entries):
+        raise ValueError("its entries have another size than they claim")
+    if sum(entry.file_size for entry in entries) > file_bytes:
+        raise ValueError(f"its entries claim more bytes than the {file_bytes} of the file")
 
 
 def _names_in_legacy_file(path: Path) -> set[str]:
@@ -122,63 +140,34 @@ def _names_in_legacy_file(path: Path) -> set[str]:
     with path.open("rb") as file:
         names: set[str] = set()
         for _ in range(LEGACY_PICKLES):
-            names.update(_names(file))
+            names |= _names(file)
             if file.tell() > MAX_PICKLE_BYTES:
-                raise UnsafeFile(f"{path}: its description has more than {MAX_PICKLE_BYTES} bytes")
+                raise UnsafeFile(f"{printable(path)}: its description has more than {MAX_PICKLE_BYTES} bytes")
         return names
 
 
-def _names(file: BinaryIO) -> Iterator[str]:
-    """Yield the dotted names in the next pickle of a file, as Python 3 spells them, without unpickling."""
-    tuples = TupleSizes()
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if count > MAX_OPCODES:
-            raise ValueError(f"its pickle has more than {MAX_OPCODES} instructions")
-        if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
-            raise ValueError(f"its pickle uses {opcode.name}, which torch never writes; save it again with torch.save")
-        if tuples.after(opcode, argument) > MAX_TUPLE:
-            raise ValueError(f"its pickle holds tuples that unfold to more than {MAX_TUPLE} entries")
-        if opcode.name == "GLOBAL":
-            module, name = str(argument).split(" ", 1)
-            if (module, name) in _compat_pickle.NAME_MAPPING:
-                module, name = _compat_pickle.NAME_MAPPING[module, name]
-            yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
+def _names(file: BinaryIO) -> set[str]:
+    """Return the dotted names in the next pickle of a file."""
+    return scan(file, TENSOR_NAMES, TENSOR_NAMES - CALLED_NAMES)
 
 
-class TupleSizes:
-    """Follows the stack of a pickle and knows how many entries each tuple would have, written out.
-
-    Tuples that hold one another twice and more grow with every step without taking room in the file; as a key of a
-    dictionary such a tuple is hashed entry by entry, which need not end.
-    """
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.marks: list[int] = []
-        self.memo: dict[Any, int] = {}
-
-    def after(self, opcode: pickletools.OpcodeInfo, argument: Any) -> int:
-        """Follow one instruction; return the size of what lies on top of the stack."""
-        if opcode.name == "MARK":
-            self.marks.append(len(self.sizes))
-        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.sizes[-1]
-        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
-            self.sizes.append(self.memo[argument])
-        else:
-            taken = self._take(opcode.stack_before)
-            size = 1 + sum(taken) if opcode.name.startswith("TUPLE") else 1
-            self.sizes += [size] * len(opcode.stack_after)
-        return self.sizes[-1] if self.sizes else 0
-
-    def _take(self, operands: list[pickletools.StackObject]) -> list[int]:
-        """Pop the operands of an instruction: a fixed number, and all above the last mark if it asks for them."""
-        cut, fixed = len(self.sizes), len(operands)
-        if pickletools.markobject in operands:
-            cut, fixed = self.marks.pop(), operands.index(pickletools.markobject)
-        taken = self.sizes[cut - fixed :]
-        del self.sizes[cut - fixed :]
-        return taken
+def _without_attributes(content: Any) -> Any:
+    """Take away the attributes that a pickle gave to its dictionaries, where they would hide `items` or `get`."""
+    waiting, seen = [content], {id(content)}
+    while waiting:
+        value = waiting.pop()
+        inner: list[Any] = []
+        if isinstance(value, OrderedDict):
+            vars(value).clear()
+        if isinstance(value, dict):
+            inner = [*dict.keys(value), *dict.values(value)]
+        elif isinstance(value, list | tuple | set):
+            inner = list(value)
+        for part in inner:
+            if isinstance(part, dict | list | tuple | set) and id(part) not in seen:
+                seen.add(id(part))
+                waiting.append(part)
+    return content
 
 
 def _refuse_dangerous(names: set[str], path: Path) -> None:
@@ -186,7 +175,8 @@ def _refuse_dangerous(names: set[str], path: Path) -> None:
     dangerous = sorted(name for name in names - TENSOR_NAMES if name.split(".", 1)[0] in REFUSED_MODULES)
     if dangerous:
         raise UnsafeFile(
-            f"{path} was refused, nothing in it was run: it asks for {', '.join(dangerous[:5])}, which no checkpoint "
+            f"{printable(path)} was refused, nothing in it was run: it asks for "
+            f"{', '.join(printable(name, 60) for name in dangerous[:5])}, which no checkpoint "
             "of weights needs. If you trust its author, ask for a file with the state_dict alone"
         )
 

@@ -16,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from internimage.classification import PreprocessConfig
+from internimage.errors import printable
 from internimage.zoo.checkpoint import Checkpoint, plain_names, plain_settings, shapes_of, unpack
 from internimage.zoo.document import HEADER_KEY, Document, config_kind, from_json, from_plain
+from internimage.zoo.foreign import about
 from internimage.zoo.huggingface import CONFIG, read_class_names, read_preprocess, read_settings, shard_names
 from internimage.zoo.local import WEIGHT_FILES
 from internimage.zoo.mm_config import stored_meta, stored_names, stored_palette, stored_settings
@@ -53,13 +55,12 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Ch
     path = Path(path)
     if path.is_dir():
         path = run_weights(path) or path
-    if path.is_dir():
-        return _read_folder(path, ema)
     if not path.exists():
-        raise FileNotFoundError(f"no weight file at {path}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path, ema)
-    return _read_torch_file(path, ema)
+        raise FileNotFoundError(f"no weight file at {printable(path)}")
+    with about(str(path)):
+        if path.is_dir():
+            return _read_folder(path, ema)
+        return _read_safetensors(path, ema) if path.suffix == ".safetensors" else _read_torch_file(path, ema)
 
 
 def run_weights(folder: Path) -> Path | None:
