@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 # Joiners are part of words and of emoji; every other format character only changes how the rest looks.
 JOINERS = "\u200c\u200d"
 MAX_INTEGER_BITS = 256
-LISTED_ENTRIES = 9
-ENTRY_CHARACTERS = 60
+# Keys that a mismatch lists, over all its groups, and how long each may be with and without its shapes.
+LISTED_ENTRIES = 6
+KEY_CHARACTERS, ENTRY_CHARACTERS = 64, 100
 
 
 def printable(value: object, limit: int = 200, *, keep: str = "") -> str:
@@ -128,7 +129,7 @@ class CheckpointMismatch(ValueError):
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.wrong_shape = tuple(wrong_shape)
-        shapes = [f"{printable(key, ENTRY_CHARACTERS)}: expected {want}, given {got}" for key, want, got in wrong_shape]
+        shapes = [f"{printable(key, KEY_CHARACTERS)}: expected {want}, given {got}" for key, want, got in wrong_shape]
         groups = {"missing": self.missing, "unexpected": self.unexpected, "wrong shape": tuple(shapes)}
         present = {title: entries for title, entries in groups.items() if entries}
         lines = [f"the checkpoint {printable(source, 300)} does not fit the model"]
@@ -141,9 +142,7 @@ class CheckpointMismatch(ValueError):
 
 def _listing(title: str, entries: Sequence[str], limit: int) -> list[str]:
     """Format one group of keys, cut after `limit` entries (the exception's attributes hold them all)."""
-    lines = [f"{title} ({len(entries)}):"] + [
-        f"  {printable(entry, 2 * ENTRY_CHARACTERS)}" for entry in entries[:limit]
-    ]
+    lines = [f"{title} ({len(entries)}):"] + [f"  {printable(entry, ENTRY_CHARACTERS)}" for entry in entries[:limit]]
     if len(entries) > limit:
         lines.append(f"  ... and {len(entries) - limit} more")
     return lines

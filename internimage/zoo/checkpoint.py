@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from internimage.classification import PreprocessConfig
+from internimage.errors import clean_name
 from internimage.types import Palette
 from internimage.zoo.document import Document
 from internimage.zoo.official import (
@@ -133,7 +134,7 @@ def plain_names(content: Any) -> tuple[str, ...] | None:
     """Return the class names stored in a checkpoint file, or None."""
     names = content.get("class_names") if isinstance(content, Mapping) else None
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-        return tuple(names)
+        return tuple(map(clean_name, names))
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
+from internimage.errors import clean_name
 from internimage.flow import TaskModel
 from internimage.segmentation import Segmentor, SegmentorConfig
 
@@ -107,9 +108,17 @@ def from_json(text: str, source: str) -> Document:
             raise ValueError(f"format version {version}; this release reads version {FORMAT_VERSION}")
         if task not in CONFIGS:
             raise ValueError(f"task {task!r}; this release builds {', '.join(CONFIGS)}")
-        return Document(task, from_plain(CONFIGS[task], content["config"]), content.get("info") or {})
+        config = _with_clean_names(from_plain(CONFIGS[task], content["config"]))
+        return Document(task, config, content.get("info") or {})
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{source}: cannot read the description of the model: {error}") from error
+
+
+def _with_clean_names(config: AnyConfig) -> AnyConfig:
+    """Take out of the names of the classes what would steer a terminal."""
+    if isinstance(config, BackboneConfig) or config.class_names is None:
+        return config
+    return dataclasses.replace(config, class_names=tuple(map(clean_name, config.class_names)))
 
 
 def from_plain(config: type[Config], values: Mapping[str, Any]) -> Config:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from internimage.classification import ClassifierConfig, PreprocessConfig
+from internimage.errors import clean_name
 from internimage.zoo.settings import classifier_to_settings, known_settings
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -58,7 +59,7 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
     if not isinstance(labels, dict) or len(labels) != count:
         return None
     names = [labels.get(str(i)) for i in range(len(labels))]
-    named = [name for name in names if isinstance(name, str)]
+    named = [clean_name(name) for name in names if isinstance(name, str)]
     return tuple(named) if len(named) == count else None
 
 

@@ -9,6 +9,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+from internimage.errors import clean_name
 from internimage.types import Palette
 
 MAX_TEXT = 2**20
@@ -46,7 +47,7 @@ def stored_names(content: Any) -> tuple[str, ...] | None:
     """Return the class names stored in a checkpoint file, or None."""
     names = stored_meta(content).get("CLASSES")
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-        return tuple(names)
+        return tuple(map(clean_name, names))
     return None
 
 

@@ -82,7 +82,7 @@ def scan(file: BinaryIO, harmless: set[str], uncalled: set[str]) -> set[str]:
                 raise ValueError(
                     f"its pickle uses {opcode.name}, which torch never writes; save it again with torch.save"
                 )
-            if opcode.name == "PROTO" and argument > PROTOCOL:
+            if opcode.name == "PROTO" and int(argument or 0) > PROTOCOL:
                 raise ValueError(
                     f"its pickle is of protocol {argument}, whose STACK_GLOBAL and other instructions torch never "
                     "writes; save it again with torch.save"
