@@ -52,6 +52,8 @@ class PictureAnnotation:
         segmentations: masks in the form of COCO for each object, or None without masks.
         lost_masks: (G,) bool objects whose mask is broken: a region, for figures of masks, that need not be found; its
             entry in `segmentations` is the box. None where there is no such object.
+        is_ignored: (G,) bool special objects that carry the key "ignore" of files in the form of COCO, which the COCO
+            tools do not read, and are no crowd; None where there is no such object.
         negative_labels: classes known to be absent (LVIS), or that were checked (OpenImages).
         incomplete_labels: classes of which only some objects are marked (LVIS).
     """
@@ -66,6 +68,7 @@ class PictureAnnotation:
     negative_labels: frozenset[int] = frozenset()
     incomplete_labels: frozenset[int] = frozenset()
     lost_masks: np.ndarray | None = None
+    is_ignored: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class RawAnnotation:
         areas: (G,) float64, NaN where the data set gives none.
         segmentations: G masks, None in place of a broken one; or None without masks.
         is_learnable: (G,) bool boxes that are examples for training.
+        is_ignored: (G,) bool, see `PictureAnnotation`.
     """
 
     boxes_xyxy: np.ndarray
@@ -87,6 +91,7 @@ class RawAnnotation:
     areas: np.ndarray
     segmentations: tuple[Segmentation | None, ...] | None
     is_learnable: np.ndarray
+    is_ignored: np.ndarray
 
     def targets(self, size_hw: tuple[int, int]) -> ObjectTargets:
         """Return the view of training: examples with decoded masks, and ignored boxes apart.
@@ -139,4 +144,5 @@ class RawAnnotation:
             negative_labels,
             incomplete_labels,
             lost,
+            self.is_ignored if self.is_ignored.any() else None,
         )

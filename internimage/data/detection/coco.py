@@ -221,6 +221,7 @@ class _Reader:
             label,
             is_special=found.is_special,
             is_learnable=found.is_learnable,
+            is_ignored=found.is_ignored and not found.is_crowd,
             area=found.area,
             segmentation=found.segmentation,
             lost_mask=found.lost_mask,

@@ -29,14 +29,21 @@ class CocoObject:
         segmentation: the mask; None where there is none, or none that can be used.
         lost_mask: there was a mask, and it cannot be used.
         area: square pixels, NaN where the box tells it.
-        is_special: a crowd, or to be ignored.
+        is_crowd: a region of objects that are not marked one by one ("iscrowd").
+        is_ignored: an object that need not be found ("ignore").
     """
 
     box_xyxy: Box
     segmentation: Segmentation | None
     lost_mask: bool
     area: float
-    is_special: bool
+    is_crowd: bool
+    is_ignored: bool
+
+    @property
+    def is_special(self) -> bool:
+        """Whether it is no single object to be found."""
+        return self.is_crowd or self.is_ignored
 
     @property
     def is_learnable(self) -> bool:
@@ -68,7 +75,8 @@ def read_object(entry: dict[str, Any], size_hw: tuple[int, int], note: Note) -> 
         segmentation,
         had_mask and segmentation is None,
         _area(entry.get("area"), segmentation, size_hw),
-        _flag(entry, "iscrowd", note) or _flag(entry, "ignore", note),
+        _flag(entry, "iscrowd", note),
+        _flag(entry, "ignore", note),
     )
 
 

@@ -164,6 +164,7 @@ class DetectionDataset:
                 }
             )
             corners = truth.boxes_xyxy
+            is_crowd = truth.is_special if truth.is_ignored is None else truth.is_special & ~truth.is_ignored
             sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
             for i, label in enumerate(truth.labels.tolist()):
                 entry: dict[str, Any] = {
@@ -172,8 +173,10 @@ class DetectionDataset:
                     "category_id": self.category_ids[label],
                     "bbox": sides[i],
                     "area": float(truth.areas[i]),
-                    "iscrowd": int(truth.is_special[i]),
+                    "iscrowd": int(is_crowd[i]),
                 }
+                if truth.is_ignored is not None:
+                    entry["ignore"] = int(truth.is_ignored[i])
                 annotations.append(
                     entry if truth.segmentations is None else {**entry, "segmentation": truth.segmentations[i]}
                 )

@@ -14,7 +14,7 @@ import numpy as np
 from internimage.data.detection.annotation import RawAnnotation
 from internimage.data.detection.segmentations import Segmentation, box_corners
 
-SPECIAL, LEARNABLE = 1, 2
+SPECIAL, LEARNABLE, IGNORED = 1, 2, 4
 SIZE_UNKNOWN = (0, 0)
 
 
@@ -61,15 +61,27 @@ class AnnotationTable:
         *,
         is_special: bool = False,
         is_learnable: bool = True,
+        is_ignored: bool = False,
         area: float = float("nan"),
         segmentation: Segmentation | None = None,
         lost_mask: bool = False,
     ) -> None:
-        """Add an object to the picture begun last; `lost_mask`: the file has a mask of it, but a broken one."""
+        """Add an object to the picture begun last.
+
+        Args:
+            box_xyxy: corners.
+            label: class number, from 0.
+            is_special: see `PictureAnnotation`.
+            is_learnable: the box is an example for training.
+            is_ignored: see `PictureAnnotation`.
+            area: in square pixels, NaN where the box tells it.
+            segmentation: the mask, None without one.
+            lost_mask: the file has a mask of it, but a broken one.
+        """
         self._boxes.extend(box_xyxy)
         self._areas.append(area)
         self._labels.append(label)
-        self._flags.append(is_special * SPECIAL | is_learnable * LEARNABLE)
+        self._flags.append(is_special * SPECIAL | is_learnable * LEARNABLE | is_ignored * IGNORED)
         self._segmentations.append(segmentation)
         self.num_masks += segmentation is not None
         self.num_lost_masks += lost_mask
@@ -121,6 +133,7 @@ class AnnotationTable:
             np.array(self._areas[start:end], dtype=np.float64),
             masks,
             flags & LEARNABLE > 0,
+            flags & IGNORED > 0,
         )
 
 

@@ -62,7 +62,8 @@ def coco_curves(
     """Match answers with true objects as COCO does.
 
     Args:
-        truth: the pictures; special objects are crowds, which need not be found and swallow any number of answers.
+        truth: the pictures; special objects are crowds, which need not be found and swallow any number of answers. Of
+            these, `is_ignored` are objects to be found: the COCO tools do not read the key "ignore".
         found: what was found in each of them.
         classes: the classes of the data set.
         kind: compare boxes or masks.
@@ -178,8 +179,9 @@ def _with_area(true: PictureAnnotation) -> PictureAnnotation:
     if keep.all():
         return true
     masks = true.segmentations and tuple(mask for mask, kept in zip(true.segmentations, keep, strict=True) if kept)
-    fields = ("boxes_xyxy", "labels", "is_special", "areas")
-    return replace(true, segmentations=masks, **{name: getattr(true, name)[keep] for name in fields})
+    fields = ("boxes_xyxy", "labels", "is_special", "areas", "lost_masks", "is_ignored")
+    arrays = {name: value[keep] for name in fields if (value := getattr(true, name)) is not None}
+    return replace(true, segmentations=masks, **arrays)
 
 
 def _checked(own: FoundObjects, true: PictureAnnotation, kind: Kind) -> FoundObjects:
@@ -217,7 +219,7 @@ def _annotations(truth: Sequence[PictureAnnotation], kind: Kind) -> list[dict[st
     annotations: list[dict[str, Any]] = []
     for i, true in enumerate(truth):
         sides = _sides(true.boxes_xyxy)
-        is_crowd = true.is_special
+        is_crowd = true.is_special if true.is_ignored is None else true.is_special & ~true.is_ignored
         if kind == "mask" and true.lost_masks is not None:
             is_crowd = is_crowd | true.lost_masks
         rows = zip(sides, true.labels.tolist(), true.areas.tolist(), is_crowd.tolist(), strict=True)

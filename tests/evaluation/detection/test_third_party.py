@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import io
 import json
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from internimage.data.detection import open_coco
+from internimage.evaluation.detection.classes import TruthClasses
 from internimage.evaluation.detection.coco import coco_curves, coco_figures, lvis_curves, lvis_figures
 from internimage.evaluation.detection.crowd_human import PLACES, crowd_figures
 from internimage.evaluation.detection.figures import measure
@@ -32,9 +36,15 @@ from .test_metrics import ONE_CLASS, STANDARD
 @pytest.mark.parametrize(("kind", "name"), [("box", "bbox"), ("mask", "segm")])
 def test_coco_figures_are_those_of_pycocotools(kind: Any, name: str, seed: int) -> None:
     gt, answers = random_set(seed)
+    figures = coco_figures(coco_curves(*from_coco(gt, answers), kind=kind), kind)
+    assert [figures[f"{kind}_{key}"] for key in STANDARD] == pycocotools_stats(gt, answers, name)
+
+
+def pycocotools_stats(gt: dict[str, Any], answers: list[dict[str, Any]], name: str) -> list[Any]:
+    """Return the twelve figures, None where there is nothing to be found."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = gt
+        truth.dataset = copy.deepcopy(gt)  # it writes into what it is given
         truth.createIndex()
         other = "segmentation" if name == "bbox" else "bbox"  # loadRes measures by the box where there is one
         own = [{key: value for key, value in answer.items() if key != other} for answer in answers]
@@ -45,10 +55,7 @@ def test_coco_figures_are_those_of_pycocotools(kind: Any, name: str, seed: int) 
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    expected = [None if value == -1 else value for value in evaluation.stats.tolist()]
-    figures = coco_figures(coco_curves(*from_coco(gt, answers), kind=kind), kind)
-    for key, value in zip(STANDARD, expected, strict=True):
-        assert figures[f"{kind}_{key}"] == (None if value is None else pytest.approx(value, abs=1e-12)), key
+    return [None if value == -1 else pytest.approx(value, abs=1e-12) for value in evaluation.stats.tolist()]
 
 
 def lvis_sets() -> list[dict[str, Any]]:
@@ -120,3 +127,24 @@ def test_miss_rate_and_jaccard_at_the_ends() -> None:
     assert crowd_figures([crowd], [nothing]) == type(crowd_figures([], []))(None, None, None)
     assert crowd_figures([person], [nothing]).miss_rate == 1.0
     assert crowd_figures([person], [right]).miss_rate == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_key_ignore_of_coco_files_is_for_training_and_other_metrics(tmp_path: Path) -> None:
+    gt, answers = random_set(4)
+    assert len(gt["annotations"]) > 3
+    for i, entry in enumerate(gt["annotations"]):
+        entry |= {"ignore": i % 2, "iscrowd": int(i == 3)}
+    for image in gt["images"]:
+        PIL.Image.new("RGB", (60, 40)).save(tmp_path / image["file_name"])
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    data = open_coco(tmp_path / "gt.json", tmp_path)
+    truth = [data.annotation(i) for i in range(len(data))]
+    found = from_coco(gt, answers)[1]
+    figures = coco_figures(coco_curves(truth, found, TruthClasses.of(data)), "box")
+    assert [figures[f"box_{key}"] for key in STANDARD] == pycocotools_stats(gt, answers, "bbox")
+    examples = sum(len(data[i].target.labels) for i in range(len(data)))
+    assert examples == sum(not entry["ignore"] and not entry["iscrowd"] for entry in gt["annotations"])
+    again = data.to_coco()["annotations"]
+    assert [(entry["iscrowd"], entry.get("ignore", 0)) for entry in again] == [
+        (entry["iscrowd"], entry["ignore"] and not entry["iscrowd"]) for entry in gt["annotations"]
+    ]
