@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch.utils.data
 
 from internimage.data import PictureDataset, Sample, Unreadable, read_sample
+from internimage.data.workers import bounded_workers
 from internimage.flow import Picture
 
 Prepared = TypeVar("Prepared")
@@ -73,7 +74,7 @@ def batches(
     loader = torch.utils.data.DataLoader(
         _Reading(dataset),
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=bounded_workers(workers),
         collate_fn=_Collating(preprocess),
         generator=torch.Generator(),  # else measuring a model would change the random numbers of its training
     )

@@ -31,7 +31,7 @@ FINE_TUNING_VALIDATIONS = 10
 # Settings that this module changes.
 SUITED = frozenset(
     {
-        *("model.start", "model.weights", "model.backbone_weights", "model.reset_head", "model.learn_masks"),
+        *("model.start", "model.weights", "model.backbone_weights", "model.learn_masks"),
         *("data.holdout", "data.batch_size", "ema.warmup", "run.precision"),
         *("schedule.epochs", "schedule.iterations", "schedule.validate_every", "schedule.warmup_epochs"),
         "schedule.warmup_iterations",
@@ -75,13 +75,13 @@ def with_start(recipe: RecipeT, class_names: Sequence[str], images: int) -> Reci
         is_published = not is_made_for(recipe, class_names, images)
     changes: dict[str, object] = {"model.start": "recipe"}
     if not is_published or entry is None:
-        return recipe.with_choice(changes)
+        is_own_choice = "model.weights" in recipe.explicit and setting(recipe, "model.weights") is not None
+        recipe = recipe.with_choice(changes)
+        fine_tunes = is_own_choice and start == "auto" and not is_made_for(recipe, class_names, images)
+        return _fine_tuning_length(recipe, images) if fine_tunes else recipe
     changes["model.weights"] = entry.name
     if "model.backbone_weights" in setting_names(type(recipe)):
         changes["model.backbone_weights"] = None
-    if "model.reset_head" not in recipe.explicit:
-        names = published_class_names(entry)
-        changes["model.reset_head"] = tuple(class_names) != names if names else entry.num_classes != len(class_names)
     logger.info(
         "fine-tunes the published model %s on this data; model.start=recipe trains as it was published", entry.name
     )

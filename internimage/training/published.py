@@ -1,20 +1,16 @@
-"""Which published checkpoint belongs to a recipe, and which recipe to a checkpoint.
-
-A recipe has the name of the configuration file of its run; some checkpoints are called otherwise.
-"""
+"""Which published checkpoint belongs to a recipe, and which recipe to a checkpoint."""
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from internimage.zoo.catalog import CatalogEntry, catalog, find
 from internimage.zoo.factory import load
 
 
 def published_checkpoint(recipe: str) -> CatalogEntry | None:
-    """Return the checkpoint that a run of this recipe left behind, or None.
+    """Return the checkpoint that a run of this recipe left behind, or None where there is none to start from.
 
     Example:
         >>> published_checkpoint("dino_4scale_internimage_t_1x_coco_layer_wise_lr").name
@@ -22,18 +18,8 @@ def published_checkpoint(recipe: str) -> CatalogEntry | None:
         >>> published_checkpoint("dino_internimage_pico_closet") is None
         True
     """
-    entry = find(recipe)
-    if entry is None:
-        entry = next((row for row in catalog().values() if _is_configured_by(row, recipe)), None)
-    return entry if entry is not None and entry.is_built and entry.source != "unpublished" else None
-
-
-def recipe_of_checkpoint(name: str, recipes: Iterable[str]) -> str | None:
-    """Return the recipe, one of `recipes`, whose run left a checkpoint of this name behind, or None."""
-    entry = find(name)
-    if entry is None:
-        return None
-    return next((recipe for recipe in recipes if published_checkpoint(recipe) == entry), None)
+    entries = (entry for entry in catalog().values() if entry.recipe == recipe and entry.is_built)
+    return next((entry for entry in entries if entry.source not in ("unpublished", "huggingface")), None)
 
 
 def published_class_names(entry: CatalogEntry) -> tuple[str, ...] | None:
@@ -46,10 +32,53 @@ def _bundled_class_names(name: str) -> tuple[str, ...] | None:
     return getattr(load(name).config, "class_names", None)
 
 
-def _is_configured_by(entry: CatalogEntry, recipe: str) -> bool:
-    """Whether a row names this configuration; `{07,12}` in it stands for either."""
-    if entry.config_path is None:
-        return False
-    stem = re.escape(entry.config_path.rpartition("/")[2].rpartition(".")[0])
-    choices = re.sub(r"\\\{(.+?)\\\}", lambda found: f"(?:{found[1].replace(',', '|')})", stem)
-    return re.fullmatch(choices, recipe) is not None
+@dataclass(frozen=True)
+class Advice:
+    """A command that trains on from a checkpoint.
+
+    Args:
+        recipe: name of the recipe.
+        settings: what to change in it, as "section.key=value" texts.
+    """
+
+    recipe: str
+    settings: tuple[str, ...] = ()
+
+
+# Classifiers whose training was not published: runs of the same size that were.
+_SISTERS = {
+    "flash_intern_image_t_1k_224": "internimage_t_1k_224",
+    "flash_intern_image_s_1k_224": "internimage_s_1k_224",
+    "flash_intern_image_b_1k_224": "internimage_b_1k_224",
+    "flash_internimage_l_22kto1k_384": "internimage_l_22kto1k_384",
+    "flash_intern_image_l_22k_384": "internimage_l_22kto1k_384",
+    "internimage_l_22k_192to384": "internimage_l_22kto1k_384",
+    "internimage_xl_22k_192to384": "internimage_xl_22kto1k_384",
+    "internimage_h_jointto22k_384": "internimage_h_22kto1k_640",
+    "internimage_g_pretrainto22k_384": "internimage_g_22kto1k_512",
+}
+
+
+def advice_for(checkpoint: str) -> Advice | None:
+    """Return how to train on from a checkpoint whose name is no recipe's, or None where nothing is known.
+
+    Args:
+        checkpoint: a name in any published spelling.
+
+    Example:
+        >>> advice_for("mask_rcnn_flash_internimage_t_fpn_1x_coco")
+        Advice(recipe='mask_rcnn_flash_intern_image_t_fpn_1x_coco', settings=())
+        >>> advice_for("flash_intern_image_t_1k_224").settings
+        ('model.backbone=flash_internimage_t', 'model.weights=flash_intern_image_t_1k_224')
+    """
+    entry = find(checkpoint)
+    if entry is None:
+        return None
+    if entry.recipe is not None:
+        is_usual = published_checkpoint(entry.recipe) == entry
+        return Advice(entry.recipe, () if is_usual else (f"model.weights={entry.name}",))
+    sister = _SISTERS.get(entry.name)
+    if sister is None:
+        return None
+    backbone = () if entry.backbone is None else (f"model.backbone={entry.backbone}",)
+    return Advice(sister, (*backbone, f"model.weights={entry.name}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -48,5 +48,10 @@ class TrainingTask(ABC, Generic[Batch, Model]):
         """Return the optimizer's groups, see `internimage.training.param_groups.grouped`."""
 
     @abstractmethod
-    def validate(self, model: Model) -> dict[str, float]:
-        """Measure a model on the validation set: names that start with `val_`, among them `metric`."""
+    def validate(self, model: Model, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
+        """Measure a model on the validation set: names that start with `val_`, among them `metric`.
+
+        Args:
+            model: what is measured.
+            progress: called with (images done, images in all) after each batch.
+        """

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from internimage.errors import UnknownName
 from internimage.training import RECIPES, recipe
 from internimage.training.own_data import (
     as_started,
@@ -18,7 +19,7 @@ from internimage.training.own_data import (
     with_start,
 )
 from internimage.training.precision import has_bf16_instructions, with_precision
-from internimage.training.published import published_checkpoint, published_class_names, recipe_of_checkpoint
+from internimage.training.published import Advice, advice_for, published_checkpoint, published_class_names
 from internimage.training.state import flat_settings
 from internimage.zoo import info, list_models
 
@@ -95,35 +96,28 @@ def test_a_long_average_of_a_short_run_follows_the_weights(caplog: pytest.LogCap
     assert not with_short_warmup(kept, total_steps=90, steps_per_epoch=3).ema.warmup
 
 
-@pytest.mark.parametrize(
-    ("name", "checkpoint"),
-    [
-        ("mask_rcnn_flash_intern_image_t_fpn_1x_coco", "mask_rcnn_flash_internimage_t_fpn_1x_coco"),
-        ("dino_4scale_internimage_t_1x_coco_layer_wise_lr", "dino_4scale_internimage_t_1x_coco"),
-        ("dino_4scale_cbinternimage_h_objects365_voc12", "dino_4scale_cbinternimage_h_objects365_voc0712"),
-        ("upernet_internimage_pico_closet", "upernet_internimage_pico_closet"),
-        ("dino_internimage_pico_closet", None),
-        ("internimage_pico_fashion_second", None),
-    ],
-)
-def test_recipes_and_checkpoints_find_each_other(name: str, checkpoint: str | None) -> None:
-    entry = published_checkpoint(name)
-    assert (None if entry is None else entry.name) == checkpoint
-    if checkpoint is not None:
-        assert published_checkpoint(recipe_of_checkpoint(checkpoint, RECIPES) or "") == entry
-
-
-def test_published_detectors_and_segmentors_have_a_recipe() -> None:
-    tasks = ("detection", "segmentation")
-    names = [name for name in list_models() if info(name).is_built and info(name).task in tasks]
-    without = {name for name in names if recipe_of_checkpoint(name, RECIPES) is None}
+def test_every_checkpoint_says_how_to_train_on_from_it() -> None:
+    without = {
+        name
+        for name in list_models()
+        if info(name).is_built and not name.startswith("hf:") and advice_for(name) is None and name not in RECIPES
+    }
     assert without == {
-        "dino_4scale_cbinternimage_g_objects365_coco",  # the weights of these three are not published
-        "cascade_internimage_xl_fpn_3x_crowd_human",
-        "upernet_internimage_g_896_160k_ade20k",
+        "dino_4scale_cbinternimage_g_objects365_coco",  # not published
         "dino_4scale_cbinternimage_h_objects365_80classes",  # what other runs start from
         "dino_4scale_cbinternimage_h_objects365_20classes",
     }
+    assert recipe("mask_rcnn_flash_internimage_t_fpn_1x_coco").name == "mask_rcnn_flash_intern_image_t_fpn_1x_coco"
+    with pytest.raises(UnknownName, match=r"train internimage_t_1k_224 --set model.backbone=flash_internimage_t"):
+        recipe("flash_intern_image_t_1k_224")
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if (advice_for(name) or Advice("")).settings])
+def test_advice_is_a_recipe_that_builds_the_model(name: str) -> None:
+    advice = advice_for(name)
+    assert advice is not None
+    model = flat_settings(recipe(advice.recipe).with_overrides(advice.settings))
+    assert (model["model.weights"], model["model.backbone"]) == (name, info(name).backbone)
 
 
 def test_own_data_fine_tunes_the_published_model(caplog: pytest.LogCaptureFixture) -> None:
@@ -163,7 +157,7 @@ def test_a_choice_of_the_user_decides_the_start(override: str) -> None:
     given = recipe("internimage_t_1k_224").with_overrides([override])
     suited = with_start(given, FRUIT, 40)
     assert flat_settings(suited)["model.weights"] == ("own.pth" if "own" in override else None)
-    assert flat_settings(suited)["schedule.epochs"] == 300
+    assert flat_settings(suited)["schedule.epochs"] == (30 if "own" in override else 300)
 
 
 def test_what_is_not_published_cannot_be_asked_for() -> None:

@@ -19,6 +19,7 @@ from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from internimage.data.randomness import derived_seed
 from internimage.data.segmentation.augment import Augmentation, Augmented
 from internimage.data.segmentation.label_map import IGNORED
+from internimage.data.workers import bounded_workers
 from internimage.types import Images
 
 # What a seed is for; keeps the streams of random numbers of one run apart.
@@ -97,7 +98,7 @@ class SegmentationBatches:
         yield from torch.utils.data.DataLoader(
             self._varied,
             batch_sampler=keys,
-            num_workers=self.workers,
+            num_workers=bounded_workers(self.workers),
             collate_fn=self._collate,
             generator=torch.Generator(),  # else each start would draw from the generator that layers use
         )

@@ -5,6 +5,7 @@ Shape legend: B pictures of a batch, S side in pixels, K classes.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig, fit
 from internimage.data import PictureDataset, Unreadable, read_sample
+from internimage.data.workers import bounded_workers
 from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.randomness import derived_seed, seeded
 from internimage.training.unreadable import UnreadableLimit
 
+logger = logging.getLogger(__name__)
 # What a seed is for; keeps the streams of random numbers of one run apart.
 _ORDER, _AUGMENT, _MIX = 1, 2, 3
 
@@ -91,6 +94,7 @@ class ShiftBatches(TrainBatches):
     def __init__(
         self, dataset: PictureDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
     ) -> None:
+        logger.info("decodes %d images, which stay in memory", len(dataset))
         self.pixels, self.labels = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
         self.preprocess = preprocess
         super().__init__(recipe, num_samples=len(self.labels), num_classes=len(dataset.class_names), **ranks)
@@ -118,7 +122,7 @@ class CropBatches(TrainBatches):
         loader = torch.utils.data.DataLoader(
             self._augmented,
             batch_sampler=keys,
-            num_workers=self.recipe.data.workers,
+            num_workers=bounded_workers(self.recipe.data.workers),
             collate_fn=_collate,
             generator=torch.Generator(),  # else each start would draw from the generator that layers use
         )

@@ -5,9 +5,10 @@ Shape legend: B pictures of a batch, S side in pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ from torch import Tensor
 from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
-from internimage.data import FashionMNIST, PictureDataset, hold_out, open_dataset
+from internimage.data import FashionMNIST, ImageFolder, PictureDataset, hold_out, open_dataset
+from internimage.data.fashion_mnist import is_fashion_mnist
+from internimage.data.listing import list_folders
+from internimage.data.parts import PARTS, part_folders
 from internimage.evaluation import evaluate
 from internimage.training.classification.batches import TrainBatch, train_batches
 from internimage.training.classification.config import ClassificationRecipe
@@ -77,7 +81,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         """Return the optimizer's groups."""
         return param_groups(self.model, self.recipe.optimizer, depths=self.model.config.backbone.depths)
 
-    def validate(self, model: Classifier) -> dict[str, float]:
+    def validate(self, model: Classifier, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
         """Return loss, top-1 and top-5 on the validation pictures."""
         settings = self.recipe.data
         report = evaluate(
@@ -86,6 +90,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
             batch_size=settings.batch_size,
             workers=settings.workers,
             max_unreadable=settings.max_unreadable,
+            progress=progress,
         )
         return {"val_loss": report.loss, "val_top1": report.top1, "val_top5": report.top5}
 
@@ -96,9 +101,11 @@ def open_parts(
     """Open the training part of a data set, and its own validation part or None.
 
     Args:
-        data: folder of the data set.
+        data: folder of the data set; one with class folders alone is all for training.
         takes_test_part: validate on the test part of Fashion-MNIST, which has no other one.
     """
+    if _holds_classes_alone(Path(data)):
+        return ImageFolder(data), None
     train_set = open_dataset(data, "train")
     if isinstance(train_set, FashionMNIST) and not takes_test_part:
         return train_set, None
@@ -106,6 +113,15 @@ def open_parts(
         return train_set, open_dataset(data, "val")
     except FileNotFoundError:
         return train_set, None
+
+
+def _holds_classes_alone(root: Path) -> bool:
+    """Whether a folder holds one folder for each class and no parts."""
+    if not root.is_dir() or is_fashion_mnist(root) or any(part_folders(root, part) for part in PARTS):
+        return False
+    folders = list_folders(root)
+    is_parted = any(part_folders(folder, part) for folder in folders for part in PARTS)
+    return len(folders) > 1 and not is_parted
 
 
 def divided(

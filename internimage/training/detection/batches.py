@@ -5,6 +5,7 @@ Shape legend: B pictures of a batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +26,12 @@ from internimage.data.detection import (
     own_data_pipeline,
 )
 from internimage.data.detection.augment import Pipeline
+from internimage.data.workers import bounded_workers
 from internimage.detection.preprocess import PreprocessConfig, normalize
 from internimage.training.detection.config import OWN, DetectionAugmentSettings, DetectionRecipe
 from internimage.types import DetectionTargets, Images
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class DetectionBatches:
     ) -> None:
         self.recipe, self.rank, self.world = recipe, rank, world
         size = recipe.data.batch_size
+        logger.info("reads the sizes of %d images", len(dataset))
         self.groups = np.zeros(len(dataset), dtype=np.int64) if size == 1 else readable_orientations(dataset)
         source = dataset if masks else dataset.without_masks()
         self._views = TrainingViews(source, pipeline_of(recipe.augment), seed=recipe.run.seed, groups=self.groups)
@@ -80,7 +85,7 @@ class DetectionBatches:
         yield from torch.utils.data.DataLoader(
             self._views,  # type: ignore[arg-type]  # items and a length are all that a loader asks for
             batch_sampler=keys,
-            num_workers=self.recipe.data.workers,
+            num_workers=bounded_workers(self.recipe.data.workers),
             collate_fn=self._collate,
             generator=torch.Generator(),  # else each start would draw from the generator that layers use
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 
@@ -78,7 +78,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         """Return the losses of a batch, see `Detector.loss`."""
         return self.model.loss(batch.images.to(device), [target.to(device) for target in batch.targets])
 
-    def validate(self, model: RCNN | DINO) -> dict[str, float]:
+    def validate(self, model: RCNN | DINO, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
         """Return average precision on the validation pictures, 0..1; NaN where they show nothing."""
         settings = self.recipe.data
         report = evaluate_detection(
@@ -88,6 +88,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
             batch_size=settings.val_batch_size,
             workers=settings.workers,
             max_unreadable=settings.max_unreadable,
+            progress=progress,
         )
         figures = report.figures.values
         found = {column: figures[name] for column, name in self.columns.items()}

@@ -5,7 +5,7 @@ Shape legend: N pictures of a batch, H W size of the batch, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 
@@ -77,7 +77,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         """Return the losses of a batch, see `Segmentor.loss`."""
         return self.model.loss(batch.images.to(device), batch.targets.to(device))
 
-    def validate(self, model: Segmentor) -> dict[str, float]:
+    def validate(self, model: Segmentor, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
         """Return mean intersection over union, mean and overall accuracy on the validation pictures, 0..1."""
         settings = self.recipe.data
         report = evaluate_segmentation(
@@ -86,6 +86,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
             batch_size=settings.val_batch_size,
             workers=settings.workers,
             max_unreadable=settings.max_unreadable,
+            progress=progress,
         )
         return {"val_miou": report.miou, "val_macc": report.macc, "val_aacc": report.aacc}
 
