@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from internimage.cli.terminal import note, print_json, print_table
+from internimage.cli.terminal import note, print_json, print_table, stdout
 
 if TYPE_CHECKING:
     from internimage.training import Recipe
+
+WIDE = 160  # columns of a terminal that has room for everything
 
 
 def print_recipes(*, as_json: bool) -> None:
@@ -18,8 +20,8 @@ def print_recipes(*, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    cells = [[row["name"], row["task"], row["start"], row["length"], row["published"]] for row in rows]
-    print_table(["recipe", "task", "starts from", "length", "published"], cells)
+    columns = ["name", "task", "start", "length", "published"] if stdout().width >= WIDE else ["name", "length"]
+    print_table(columns, [[row[column] for column in columns] for row in rows])
     note("`internimage train RECIPE --show` lists the settings of one of them")
 
 

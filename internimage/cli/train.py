@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json, stderr
+from internimage.cli.recipes import print_recipes, print_settings
+from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
 
 if TYPE_CHECKING:
     from internimage.training import Recipe, TrainingResult
+
+
+class Start(str, Enum):
+    """What a run starts from."""
+
+    auto = "auto"
+    published = "published"
+    recipe = "recipe"
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -53,15 +64,33 @@ def train(
             show_default=False,
         ),
     ] = None,
+    start: Annotated[
+        Start | None,
+        typer.Option(
+            "--start",
+            help="published: fine-tune the published model of this name; recipe: train as it was trained; auto: recipe "
+            "for the data that it was made for, published for any other.",
+            show_default="auto",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="cpu, cuda, or auto: the accelerator when there is one.")
     ] = "auto",
+    shows_list: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
+    shows_settings: Annotated[bool, typer.Option("--show", help="Show the settings of RECIPE, train nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model by a recipe.
 
-    Ctrl-C saves the run; `internimage train --resume --out FOLDER` goes on with it.
+    Own data starts from the published model of the recipe's name where there is one. Ctrl-C saves the run; `internimage
+    train --resume --out FOLDER` goes on with it.
     """
+    logging.getLogger("internimage.training").setLevel(logging.INFO)  # what a run says is part of its progress
+    if start is not None:
+        settings = [f"model.start={start.value}", *(settings or ())]
+    if shows_list or shows_settings:
+        _show(recipe, settings or (), lists=shows_list, as_json=as_json)
+        return
     if out is None:
         raise typer.BadParameter("give the folder of the run", param_hint="--out")
     if data is not None and not data.exists():
@@ -85,8 +114,6 @@ def train(
     if data is None and not resume:
         raise typer.BadParameter("a new run needs the folder of its data set", param_hint="--data")
     place = None if device == "auto" else choose_device(device)
-    if not stderr().is_terminal:  # a log file shows no bar
-        logging.getLogger("internimage.training").setLevel(logging.INFO)
     result = training.train(chosen, data=data, out=out, resume=resume, overrides=overrides, device=place)
     if as_json:
         print_json(result.to_dict())
@@ -95,6 +122,22 @@ def train(
     if result.interrupted:
         note(f"interrupted and saved; go on with: {_command('train', '--resume', '--out', out)}")
         raise typer.Exit(1 if result.stopped_by is None else 128 + result.stopped_by)
+
+
+def _show(recipe: str | None, settings: Sequence[str], *, lists: bool, as_json: bool) -> None:
+    """List the recipes, or show the settings of one of them with some changed."""
+    from internimage import training
+
+    if lists:
+        print_recipes(as_json=as_json)
+        return
+    if recipe is None:
+        raise typer.BadParameter("--show needs the name of a recipe; --list gives the names", param_hint="RECIPE")
+    chosen = training.recipe(recipe)
+    try:
+        print_settings(chosen.with_overrides(settings), as_json=as_json)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from error
 
 
 def _print_result(result: TrainingResult, out: Path) -> None:

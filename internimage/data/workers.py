@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
 
 def usable_processors() -> int:
     """Return how many processors this process may use, by its affinity and the quota of its container.
@@ -26,7 +28,7 @@ def bounded_workers(asked: int) -> int:
 def _container_quota() -> float | None:
     """Return the processors that a container may keep busy, None without a limit or outside of Linux."""
     try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        limit, period = QUOTA.read_text(encoding="ascii").split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         return None

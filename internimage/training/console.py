@@ -1,16 +1,13 @@
-"""What a run has to do with its terminal: Ctrl-C and the progress bar."""
+"""How a run is stopped from its terminal: Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +46,3 @@ def stop_on_signals() -> Iterator[StopEvent]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def progress_bar(total: int, *, completed: int, shown: bool) -> Iterator[Callable[[int, str], None]]:
-    """Show steps and remaining time on stderr; gives a function to call with (steps done, epoch text)."""
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-        task = progress.add_task("train", total=total, completed=completed, epoch="")
-        yield lambda steps, epoch: progress.update(task, completed=steps, epoch=epoch)

@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 
 from internimage.files import finite_or_none, locked, remove_leftovers
-from internimage.training.console import progress_bar, stop_on_signals
+from internimage.training.console import stop_on_signals
+from internimage.training.display import RunDisplay, log_on_terminal, run_display
 from internimage.training.ema import build_ema
 from internimage.training.engine import Engine, chosen_device
 from internimage.training.finite import diverged, first_not_finite
@@ -82,7 +83,7 @@ def train(
     folder = Path(out)
     if not resume and (recipe is None or data is None):
         raise ValueError("a new run needs a recipe and data; only a run that goes on (resume) knows its own")
-    with locked(folder / LOCK_FILE):
+    with locked(folder / LOCK_FILE), log_on_terminal(shown=progress):
         remove_leftovers(folder, RUN_FILES)
         state = load_state(folder) if resume else None
         if state is None:
@@ -153,9 +154,9 @@ class Trainer:
         if self.step == 0:
             self.save()
         total, shown = self.schedule.total_steps, self.progress and self.engine.is_main
-        with stop_on_signals() as stop, progress_bar(total, completed=self.step, shown=shown) as show:
+        with stop_on_signals() as stop, run_display(total, completed=self.step, shown=shown) as display:
             while self.step < total and not stop.is_set():
-                self._train_epoch(stop.is_set, show)
+                self._train_epoch(stop.is_set, display)
         self.save()
         best, last = self.out / "best.safetensors", self.out / "last.safetensors"
         return TrainingResult(
@@ -167,7 +168,7 @@ class Trainer:
             stopped_by=stop.signal,
         )
 
-    def _train_epoch(self, stopped: Callable[[], bool], show: Callable[[int, str], None]) -> None:
+    def _train_epoch(self, stopped: Callable[[], bool], display: RunDisplay) -> None:
         """Train the rest of the present epoch, validating where it is due, unless the run is stopped."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         accumulation = self.recipe.optimizer.accumulation_steps
@@ -177,16 +178,22 @@ class Trainer:
         for _ in range(steps):
             with self._since.timed():
                 self._train_step([next(micro_batches) for _ in range(accumulation)])
-            show(self.step, f"{epoch + 1}/{math.ceil(self.schedule.total_steps / self.steps_per_epoch)}")
+            of = math.ceil(self.schedule.total_steps / self.steps_per_epoch)
+            display.step(self.step, f"{epoch + 1}/{of}", self._mean_loss, self.schedule.lr(self.step - 1))
             if self.step % self.schedule.validate_every == 0 or self.step == self.schedule.total_steps:
-                self._validate(epoch + 1)
+                self._validate(epoch + 1, display)
                 self.model.train()
             elif stopped() or time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes:
                 self.save()
-                loss = self.engine.mean(self._since.loss) / self._since.steps
-                logger.info("saved at step %d of %d, loss %.5g", self.step, self.schedule.total_steps, loss)
+                logger.info(
+                    "saved at step %d of %d, loss %.5g", self.step, self.schedule.total_steps, self._mean_loss()
+                )
             if stopped():
                 return
+
+    def _mean_loss(self) -> float:
+        """Return the mean loss of the steps since the last validation."""
+        return self.engine.mean(self._since.loss) / self._since.steps
 
     def _train_step(self, micro_batches: list[Any]) -> None:
         """One optimizer step over one or more batches."""
@@ -240,17 +247,18 @@ class Trainer:
             kept=f"{self.out} holds no state of it" if self._saved_step is None else kept,
         )
 
-    def _validate(self, epoch: int) -> None:
+    def _validate(self, epoch: int, display: RunDisplay) -> None:
         """Measure the model, write the row, the weights and the state."""
         self._refuse_bad_state()
         since, delivered = self._since, self.delivered
-        measured = self.task.validate(delivered)
+        with display.validation() as progress:
+            measured = self.task.validate(delivered, progress)
         pictures = since.steps * self.recipe.optimizer.accumulation_steps * self.task.batch_size
         row = {
             "epoch": epoch,
             "step": self.step,
             "lr": self.schedule.lr(self.step - 1),
-            "train_loss": self.engine.mean(since.loss) / since.steps,
+            "train_loss": self._mean_loss(),
             **measured,
             "images_per_second": pictures * self.engine.world / since.seconds,
             "seconds": since.seconds,
@@ -264,6 +272,7 @@ class Trainer:
                 self.best_value = row[self.task.metric]
                 save_model(delivered, self.out / "best.safetensors", info=self._notes())
             self.save()
+        display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
 
     @property
     def delivered(self) -> AnyModel:

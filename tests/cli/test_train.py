@@ -141,3 +141,64 @@ def test_wrong_requests(
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "run").exists()
+
+
+QUIET = ["--set", "run.tensorboard=false", "--set", "run.plot=false"]
+
+
+def test_own_classes_train_as_typed(run: Run, data: Path, tmp_path: Path) -> None:
+    """Sixteen images, a recipe that was made for 60,000: the published weights, own validation part, small batches."""
+    out = tmp_path / "run"
+    given = ("--data", data, "--out", out, "--set", "schedule.epochs=1", *QUIET)
+    result = run("train", "internimage_pico_fashion", *given)
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads((out / "recipe.json").read_text())
+    assert settings["model"]["weights"] == "internimage_pico_fashion"
+    assert (settings["data"]["holdout"], settings["data"]["batch_size"]) == (0, 4)
+    assert settings["run"]["precision"] in ("bf16", "fp32") and settings["schedule"]["warmup_epochs"] == 0
+    assert "fine-tunes the published model internimage_pico_fashion" in result.stderr
+    assert "starts from: internimage_pico_fashion (whole model); 2 classes: cat, dog" in result.stderr
+    assert "4 images a batch instead of 128" in result.stderr and "data.holdout" in result.stderr
+    again = run("train", "--resume", "--out", out)  # with everything as it was suited
+    assert again.exit_code == 0, again.stderr
+    assert json.loads((out / "recipe.json").read_text()) == settings
+
+
+def test_class_folders_alone_are_divided(run: Run, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    given = ("--data", data / "train", "--out", out, "--start", "recipe", *SETTINGS[:4], *QUIET)
+    result = run("train", "internimage_pico_fashion", *given, "--set", "schedule.epochs=1")
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads((out / "recipe.json").read_text())
+    assert settings["data"]["holdout"] == 3 and settings["model"]["weights"] is None
+    assert "validates on 3 of the 16 training images" in result.stderr
+    assert "starts from: random weights" in result.stderr
+
+
+def test_recipes_are_listed(run: Run) -> None:
+    table = run("train", "--list")
+    assert table.exit_code == 0
+    rows = {line.split()[0]: line for line in table.stdout.splitlines() if line}
+    assert "internimage_t_1k_224" in rows["upernet_internimage_t_512_160k_ade20k"]
+    assert "miou 47.9" in rows["upernet_internimage_t_512_160k_ade20k"]
+    listed = json.loads(run("train", "--list", "--json").stdout)
+    assert len(listed) == 87 and {"name", "task", "start", "length", "published", "checkpoint"} == listed[0].keys()
+
+
+def test_settings_are_shown(run: Run) -> None:
+    shown = run("train", "internimage_pico_fashion", "--show", "--set", "epochs=3")
+    [line] = [line for line in shown.stdout.splitlines() if line.startswith("schedule.epochs")]
+    assert line.rstrip().split(maxsplit=2)[1:] == ["3", "passes over the training set."]
+    described = json.loads(run("train", "mask_rcnn_internimage_t_fpn_1x_coco", "--show", "--json").stdout)
+    assert described["settings"]["schedule.steps"]["value"] == [8, 11]
+    assert all(entry["meaning"] for entry in described["settings"].values())
+    assert run("train", "--show").exit_code == 2
+    wrong = run("train", "internimage_pico_fashion", "--show", "--set", "epoch=3")
+    assert wrong.exit_code == 2 and "schedule.epochs" in " ".join(wrong.stderr.split())
+
+
+def test_a_checkpoint_without_a_recipe_says_how_to_train_on(run: Run, data: Path, tmp_path: Path) -> None:
+    result = run("train", "flash_intern_image_t_1k_224", "--data", data, "--out", tmp_path / "run")
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2
+    assert "internimage train internimage_t_1k_224 --set model.backbone=flash_internimage_t" in said
