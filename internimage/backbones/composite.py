@@ -91,8 +91,13 @@ class CompositeInternImage(nn.Module):
         """Return the chosen maps of the second backbone, see `InternImage.forward`."""
         return self.forward_both(pixels)[1]
 
+    def check(self, pixels: Tensor) -> None:
+        """Raise what `InternImage.forward` promises unless the pixels can be the input."""
+        self._both()[0].check(pixels)
+
     def forward_both(self, pixels: Tensor) -> tuple[Features, Features]:
         """Return the chosen maps of the first and of the second backbone; training looks at both."""
+        self.check(pixels)
         first, second = self._both()
         stem = first.pos_drop(first.patch_embed(pixels))
         x, sources = stem, []

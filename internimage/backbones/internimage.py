@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from internimage.backbones.config import BackboneConfig
+from internimage.backbones.pixels import check_pixels
 from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4
 from internimage.layers.layer_norm import LayerNorm
 from internimage.layers.mlp import MLP
@@ -30,7 +31,7 @@ def channels_last_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def channels_last(pixels: Tensor) -> Tensor:
     """Turn (N, C, H, W) into a contiguous (N, H, W, C)."""
-    return pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    return pixels.permute(0, 2, 3, 1).contiguous()
 
 
 class Stem(Packable):
@@ -329,10 +330,11 @@ class InternImage(nn.Module):
             `Features` with (N, C_i, H_i, W_i) maps; each side is ceil(side / stride).
 
         Raises:
-            ValueError: the shape is not (N, in_chans, H, W).
+            ValueError: the shape is not (N, in_chans, H, W), a side is 0, or pixels without values (meta) meet weights
+                that have some.
+            TypeError: pixels are no dense floating-point tensor of the weights' dtype.
         """
-        if pixels.ndim != 4 or pixels.shape[1] != self.config.in_chans:
-            raise ValueError(f"pixels must be (N, {self.config.in_chans}, H, W), given {tuple(pixels.shape)}")
+        self.check(pixels)
         levels = cast("list[Level]", self.levels)
         x, normed = enter(self.patch_embed, pixels, levels[0])
         x, normed = self.pos_drop(x), None if self.pos_drop.training else normed
@@ -345,6 +347,10 @@ class InternImage(nn.Module):
                 break
             x, normed = enter(level.downsample, x, levels[i + 1])
         return Features(tuple(maps))
+
+    def check(self, pixels: Tensor) -> None:
+        """Raise what `forward` promises unless the pixels can be its input."""
+        check_pixels(pixels, in_chans=self.config.in_chans, weight=self.patch_embed.conv1.weight)
 
     def train(self, mode: bool = True) -> InternImage:
         """Set the mode; frozen parts stay in evaluation mode."""

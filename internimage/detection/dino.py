@@ -113,6 +113,7 @@ class DINO(Detector):
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:
         """Find objects, see `Detector.forward`."""
+        self.backbone.check(pixels)
         valid_hw = full_size(pixels, valid_hw)
         memory = self.encode(self.neck(self.backbone(pixels).maps), valid_hw, pixels)
         selected = self.select(memory)
@@ -160,7 +161,7 @@ class DINO(Detector):
         boxes = to_corners(_take(predictions.boxes, index // self.config.num_classes))
         size = valid_hw.flip(1).repeat(1, 2)[:, None]  # (N, 1, 4) width, height, width, height
         boxes = clip_boxes(boxes * size, valid_hw[:, None])
-        image = torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores)
+        image = torch.arange(scores.shape[0], device=scores.device)[:, None].expand_as(scores)
         return RawDetections(boxes.flatten(0, 1), scores.flatten(), labels.flatten(), image.flatten())
 
     def loss(

@@ -82,6 +82,12 @@ class RCNN(Detector):
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:
         """Find objects, see `Detector.forward`."""
+        self.backbone.check(pixels)
+        if pixels.is_meta:
+            raise ValueError(
+                "how many objects an R-CNN finds depends on the values of the pixels, which meta tensors lack; "
+                "ask its parts for shapes: model.neck(model.backbone(pixels).maps)"
+            )
         if pixels.shape[0] == 0:
             return self._nothing(pixels)
         valid_hw = full_size(pixels, valid_hw)

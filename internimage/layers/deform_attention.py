@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +131,7 @@ class MSDeformAttention(Packable):
     ) -> Tensor:
         """Run the operator, at least in float32: in half precision a location of a large map is off by whole pixels."""
         dtype = torch.promote_types(values.dtype, torch.float32)
-        with torch.autocast(values.device.type, enabled=False):
+        with _without_autocast(values.device.type):
             attended = ms_deform_attn(
                 values.to(dtype),
                 spatial_shapes,
@@ -141,6 +142,11 @@ class MSDeformAttention(Packable):
                 backend=self.backend,
             )
         return attended.to(values.dtype)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Switch autocast off; not every type of device, meta for one, has it."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _without_padding(values: Tensor, padding: Tensor) -> Tensor:
