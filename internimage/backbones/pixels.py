@@ -31,7 +31,7 @@ def check_pixels(pixels: Tensor, *, in_chans: int, weight: Tensor) -> None:
     if min(pixels.shape[2:]) < 1:
         raise ValueError(f"images must have at least one pixel, given pixels of shape {tuple(pixels.shape)}")
     _check_kind(pixels, weight)
-    if torch.jit.is_tracing():
+    if torch._C._get_tracing_state() is not None:
         warnings.warn(
             "torch.jit.trace makes constants of the image's sides: the traced model gives wrong results, without an "
             "error, for any other size. Use torch.export, or trace once for every size",
