@@ -45,7 +45,7 @@ def _end(error: BaseException, exit_code: int) -> NoReturn:
 
 app = typer.Typer(
     name="internimage",
-    help="InternImage: classify pictures, evaluate, train, convert and measure; everything the Python package does.",
+    help="InternImage: predict, evaluate, train, convert and benchmark; everything the Python package does.",
     cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",  # joins the lines of a paragraph

@@ -53,14 +53,14 @@ class _Runner:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the drawn pictures and the answers.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the drawn images and the predictions.")] = Path(
         "internimage_demo"
     ),
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """See it work: bundled models classify pictures, find objects in a scene, and label its pixels.
+    """See it work: bundled models classify images, find objects in a scene, and label its pixels.
 
     Needs no network. Shows tables, and writes a contact sheet, two drawn scenes, the scene and a garment to try things
     on, and a JSON file.

@@ -99,14 +99,15 @@ def evaluate(
     ] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option("--pictures", help="Folder with the pictures of an annotations file.", show_default=False),
+        typer.Option("--pictures", help="Folder with the images of an annotations file.", show_default=False),
     ] = None,
     multi_scale: Annotated[
-        bool, typer.Option("--multi-scale", help="Look at each picture in several sizes, plain and mirrored.")
+        bool,
+        typer.Option("--multi-scale", help="Test-time augmentation: several sizes, plain and mirrored."),
     ] = False,
     merge: Annotated[
         Merge | None,
-        typer.Option("--merge", help="How a detector's looks are merged; default: soft_nms.", show_default=False),
+        typer.Option("--merge", help="How augmented detections are merged; default: soft_nms.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -114,9 +115,9 @@ def evaluate(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Pictures in one forward pass.", show_default="64, others 1"),
+        typer.Option("--batch-size", min=1, help="Images in one forward pass.", show_default="64, others 1"),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read pictures.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read images.")] = 0,
     confusion: Annotated[
         Path | None,
         typer.Option("--confusion", help="Draw a classifier's confusion matrix into this file.", show_default=False),
@@ -128,7 +129,7 @@ def evaluate(
 ) -> None:
     """Measure a classifier, a detector or a segmentor on a data set.
 
-    The published figures stand beside the measured ones. Every picture counts once; those that cannot be read are
+    The published metrics stand beside the measured ones. Every image counts once; those that cannot be read are
     listed.
     """
     if not data.exists():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from internimage.cli.models import local_state, parameters, to_dict
 from internimage.cli.terminal import JsonOption, ModelArgument, print_fields, print_json
+from internimage.errors import printable
 
 if TYPE_CHECKING:
     from internimage.zoo import CatalogEntry
@@ -74,7 +75,7 @@ def _tell_file(path: str, as_json: bool) -> None:
         "floating type": ", ".join(facts["dtypes"]),
         **_words(facts),
         **_files(facts),
-        **{f"note: {name}": value for name, value in facts["notes"].items()},
+        **{f"note: {printable(name)}": printable(value) for name, value in facts["notes"].items()},
     }
     print_fields(fields, title=path)
 

@@ -49,14 +49,14 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGES",
-            help="Pictures, folders, patterns such as 'holiday/*.jpg', video files, or camera:0.",
+            help="Images, folders, patterns such as 'holiday/*.jpg', video files, or camera:0.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for predictions.jsonl and drawn pictures.", show_default=False)
+        Path | None, typer.Option("--out", help="Folder for predictions.jsonl and drawn images.", show_default=False)
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each picture.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each image.")] = 5,
     score_threshold: Annotated[
         float | None,
         typer.Option(
@@ -79,18 +79,18 @@ def predict(
     max_frames: Annotated[
         int | None, typer.Option("--max-frames", min=1, help="Stop a video or camera then.", show_default=False)
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 8,
-    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw the answers on the pictures, in --out.")] = True,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 8,
+    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw the predictions, in --out.")] = True,
     device: DeviceOption = "auto",
     dtype: PrecisionOption = Precision.float32,
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Answer for pictures, videos and cameras with a classifier, a detector or a segmentor.
+    """Predict for images, videos and cameras with a classifier, a detector or a segmentor.
 
-    The answers are shown as a table, or as JSON lines with --json. With --out, they are also written to
-    predictions.jsonl and drawn on the pictures; a segmentor also writes label maps (PNG), and a video becomes an
-    annotated video (MP4). What cannot be read is reported, the others are answered, and the exit code is 1.
+    The predictions are shown as a table, or as JSON lines with --json. With --out, they are also written to
+    predictions.jsonl and drawn on the images; a segmentor also writes label maps (PNG), and a video becomes an
+    annotated video (MP4). What cannot be read is reported, everything else is predicted, and the exit code is 1.
     """
     sources = find_sources(images)
     if not sources:

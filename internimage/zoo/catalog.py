@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from internimage.backbones import VARIANTS, BackboneConfig
-from internimage.errors import UnknownName
+from internimage.errors import UnknownName, printable
 
 if TYPE_CHECKING:
     from internimage.classification import PreprocessConfig
 
 TABLES = Path(__file__).parent / "tables"
 BUNDLED = Path(__file__).parent / "bundled"
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".bin"})
 
 # Spellings of the same weights on other pages of the releases, beside those that `_normal` already makes equal.
 ALIASES = {
@@ -182,8 +181,10 @@ def not_there(name: str) -> UnknownName | FileNotFoundError:
         FileNotFoundError('no file or folder at nothere.pth, and no checkpoint of the catalog has this name')
     """
     path = Path(name)
-    if path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1:
-        return FileNotFoundError(f"no file or folder at {path}, and no checkpoint of the catalog has this name")
+    if re.fullmatch(r"\.[A-Za-z]\w*", path.suffix) or len(path.parts) > 1:  # names hold "0.1x", too
+        return FileNotFoundError(
+            f"no file or folder at {printable(path)}, and no checkpoint of the catalog has this name"
+        )
     names = [entry.name for entry in catalog().values() if entry.is_built]
     return UnknownName("model", name, names, "internimage.list_models() lists them all.")
 

@@ -117,7 +117,7 @@ def verify(path: Path, order: Order) -> Path:
         ValueError: the file has changed, or arrived damaged.
     """
     record = order.home / "sha256" / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', order.entry.name)}.{path.name}.txt"
-    digest = _sha256(path)
+    digest = sha256(path)
     if record.exists():
         known = record.read_text(encoding="ascii").strip()
         if known != digest:
@@ -253,7 +253,8 @@ def _length(response: HTTPResponse) -> int | None:
     return int(text) if text and text.isdigit() else None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -18,7 +18,7 @@ from internimage.detection import PreprocessConfig as DetectionPreprocess
 from internimage.errors import UnknownName, printable
 from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
 from internimage.segmentation.model import HeadConfig
-from internimage.zoo.catalog import CatalogEntry, catalog, find
+from internimage.zoo.catalog import CatalogEntry, find, not_there
 from internimage.zoo.checkpoint import Checkpoint, shapes_of, unpack
 from internimage.zoo.choices import ClassifierWish, class_rows, merged_backbone, with_classes
 from internimage.zoo.detector_wish import DetectorWish
@@ -203,7 +203,7 @@ def load(
     if document is not None and isinstance(document.config, BackboneConfig):
         _refuse({"num_classes": num_classes, "settings": settings}, "a bare backbone")
         return cast("LoadedModel", _build(document.config, checkpoint, run=run, place=place).eval())
-    config = _whole_config(checkpoint, entry, settings)
+    config = whole_config(checkpoint, entry, settings)
     new_classes = num_classes is not None and num_classes != config.num_classes
     if num_classes is not None:
         config = with_classes(config, num_classes)
@@ -238,7 +238,7 @@ def from_original(settings: Mapping[str, Any], state: Mapping[str, Tensor], *, b
     return _build(config, checkpoint, run=dict(backend=backend), place=dict(dtype=None)).eval()
 
 
-def _whole_config(
+def whole_config(
     checkpoint: Checkpoint, entry: CatalogEntry | None, settings: Mapping[str, Any] | None
 ) -> AnyTaskConfig:
     """Return the configuration of the model that a checkpoint holds."""
@@ -282,11 +282,7 @@ def _open(
     if path.exists():
         return read_checkpoint(path, ema=ema), entry
     if entry is None:
-        if path.suffix or len(path.parts) > 1:
-            raise FileNotFoundError(
-                f"no file or folder at {printable(path)}, and no checkpoint of the catalog has this name"
-            )
-        raise UnknownName("model", str(name_or_path), catalog(), "internimage.list_models() lists them all.")
+        raise not_there(str(name_or_path))
     from internimage.zoo.download import fetch  # the Hub's client takes long to import
 
     return read_checkpoint(fetch(entry, cache_dir=cache_dir, offline=offline), ema=ema), entry
@@ -341,7 +337,7 @@ def _dense(
         model = _build(config, None, run=run)
         _give_backbone(model, part, opened[0].source)
         return model
-    stored = _whole_config(*opened, None)
+    stored = whole_config(*opened, None)
     config = wish.on(
         stored,  # type: ignore[arg-type]  # `holds` has seen that it is of the wished kind
         lambda size: merged_backbone(size, stored.backbone, changes),

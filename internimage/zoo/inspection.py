@@ -12,10 +12,11 @@ import torch
 from internimage.backbones import BackboneConfig
 from internimage.classification import ClassifierConfig
 from internimage.detection import RCNNConfig
-from internimage.zoo.catalog import WEIGHT_SUFFIXES, CatalogEntry, find
+from internimage.zoo.catalog import CatalogEntry, find
 from internimage.zoo.detection_rows import detector_of_row
 from internimage.zoo.document import MODELS, AnyConfig, AnyTaskConfig, config_kind
-from internimage.zoo.factory import _whole_config as whole_config
+from internimage.zoo.factory import whole_config
+from internimage.zoo.foreign import about, check_description
 from internimage.zoo.segmentation_rows import segmentor_of_row
 from internimage.zoo.weights import read_checkpoint
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from internimage.classification.head import HeadKind
 
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 # Parts of a backbone's settings that tell one size from another.
 BACKBONE_FIELDS = ("operator", "depths", "groups", "kernel_size", "mlp_ratio", "layer_scale", "post_norm", "in_chans")
 
@@ -92,16 +94,20 @@ def inspect_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     checkpoint = read_checkpoint(path)
     document = checkpoint.document
+    config: AnyConfig
     if document is not None and isinstance(document.config, BackboneConfig):
         task, config = "backbone", document.config
     else:
         config = whole_config(checkpoint, find(path.name), None)
         task = MODELS[type(config)].task  # type: ignore[union-attr]  # a backbone was told apart above
     source = Path(checkpoint.source)
-    dtypes = {tensor.dtype for tensor in checkpoint.open().values()}
+    with about(checkpoint.source):
+        check_description(config, checkpoint)  # before anything of the described size is built
+        described = describe_config(config)
+        dtypes = {tensor.dtype for tensor in checkpoint.open().values()}
     return {
         "task": task,
-        **describe_config(config),
+        **described,
         "dtypes": sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point),
         "notes": {} if document is None else dict(document.info),
         "files": describe_files(source if source.exists() else path),
@@ -110,10 +116,10 @@ def inspect_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
 
 def describe_files(path: Path) -> list[dict[str, Any]]:
     """Return path, size and SHA-256 of a file, or of each weight file in a folder."""
-    from internimage.zoo.download import _sha256  # the Hub's client takes long to import
+    from internimage.zoo.download import sha256  # the Hub's client takes long to import
 
     inside = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]
-    return [{"path": str(file), "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in inside]
+    return [{"path": str(file), "bytes": file.stat().st_size, "sha256": sha256(file)} for file in inside]
 
 
 def _kind(config: AnyConfig) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import Result
 
 from internimage import zoo
@@ -129,6 +131,22 @@ def test_info_of_a_file_and_of_a_folder(run: Run, pets: Path, animals: Path, tmp
     zoo.save_model(zoo.create("internimage_pico"), tmp_path / "backbone.safetensors")
     backbone = json.loads(run("info", tmp_path / "backbone.safetensors", "--json").stdout)
     assert backbone["task"] == "backbone" and backbone["backbone"]["channels"] == [24, 48, 96, 192]
+
+
+def test_info_shows_no_control_characters_and_builds_nothing_of_a_described_size(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "notes.safetensors"
+    zoo.save_model(zoo.create("internimage_pico"), path, info={"by\x1b[31m": "\x1b]0;title\x07" + "x" * 100_000})
+    text = run("info", path).stdout
+    assert "\x1b" not in text and "\x07" not in text and len(text) < 5000 and "note: by" in text
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in list(file.keys())[:4]}
+        document = json.loads(file.metadata()["internimage"])
+    document["config"]["depths"] = [60, 60, 60, 60]
+    large = tmp_path / "large.safetensors"
+    save_file(tensors, large, {"internimage": json.dumps(document)})
+    result = run("info", large)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "large.safetensors" in "".join(result.stderr.split()) and "tensors" in result.stderr
 
 
 def test_info_of_what_is_not_there_and_of_a_damaged_file(run: Run, tmp_path: Path) -> None:
