@@ -68,7 +68,7 @@ class ImagePaths:
 
     def _find(self, name: Any) -> Path:
         readings = _readings(name)
-        leads_out = name.startswith("/") or ".." in name.split("/")
+        leads_out = _leads_out(name)
         if not leads_out and _is_file(path := self.folder / name):
             return path
         for tail in readings:
@@ -82,7 +82,7 @@ class ImagePaths:
                 listed = ", ".join(str(path) for path in found[:SHOWN])
                 raise ValueError(f"the picture {repr_short(name)} is not clear: it may be {listed}")
         elsewhere = f"and no other file below {self.root} ends in the same names"
-        if leads_out or _leads_out_on_windows(name):
+        if leads_out:
             raise ValueError(f"the name {repr_short(name)} leads out of the folder of the pictures, {elsewhere}")
         raise ValueError(f"the picture {self.folder.joinpath(*readings[0])} is missing, {elsewhere}")
 
@@ -113,30 +113,39 @@ class ImagePaths:
         return self.part is not None and bool(others) and self.part not in others
 
 
+def path_parts(name: Any) -> tuple[str, ...]:
+    r"""Return the names between slashes of either kind, without drives, roots and dots; nothing for what is no path.
+
+    Example:
+        >>> path_parts("C:\\data\\images\\a.png"), path_parts("../images/a.png"), path_parts(None)
+        (('data', 'images', 'a.png'), ('images', 'a.png'), ())
+    """
+    if not isinstance(name, str) or "\0" in name:
+        return ()
+    inner = name[len(PureWindowsPath(name).drive) :].replace("\\", "/")
+    parts = tuple(part for part in inner.split("/") if part.strip() not in ("", ".", ".."))
+    return parts if len(parts) <= MAX_PARTS and max(map(len, parts), default=0) <= MAX_NAME else ()
+
+
 def _readings(name: Any) -> list[tuple[str, ...]]:
     """Return the parts of a name, and of what else other machines may mean by it, without what leads out of a folder.
 
     Raises:
         ValueError: it is no name of a file.
     """
-    is_name = isinstance(name, str) and 0 < len(name.strip()) <= MAX_NAME * MAX_PARTS and "\0" not in name
+    is_name = isinstance(name, str) and len(name) <= MAX_NAME * MAX_PARTS
     texts = [name, name.strip()] if is_name else []
     if is_name and "://" in name:
         texts.append(_ADDRESS_END.split(name.split("://", 1)[1].partition("/")[2])[0])
     texts += [unquote(text) for text in texts if "%" in text]
-    readings = [parts for parts in dict.fromkeys(map(_parts, texts)) if parts]
-    if not readings or len(readings[0]) > MAX_PARTS or max(map(len, readings[0])) > MAX_NAME:
+    readings = [parts for parts in dict.fromkeys(map(path_parts, texts)) if parts]
+    if not readings:
         raise ValueError(f"expected the name of a picture file, given {repr_short(name)}")
     return readings
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    """Return the names between slashes of either kind, without drives, roots and dots."""
-    inner = name[len(PureWindowsPath(name).drive) :].replace("\\", "/")
-    return tuple(part for part in inner.split("/") if part not in ("", ".", ".."))
-
-
-def _leads_out_on_windows(name: str) -> bool:
+def _leads_out(name: str) -> bool:
+    """Whether a name is no plain relative path, on any system."""
     path = PureWindowsPath(name)
     return bool(path.drive or path.root) or ".." in path.parts
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 MAX_TABLE_BYTES = 8 << 30  # annotations of a whole data set: those of Objects365 have 6 GB
-MAX_NAME = 200  # letters of a file or folder
 MAX_TEXT_BYTES = 16 << 20  # annotations of one picture, lists of classes
 
 
@@ -52,19 +51,3 @@ def read_json(file: Path, *, max_bytes: int = MAX_TABLE_BYTES) -> Any:
         return json.loads(read_bytes(file, max_bytes=max_bytes))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no valid JSON file: {error}") from error
-
-
-def inside(folder: Path, name: Any) -> Path:
-    """Return `folder / name`.
-
-    Raises:
-        ValueError: `name` is no relative path, or leads out of the folder.
-    """
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise ValueError(f"expected the name of a picture file, given {name!r:.60}")
-    relative = PurePosixPath(name.replace("\\", "/"))
-    if not relative.parts or max(map(len, relative.parts)) > MAX_NAME:
-        raise ValueError(f"expected the name of a picture file, given {name!r:.60}")
-    if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
-        raise ValueError(f"the name {name!r:.200} leads out of the folder of the pictures")
-    return folder / relative

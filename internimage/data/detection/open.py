@@ -92,9 +92,7 @@ def _coco_files(root: Path, split: Split) -> tuple[Path, Path] | None:
             for folder in folders:
                 if (root / folder).is_dir():
                     return file, root / folder
-            raise FileNotFoundError(
-                f"{file} has no folder with its pictures; looked for {', '.join(folders)} in {root}"
-            )
+            return file, root  # the pictures are looked for by their names
     return None
 
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from reprlib import repr as repr_short  # cuts long values
 from xml.etree.ElementTree import Element
 
 from internimage.data.detection.dataset import DetectionDataset
-from internimage.data.detection.files import inside, read_text
+from internimage.data.detection.files import read_text
 from internimage.data.detection.problems import Broken, ProblemLog
 from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable
-from internimage.data.detection.xml_tree import read_xml
+from internimage.data.detection.xml_tree import read_xml, texts
 from internimage.data.image_folder import PICTURE_SUFFIXES
-from internimage.data.image_paths import ImagePaths
+from internimage.data.image_paths import ImagePaths, path_parts
 from internimage.data.numbers import as_flag, as_integer, as_number
 from internimage.data.pictures import picture_size
 
@@ -65,16 +65,19 @@ def open_voc(
 def _files_of(root: Path, name: str) -> tuple[Path, Path]:
     """Return the annotation, and the picture without its ending, of a line of a list.
 
-    A line holds the bare name; some tools write a path or the type of the file, too.
+    A line holds the bare name; some tools write folders before it, or a file type behind it.
+
+    Raises:
+        ValueError: it is no name.
     """
-    annotation = inside(root / "Annotations", f"{name}.xml")
-    if not annotation.is_file():
-        bare = PurePosixPath(name.replace("\\", "/"))
-        stem = bare.stem if bare.suffix.lower() in (*PICTURE_SUFFIXES, ".xml") else bare.name
-        shorter = inside(root / "Annotations", f"{stem}.xml")
-        if shorter.is_file():
-            return shorter, root / "JPEGImages" / stem
-    return annotation, inside(root / "JPEGImages", name)
+    parts = path_parts(name)
+    if not parts:
+        raise ValueError(f"expected the name of a picture, given {repr_short(name)}")
+    last = PurePath(parts[-1])
+    bare = last.stem if last.suffix.lower() in (*PICTURE_SUFFIXES, ".xml") else last.name
+    names = dict.fromkeys(("/".join(parts), last.name, bare))
+    files = [(root / "Annotations" / f"{own}.xml", root / "JPEGImages" / own) for own in names]
+    return next((pair for pair in files if pair[0].is_file()), files[0])
 
 
 def open_xml(
@@ -144,18 +147,19 @@ class _Reader:
         number = self.table.begin(path, picture.name, size_hw)
         for i, entry in enumerate(tree.iter("object")):
             place = f"object[{i}]"
-            label = self.numbers.get(_name(entry))
+            own = texts(entry)
+            label = self.numbers.get(own.get("name", ""))
             if label is None:
-                self.log.add(file, place, f"unknown class {repr_short(_name(entry))}")
+                self.log.add(file, place, f"unknown class {repr_short(own.get('name', ''))}")
                 continue
             self.table.has_entry[number] = True
             try:
-                box = _box(entry, size_hw)
+                box = _box(texts(entry.find("bndbox")), size_hw)
             except ValueError as error:
                 self.log.add(file, place, str(error))
                 continue
             try:
-                is_difficult = as_flag(entry.findtext("difficult"))
+                is_difficult = as_flag(own.get("difficult"))
             except ValueError as error:
                 self.log.add(file, place, f'bad "difficult": {error}; it is taken for 0')
                 is_difficult = False
@@ -169,8 +173,9 @@ class _Reader:
         """
         if picture.parent not in self.paths:
             self.paths[picture.parent] = ImagePaths(picture.parent)
-        names = [(tree.findtext(key) or "").strip() for key in ("path", "filename")]
-        return self.paths[picture.parent].find(f"{picture.name}.jpg", *(name for name in names if name))
+        own = texts(tree)
+        names = [own[key] for key in ("path", "filename") if own.get(key)]
+        return self.paths[picture.parent].find(f"{picture.name}.jpg", *names)
 
     def refuse_none(self, folder: Path) -> None:
         """Raise a FileNotFoundError when every picture is missing."""
@@ -191,21 +196,22 @@ def _name(entry: Element) -> str:
 
 
 def _size(tree: Element) -> tuple[int, int]:
-    height, width = (as_integer(tree.findtext(f"size/{side}")) or 0 for side in ("height", "width"))
+    own = texts(tree.find("size"))
+    height, width = (as_integer(own.get(side)) or 0 for side in ("height", "width"))
     return (height, width) if 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE else SIZE_UNKNOWN
 
 
-def _box(entry: Element, size_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+def _box(sides: dict[str, str], size_hw: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return corners in pixels, counted from 0; fractions are cut off as in the original."""
-    texts = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    values = [as_number(text) for text in texts]
+    given = [sides.get(side) for side in ("xmin", "ymin", "xmax", "ymax")]
+    values = [as_number(text) for text in given]
     if None in values:
         raise ValueError(
-            f"bad box: expected the numbers xmin, ymin, xmax, ymax, given {repr_short(texts)}, not finite or no number"
+            f"bad box: expected the numbers xmin, ymin, xmax, ymax, given {repr_short(given)}, not finite or no number"
         )
     left, top, right, bottom = (float(int(value)) - 1 for value in values if value is not None)
     if right <= left or bottom <= top:
-        raise ValueError(f"bad box: {repr_short(texts)} has no positive width and height")
+        raise ValueError(f"bad box: {repr_short(given)} has no positive width and height")
     if left >= size_hw[1] or top >= size_hw[0] or right <= 0 or bottom <= 0:
-        raise ValueError(f"bad box: {repr_short(texts)} lies outside of the picture (height, width) {size_hw}")
+        raise ValueError(f"bad box: {repr_short(given)} lies outside of the picture (height, width) {size_hw}")
     return left, top, right, bottom

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import xml.parsers.expat
 from pathlib import Path
-from xml.etree.ElementTree import Element, TreeBuilder
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from internimage.data.detection.files import MAX_TEXT_BYTES, read_bytes
 
 MAX_DEPTH = 32
+
+
+class _WithoutDoctype(TreeBuilder):
+    """Stops at the first document type."""
+
+    def doctype(self, *_: object) -> None:
+        """Refuse what the parser found."""
+        raise ValueError("document types and entities are not accepted")
 
 
 def read_xml(file: Path) -> Element:
@@ -16,33 +23,35 @@ def read_xml(file: Path) -> Element:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is too large, no XML, nested too deeply, or declares a document type; the message names the file,
-            and the line where there is one.
+        ValueError: it is too large, no XML, nested too deeply, or declares a document type; the message names the file.
     """
     content = read_bytes(file, max_bytes=MAX_TEXT_BYTES)
-    builder = TreeBuilder()
-    parser = xml.parsers.expat.ParserCreate()
-    depth = 0
-
-    def refuse(*_: object) -> None:
-        raise ValueError(f"{file}, line {parser.CurrentLineNumber}: document types and entities are not accepted")
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"{file}, line {parser.CurrentLineNumber}: nested deeper than {MAX_DEPTH} elements")
-        builder.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(tag)
-
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    parser = XMLParser(target=_WithoutDoctype())
     try:
-        parser.Parse(content, True)
-    except (xml.parsers.expat.ExpatError, LookupError) as error:
+        parser.feed(content)
+        root = parser.close()
+    except (ParseError, LookupError) as error:
         raise ValueError(f"{file} is no valid XML file: {error}") from error
-    return builder.close()
+    except ValueError as error:
+        line = content[: max(content.find(b"<!DOCTYPE"), 0)].count(b"\n") + 1
+        raise ValueError(f"{file}, line {line}: {error}") from error
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [inner for element in level for inner in element]
+        if not level:
+            return root
+    raise ValueError(f"{file}: nested deeper than {MAX_DEPTH} elements")
+
+
+def texts(element: Element | None) -> dict[str, str]:
+    """Return the text of each child by its tag, the first of several; nothing where there is no element.
+
+    Example:
+        >>> from xml.etree.ElementTree import fromstring
+        >>> texts(fromstring("<size><width> 80 </width><height/></size>"))
+        {'width': '80', 'height': ''}
+    """
+    found: dict[str, str] = {}
+    for child in element if element is not None else ():
+        found.setdefault(child.tag, (child.text or "").strip())
+    return found

@@ -8,23 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
 import numpy as np
 
 from internimage.data.detection.dataset import DetectionDataset
-from internimage.data.detection.files import MAX_NAME, read_bytes, read_text
+from internimage.data.detection.files import read_bytes, read_text
 from internimage.data.detection.problems import Broken, ProblemLog
 from internimage.data.detection.segmentations import polygon_area
 from internimage.data.detection.table import AnnotationTable
 from internimage.data.image_folder import PICTURE_SUFFIXES
-from internimage.data.image_paths import ImagePaths
+from internimage.data.image_paths import ImagePaths, path_parts
 from internimage.data.listing import list_files
 from internimage.data.parts import part_of
 
 MAX_YAML_BYTES = 1 << 20
 MAX_CLASSES = 100_000
+SHOWN = 3
 SLACK = 0.01  # of the picture's side that a coordinate may lie outside
 
 
@@ -188,6 +190,7 @@ def yolo_sources(root: Path, names: Sequence[str]) -> tuple[list[Path], tuple[st
         None when the folder has no such layout or no such part.
 
     Raises:
+        FileNotFoundError: that file names a folder or list that is not there.
         ValueError: the file that describes the data set is broken.
     """
     for file in (root / "data.yaml", root / "data.yml", root / "dataset.yaml"):
@@ -195,8 +198,10 @@ def yolo_sources(root: Path, names: Sequence[str]) -> tuple[list[Path], tuple[st
             document = read_yaml(file)
             sources = next((document[name] for name in names if document.get(name)), None)
             sources = sources if isinstance(sources, list) else [sources]
-            found = [path for entry in sources for path in [_within(root, document.get("path"), entry)] if path]
-            return (found, _class_names(document.get("names"), file)) if found else None
+            if sources == [None]:
+                return None
+            found = [_within(root, document.get("path"), entry, file) for entry in sources]
+            return found, _class_names(document.get("names"), file)
     listing = root / "classes.txt"
     if not listing.is_file():
         return None
@@ -208,21 +213,22 @@ def yolo_sources(root: Path, names: Sequence[str]) -> tuple[list[Path], tuple[st
     return None
 
 
-def _within(root: Path, base: Any, entry: Any) -> Path | None:
-    """Return an existing folder or list inside of the data set; leading ".." and foreign bases are left out."""
-    for start in (root / _plain(base), root):
-        path = start / _plain(entry)
-        if _plain(entry).parts and path.exists():
+def _within(root: Path, base: Any, entry: Any, file: Path) -> Path:
+    """Return an existing folder or list inside of the data set, also where the file names it as on another machine.
+
+    Raises:
+        FileNotFoundError: there is none; the message says what was looked for.
+    """
+    tail = path_parts(entry)
+    tried = [root.joinpath(*path_parts(base), *tail), *(root.joinpath(*tail[i:]) for i in range(len(tail)))]
+    for number, path in enumerate(dict.fromkeys(tried)):
+        is_clear = number < 2 or len(path.relative_to(root).parts) > 1 or part_of(path.name) is not None
+        if tail and is_clear and path.exists():
             return path
-    return None
-
-
-def _plain(name: Any) -> PurePosixPath:
-    """Return a relative path without "..", an empty one for what is no path."""
-    if not isinstance(name, str) or "\0" in name or len(name) > MAX_NAME:
-        return PurePosixPath()
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    return PurePosixPath(*(part for part in parts if part not in ("..", "/")))
+    raise FileNotFoundError(
+        f"{file}: {repr_short(entry)} leads nowhere; looked for {', '.join(map(str, dict.fromkeys(tried[:SHOWN])))}. "
+        "Write paths that count from the folder of the data set"
+    )
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

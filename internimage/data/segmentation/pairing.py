@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
+from reprlib import repr as repr_short  # cuts long values
 
 from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.image_paths import path_parts
 from internimage.data.listing import list_files
 from internimage.data.segmentation.dataset import MaskedPicture
 from internimage.data.segmentation.label_map import MaskValues
@@ -53,7 +55,9 @@ def pairs_by_name(
 def pairs_of_list(
     list_file: Path, pictures: Path, masks: Path, values: MaskValues, *, suffix: str
 ) -> list[MaskedPicture]:
-    """Pair pictures with masks by a text file that holds one name, without file type, on each line.
+    """Pair pictures with masks by a text file that holds one name on each line.
+
+    Folders before the name, also those of another machine, and a file type behind it are left out.
 
     Args:
         list_file: the names.
@@ -69,11 +73,14 @@ def pairs_of_list(
         raise ValueError(f"{list_file}: a list of names has at most {MAX_LIST_BYTES} bytes")
     files: list[MaskedPicture] = []
     for number, line in enumerate(list_file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        name = line.strip()
-        if not name:
+        if not line.strip():
             continue
-        if Path(name).name != name:
-            raise ValueError(f"{list_file}, line {number}: expected the name of a picture, given {name[:80]!r}")
+        parts = path_parts(line.split()[0] if "/" in line or "\\" in line else line.strip())
+        if not parts:
+            raise ValueError(f"{list_file}, line {number}: expected the name of a picture, given {repr_short(line)}")
+        name = parts[-1]
+        if PurePath(name).suffix.lower() in PICTURE_SUFFIXES:
+            name = PurePath(name).stem
         pair = MaskedPicture(pictures / f"{name}{suffix}", masks / f"{name}.png", values)
         missing = next((path for path in pair[:2] if not path.is_file()), None)
         if missing is not None:

@@ -72,6 +72,8 @@ def test_lists_of_names(make: Make, mask: Mask) -> None:
     with pytest.raises(ValueError, match=r"val\.txt, line 2: .*y\.jpg does not exist"):
         open_segmentation_dataset(root / "voc")
     names.write_text("../../x\n")
+    assert open_segmentation_dataset(root / "voc").files[0].picture.name == "x.jpg", "never out of its folder"
+    names.write_text("../..\n")
     with pytest.raises(ValueError, match="line 1: expected the name"):
         open_segmentation_dataset(root / "voc")
 
