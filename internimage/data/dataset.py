@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from PIL.Image import Image
@@ -61,6 +61,16 @@ class Selection(Generic[Target]):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes of the whole data set."""
         return self.dataset.class_names
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class indices of the samples, where the data set knows them without reading an image.
+
+        Raises:
+            AttributeError: it does not.
+        """
+        inner: Any = self.dataset
+        return np.asarray(inner.labels)[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+
 from internimage.data.dataset import Sample
 from internimage.data.listing import list_files, list_folders
 from internimage.data.pictures import read_picture
@@ -44,6 +46,11 @@ class ImageFolder:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes: the folder names."""
         return self._class_names
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 class indices."""
+        return np.array([label for _, label in self.files], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.files)

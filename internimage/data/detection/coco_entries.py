@@ -9,11 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from internimage.data.detection.mask_entries import check_segmentation
 from internimage.data.detection.segmentations import Segmentation, mask_area, mask_box
-from internimage.data.detection.table import SIZE_UNKNOWN
+from internimage.data.detection.table import MIN_LEARNABLE_SIDE, SIZE_UNKNOWN
 from internimage.data.numbers import as_flag, as_integer, as_number
 
 MAX_SIDE = 1_000_000
-MIN_LEARNABLE_SIDE = 1.0  # pixels; smaller boxes are no examples, as in the original
 
 Note = Callable[[str], None]
 Value = TypeVar("Value")

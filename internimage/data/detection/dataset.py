@@ -14,7 +14,7 @@ import numpy as np
 from internimage.data.dataset import Sample
 from internimage.data.detection.annotation import ObjectTargets, PictureAnnotation, RawAnnotation
 from internimage.data.detection.problems import Problem
-from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable
+from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable, ObjectStates
 from internimage.data.pictures import picture_size, read_picture
 
 MIN_TRAINING_SIDE = 32  # pixels; the original leaves smaller pictures out of training
@@ -109,6 +109,18 @@ class DetectionDataset:
         """Return the (G,) int64 classes of a picture, those of ignored objects included, without reading anything."""
         return self._table.labels(self._picture(index))
 
+    def states(self) -> ObjectStates:
+        """Return what the objects of the data set are, without reading anything."""
+        return self._table.states(self._pictures)
+
+    def num_examples(self, index: int) -> int:
+        """Return how many objects of a picture training learns from; where its size is not known, its header is read.
+
+        Raises:
+            BadPicture: a ValueError; the header cannot be read.
+        """
+        return int(self._raw(self._picture(index), self.size_hw(index)).is_learnable.sum())
+
     def select(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
         """Return some pictures of the data set, in a given order; a picture may be named more than once."""
         return self._with(pictures=self._pictures[np.asarray(indices, dtype=np.int64)], with_masks=self.has_masks)
@@ -139,15 +151,24 @@ class DetectionDataset:
         Raises:
             ValueError: nothing is left.
         """
-        keep = [
-            i
-            for i, picture in enumerate(self._pictures.tolist())
-            if self._table.has_entry[picture]
-            and (self._table.size_hw(picture) == SIZE_UNKNOWN or min(self._table.size_hw(picture)) >= MIN_TRAINING_SIDE)
-        ]
+        has_object = [i for i, picture in enumerate(self._pictures.tolist()) if self._table.has_entry[picture]]
+        keep = [i for i in has_object if self._is_large(i)]
         if not keep:
-            raise ValueError(f"{self.name} has no picture with an annotated object of at least 32 pixels a side")
+            raise ValueError(self._nothing_left(len(has_object)))
         return self.select(keep)
+
+    def _is_large(self, index: int) -> bool:
+        size_hw = self._table.size_hw(self._picture(index))
+        return size_hw == SIZE_UNKNOWN or min(size_hw) >= MIN_TRAINING_SIDE
+
+    def _nothing_left(self, num_with_objects: int) -> str:
+        """Say why no picture is left for training."""
+        reasons = [f"{len(self) - num_with_objects} of {len(self)} pictures have no annotated object of a known class"]
+        if num_with_objects:
+            reasons.append(f"{num_with_objects} pictures are smaller than {MIN_TRAINING_SIDE} pixels a side")
+        if self.problems:
+            reasons.append(f"{len(self.problems)} broken annotations are left out, the first one: {self.problems[0]}")
+        return f"{self.name} has no picture with an annotated object to train on: {'; '.join(reasons)}"
 
     def to_coco(self) -> dict[str, Any]:
         """Return the annotations as a COCO document; where sizes are not known, headers of pictures are read."""

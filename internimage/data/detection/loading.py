@@ -19,6 +19,7 @@ from internimage.data.detection.augment import Step, TrainingView, augment
 from internimage.types import DetectionTargets, Images
 
 MAX_TRIES = 1000
+MAX_UNREADABLE = 100  # different pictures that are tried in vain for one view
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class TrainingViews:
                 if view is not None:
                     return DrawnView(view, tuple(unreadable))
             pool = np.flatnonzero(self.groups == self.groups[picture])
+            broken = {entry.index for entry in unreadable}
+            if len(broken) >= min(len(pool), MAX_UNREADABLE):
+                raise ValueError(f"none of {len(broken)} pictures can be read; the last one: {unreadable[-1].reason}")
             picture = int(pool[rng.randint(len(pool))])
         last = unreadable[-1].reason if unreadable else "the pipeline rejects every picture"
         raise ValueError(f"no picture could be used in {MAX_TRIES} tries: {last}")

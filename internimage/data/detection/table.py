@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,27 @@ from internimage.data.detection.annotation import RawAnnotation
 from internimage.data.detection.segmentations import Segmentation, box_corners
 
 SPECIAL, LEARNABLE, IGNORED = 1, 2, 4
+MIN_LEARNABLE_SIDE = 1.0  # pixels; smaller boxes are no examples, as in the original
 SIZE_UNKNOWN = (0, 0)
+
+
+@dataclass(frozen=True)
+class ObjectStates:
+    """What the objects of some pictures are.
+
+    Args:
+        labels: (A,) int64 classes.
+        is_special: (A,) bool, see `PictureAnnotation`.
+        is_learnable: (A,) bool examples for training, before boxes that are shares are compared with sizes.
+        largest_side: the largest coordinate of a box; 0 where there is none.
+        is_relative: boxes are shares of the picture.
+    """
+
+    labels: np.ndarray
+    is_special: np.ndarray
+    is_learnable: np.ndarray
+    largest_side: float
+    is_relative: bool
 
 
 class AnnotationTable:
@@ -116,6 +137,21 @@ class AnnotationTable:
         """Return the classes of the objects of a picture, ignored ones included."""
         return np.array(self._labels[self._starts[picture] : self._starts[picture + 1]], dtype=np.int64)
 
+    def states(self, pictures: np.ndarray) -> ObjectStates:
+        """Return what the objects of some pictures are, each picture once."""
+        is_wanted = np.zeros(len(self), dtype=bool)
+        is_wanted[pictures] = True
+        chosen = np.repeat(is_wanted, np.diff(np.array(self._starts, dtype=np.int64)))  # (A,)
+        flags = np.array(self._flags, dtype=np.uint8)[chosen]
+        boxes = np.array(self._boxes, dtype=np.float64).reshape(-1, 4)[chosen]
+        return ObjectStates(
+            np.array(self._labels, dtype=np.int64)[chosen],
+            flags & SPECIAL > 0,
+            flags & LEARNABLE > 0,
+            float(boxes.max(initial=0.0)),
+            self.is_relative,
+        )
+
     def raw(self, picture: int, size_hw: tuple[int, int], *, with_masks: bool) -> RawAnnotation:
         """Return the objects of a picture, in pixels."""
         start, end = self._starts[picture], self._starts[picture + 1]
@@ -126,13 +162,16 @@ class AnnotationTable:
             boxes = boxes * np.tile(scale, 2)
             masks = None if masks is None else tuple(None if mask is None else _scaled(mask, scale) for mask in masks)
         flags = np.array(self._flags[start:end], dtype=np.uint8)
+        is_learnable = flags & LEARNABLE > 0
+        if self.is_relative:  # else known since it was added
+            is_learnable &= (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_LEARNABLE_SIDE
         return RawAnnotation(
             boxes,
             self.labels(picture),
             flags & SPECIAL > 0,
             np.array(self._areas[start:end], dtype=np.float64),
             masks,
-            flags & LEARNABLE > 0,
+            is_learnable,
             flags & IGNORED > 0,
         )
 

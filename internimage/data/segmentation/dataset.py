@@ -57,13 +57,22 @@ class SegmentationDataset:
         """Read a sample: the target is its (H, W) uint8 label map, 255 where there is no label."""
         files = self.files[index]
         picture = read_picture(files.picture)
-        label_map = read_label_map(files.mask, files.values)
+        label_map = self.label_map(index)
         if (picture.height, picture.width) != label_map.shape:
             raise ValueError(
                 f"{files.mask}: the mask has (height, width) {label_map.shape}, but its picture {files.picture} has "
                 f"{(picture.height, picture.width)}; give both one size"
             )
         return Sample(picture, label_map, str(files.picture))
+
+    def label_map(self, index: int) -> np.ndarray:
+        """Read the (H, W) uint8 label map of a sample alone.
+
+        Raises:
+            ValueError: the mask is broken; the message names its file.
+        """
+        files = self.files[index]
+        return read_label_map(files.mask, files.values)
 
     def __add__(self, other: SegmentationDataset) -> SegmentationDataset:
         """Return the samples of both.

@@ -18,6 +18,7 @@ from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
 from internimage.data import FashionMNIST, ImageFolder, PictureDataset, hold_out, open_dataset
+from internimage.data.examples import count_images
 from internimage.data.fashion_mnist import is_fashion_mnist
 from internimage.data.listing import list_folders
 from internimage.data.parts import PARTS, part_folders
@@ -27,6 +28,7 @@ from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.classification.param_groups import param_groups
 from internimage.training.classification.schedule import build_schedule
 from internimage.training.classification.start import load_start_weights
+from internimage.training.examples import check_examples
 from internimage.training.own_data import with_batch, with_holdout, with_short_warmup, with_start
 from internimage.training.start import log_start
 from internimage.training.task import TrainingTask
@@ -54,6 +56,8 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         recipe = with_start(recipe, names, len(train_set))
         recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
         train_set, self.val_set = divided(train_set, own_val, recipe.data.holdout)
+        if (count := count_images(train_set)) is not None:
+            check_examples(count, place=str(data), fewest_classes=2)
         recipe = with_batch(recipe, len(train_set) // world)
         log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)

@@ -20,10 +20,12 @@ from internimage.data.segmentation import (
     SegmentationDataset,
     open_segmentation_dataset,
 )
+from internimage.data.segmentation.census import count_pixels
 from internimage.evaluation.segmentation import evaluate_segmentation
 from internimage.segmentation import HEADS, Mask2FormerConfig, Segmentor, SegmentorConfig
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
+from internimage.training.examples import check_examples
 from internimage.training.own_data import with_batch, with_holdout, with_start
 from internimage.training.segmentation.config import SegmentationDataSettings, SegmentationRecipe
 from internimage.training.start import log_start
@@ -55,6 +57,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         recipe = with_start(recipe, names, len(whole))
         recipe = with_holdout(recipe, names, len(whole), has_val=own_val is not None)
         train_set, self.val_set = divided(whole, own_val, recipe.data.holdout)
+        check_examples(count_pixels(train_set), place=str(data), fewest_classes=2)
         recipe = with_batch(recipe, len(train_set) // world)
         log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
