@@ -287,6 +287,21 @@ def picture_size(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         BadPicture: a ValueError; the file is missing, too large or no picture.
     """
+    (height, width), turns = _read_header(path, max_pixels)
+    return (width, height) if turns else (height, width)
+
+
+def is_turned(path: str | PathLike[str]) -> bool:
+    """Return whether the EXIF orientation of a picture file swaps its height and width.
+
+    Raises:
+        BadPicture: a ValueError; the file is missing, too large or no picture.
+    """
+    return _read_header(path, MAX_PIXELS)[1]
+
+
+def _read_header(path: str | PathLike[str], max_pixels: int) -> tuple[tuple[int, int], bool]:
+    """Return (height, width) as they are stored, and whether the EXIF orientation swaps them."""
     name = str(path)
     try:
         with Path(path).open("rb") as file:
@@ -297,4 +312,4 @@ def picture_size(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
                 orientation = None
     except OSError as error:
         raise BadPicture(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
-    return (image.width, image.height) if orientation in (5, 6, 7, 8) else (image.height, image.width)
+    return (image.height, image.width), orientation in (5, 6, 7, 8)

@@ -19,6 +19,7 @@ from internimage.classification.preprocess import prepare
 from internimage.data import PictureDataset, Unreadable, open_dataset
 from internimage.data.labels import rows_22k_to_1k
 from internimage.evaluation.batches import batches
+from internimage.evaluation.ground_truth import refuse_none_read
 from internimage.layers.evaluation_mode import evaluation_mode
 
 IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES = 21841, 1000
@@ -150,6 +151,7 @@ def evaluate(
             done += len(batch.targets) + len(batch.unreadable)
             if progress is not None:
                 progress(done, len(dataset))
+    refuse_none_read(done - len(skipped), [entry.reason for entry in skipped])
     return ClassificationReport(
         counts.confusion.view(num_classes, num_classes),
         counts.top5_correct,

@@ -48,6 +48,26 @@ def check_examples(count: ExampleCount, *, place: str, fewest_classes: int = 1) 
         )
 
 
+def check_truth(count: ExampleCount, *, place: str) -> bool:
+    """Return whether the validation part shows anything that a model can be measured by; warn where it does not.
+
+    Args:
+        count: what there is to be found in the validation part.
+        place: what the message calls the data.
+    """
+    if count.present:
+        return True
+    reasons = count.reasons()
+    logger.warning(
+        "%s: the validation part holds no %s, so nothing is measured and the last weights are the only ones%s%s",
+        place,
+        count.unit,
+        "; " if reasons else "",
+        reasons,
+    )
+    return False
+
+
 def _listed(names: Sequence[str]) -> str:
     quoted = ", ".join(repr(name) for name in names[:SHOWN])
     return f"{quoted} and {len(names) - SHOWN} more classes" if len(names) > SHOWN else quoted

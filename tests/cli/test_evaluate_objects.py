@@ -102,6 +102,44 @@ def test_a_segmentor(run: Run, tmp_path: Path) -> None:
     assert report["task"] == "segmentation" and report["images"] == 2 and 0 <= report["mIoU"] <= 1
     shown = run("evaluate", scene, data, "--out", tmp_path / "out", "--multi-scale")
     assert "mIoU" in shown.stdout and "road" in shown.stdout and (tmp_path / "out").exists()
+    for i in range(2):
+        PIL.Image.new("L", (40, 32), 255).save(data / "annotations" / "val" / f"{i}.png")
+    nothing = run("evaluate", scene, data)
+    assert nothing.exit_code == 1 and "the masks of 2 images hold no pixel with a label" in nothing.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"iscrowd": 1},
+            "no objects to compare answers with in 3 images; in 3 images there are 6 objects that are crowds",
+        ),
+        ({"iscrowd": "1"}, 'some tools write "iscrowd": 1'),
+        ({"image_id": "x"}, "6 broken annotations, which are left out (the first one: "),
+        ({"bbox": [1, 1, -1, 3], "segmentation": None}, "width -1 and height 3 must be positive"),
+    ],
+)
+def test_nothing_to_measure(
+    run: Run, animals: Path, zoo_pictures: Path, change: dict[str, object], message: str
+) -> None:
+    file = zoo_pictures / "annotations" / "instances_val.json"
+    document = json.loads(file.read_text())
+    for entry in document["annotations"]:
+        entry |= change
+    file.write_text(json.dumps(document))
+    result = run("evaluate", animals, zoo_pictures)
+    assert result.exit_code == 1 and not result.stdout
+    text = " ".join(result.stderr.split())
+    assert "there is nothing to measure" in text and message in text
+
+
+def test_images_that_cannot_be_read_are_nothing_to_measure(run: Run, animals: Path, zoo_pictures: Path) -> None:
+    for i in range(3):
+        (zoo_pictures / "val" / f"{i}.png").write_bytes(b"no image")
+    result = run("evaluate", animals, zoo_pictures)
+    assert result.exit_code == 1 and not result.stdout
+    assert "none of 3 images could be read; the first one: " in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from internimage.data.examples import ExampleCount, count_images
 from internimage.data.segmentation import open_segmentation_dataset
 from internimage.data.segmentation.census import count_pixels
 from internimage.training import train
-from internimage.training.examples import check_examples
+from internimage.training.detection.task import DetectionTask
+from internimage.training.examples import check_examples, check_truth
+from internimage.training.recipes import recipe
 
 Document = dict[str, Any]
 
@@ -98,6 +100,8 @@ def test_objects_of_area_0_are_learned(tmp_path: Path) -> None:
 
 def test_small_images_are_named(tmp_path: Path) -> None:
     write_objects(tmp_path, lambda d: [entry.update(width=31) for entry in d["images"]])
+    for i in range(2):
+        image(tmp_path / "train" / f"{i}.png", (31, 60))
     with pytest.raises(ValueError, match="2 pictures are smaller than 32 pixels a side"):
         open_detection_dataset(tmp_path, "train")
 
@@ -243,3 +247,21 @@ def test_coco_shares_are_explained(tmp_path: Path) -> None:
     write_objects(tmp_path, to_all(bbox=[0.1, 0.1, 0.5, 0.4]))
     dataset = open_coco(tmp_path / "annotations" / "train.json", tmp_path / "train")
     assert "multiply them by width and height" in count_examples(dataset).reasons()
+
+
+def test_a_validation_part_without_objects_measures_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_objects(tmp_path)
+    document = json.loads((tmp_path / "annotations" / "val.json").read_text())
+    (tmp_path / "annotations" / "val.json").write_text(json.dumps(document | {"annotations": []}))
+    chosen: Any = recipe("mask_rcnn_internimage_pico_closet").with_overrides(
+        ["model.backbone_weights=none", "data.batch_size=2", "model.learn_masks=false"]
+    )
+    task = DetectionTask(chosen, tmp_path)
+    assert "val.json: the validation part holds no objects, so nothing is measured" in caplog.text
+    assert all(np.isnan(value) for value in task.validate(task.model).values())
+
+
+def test_what_is_said_of_a_validation_part(caplog: pytest.LogCaptureFixture) -> None:
+    assert check_truth(ExampleCount("objects", ("a", "b"), (0, 1)), place="x") and not caplog.records
+    assert not check_truth(ExampleCount("objects", ("a",), (0,), {"crowds": 2}, 4, 4), place="x")
+    assert caplog.messages[0].endswith("the last weights are the only ones; in 4 images there are 2 crowds")

@@ -15,7 +15,7 @@ from internimage.data.dataset import Sample
 from internimage.data.detection.annotation import ObjectTargets, PictureAnnotation, RawAnnotation
 from internimage.data.detection.problems import Problem
 from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable, ObjectStates
-from internimage.data.pictures import picture_size, read_picture
+from internimage.data.pictures import is_turned, picture_size, read_picture
 
 MIN_TRAINING_SIDE = 32  # pixels; the original leaves smaller pictures out of training
 
@@ -72,7 +72,7 @@ class DetectionDataset:
         image = read_picture(file)
         size_hw, known = (image.height, image.width), self._table.size_hw(picture)
         if known not in (SIZE_UNKNOWN, size_hw):
-            raise ValueError(f"{file}: the picture is (height, width) {size_hw}, but annotated as {known}")
+            raise ValueError(size_mismatch(file, size_hw, known))
         self._table.set_size(picture, size_hw)
         try:
             return Sample(image, self._raw(picture, size_hw).targets(size_hw), str(file))
@@ -104,6 +104,11 @@ class DetectionDataset:
         if self._table.size_hw(picture) == SIZE_UNKNOWN:
             self._table.set_size(picture, picture_size(self._table.files[picture]))
         return self._table.size_hw(picture)
+
+    def annotated_size(self, index: int) -> tuple[int, int] | None:
+        """Return (height, width) of a picture as the annotations state it, None where they do not."""
+        size_hw = self._table.size_hw(self._picture(index))
+        return None if size_hw == SIZE_UNKNOWN else size_hw
 
     def labels(self, index: int) -> np.ndarray:
         """Return the (G,) int64 classes of a picture, those of ignored objects included, without reading anything."""
@@ -215,3 +220,15 @@ class DetectionDataset:
 
     def _raw(self, picture: int, size_hw: tuple[int, int]) -> RawAnnotation:
         return self._table.raw(picture, size_hw, with_masks=self.has_masks)
+
+
+def size_mismatch(file: Path, size_hw: tuple[int, int], annotated: tuple[int, int]) -> str:
+    """Say that a picture has another (height, width) than its annotation, and why where the camera turned it."""
+    text = f"{file}: the picture is (height, width) {size_hw}, but annotated as {annotated}"
+    if annotated != size_hw[::-1] or not is_turned(file):
+        return text
+    return (
+        f"{text}: width and height are swapped, since the EXIF orientation of the file turns the picture upright. If "
+        "the boxes were drawn in the upright picture, write its size into the annotations; if they were drawn in the "
+        "picture as it is stored, save it without the EXIF orientation"
+    )

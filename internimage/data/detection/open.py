@@ -12,6 +12,7 @@ from internimage.data.detection.coco import open_coco
 from internimage.data.detection.dataset import DetectionDataset
 from internimage.data.detection.open_images import open_open_images
 from internimage.data.detection.problems import Broken
+from internimage.data.detection.sizes import check_sizes
 from internimage.data.detection.voc import VOC_CLASSES, open_voc, open_xml
 from internimage.data.detection.yolo import open_yolo, yolo_sources
 from internimage.data.listing import list_files
@@ -64,6 +65,7 @@ def open_detection_dataset(
     for find, is_filtered in ((_coco, True), (_yolo, True), (_voc, True), (_open_images, False), (_xml, True)):
         dataset = find(root, split, class_names, broken)
         if dataset is not None:
+            check_sizes(dataset)
             wanted = (split == "train" and is_filtered) if filter_empty is None else filter_empty
             return dataset.for_training() if wanted else dataset
     looked_for = LOOKED_FOR.format(split=split, long=SPLIT_NAMES[split][-1])

@@ -14,6 +14,9 @@ import numpy as np
 
 from internimage.data import Sample
 from internimage.data.detection import DetectionDataset, open_coco, open_detection_dataset
+from internimage.data.detection.census import count_truth
+from internimage.data.detection.dataset import size_mismatch
+from internimage.data.detection.sizes import check_sizes
 from internimage.data.pictures import read_picture
 from internimage.detection import RCNN, Detector
 from internimage.detection.preprocess import prepare
@@ -24,6 +27,7 @@ from internimage.evaluation.detection.figures import METRICS, Metric, measure
 from internimage.evaluation.detection.predictions import FoundObjects, PredictionLog, write_coco_results
 from internimage.evaluation.detection.report import DetectionReport
 from internimage.evaluation.detection.test_time import Looking, MultiScale, merge_views
+from internimage.evaluation.ground_truth import refuse_no_truth, refuse_none_read
 from internimage.evaluation.identity import model_fingerprint
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Detections
@@ -70,8 +74,9 @@ def evaluate_detection(
         progress: called with (pictures done, pictures in all) after each batch.
 
     Raises:
-        ValueError: the classes of model and data differ, the metric does not fit the data, more than `max_unreadable`
-            pictures are broken, or `folder` holds predictions of another model or another data set.
+        ValueError: the classes of model and data differ, the metric does not fit the data, there is nothing to be found
+            in the data, more than `max_unreadable` pictures (or all) are broken, or `folder` holds predictions of
+            another model or another data set.
         FileNotFoundError: there are no annotations.
         MissingExtra: a package that the metric needs is not installed.
     """
@@ -82,6 +87,7 @@ def evaluate_detection(
     dataset = _open(data, split, pictures) if isinstance(data, str | PathLike) else data
     classes = TruthClasses.of(dataset)
     own_classes = match_classes(model.config.class_names, model.config.num_classes, classes.names)
+    refuse_no_truth(count_truth(dataset), dataset.name)
     place = None if folder is None else Path(folder)
     with _log(place, model, dataset, looks) as log:
         rest = [i for i in range(len(dataset)) if i not in log]
@@ -95,6 +101,7 @@ def evaluate_detection(
         _refuse_too_many(log.errors, max_unreadable)
         done = {i: log[i] for i in range(len(dataset))}
     read = {i: found for i, found in done.items() if isinstance(found, FoundObjects)}
+    refuse_none_read(len(read), [found for found in done.values() if isinstance(found, str)])
     truth = [dataset.annotation(i) for i in read]
     if place is not None:
         named = [(true.image_id, found) for true, found in zip(truth, read.values(), strict=True)]
@@ -159,7 +166,9 @@ class PictureFiles:
 def _open(data: str | PathLike[str], split: Split, pictures: str | PathLike[str] | None) -> DetectionDataset:
     path = Path(data)
     if path.suffix.lower() == ".json":
-        return open_coco(path, path.parent if pictures is None else pictures)
+        dataset = open_coco(path, path.parent if pictures is None else pictures)
+        check_sizes(dataset)
+        return dataset
     if pictures is not None:
         raise ValueError(f"pictures belongs to an annotations file; {path} is a folder, whose layout names them")
     return open_detection_dataset(path, split)
@@ -210,7 +219,7 @@ def _checked(
         return result
     size_hw = dataset.size_hw(index)
     if result.original_hw != size_hw:
-        return f"{dataset.file(index)}: the picture is (height, width) {result.original_hw}, but annotated as {size_hw}"
+        return size_mismatch(dataset.file(index), result.original_hw, size_hw)
     return FoundObjects.of(result, own_classes)
 
 

@@ -13,6 +13,7 @@ import torch
 from internimage.data import PictureDataset, Sample
 from internimage.data.segmentation import open_segmentation_dataset
 from internimage.evaluation.batches import Batch, Prepared, batches
+from internimage.evaluation.ground_truth import refuse_none_read
 from internimage.evaluation.identity import data_fingerprint, model_fingerprint
 from internimage.evaluation.segmentation.confusion import PixelConfusion
 from internimage.evaluation.segmentation.progress_file import Progress, ProgressFile
@@ -64,8 +65,8 @@ def evaluate_segmentation(
         answered: called with the name of each picture and its answer, for example to write it.
 
     Raises:
-        ValueError: the classes of model and data differ, more than `max_unreadable` pictures are broken, or the
-            progress file belongs to something else.
+        ValueError: the classes of model and data differ, no pixel has a label, more than `max_unreadable` pictures (or
+            all) are broken, or the progress file belongs to something else.
         FileNotFoundError: the folder lacks the data.
     """
     if batch_size < 1:
@@ -88,6 +89,9 @@ def evaluate_segmentation(
                 progress(state.done, len(dataset))
     finally:
         file.save(state, is_due=state.done > 0)
+    refuse_none_read(state.done - len(state.skipped), [reason for _, reason in state.skipped])
+    if not state.confusion.counts.any():
+        raise ValueError(f"there is nothing to measure: the masks of {state.done} images hold no pixel with a label")
     return SegmentationReport(
         state.confusion, dataset.class_names, tuple(state.pictures), tuple(state.skipped), published, looks
     )

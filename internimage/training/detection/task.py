@@ -13,14 +13,14 @@ from torch import Tensor
 
 from internimage.data import hold_out
 from internimage.data.detection import DetectionDataset, class_balanced, open_detection_dataset
-from internimage.data.detection.census import count_examples
+from internimage.data.detection.census import count_examples, count_truth
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig, build_detector
 from internimage.evaluation.detection import evaluate_detection
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
 from internimage.training.detection.batches import DetectionBatch, DetectionBatches
 from internimage.training.detection.config import ARCHITECTURES, DetectionDataSettings, DetectionRecipe
-from internimage.training.examples import check_examples
+from internimage.training.examples import check_examples, check_truth
 from internimage.training.own_data import with_batch, with_holdout, with_start
 from internimage.training.start import log_start
 from internimage.zoo.catalog import COMPOSITE_PREFIX
@@ -65,6 +65,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
         train_set, self.val_set = divided(train_set, own_val, recipe.data)
         check_examples(count_examples(train_set), place=train_set.name)
+        self.can_measure = check_truth(count_truth(self.val_set), place=self.val_set.name)
         recipe = with_batch(recipe, len(train_set) // world)
         log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
@@ -83,6 +84,8 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
 
     def validate(self, model: RCNN | DINO, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
         """Return average precision on the validation pictures, 0..1; NaN where they show nothing."""
+        if not self.can_measure:
+            return dict.fromkeys(self.columns, math.nan)
         settings = self.recipe.data
         report = evaluate_detection(
             model,

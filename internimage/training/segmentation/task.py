@@ -5,6 +5,7 @@ Shape legend: N pictures of a batch, H W size of the batch, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -25,7 +26,7 @@ from internimage.evaluation.segmentation import evaluate_segmentation
 from internimage.segmentation import HEADS, Mask2FormerConfig, Segmentor, SegmentorConfig
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
-from internimage.training.examples import check_examples
+from internimage.training.examples import check_examples, check_truth
 from internimage.training.own_data import with_batch, with_holdout, with_start
 from internimage.training.segmentation.config import SegmentationDataSettings, SegmentationRecipe
 from internimage.training.start import log_start
@@ -58,6 +59,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         recipe = with_holdout(recipe, names, len(whole), has_val=own_val is not None)
         train_set, self.val_set = divided(whole, own_val, recipe.data.holdout)
         check_examples(count_pixels(train_set), place=str(data), fewest_classes=2)
+        self.can_measure = check_truth(count_pixels(self.val_set), place=str(data))
         recipe = with_batch(recipe, len(train_set) // world)
         log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
@@ -81,7 +83,9 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         return self.model.loss(batch.images.to(device), batch.targets.to(device))
 
     def validate(self, model: Segmentor, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
-        """Return mean intersection over union, mean and overall accuracy on the validation pictures, 0..1."""
+        """Return mean intersection over union, mean and overall accuracy on the validation pictures, 0..1, or NaN."""
+        if not self.can_measure:
+            return dict.fromkeys(("val_miou", "val_macc", "val_aacc"), math.nan)
         settings = self.recipe.data
         report = evaluate_segmentation(
             model,
