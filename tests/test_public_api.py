@@ -61,7 +61,7 @@ def test_import_takes_at_most_300_ms_over_torch(tmp_path: Path) -> None:
     # Compiled modules are there, as pip leaves them: the first run writes them, even where the environment says not to.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
-    assert min(float(run(code, environment)) for _ in range(4)) <= 0.3
+    assert any(float(run(code, environment)) <= 0.3 for _ in range(4))
 
 
 def test_the_package_alone_does_not_load_torch() -> None:
