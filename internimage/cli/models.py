@@ -66,7 +66,7 @@ def list_models(
         _print_task(one, [entry for entry in shown if entry.task == one], doubles, long)
     note(
         "here: the weights come with this package or are on this machine. "
-        "train: also the name of a recipe for `internimage train`. "
+        "train: `internimage train NAME` knows the recipe. "
         "`internimage info NAME` says more; --long shows all columns."
     )
 
@@ -129,7 +129,7 @@ def _columns(task: str, doubles: dict[str, str]) -> list[Column]:
         Column("GFLOPs", lambda entry: "" if entry.gflops is None else f"{entry.gflops:g}", 8, right=True),
         Column("input", lambda entry: entry.input_size or "", 5, right=True),
         Column("here", _here, 2),
-        Column("train", lambda entry: "yes" if entry.recipe == entry.name else "", 3),
+        Column("train", lambda entry: "yes" if entry.recipe and entry.source != "huggingface" else "", 3),
         Column("data", lambda entry: entry.dataset, 7),
         Column("method", lambda entry: entry.method, 9),
         Column("also in the format of Transformers", lambda entry: doubles.get(entry.name, ""), 10),

@@ -14,6 +14,7 @@ from typer.testing import Result
 
 from internimage import zoo
 from internimage.training import RECIPES
+from internimage.training import recipe as find_recipe
 
 Run = Callable[..., Result]
 
@@ -52,6 +53,10 @@ def test_list_folds_doubles_and_marks_what_can_be_trained_and_what_cannot_be_loa
     assert rows["internimage_t_1k_224"] == ["83.5", "29.92M", "224", "yes"]
     assert rows["flash_intern_image_t_1k_224"] == ["83.6", "29.82M", "224"]
     assert rows["dino_4scale_cbinternimage_g_objects365_coco"] == ["65.1", "none"]
+    assert rows["mask_rcnn_flash_internimage_t_fpn_1x_coco"] == ["48.0", "yes"]  # its recipe has another name
+    for name, row in rows.items():
+        if (row and row[-1] == "yes") and zoo.list_models(name):
+            assert find_recipe(name).name == zoo.info(name).recipe
     assert text.index("not loaded by this release") > text.index("mask2former_flash_internimage_l")
     assert "hf:internimage_t_1k_224" in run("list", "hf:*").stdout
     assert "hf:internimage_t_1k_224" in run("list", "internimage_t", "--long").stdout
