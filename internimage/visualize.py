@@ -347,15 +347,17 @@ def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
     """Draw a confusion matrix: rows are the truth, columns the answers, brightness the share of the row.
 
     Args:
-        confusion: (K, K) counts.
+        confusion: (K, K) counts, or (K, K + 1) with a last column for answers that are none of the K classes.
         class_names: K names.
 
     Returns:
         RGB picture; up to 30 classes are labelled, and their shares in percent written into the cells.
 
     Raises:
-        ValueError: the matrix is not (K, K).
+        ValueError: the matrix is not (K, K) or (K, K + 1).
     """
+    if tuple(confusion.shape) == (len(class_names), len(class_names) + 1):
+        confusion, class_names = torch.cat([confusion, torch.zeros_like(confusion[:1])]), (*class_names, "others")
     number = len(class_names)
     if tuple(confusion.shape) != (number, number) or number == 0:
         raise ValueError(f"the matrix must be ({number}, {number}), one row per class, given {tuple(confusion.shape)}")

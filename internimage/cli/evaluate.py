@@ -277,12 +277,15 @@ MEASURES: dict[str, Callable[[Request], Any]] = {
 
 
 def _print_classification(report: ClassificationReport, model: str, dataset: str | None) -> None:
+    from internimage.evaluation.classification import TOP_K
+
     published = report.published
+    num_known = len(report.class_names) + len(report.absent_classes)
     fields = {
         "images": _pictures(report),
         "top-1": f"{report.top1:.2%}",
         "published": None if published is None else f"{published:.2%} on {dataset or ''}",
-        "top-5": f"{report.top5:.2%}" if len(report.class_names) > 5 else None,  # else always 100 %
+        "top-5": f"{report.top5:.2%}" if num_known > TOP_K else None,  # else always 100 %
         "loss": f"{report.loss:.4f}",
     }
     print_fields(fields, title=model)

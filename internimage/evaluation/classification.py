@@ -17,12 +17,12 @@ from torch import Tensor
 from internimage.classification.model import Classifier
 from internimage.classification.preprocess import prepare
 from internimage.data import PictureDataset, Unreadable, open_dataset
-from internimage.data.labels import rows_22k_to_1k
 from internimage.evaluation.batches import batches
+from internimage.evaluation.classes import KnownClasses, known_classes
 from internimage.evaluation.ground_truth import refuse_none_read
 from internimage.layers.evaluation_mode import evaluation_mode
 
-IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES = 21841, 1000
+TOP_K = 5
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class ClassificationReport:
     """What an evaluation found; every picture that could be read counts exactly once.
 
     Args:
-        confusion: (K, K) int64 counts; rows are the truth, columns the answers.
+        confusion: (K, K) int64 counts; rows are the truth, columns the answers. Where the model knows classes that the
+            data set lacks, (K, K + 1): the last column counts answers of these.
         top5_correct: pictures whose class is among the five best answers.
         loss: mean cross entropy.
         class_names: names of the K classes.
         skipped: (number, reason) of each picture that could not be read.
         published: top-1 of the original, 0..1, or None.
+        absent_classes: classes of the model that the data set lacks: as answers they are wrong.
     """
 
     confusion: Tensor
@@ -44,6 +46,7 @@ class ClassificationReport:
     class_names: tuple[str, ...]
     skipped: tuple[tuple[int, str], ...] = ()
     published: float | None = None
+    absent_classes: tuple[str, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -79,23 +82,32 @@ class ClassificationReport:
             "loss": self.loss,
             "skipped": [{"index": index, "reason": reason} for index, reason in self.skipped],
             "per_class": self.per_class(),
+            "absent_classes": list(self.absent_classes),
             "confusion": self.confusion.tolist(),
         }
 
 
 class _Counts:
-    """Running sums of an evaluation."""
+    """Running sums of an evaluation.
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
+    Args:
+        known: the K classes of the data set among the M of the model.
+    """
+
+    def __init__(self, known: KnownClasses) -> None:
+        number = len(known.outputs)
+        others = [output for output, place in enumerate(known.places) if place < 0] if known.absent else []
+        self.order = None if known.is_identity else torch.tensor([*known.outputs.tolist(), *others])
+        self.num_classes, self.num_columns = number, number + bool(others)
+        self.confusion = torch.zeros(number * self.num_columns, dtype=torch.int64)
         self.top5_correct = 0
         self.loss_sum = 0.0
 
-    def add(self, logits: Tensor, targets: Tensor) -> None:
-        """Count (N, K) logits against (N,) class indices."""
-        best = logits.topk(min(5, self.num_classes), dim=1).indices
-        pairs = targets * self.num_classes + best[:, 0]
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Count (N, M) logits against (N,) classes of the data set."""
+        logits = outputs if self.order is None else outputs[:, self.order]
+        best = logits.topk(min(TOP_K, logits.shape[1]), dim=1).indices
+        pairs = targets * self.num_columns + best[:, 0].clamp(max=self.num_columns - 1)
         self.confusion += torch.bincount(pairs, minlength=self.confusion.numel())
         self.top5_correct += int((best == targets[:, None]).any(dim=1).sum())
         self.loss_sum += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
@@ -114,7 +126,8 @@ def evaluate(
 ) -> ClassificationReport:
     """Measure a classifier on every picture of a data set.
 
-    The model reads pictures with its own preprocessing, on its own device and in its own precision. A model with the
+    The model reads pictures with its own preprocessing, on its own device and in its own precision. Its classes are
+    matched with those of the data by name; answers of classes that the data lacks are wrong answers. A model with the
     21,841 classes of ImageNet-22k is measured on the 1,000 of ImageNet-1k through the published table of rows.
 
     Args:
@@ -128,15 +141,15 @@ def evaluate(
         progress: called with (pictures done, pictures in all) after each batch.
 
     Raises:
-        ValueError: model and data differ in their number of classes, or more than `max_unreadable` pictures are broken.
+        ValueError: the data has classes that the model does not know, or more than `max_unreadable` pictures are
+            broken.
         FileNotFoundError: the folder lacks the data.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, given {batch_size}")
     dataset = open_dataset(data, split) if isinstance(data, str | PathLike) else data
-    num_classes = len(dataset.class_names)
-    rows = output_rows(model.config.num_classes, num_classes)
-    counts = _Counts(num_classes)
+    known = known_classes(model.config.class_names, model.config.num_classes, dataset.class_names)
+    counts = _Counts(known)
     skipped: list[Unreadable] = []
     read = functools.partial(prepare, config=model.config.preprocess)
     done = 0
@@ -147,34 +160,19 @@ def evaluate(
             if batch.images is not None:
                 with torch.inference_mode():
                     logits = model.run(batch.images.to(model.device, model.dtype)).float().cpu()
-                counts.add(logits if rows is None else logits[:, rows], torch.tensor(batch.targets))
+                counts.add(logits, torch.tensor(batch.targets))
             done += len(batch.targets) + len(batch.unreadable)
             if progress is not None:
                 progress(done, len(dataset))
     refuse_none_read(done - len(skipped), [entry.reason for entry in skipped])
     return ClassificationReport(
-        counts.confusion.view(num_classes, num_classes),
+        counts.confusion.view(counts.num_classes, counts.num_columns),
         counts.top5_correct,
         counts.loss_sum / max(len(dataset) - len(skipped), 1),
         dataset.class_names,
         tuple((entry.index, entry.reason) for entry in skipped),
         published,
-    )
-
-
-def output_rows(num_outputs: int, num_classes: int) -> Tensor | None:
-    """Return which outputs of a model belong to the classes of a data set, None when they agree one to one.
-
-    Raises:
-        ValueError: the numbers differ, and it is not the known case of ImageNet-22k outputs on ImageNet-1k.
-    """
-    if num_outputs == num_classes:
-        return None
-    if (num_outputs, num_classes) == (IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES):
-        return torch.tensor(rows_22k_to_1k())
-    raise ValueError(
-        f"the model answers with {num_outputs} classes but the data set has {num_classes}; "
-        "choose the data set it was trained for, or fine-tune it"
+        known.absent,
     )
 
 

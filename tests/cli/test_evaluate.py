@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,4 +69,12 @@ def test_other_classes_than_the_data(run: Run, pets: Path, data: Path) -> None:
     folder.mkdir()
     PIL.Image.new("RGB", (5, 5)).save(folder / "0.png")
     result = run("evaluate", pets, data)
-    assert result.exit_code == 1 and "3 classes but the data set has 4" in result.stderr
+    assert result.exit_code == 1 and "does not know 'yak' of the classes" in result.stderr
+
+
+def test_absent_classes_are_named(run: Run, pets: Path, data: Path, tmp_path: Path) -> None:
+    shutil.rmtree(data / "val" / "owl")
+    result = run("evaluate", pets, data, "--confusion", tmp_path / "confusion.png")
+    assert result.exit_code == 0 and "lacks 1 of the 3 classes of the model ('owl')" in " ".join(result.stderr.split())
+    assert "top-1" in result.stdout and "top-5" not in result.stdout, "of three classes all are among the best five"
+    assert (tmp_path / "confusion.png").is_file()

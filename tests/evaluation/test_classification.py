@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
 from internimage.data import Sample
+from internimage.data.labels import label_set
 from internimage.evaluation import evaluate
-from internimage.evaluation.classification import output_rows
+from internimage.evaluation.classes import known_classes
 
 RECORDED = np.load(Path(__file__).parents[1] / "parity" / "training" / "classification_training.npz")
 LOGITS, TARGETS = RECORDED["acc.logits"], RECORDED["acc.targets"]
@@ -97,8 +99,75 @@ def test_other_numbers_of_classes() -> None:
         evaluate(Recited(LOGITS), Numbered(TARGETS % 19, 19))
     with pytest.raises(ValueError, match="batch_size"):
         evaluate(Recited(LOGITS), Numbered(TARGETS, 20), batch_size=0)
-    rows = output_rows(21841, 1000)
-    assert rows is not None and rows[:3].tolist() == [359, 368, 460] and len(rows) == 1000
+    known = known_classes(None, 21841, [str(i) for i in range(1000)])
+    assert known.outputs[:3].tolist() == [359, 368, 460] and len(known.outputs) == 1000 and not known.absent
+
+
+FRUIT = ("apple", "pear", "plum")
+ANSWERS = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]  # apple, pear, plum, plum
+
+
+class Named(Numbered):
+    """The same pictures under other names."""
+
+    def __init__(self, targets: list[int], names: tuple[str, ...]) -> None:
+        super().__init__(np.array(targets), len(names))
+        self.names = names
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.names
+
+
+def named(*names: str) -> Recited:
+    model = Recited(ANSWERS)
+    model.config = replace(model.config, class_names=names)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "targets"),
+    [
+        (FRUIT, ("plum", "Apple", "PEAR"), [1, 2, 0, 0]),
+        (("1", "2", "0"), ("0", "1", "2"), [1, 2, 0, 0]),
+        (("class 2", "class 0", "class 1"), ("class 0", "class 1", "class 2"), [2, 0, 1, 1]),
+    ],
+)
+def test_classes_are_matched_by_name(own: tuple[str, ...], names: tuple[str, ...], targets: list[int]) -> None:
+    report = evaluate(named(*own), Named(targets, names))
+    assert report.top1 == 1.0 and report.class_names == names and report.confusion.shape == (3, 3)
+
+
+def test_classes_that_the_data_lack(caplog: pytest.LogCaptureFixture) -> None:
+    report = evaluate(named(*FRUIT), Named([0, 0, 1, 1], ("apple", "plum")))
+    assert report.top1 == 0.75 and report.confusion.tolist() == [[1, 0, 1], [0, 2, 0]]
+    assert [(row["name"], row["correct"], row["images"]) for row in report.per_class()] == [
+        ("apple", 1, 2),
+        ("plum", 2, 2),
+    ]
+    assert report.absent_classes == ("pear",) and report.to_dict()["absent_classes"] == ["pear"]
+    assert "lacks 1 of the 3 classes of the model ('pear')" in caplog.text
+    assert report.loss == pytest.approx(float(np.mean([np.log(np.e + 2) - 1] * 3 + [np.log(np.e + 2)])))
+
+
+def test_classes_that_the_model_does_not_know() -> None:
+    with pytest.raises(ValueError, match=r"does not know 'quince' .* its own are 'apple', 'pear', 'plum'"):
+        evaluate(named(*FRUIT), Named([0, 1, 2, 2], ("pear", "plum", "quince")))
+
+
+def test_mere_numbers_are_taken_by_number(caplog: pytest.LogCaptureFixture) -> None:
+    report = evaluate(named(*FRUIT), Named([2, 1, 0, 0], ("2", "1", "0")))
+    assert report.top1 == 1.0 and "classes are taken by number" in caplog.text
+
+
+def test_small_parts_of_imagenet() -> None:
+    logits = np.zeros((2, 1000), dtype=np.float32)
+    logits[0, 574], logits[1, 0] = 9, 9  # golf ball, tench
+    model = Recited(logits)
+    model.config = replace(model.config, class_names=label_set("imagenet_1k").class_names)
+    report = evaluate(model, Named([1, 0], ("n01440764", "n03445777")))
+    assert report.top1 == 1.0 and report.confusion.tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert len(report.absent_classes) == 998
 
 
 def test_the_mode_is_restored() -> None:

@@ -21,7 +21,8 @@ from internimage.data.pictures import read_picture
 from internimage.detection import RCNN, Detector
 from internimage.detection.preprocess import prepare
 from internimage.evaluation.batches import Batch, batches
-from internimage.evaluation.detection.classes import TruthClasses, match_classes
+from internimage.evaluation.classes import known_classes
+from internimage.evaluation.detection.classes import TruthClasses
 from internimage.evaluation.detection.coco import Kind
 from internimage.evaluation.detection.figures import METRICS, Metric, measure
 from internimage.evaluation.detection.predictions import FoundObjects, PredictionLog, write_coco_results
@@ -53,8 +54,9 @@ def evaluate_detection(
 ) -> DetectionReport:
     """Measure a detector on every picture of a data set.
 
-    The model reads pictures with its own preprocessing, on its own device and in its own precision. With `folder`, what
-    is found is kept there picture by picture, so that a run that was cut goes on where it stopped, and written as a
+    The model reads pictures with its own preprocessing, on its own device and in its own precision. Its classes are
+    matched with those of the data by name; answers of classes that the data lacks are left out. With `folder`, what is
+    found is kept there picture by picture, so that a run that was cut goes on where it stopped, and written as a
     COCO results file at the end.
 
     Args:
@@ -74,9 +76,9 @@ def evaluate_detection(
         progress: called with (pictures done, pictures in all) after each batch.
 
     Raises:
-        ValueError: the classes of model and data differ, the metric does not fit the data, there is nothing to be found
-            in the data, more than `max_unreadable` pictures (or all) are broken, or `folder` holds predictions of
-            another model or another data set.
+        ValueError: the data has classes that the model does not know, the metric does not fit the data, there is nothing
+            to be found in the data, more than `max_unreadable` pictures (or all) are broken, or `folder` holds
+            predictions of another model or another data set.
         FileNotFoundError: there are no annotations.
         MissingExtra: a package that the metric needs is not installed.
     """
@@ -86,7 +88,7 @@ def evaluate_detection(
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
     dataset = _open(data, split, pictures) if isinstance(data, str | PathLike) else data
     classes = TruthClasses.of(dataset)
-    own_classes = match_classes(model.config.class_names, model.config.num_classes, classes.names)
+    known = known_classes(model.config.class_names, model.config.num_classes, classes.names)
     refuse_no_truth(count_truth(dataset), dataset.name)
     place = None if folder is None else Path(folder)
     with _log(place, model, dataset, looks) as log:
@@ -94,7 +96,7 @@ def evaluate_detection(
         files = PictureFiles(dataset, rest)
         for answers in _answers(model, files, looks, batch_size=batch_size, workers=workers):
             for position, result in answers:
-                log[rest[position]] = _checked(result, dataset, rest[position], own_classes)
+                log[rest[position]] = _checked(result, dataset, rest[position], known.places)
             _refuse_too_many(log.errors, max_unreadable)
             if progress is not None:
                 progress(len(log), len(dataset))
@@ -116,6 +118,7 @@ def evaluate_detection(
         tuple((i, found) for i, found in done.items() if isinstance(found, str)),
         published or {},
         None if place is None else place / RESULTS,
+        known.absent,
     )
 
 

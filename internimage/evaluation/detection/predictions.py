@@ -40,10 +40,16 @@ class FoundObjects:
 
     @classmethod
     def of(cls, result: Detections, classes: np.ndarray) -> FoundObjects:
-        """Take over a result; `classes` gives the data set's class of each class of the model."""
+        """Take over a result.
+
+        Args:
+            result: what was found.
+            classes: the data set's class of each class of the model; objects of -1 are left out.
+        """
         masks = None if result.run_length_masks is None else tuple(result.run_length_masks.to_coco())
         labels = classes[result.labels.numpy()]
-        return cls(result.boxes_xyxy.double().numpy(), result.scores.double().numpy(), labels, masks)
+        found = cls(result.boxes_xyxy.double().numpy(), result.scores.double().numpy(), labels, masks)
+        return found if (labels >= 0).all() else found.take(np.flatnonzero(labels >= 0))
 
     def best(self, number: int) -> FoundObjects:
         """Return the `number` objects with the best scores, in the same order."""

@@ -44,6 +44,7 @@ class DetectionReport:
         skipped: (number, reason) of each picture that could not be read.
         published: figures of the original by the names of `figures`, 0..1.
         results_file: the COCO results file, or None where nothing was kept.
+        absent_classes: classes of the model that the data set lacks; no figure is about them.
     """
 
     metric: Metric
@@ -52,6 +53,7 @@ class DetectionReport:
     skipped: tuple[tuple[int, str], ...] = ()
     published: Mapping[str, float] = field(default_factory=dict)
     results_file: Path | None = None
+    absent_classes: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, float | None, float | None]]:
         """Return (name, measured, published) of every figure; None where there is none."""
@@ -71,6 +73,7 @@ class DetectionReport:
             "published": dict(self.published),
             "skipped": [{"index": index, "reason": reason} for index, reason in self.skipped],
             "per_class": self.per_class(),
+            "absent_classes": list(self.absent_classes),
             "results_file": None if self.results_file is None else str(self.results_file),
         }
 

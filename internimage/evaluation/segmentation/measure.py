@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from internimage.data import PictureDataset, Sample
 from internimage.data.segmentation import open_segmentation_dataset
 from internimage.evaluation.batches import Batch, Prepared, batches
+from internimage.evaluation.classes import KnownClasses, known_classes
 from internimage.evaluation.ground_truth import refuse_none_read
 from internimage.evaluation.identity import data_fingerprint, model_fingerprint
-from internimage.evaluation.segmentation.confusion import PixelConfusion
+from internimage.evaluation.segmentation.confusion import STRIP_ROWS, PixelConfusion
 from internimage.evaluation.segmentation.progress_file import Progress, ProgressFile
 from internimage.evaluation.segmentation.report import PictureScore, SegmentationReport
 from internimage.evaluation.segmentation.test_time import SINGLE_SCALE, Looking, MultiScale, answer_looks
@@ -46,7 +48,8 @@ def evaluate_segmentation(
     """Measure a segmentor on every picture of a data set, at the original size of each picture.
 
     The model reads pictures with its own preprocessing (sliding windows where it has them), on its own device and in
-    its own precision.
+    its own precision. Its classes are matched with those of the data by name; answers of classes that the data lacks
+    count as wrong, and against no class.
 
     Args:
         model: the segmentor; its mode is restored afterwards.
@@ -65,14 +68,14 @@ def evaluate_segmentation(
         answered: called with the name of each picture and its answer, for example to write it.
 
     Raises:
-        ValueError: the classes of model and data differ, no pixel has a label, more than `max_unreadable` pictures (or
-            all) are broken, or the progress file belongs to something else.
+        ValueError: the data has classes that the model does not know, no pixel has a label, more than `max_unreadable`
+            pictures (or all) are broken, or the progress file belongs to something else.
         FileNotFoundError: the folder lacks the data.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, given {batch_size}")
     dataset = open_segmentation_dataset(data, split=split) if isinstance(data, str | PathLike) else data
-    check_classes(model, dataset.class_names)
+    known = known_classes(model.config.class_names, model.config.num_classes, dataset.class_names)
     config = preprocess or model.config.preprocess
     place = None if progress_file is None else Path(progress_file)
     identity = {} if place is None else _identity(model, dataset, config, looks)
@@ -81,7 +84,7 @@ def evaluate_segmentation(
     try:
         for answers in _answers(model, _Rest(dataset, state.done), config, looks, batch_size, workers):
             for entry in answers:
-                _count(state, entry, answered)
+                _count(state, entry, known, answered)
             if len(state.skipped) > max_unreadable:
                 raise ValueError(_too_many(state.skipped, max_unreadable))
             file.save(state)
@@ -93,30 +96,28 @@ def evaluate_segmentation(
     if not state.confusion.counts.any():
         raise ValueError(f"there is nothing to measure: the masks of {state.done} images hold no pixel with a label")
     return SegmentationReport(
-        state.confusion, dataset.class_names, tuple(state.pictures), tuple(state.skipped), published, looks
+        state.confusion,
+        dataset.class_names,
+        tuple(state.pictures),
+        tuple(state.skipped),
+        published,
+        looks,
+        known.absent,
     )
 
 
-def check_classes(model: Segmentor, class_names: Sequence[str]) -> None:
-    """Raise unless a model answers with the classes of a data set, in their order.
+def in_data_order(label_map: Tensor, known: KnownClasses) -> Tensor:
+    """Return a label map of the model in the class numbers of the data set; classes that it lacks become one more.
 
-    Raises:
-        ValueError: the numbers differ, or a class has another number in the model.
+    Args:
+        label_map: (H, W) class of the model for every pixel.
+        known: the classes of the data set.
     """
-    config = model.config
-    if config.num_classes != len(class_names):
-        raise ValueError(
-            f"the model answers with {config.num_classes} classes but the data set has {len(class_names)}; choose the "
-            "data set it was trained for, or train it for this one"
-        )
-    own = {name: i for i, name in enumerate(config.class_names or ())}
-    moved = [(name, own[name], i) for i, name in enumerate(class_names) if own.get(name, i) != i]
-    if moved:
-        name, there, here = moved[0]
-        raise ValueError(
-            f"class {name!r} is number {there} of the model but {here} of the data set; give the classes of the data "
-            "set in the order of the model"
-        )
+    if known.is_identity:
+        return label_map
+    number = len(known.outputs)
+    places = torch.from_numpy(np.where(known.places < 0, number, known.places).astype(np.int16))
+    return torch.cat([places[rows.long()] for rows in label_map.split(STRIP_ROWS)])
 
 
 class _Rest:
@@ -169,6 +170,7 @@ def _in_order(
 def _count(
     state: Progress,
     entry: tuple[NamedTruth, Segmentation] | str,
+    known: KnownClasses,
     answered: Callable[[str, Segmentation], None] | None,
 ) -> None:
     """Add one picture."""
@@ -178,7 +180,8 @@ def _count(
         (name, truth), answer = entry
         if answered is not None:
             answered(name, answer)
-        own = PixelConfusion.of(torch.from_numpy(truth), answer.label_map, state.confusion.num_classes)
+        label_map = in_data_order(answer.label_map, known)
+        own = PixelConfusion.of(torch.from_numpy(truth), label_map, state.confusion.num_classes)
         state.confusion += own
         state.pictures.append(PictureScore(state.done, name, own.miou, own.aacc))
     state.done += 1

@@ -40,6 +40,7 @@ class SegmentationReport:
         skipped: (number, reason) of each picture that could not be read.
         published: mIoU of the original, 0..1, or None.
         looks: how pictures were looked at.
+        absent_classes: classes of the model that the data set lacks: as answers they are wrong, in means they are not.
     """
 
     confusion: PixelConfusion
@@ -48,6 +49,7 @@ class SegmentationReport:
     skipped: tuple[tuple[int, str], ...] = ()
     published: float | None = None
     looks: MultiScale = SINGLE_SCALE
+    absent_classes: tuple[str, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -108,6 +110,7 @@ class SegmentationReport:
             "flip": self.looks.flip,
             "skipped": [{"index": index, "reason": reason} for index, reason in self.skipped],
             "per_class": self.per_class(),
+            "absent_classes": list(self.absent_classes),
             "worst": [dataclasses.asdict(score) for score in self.worst()],
         }
 

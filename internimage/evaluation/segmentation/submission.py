@@ -14,16 +14,18 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from internimage.data.class_names import match_classes, some_names
+from internimage.data.labels import label_set
 from internimage.data.segmentation.layouts import CITYSCAPES_LABEL_IDS
 from internimage.types import Segmentation
 from internimage.zoo.saving import replacing
 
 Benchmark = Literal["cityscapes", "ade20k"]
 
-# The value that a server expects for each class.
-SERVER_VALUES: dict[str, tuple[int, ...]] = {
-    "cityscapes": CITYSCAPES_LABEL_IDS,
-    "ade20k": tuple(range(1, 151)),
+# The classes of a benchmark, and the value that its server expects for each.
+SERVER_VALUES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "cityscapes": ("cityscapes_19", CITYSCAPES_LABEL_IDS),
+    "ade20k": ("ade20k_150", tuple(range(1, 151))),
 }
 
 
@@ -35,14 +37,20 @@ def submission_image(answer: Segmentation, benchmark: Benchmark) -> Image:
         benchmark: "cityscapes" for the `labelIds` of its 19 classes, "ade20k" for class numbers from 1.
 
     Raises:
-        ValueError: the benchmark is unknown, or has another number of classes.
+        ValueError: the benchmark is unknown, or has other classes.
     """
-    values = SERVER_VALUES.get(benchmark)
-    if values is None:
+    if benchmark not in SERVER_VALUES:
         raise ValueError(f"benchmark must be one of {', '.join(SERVER_VALUES)}, given {benchmark!r}")
+    labels, values = SERVER_VALUES[benchmark]
     if answer.num_classes != len(values):
         raise ValueError(f"{benchmark} has {len(values)} classes, but the answer has {answer.num_classes}")
-    table: Tensor = torch.tensor(values, dtype=torch.uint8)
+    match = match_classes(answer.class_names or answer.num_classes, label_set(labels).class_names)
+    if match is None or match.missing:
+        raise ValueError(
+            f"{benchmark} has no classes {some_names(match.missing if match else ())}; its classes are "
+            f"{some_names(label_set(labels).class_names)}"
+        )
+    table: Tensor = torch.tensor([values[row] for row in match.rows], dtype=torch.uint8)
     return PIL.Image.fromarray(table[answer.label_map.long()].numpy())
 
 

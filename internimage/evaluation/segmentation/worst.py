@@ -15,6 +15,8 @@ from PIL.Image import Image, Resampling
 
 from internimage.data import PictureDataset
 from internimage.data.segmentation import IGNORED
+from internimage.evaluation.classes import known_classes
+from internimage.evaluation.segmentation.measure import in_data_order
 from internimage.evaluation.segmentation.report import SegmentationReport
 from internimage.evaluation.segmentation.test_time import predict_multi_scale
 from internimage.segmentation import PreprocessConfig, Segmentor
@@ -25,6 +27,7 @@ from internimage.zoo.saving import replacing
 LONGEST_SIDE = 800  # of each of the three parts, in pixels
 GAP, CAPTION = 8, 28
 BACKGROUND, TEXT = (17, 22, 29), (241, 245, 249)
+OTHER = (128, 128, 128)  # answers of classes that the data set lacks
 
 
 def save_worst(
@@ -50,12 +53,15 @@ def save_worst(
         The files written, worst first.
     """
     palette = model.config.palette or tuple(distinct_color(i) for i in range(model.config.num_classes))
+    known = known_classes(model.config.class_names, model.config.num_classes, data.class_names)
+    colors = tuple(palette[output] for output in known.outputs) + (OTHER,) * bool(known.absent)
     files: list[Path] = []
     for place, score in enumerate(report.worst(count), start=1):
         sample = data[score.index]
         [answer] = predict_multi_scale(model, [sample.picture], report.looks, preprocess=preprocess)
         title = f"{Path(score.name).name}   mIoU {score.miou:.1%}, right pixels {score.aacc:.1%}"
-        drawn = compare(sample.picture, sample.target, answer.label_map.numpy(), palette, title=title)
+        label_map = in_data_order(answer.label_map, known).numpy()
+        drawn = compare(sample.picture, sample.target, label_map, colors, title=title)
         path = Path(folder) / f"{place:02d}_{Path(score.name).stem}.png"
         with replacing(path) as temporary:
             drawn.save(temporary, "PNG")

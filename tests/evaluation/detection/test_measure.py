@@ -9,10 +9,11 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from internimage.evaluation.classes import known_classes
 from internimage.evaluation.detection import MultiScale, evaluate_detection, published_figures
-from internimage.evaluation.detection.classes import match_classes
+from internimage.evaluation.detection.classes import category_ids
 from internimage.evaluation.identity import model_fingerprint
-from internimage.zoo import info
+from internimage.zoo import info, label_set
 
 from .recited import SIDE, Recited
 
@@ -174,17 +175,54 @@ def test_broken_pictures_are_left_out_and_listed(data: Path, tmp_path: Path) -> 
 
 
 def test_classes_of_model_and_data() -> None:
-    assert match_classes(["hot dog", "Cat"], 2, ["cat", "hot_dog"]).tolist() == [1, 0]
-    assert match_classes(None, 2, ["cat", "dog"]).tolist() == [0, 1]
-    assert match_classes(["a", "b"], 2, ["0", "1"]).tolist() == [0, 1]
-    with pytest.raises(ValueError, match="3 classes apart but the data set has 2"):
-        match_classes(None, 3, ["cat", "dog"])
-    with pytest.raises(ValueError, match="'owl' of the model are none of the data set, whose others are 'dog'"):
-        match_classes(["cat", "owl"], 2, ["cat", "dog"])
+    assert known_classes(["hot dog", "Cat"], 2, ["cat", "hot_dog"]).places.tolist() == [1, 0]
+    assert known_classes(None, 2, ["cat", "dog"]).places.tolist() == [0, 1]
+    assert known_classes(["a", "b"], 2, ["0", "1"]).places.tolist() == [0, 1]
+    assert known_classes(["a", "b", "c"], 3, ["c", "a"]).places.tolist() == [1, -1, 0]
+    with pytest.raises(ValueError, match="3 classes but the data set has 2"):
+        known_classes(None, 3, ["cat", "dog"])
+    with pytest.raises(ValueError, match=r"does not know 'dog' .* its own are 'cat', 'owl'"):
+        known_classes(["cat", "owl"], 2, ["cat", "dog"])
+    with pytest.raises(ValueError, match="look like the parts of a data set: give the folder"):
+        known_classes(["cat", "owl"], 2, ["Train", "Test", "Val"])
+
+
+@pytest.mark.parametrize("order", ["1234567890", "0123456789", "9876543210"])
+def test_digits_are_names(order: str, data: Path, tmp_path: Path) -> None:
+    """The model finds a 1 and a 2 in every picture; the categories stand in any order, under any number."""
+    document = coco()
+    numbers = {name: 100 + i for i, name in enumerate(order)}
+    document["categories"] = [{"id": number, "name": name} for name, number in numbers.items()]
+    for entry in document["annotations"]:
+        entry["category_id"] = numbers["1" if entry["category_id"] == 7 else "2"]
+    data.write_text(json.dumps(document), encoding="utf-8")
+    report = evaluate_detection(Recited(answers(), tuple("1234567890")), data, folder=tmp_path / "run")
+    assert report.figures.values["box_AP"] == pytest.approx(1.0)
+    entries = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert [entry["category_id"] for entry in entries[:2]] == [numbers["1"], numbers["2"]]
+
+
+def test_classes_that_the_data_lack(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    seen = [[*picture, [0.0, 0, 4, 4, 0.95, 2]] for picture in answers()]  # an owl in every picture
+    report = evaluate_detection(Recited(seen, ("cat", "dog", "owl")), data, folder=tmp_path / "run")
+    assert report.figures.values["box_AP"] == pytest.approx(1.0)
+    assert report.absent_classes == ("owl",) and report.to_dict()["absent_classes"] == ["owl"]
+    assert "lacks 1 of the 3 classes of the model ('owl')" in caplog.text
+    assert len(json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))) == 2 * NUMBER
+    with pytest.raises(ValueError, match="does not know 'Dog'"):
+        evaluate_detection(Recited(answers(), ("cat",)), data)
+
+
+def test_numbers_of_results_files() -> None:
+    coco_names = label_set("coco_80").class_names
+    turned = category_ids(coco_names[::-1])
+    assert turned[:2] == (90, 89) and turned[-1] == 1
+    assert category_ids(["person", "car"]) == (0, 1) and category_ids(["cat"] * 80) == tuple(range(80))
+    assert category_ids(label_set("lvis_v1_1203").class_names)[-1] == 1203
 
 
 def test_wrong_requests(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="3 classes apart but the data set has 2"):
+    with pytest.raises(ValueError, match="does not know 'Dog', 'cat' of the classes"):
         evaluate_detection(Recited(answers(), ("a", "b", "c")), data)
     with pytest.raises(ValueError, match="metric must be one of"):
         evaluate_detection(Recited(answers(), NAMES), data, metric="map")  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from internimage.backbones import BackboneConfig
 from internimage.data import Sample
+from internimage.data.labels import label_set
 from internimage.evaluation import evaluate_segmentation
 from internimage.evaluation.segmentation import (
     PUBLISHED_RATIOS,
@@ -194,10 +195,45 @@ def test_classes_must_agree() -> None:
     with pytest.raises(ValueError, match="3 classes but the data set has 2"):
         evaluate_segmentation(Reading(3), Pairs([], 2))
     named = Reading(3, class_names=("sky", "road", "car"))
-    with pytest.raises(ValueError, match="class 'road' is number 1 of the model but 2 of the data set"):
-        evaluate_segmentation(named, Pairs([], 3, names=("sky", "car ", "road")))
+    with pytest.raises(ValueError, match=r"does not know 'tree' .* its own are 'sky', 'road', 'car'"):
+        evaluate_segmentation(named, Pairs([], 3, names=("sky", "tree", "road")))
     with pytest.raises(ValueError, match="batch_size"):
         evaluate_segmentation(named, Pairs([], 3), batch_size=0)
+
+
+def test_classes_are_matched_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    """The model answers each pixel with the value that it shows: 0 sky, 1 road, 2 car."""
+    shown = np.array([[0, 1, 2, 2]], dtype=np.uint8)
+    named = Reading(3, class_names=("sky", "road", "car"))
+    other_order = Pairs([(np.array([[2, 0, 1, 255]], np.uint8), shown)], 3, names=("Road", "car ", "sky"))
+    report = evaluate_segmentation(named, other_order)
+    assert report.miou == 1.0 and [row["name"] for row in report.per_class()] == ["Road", "car ", "sky"]
+    assert [row["pixels"] for row in report.per_class()] == [1, 1, 1] and not caplog.records
+
+    without_road = Pairs([(np.array([[1, 1, 0, 0]], np.uint8), shown)], 2, names=("car", "sky"))
+    report = evaluate_segmentation(named, without_road)
+    assert report.confusion.counts.tolist() == [[2, 0, 0], [0, 1, 1]]
+    assert report.miou == 0.75, "the mean of car (1.0) and sky (0.5); road is not among them"
+    assert report.absent_classes == ("road",) and report.to_dict()["absent_classes"] == ["road"]
+    assert "lacks 1 of the 3 classes of the model ('road')" in caplog.text
+
+
+def test_digits_as_names_of_segmentors() -> None:
+    shown = np.array([[0, 1, 2]], dtype=np.uint8)
+    digits = Reading(3, class_names=("1", "2", "0"))  # the value 0 is answered with the class "1"
+    data = Pairs([(np.array([[1, 2, 0]], np.uint8), shown)], 3, names=("0", "1", "2"))
+    assert evaluate_segmentation(digits, data).miou == 1.0
+
+
+def test_the_worst_are_drawn_in_one_numbering(tmp_path: Path) -> None:
+    shown = np.array([[0, 1, 2, 2]] * 4, dtype=np.uint8)
+    colors = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    model = Reading(3, class_names=("sky", "road", "car"), palette=colors)
+    data = Pairs([(np.array([[1, 1, 0, 0]] * 4, np.uint8), shown)], 2, names=("car", "sky"))
+    [file] = save_worst(evaluate_segmentation(model, data), model, data, tmp_path)
+    drawn = np.asarray(PIL.Image.open(file))[28:]
+    assert drawn[0, 12:16].tolist() == [list(colors[0])] * 2 + [list(colors[2])] * 2, "the truth"
+    assert drawn[0, 24:28].tolist() == [list(colors[0]), [128] * 3, list(colors[2]), list(colors[2])], "the answer"
 
 
 def test_folders_and_answers(tmp_path: Path) -> None:
@@ -294,6 +330,12 @@ def test_submissions(tmp_path: Path) -> None:
     assert path.name == "ADE_test_1.png" and np.asarray(PIL.Image.open(path)).tolist() == [[1, 150]]
     with pytest.raises(ValueError, match="cityscapes has 19 classes, but the answer has 150"):
         submission_image(rooms, "cityscapes")
+    names = label_set("cityscapes_19").class_names
+    turned = Segmentation(torch.tensor([[0, 18]], dtype=torch.uint8), 19, class_names=names[::-1])
+    assert np.asarray(submission_image(turned, "cityscapes")).tolist() == [[33, 7]]
+    foreign = Segmentation(torch.tensor([[0]], dtype=torch.uint8), 19, class_names=("lawn", *names[1:]))
+    with pytest.raises(ValueError, match="cityscapes has no classes 'lawn'"):
+        submission_image(foreign, "cityscapes")
     with pytest.raises(ValueError, match="benchmark must be one of"):
         submission_image(rooms, "coco")  # type: ignore[arg-type]
 
