@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from internimage.data.class_names import NONE, place_names, some_names
 from internimage.data.dataset import Sample
 from internimage.data.listing import list_files, list_folders
 from internimage.data.pictures import read_picture
@@ -21,7 +22,7 @@ class ImageFolder:
         root: folder with one folder for each class; other file types, and what is hidden at any depth, are left out,
             see `internimage.data.listing`.
         class_names: expected classes in the order of their indices, to give a validation folder the numbering of the
-            training folder; None takes the folders found.
+            training folder, see `internimage.data.class_names`; None takes the folders found.
 
     Raises:
         FileNotFoundError: `root` is no folder.
@@ -32,15 +33,26 @@ class ImageFolder:
         self.root = Path(root)
         folders = list_folders(self.root)
         self._class_names = class_names if class_names is not None else tuple(folder.name for folder in folders)
-        unknown = sorted({folder.name for folder in folders} - set(self._class_names))
+        places = place_names([folder.name for folder in folders], self._class_names)
+        unknown = [folder.name for folder, place in zip(folders, places, strict=True) if place == NONE]
         if unknown:
-            raise ValueError(f"{self.root} holds folders that are no class of this data set: {', '.join(unknown[:10])}")
-        index_of = {name: i for i, name in enumerate(self._class_names)}
+            raise ValueError(
+                f"{self.root} holds folders that are no class of this data set: {some_names(unknown)}; its classes are "
+                f"{some_names(self._class_names)}"
+            )
         self.files: list[tuple[Path, int]] = [
-            (path, index_of[folder.name]) for folder in folders for path in list_files(folder, PICTURE_SUFFIXES)
+            (path, place)
+            for folder, place in zip(folders, places, strict=True)
+            for path in list_files(folder, PICTURE_SUFFIXES)
         ]
         if not self.files:
-            raise ValueError(f"{self.root} holds no picture; expected {self.root}/<class>/<picture>.jpg or .png")
+            raise ValueError(self._nothing())
+
+    def _nothing(self) -> str:
+        text = f"{self.root} holds no picture; expected {self.root}/<class>/<picture>.jpg or .png"
+        if not list_files(self.root, PICTURE_SUFFIXES, recursive=False):
+            return text
+        return f"{text}. Pictures lie in the folder itself: if it is one class, give the folder that holds it"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -2,49 +2,107 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from os import PathLike
 from pathlib import Path
-from typing import Literal
 
 from internimage.data.dataset import PictureDataset
-from internimage.data.fashion_mnist import FashionMNIST, is_fashion_mnist
-from internimage.data.image_folder import ImageFolder
-from internimage.data.listing import list_folders
+from internimage.data.fashion_mnist import FILE_STEMS, FashionMNIST, is_fashion_mnist
+from internimage.data.image_folder import PICTURE_SUFFIXES, ImageFolder
+from internimage.data.listing import is_hidden, list_folders
+from internimage.data.parts import (
+    PARTS,
+    Part,
+    check_part,
+    choose_part,
+    part_folders,
+    part_of,
+    say_published_test_part,
+    spelled,
+)
 
-VAL_FOLDERS = ("val", "validation", "test")
+logger = logging.getLogger(__name__)
 
 
-def open_dataset(root: str | PathLike[str], split: Literal["train", "val"] = "val") -> PictureDataset[int]:
+def open_dataset(root: str | PathLike[str], split: Part = "val") -> PictureDataset[int]:
     """Open a classification data set by its folder.
 
     Args:
-        root: folder with the idx files of Fashion-MNIST, or with `train/<class>/` and `val/<class>/` (`validation`
-            and `test` are accepted, too), or, for "val" only, with the class folders themselves.
-        split: "train" or "val".
+        root: folder with the idx files of Fashion-MNIST, or with a folder for each part (`train/<class>/`,
+            `val/<class>/`, `test/<class>/`, see `internimage.data.parts` for other names), or, for "val" and "test",
+            with the class folders themselves. A folder that holds nothing but such a folder is accepted, too.
+        split: "train", "val" or "test"; without a validation part "val" is the test part, with a warning.
 
     Returns:
-        The data set; class indices of "val" follow the class folders of "train" where there are any.
+        The data set; class indices of "val" and "test" follow the class folders of "train" where there are any.
 
     Raises:
         FileNotFoundError: `root` is no folder, or lacks the part asked for.
         ValueError: a file of the data set is damaged.
     """
-    if split not in ("train", "val"):
-        raise ValueError(f"split must be 'train' or 'val', given {split!r}")
+    wanted = check_part(split)
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
     if is_fashion_mnist(root):
-        return FashionMNIST(root, split)
-    train_folder = root / "train"
-    if split == "train":
-        if not train_folder.is_dir():
-            raise FileNotFoundError(f"{root} has no folder 'train' with one folder for each class")
-        return ImageFolder(train_folder)
-    for name in VAL_FOLDERS:
-        if (root / name).is_dir():
-            classes = tuple(folder.name for folder in list_folders(train_folder)) if train_folder.is_dir() else None
-            return ImageFolder(root / name, classes)
-    if train_folder.is_dir():
-        raise FileNotFoundError(f"{root} has a folder 'train' but none of {', '.join(VAL_FOLDERS)}")
-    return ImageFolder(root)
+        if wanted == "val":
+            say_published_test_part(root, FILE_STEMS["val"])
+        return FashionMNIST(root, "train" if wanted == "train" else "val")
+    root = _home(root)
+    parts = _parts(root)
+    folder = choose_part(wanted, parts, root)
+    if folder is None and not parts and wanted != "train":
+        return ImageFolder(root)
+    if folder is None and wanted == "train":
+        raise FileNotFoundError(
+            f"{root} has no folder 'train' with one folder for each class (also found as {spelled('train')})"
+        )
+    if folder is None:
+        given = ", ".join(repr(found.name) for found in parts.values())
+        raise FileNotFoundError(f"{root} has {given} but none of {spelled(wanted)}; name another part (--split)")
+    if wanted == "train" or "train" not in parts:
+        return ImageFolder(folder)
+    return ImageFolder(folder, tuple(found.name for found in list_folders(parts["train"])))
+
+
+def _home(root: Path) -> Path:
+    """Return the folder that holds the parts: the one that is given, or the only one in it.
+
+    Raises:
+        FileNotFoundError: the parts lie deeper, at several places.
+    """
+    if _parts(root):
+        return root
+    folders = list_folders(root)
+    inner = [folder for folder in folders if _parts(folder)]
+    if not inner:
+        return root
+    if len(folders) == 1:
+        logger.warning("%s holds the data set in its folder %s, which is opened", root, inner[0].name)
+        return inner[0]
+    shown = ", ".join(repr(folder.name) for folder in inner[:5])
+    raise FileNotFoundError(
+        f"{root} has no parts, but its folders {shown} have. Give one of these folders if each is a data set; where "
+        "they are classes, arrange the pictures as <part>/<class>/, for example train/cat/"
+    )
+
+
+def _parts(root: Path) -> dict[Part, Path]:
+    """Return the folder of each part; a folder of pictures among other folders is a class that is called so."""
+    folders = list_folders(root)
+    has_others = any(part_of(folder.name) is None for folder in folders)
+    found: dict[Part, Path] = {}
+    for part in PARTS:
+        ours = [folder for folder in part_folders(root, part) if not (has_others and _is_class(folder))]
+        if ours:
+            found[part] = ours[0]
+    return found
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a folder holds pictures and no folders."""
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not is_hidden(entry.name)]
+    has_pictures = any(Path(entry.name).suffix.lower() in PICTURE_SUFFIXES for entry in visible)
+    return has_pictures and not any(entry.is_dir() for entry in visible)

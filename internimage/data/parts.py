@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from internimage.data.listing import list_folders
+
 logger = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
@@ -18,7 +20,7 @@ NAMES: dict[Part, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
-_PART_OF = {name: part for part, names in NAMES.items() for name in names}
+_PART_OF: dict[str, Part] = {name: part for part, names in NAMES.items() for name in names}
 _NAME = re.compile(
     rf"(?P<name>{'|'.join(sorted(_PART_OF, key=len, reverse=True))})(?P<more>[ _-]?(?:set|split|data|images|imgs))?"
     r"(?P<year>[ _-]?\d{4})?",
@@ -65,7 +67,8 @@ def part_folders(root: Path, part: Part) -> list[Path]:
     """Return the folders directly below `root` that stand for a part, the preferred names first; links are followed."""
     if not root.is_dir():
         return []
-    return [root / name for name in names_of((entry.name for entry in root.iterdir()), part) if (root / name).is_dir()]
+    folders = {folder.name: folder for folder in list_folders(root)}
+    return [folders[name] for name in names_of(folders, part)]
 
 
 def spelled(part: Part) -> str:
@@ -97,17 +100,25 @@ def choose_part(wanted: Part, found: Mapping[Part, Found], place: str | Path) ->
 
 
 def warn_of_test_part(place: str | Path) -> None:
-    """Say that the test part is measured where the validation part was asked for."""
+    """Say that the test part is taken where the validation part was asked for."""
     logger.warning(
-        "%s has no validation part (%s), so its test part stands in for it: weights that are chosen by it look better "
-        "on it than on new data. Add a validation part, set one aside (data.holdout), or ask for the test part by name "
-        "(--split test, or data.val_split=test in training)",
+        "%s has no validation part (%s): its test part is taken. What is chosen by it, such as the best weights of a "
+        "run, looks better on it than on new data; a share of the training data can be set aside (data.holdout). "
+        "Naming the test part (--split test, or data.val_split=test in training) ends this warning",
         place,
         spelled("val"),
     )
 
 
+def say_published_test_part(place: str | Path, test_part: str) -> None:
+    """Say that a published data set is measured on its test part, as everybody does."""
+    logger.warning(
+        "%s: as published, %s is measured, the test part; nothing else is left for validation", place, test_part
+    )
+
+
 def _rank(name: str) -> tuple[int, bool, str]:
+    """Return what names of one part are sorted by: preferred names first."""
     match = _NAME.fullmatch(name)
     assert match is not None, "only names of parts are ranked"
     preferred = NAMES[_PART_OF[match["name"].lower()]].index(match["name"].lower())

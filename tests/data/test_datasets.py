@@ -11,6 +11,7 @@ import pytest
 from internimage.data import (
     FashionMNIST,
     ImageFolder,
+    PictureDataset,
     Sample,
     Selection,
     Unreadable,
@@ -100,6 +101,72 @@ def test_class_folders_alone_are_a_validation_set(folder: Path) -> None:
     assert len(open_dataset(folder / "train", "val")) == 3
     with pytest.raises(FileNotFoundError, match="no folder 'train'"):
         open_dataset(folder / "train", "train")
+
+
+def put(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (8, 6)).save(root / path)
+    return root
+
+
+def names(dataset: PictureDataset[int], root: Path) -> list[str]:
+    return [Path(dataset[i].name).relative_to(root).as_posix() for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize("valid", ["valid", "Valid", "VAL", "validation", "Validation", "dev", "eval", "val_set"])
+@pytest.mark.parametrize("train", ["Train", "training"])
+def test_parts_by_any_name(tmp_path: Path, valid: str, train: str, caplog: pytest.LogCaptureFixture) -> None:
+    root = put(tmp_path, f"{train}/cat/a.png", f"{train}/dog/b.png", f"{valid}/dog/c.png", "Test/dog/d.png")
+    assert names(open_dataset(root, "val"), root) == [f"{valid}/dog/c.png"]
+    assert names(open_dataset(root, "train"), root) == [f"{train}/cat/a.png", f"{train}/dog/b.png"]
+    assert names(open_dataset(root, "test"), root) == ["Test/dog/d.png"]
+    for split in ("val", "test"):
+        assert open_dataset(root, split).class_names == ("cat", "dog") and open_dataset(root, split)[0].target == 1
+    assert not caplog.records
+
+
+def test_test_stands_in_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = put(tmp_path, "train/cat/a.png", "test/cat/b.png")
+    assert names(open_dataset(root, "test"), root) == ["test/cat/b.png"] and not caplog.records
+    assert names(open_dataset(root, "val"), root) == ["test/cat/b.png"]
+    assert "has no validation part" in caplog.text
+    with pytest.raises(ValueError, match="split must be 'train', 'val' or 'test'"):
+        open_dataset(root, "valid")  # type: ignore[arg-type]
+
+
+def test_published_test_part_is_said(fashion: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(open_dataset(fashion, "test")) == 6 and not caplog.records
+    assert len(open_dataset(fashion, "val")) == 6 and "t10k is measured" in caplog.text
+
+
+def test_the_part_that_is_not_there(tmp_path: Path) -> None:
+    root = put(tmp_path, "Train/cat/a.png", "Val/cat/b.png")
+    with pytest.raises(FileNotFoundError, match=r"has 'Train', 'Val' but none of test or testing; .*--split"):
+        open_dataset(root, "test")
+
+
+def test_folders_of_another_level(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = put(tmp_path / "above", "fruit/train/fig/a.png", "fruit/Val/fig/b.png")
+    assert names(open_dataset(root), root) == ["fruit/Val/fig/b.png"]
+    assert "holds the data set in its folder fruit" in caplog.text
+    put(root, "cars/train/van/a.png")
+    with pytest.raises(FileNotFoundError, match="has no parts, but its folders 'cars', 'fruit' have"):
+        open_dataset(root)
+    with pytest.raises(ValueError, match="if it is one class, give the folder that holds it"):
+        open_dataset(root / "fruit/Val/fig")
+
+
+def test_classes_may_be_called_like_parts(tmp_path: Path) -> None:
+    root = put(tmp_path, "bus/a.png", "train/b.png", "test/c.png")
+    assert open_dataset(root).class_names == ("bus", "test", "train")
+
+
+def test_names_of_validation_classes_may_differ_in_case(tmp_path: Path) -> None:
+    root = put(tmp_path, "train/hot dog/a.png", "train/Cat/b.png", "val/Hot_Dog/c.png", "val/cat/d.png")
+    val = open_dataset(root)
+    assert val.class_names == ("Cat", "hot dog") and [val[i].target for i in range(2)] == [1, 0]
+    assert [Path(val[i].name).parent.name for i in range(2)] == ["Hot_Dog", "cat"]
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ A layout finds the folders of a split below a root and says which values their m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from internimage.data.segmentation.class_list import ClassList
+from internimage.data.class_list import ClassList
+from internimage.data.image_folder import PICTURE_SUFFIXES
+from internimage.data.listing import list_files, list_folders
+from internimage.data.parts import PARTS, check_part, part_folders
 from internimage.data.segmentation.dataset import MaskedPicture
 from internimage.data.segmentation.label_map import IGNORED, MaskValues, mapped_values, plain_values, zero_is_nothing
 from internimage.data.segmentation.pairing import pairs_by_name, pairs_of_list
@@ -43,6 +47,7 @@ class Layout:
         find: lists the files of a split.
         homes: folders below the given root that may hold everything, beside the root itself.
         marks: files and folders of which one must be there to recognize the layout, where own data looks alike.
+        file_names: what pictures of the published data set are called, where own data is often arranged alike.
     """
 
     name: str
@@ -51,6 +56,12 @@ class Layout:
     find: Find
     homes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    file_names: str = ""
+
+    def looks_published(self, home: Path, split: str) -> bool:
+        """Whether pictures of a split have the names of the published data set."""
+        pictures = list_files(home / self.splits[split][0], PICTURE_SUFFIXES) if self.file_names else []
+        return not self.file_names or any(re.fullmatch(self.file_names, path.name) for path in pictures)
 
     def home(self, root: Path, split: str, *, is_named: bool) -> Path | None:
         """Return the folder that holds what a split needs, None where there is none.
@@ -139,6 +150,7 @@ PUBLISHED_LAYOUTS = (
             "train_extra": ("leftImg8bit/train_extra", "refinement_final/train_extra"),
         },
         _cityscapes,
+        file_names=r"[^\W\d_-]+(-[^\W\d_]+)*_\d{6}_\d{6}_leftImg8bit\.png",
     ),
     Layout(
         "ade20k",
@@ -146,6 +158,7 @@ PUBLISHED_LAYOUTS = (
         _both(("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
         _ade20k,
         homes=("ADEChallengeData2016",),
+        file_names=r"ADE_(train|val)_\d{8}\.jpg",
     ),
     Layout(
         "coco_stuff_164k",
@@ -184,33 +197,54 @@ PUBLISHED_LAYOUTS = (
     ),
 )
 
-# Own data: folders of pictures and of masks below the root, by split.
-MASK_FOLDERS = ("labels", "masks", "annotations")
-SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation", "test")}
+# Own data: folders of pictures and of masks below the root, by part; case does not count.
+PICTURE_FOLDERS = ("images", "leftImg8bit")
+MASK_FOLDERS = ("labels", "masks", "annotations", "gtFine")
 
 
 def own_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     """Return the folders of the pictures and of the masks of a split of own data, None where there are none."""
-    for pictures, masks in own_places(split):
-        if (root / pictures).is_dir() and (root / masks).is_dir():
-            return root / pictures, root / masks
-    return None
+    homes, kinds = (*_folders(root, PICTURE_FOLDERS), root), _folders(root, MASK_FOLDERS)
+    apart = [
+        (pictures, masks)
+        for kind in kinds
+        for masks in _splits(kind, split)
+        for home in homes
+        for pictures in _splits(home, split)
+    ]
+    apart.sort(key=lambda pair: pair[0].name.casefold() != pair[1].name.casefold())
+    together = [
+        (pictures, masks)
+        for home in _splits(root, split)
+        for pictures in _folders(home, PICTURE_FOLDERS)
+        for masks in _folders(home, MASK_FOLDERS)
+    ]
+    return next(iter(apart + together), None)
 
 
-def own_places(split: str) -> list[tuple[str, str]]:
-    """Return every pair of folders that own data may lie in."""
-    places: list[tuple[str, str]] = []
-    for name in SPLIT_FOLDERS.get(split, (split,)):
-        for kind in MASK_FOLDERS:
-            places += [
-                (f"images/{name}", f"{kind}/{name}"),
-                (f"{name}/images", f"{name}/{kind}"),
-                (name, f"{kind}/{name}"),
-            ]
-    return places
+def own_text(split: str) -> str:
+    """Return where own data may lie, for a message."""
+    places = (f"images/{split} + {{}}/{split}", f"{split}/images + {split}/{{}}", f"{split} + {{}}/{split}")
+    return ", ".join(place.format(kind) for kind in MASK_FOLDERS[:3] for place in places)
 
 
 def own_files(pictures: Path, masks: Path, classes: ClassList) -> list[MaskedPicture]:
-    """Pair the files of own data: a mask has the name of its picture."""
+    """Pair the files of own data: a mask has the name of its picture, or the endings of Cityscapes in its folders."""
     values = plain_values(len(classes.names), palette=classes.palette, ignored_colors=classes.ignored_colors)
-    return pairs_by_name(pictures, masks, [("", values)])
+    if PICTURE_FOLDERS[1].casefold() not in (pictures.name.casefold(), pictures.parent.name.casefold()):
+        return pairs_by_name(pictures, masks, [("", values)])
+    endings = [(ending, values) for ending in ("_gtFine_labelTrainIds", "_gtFine_labelIds", "")]
+    return pairs_by_name(pictures, masks, endings, picture_ending="_leftImg8bit")
+
+
+def _folders(home: Path, names: tuple[str, ...]) -> list[Path]:
+    """Return the folders in a folder that have one of some names, in the order of the names."""
+    found = {folder.name.casefold(): folder for folder in list_folders(home)}
+    return [found[name.casefold()] for name in names if name.casefold() in found]
+
+
+def _splits(home: Path, split: str) -> list[Path]:
+    """Return the folders of a split: those of a part by any of its names, others by their own."""
+    if split not in PARTS:
+        return [home / split] if (home / split).is_dir() else []
+    return part_folders(home, check_part(split))

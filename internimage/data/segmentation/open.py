@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from os import PathLike
 from pathlib import Path
 
+from internimage.data.class_list import FILES, OTHER_FILES, ClassList, colors, find_class_list, given_class_list
 from internimage.data.labels import label_set
-from internimage.data.segmentation.class_list import FILES, ClassList, colors, find_class_list, read_class_list
+from internimage.data.parts import warn_of_test_part
 from internimage.data.segmentation.dataset import SegmentationDataset
 from internimage.data.segmentation.layouts import (
     OWN,
@@ -17,10 +19,12 @@ from internimage.data.segmentation.layouts import (
     Layout,
     own_files,
     own_folders,
-    own_places,
+    own_text,
 )
 from internimage.errors import UnknownName
 from internimage.types import Palette
+
+logger = logging.getLogger(__name__)
 
 
 def open_segmentation_dataset(
@@ -36,8 +40,11 @@ def open_segmentation_dataset(
     Args:
         root: folder of a published data set in its usual layout, or of own data: `images/train` and `masks/train`,
             `train/images` and `train/masks`, or `train` and `masks/train` (also `labels` or `annotations` instead of
-            `masks`), with the classes in `classes.txt` or `classes.json`.
-        split: "train", "val", "train_extra" (Cityscapes), or several joined by "+", for example "train+train_extra".
+            `masks`), or the folders of Cityscapes, with the classes in `classes.txt` or `classes.json` (or in another
+            file of `internimage.data.class_list`, where the data is no published one).
+        split: "train", "val", "test", "train_extra" (Cityscapes), or several joined by "+", for example
+            "train+train_extra". Folders of own data may have other names of these parts, see `internimage.data.parts`;
+            without a validation part "val" is the test part, with a warning.
         layout: "ade20k", "cityscapes", "coco_stuff_164k", "coco_stuff_10k", "pascal_context", "nyu", "mapillary" (as
             the 19 classes of Cityscapes) or "folders" (own data); None recognizes it. A class list means own data.
         class_names: names of the classes of own data, or the file that holds them, see `read_class_list`.
@@ -55,12 +62,13 @@ def open_segmentation_dataset(
     if layout is not None and layout not in (OWN, *known):
         raise UnknownName("layout", layout, (OWN, *known))
     parts = split.split("+")
-    classes = _own_classes(root, class_names, palette)
+    candidates = [known[layout]] if layout in known else list(PUBLISHED_LAYOUTS)
+    is_own = layout == OWN or palette is not None or not any(_is_published(root, part, candidates) for part in parts)
+    classes = _own_classes(root, class_names, palette, files=(*FILES, *OTHER_FILES) if is_own else FILES)
     if layout == OWN or (layout is None and classes is not None):
         return reduce(add, [_open_own(root, part, classes) for part in parts])
     if classes is not None and class_names is not None:
         raise ValueError(f"the layout {layout!r} has its own classes; leave class_names and palette out")
-    candidates = [known[layout]] if layout is not None else list(PUBLISHED_LAYOUTS)
     opened = [_open_published(root, part, candidates) for part in parts]
     return reduce(add, opened)
 
@@ -96,6 +104,15 @@ def _open_published(root: Path, split: str, candidates: Sequence[Layout]) -> Seg
         home = layout.home(root, split, is_named=len(candidates) == 1)
         if home is not None:
             labels = label_set(layout.labels)
+            if not layout.looks_published(home, split):
+                logger.warning(
+                    "%s lies in the folders of %s and is read with its %d classes, though the files have other names. "
+                    "For own classes write their names into %s, one on each line",
+                    home,
+                    layout.name,
+                    len(labels),
+                    root / FILES[1],
+                )
             return SegmentationDataset(layout.find(home, split), labels.class_names, palette=labels.palette)
     if own_folders(root, split) is not None and len(candidates) > 1:
         raise ValueError(
@@ -107,8 +124,14 @@ def _open_published(root: Path, split: str, candidates: Sequence[Layout]) -> Seg
         for layout in candidates
     ]
     if len(candidates) > 1:
-        looked.append(f"  {OWN}: {_own_text(split)}, with {' or '.join(FILES)}")
+        looked.append(f"  {OWN}: {own_text(split)}, with {' or '.join(FILES)}")
     raise FileNotFoundError(f"{root} holds no split {split!r}; looked for\n" + "\n".join(looked))
+
+
+def _is_published(root: Path, split: str, candidates: Sequence[Layout]) -> bool:
+    """Whether a folder holds a split of a published data set, by its folders and the names of its pictures."""
+    homes = ((layout, layout.home(root, split, is_named=len(candidates) == 1)) for layout in candidates)
+    return any(home is not None and layout.looks_published(home, split) for layout, home in homes)
 
 
 def _open_own(root: Path, split: str, classes: ClassList | None) -> SegmentationDataset:
@@ -118,22 +141,24 @@ def _open_own(root: Path, split: str, classes: ClassList | None) -> Segmentation
             "class_names"
         )
     folders = own_folders(root, split)
+    if folders is None and split == "val" and (folders := own_folders(root, "test")) is not None:
+        warn_of_test_part(root)
     if folders is None:
-        raise FileNotFoundError(f"{root} holds no split {split!r}; looked for {_own_text(split)}")
+        raise FileNotFoundError(f"{root} holds no split {split!r}; looked for {own_text(split)}")
     return SegmentationDataset(own_files(*folders, classes), classes.names, palette=classes.palette)
 
 
-def _own_text(split: str) -> str:
-    return ", ".join(f"{pictures} + {masks}" for pictures, masks in own_places(split)[:9])
-
-
 def _own_classes(
-    root: Path, class_names: Sequence[str] | str | PathLike[str] | None, palette: Palette | None
+    root: Path,
+    class_names: Sequence[str] | str | PathLike[str] | None,
+    palette: Palette | None,
+    *,
+    files: tuple[str, ...],
 ) -> ClassList | None:
     """Return the classes given, or those of the folder, or None."""
     if class_names is not None:
         return _given_classes(class_names, palette)
-    found = find_class_list(root)
+    found = find_class_list(root, files)
     if palette is None:
         return found
     if found is None:
@@ -143,13 +168,7 @@ def _own_classes(
 
 def _given_classes(class_names: Sequence[str] | str | PathLike[str], palette: Palette | None) -> ClassList:
     """Return a class list from names or from a file of them."""
-    if isinstance(class_names, str | PathLike):
-        path = Path(class_names)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; give a file with the names of the classes, or the names")
-        listed = read_class_list(path)
-    else:
-        listed = ClassList(tuple(class_names))
+    listed = given_class_list(class_names)
     if palette is None:
         return listed
     checked = colors(palette, "palette")

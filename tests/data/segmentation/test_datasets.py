@@ -9,8 +9,8 @@ import PIL.Image
 import pytest
 
 from internimage.data import read_sample
+from internimage.data.class_list import read_class_list
 from internimage.data.segmentation import MaskedPicture, SegmentationDataset, open_segmentation_dataset, pair_folders
-from internimage.data.segmentation.class_list import read_class_list
 from internimage.errors import UnknownName
 
 Make = Callable[..., Path]

@@ -1,16 +1,26 @@
-"""The classes of own data, from `classes.txt` or `classes.json` beside the pictures."""
+"""The classes of own data, from a file beside the pictures: `classes.txt` and what other tools call it."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from internimage.types import Palette
 
 FILES = ("classes.json", "classes.txt")
+# What other tools call the file; published data sets hold files of these names, too.
+OTHER_FILES = ("labelmap.txt", "labels.txt", "obj.names", "classes.names", "label_map.pbtxt")
 MAX_BYTES = 2**20
+
+# A line of CVAT's labelmap.txt: "name:red,green,blue:parts:actions", the color may be missing.
+_CVAT_HEADING = re.compile(r"#\s*label\s*:\s*color", re.IGNORECASE)
+_PBTXT_ITEM = re.compile(r"item\s*\{([^{}]*)\}")
+_PBTXT_FIELD = re.compile(r"""\b(id|name|display_name)\s*:\s*(?:"([^"]*)"|'([^']*)'|(\d+))""")
 
 
 @dataclass(frozen=True)
@@ -28,13 +38,17 @@ class ClassList:
     ignored_colors: Palette = ()
 
 
-def find_class_list(root: Path) -> ClassList | None:
+def find_class_list(root: Path, files: tuple[str, ...] = FILES) -> ClassList | None:
     """Read the class list of a folder, None where it has none.
+
+    Args:
+        root: the folder.
+        files: what the list may be called, preferred names first.
 
     Raises:
         ValueError: the file is damaged; the message names it.
     """
-    path = next((root / name for name in FILES if (root / name).is_file()), None)
+    path = next((root / name for name in files if (root / name).is_file()), None)
     return None if path is None else read_class_list(path)
 
 
@@ -42,8 +56,9 @@ def read_class_list(path: Path) -> ClassList:
     """Read a class list.
 
     Args:
-        path: text file with one name on each line, or JSON: a list of names, or {"classes": [names], "palette":
-            [[red, green, blue], ...], "ignored_colors": [...]}, the last two optional.
+        path: text file with one name on each line; JSON: a list of names, or {"classes": [names], "palette":
+            [[red, green, blue], ...], "ignored_colors": [...]}, the last two optional; CVAT's `labelmap.txt` with
+            colors; or TensorFlow's `label_map.pbtxt`.
 
     Raises:
         ValueError: the file is damaged; the message names it.
@@ -54,8 +69,52 @@ def read_class_list(path: Path) -> ClassList:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: the class list must be UTF-8 text ({error})") from error
-    if path.suffix != ".json":
-        return ClassList(_names([line.strip() for line in text.splitlines() if line.strip()], path))
+    if path.suffix == ".json":
+        return _from_json(text, path)
+    if path.suffix == ".pbtxt":
+        return ClassList(_names(_pbtxt_names(text), path))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and _CVAT_HEADING.match(lines[0]):
+        return _from_cvat(lines[1:], path)
+    return ClassList(_names(lines, path))
+
+
+def given_class_list(class_names: Sequence[str] | str | PathLike[str]) -> ClassList:
+    """Return a class list from names or from the file that holds them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    if not isinstance(class_names, str | PathLike):
+        return ClassList(tuple(class_names))
+    path = Path(class_names)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a file with the names of the classes, or the names")
+    return read_class_list(path)
+
+
+def _from_cvat(lines: list[str], path: Path) -> ClassList:
+    """Read `labelmap.txt` of CVAT; the class "background" of its masks is one like others."""
+    rows = [line.split(":") for line in lines if not line.startswith("#")]
+    names = _names([row[0].strip() for row in rows], path)
+    texts = [row[1].strip() if len(row) > 1 else "" for row in rows]
+    if not all(re.fullmatch(r"\d{1,3}\s*,\s*\d{1,3}\s*,\s*\d{1,3}", text) for text in texts):
+        return ClassList(names)
+    return ClassList(names, colors([[int(level) for level in text.split(",")] for text in texts], f"{path}: colors"))
+
+
+def _pbtxt_names(text: str) -> list[str]:
+    """Return the names of the items, in the order of their ids."""
+    items: list[tuple[int, str]] = []
+    for number, item in enumerate(_PBTXT_ITEM.findall(text)):
+        fields = {key: double or single or digits for key, double, single, digits in _PBTXT_FIELD.findall(item)}
+        name = fields.get("display_name") or fields.get("name", "")
+        items.append((int(fields["id"][:9]) if fields.get("id", "").isdecimal() else number, name))
+    return [name for _, name in sorted(items, key=lambda entry: entry[0])]
+
+
+def _from_json(text: str, path: Path) -> ClassList:
     try:
         content = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
