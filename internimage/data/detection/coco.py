@@ -5,7 +5,8 @@ Shape legend: K classes.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from os import PathLike
@@ -13,6 +14,7 @@ from pathlib import Path
 from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
+from internimage.data.class_names import NONE, place_names, some_names
 from internimage.data.detection.coco_entries import Ids, read_id, read_object, read_size
 from internimage.data.detection.dataset import DetectionDataset
 from internimage.data.detection.files import MAX_TABLE_BYTES, read_json
@@ -22,6 +24,8 @@ from internimage.data.image_paths import ImagePaths
 from internimage.data.numbers import as_integer
 from internimage.data.parts import part_of
 from internimage.data.pictures import picture_size
+
+logger = logging.getLogger(__name__)
 
 
 def open_coco(
@@ -69,7 +73,9 @@ def open_coco(
     missing = reader.table.num_objects - reader.table.num_masks - reader.table.num_lost_masks
     if reader.table.num_masks and missing:
         reader.log.add(file, "annotations", f"{missing} objects have no mask, so no mask of this file is used")
-    own_numbers = {number: category_id for category_id, number in numbers.items()}
+    own_numbers: dict[int, int] = {}
+    for category_id, number in numbers.items():
+        own_numbers.setdefault(number, category_id)
     frequencies = {numbers[row["id"]]: row.get("frequency") for row in rows if row["id"] in numbers}
     has_frequencies = all(frequencies.get(i) in ("r", "c", "f") for i in range(len(names))) and bool(names)
     return DetectionDataset(
@@ -105,17 +111,19 @@ def _used_categories(rows: list[dict[str, Any]], annotations: list[Any]) -> list
 def _numbering(
     rows: list[dict[str, Any]], class_names: Sequence[str] | None, file: Path
 ) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Return the class names and the class number of each category id."""
-    if class_names is None:
-        return tuple(row["name"] for row in rows), {row["id"]: i for i, row in enumerate(rows)}
-    ids = {row["name"]: row["id"] for row in rows}
-    unknown = [name for name in ids if name not in class_names]
+    """Return the class names and the class number of each category id; categories of one name are one class."""
+    own_names = tuple(dict.fromkeys(row["name"] for row in rows))
+    twice = [name for name, number in Counter(row["name"] for row in rows).items() if number > 1]
+    if twice:
+        logger.warning("%s has several categories of one name, which are one class: %s", file, some_names(twice))
+    names = own_names if class_names is None else tuple(class_names)
+    places = dict(zip(own_names, place_names(own_names, names), strict=True))
+    unknown = [name for name, place in places.items() if place == NONE]
     if unknown:
         raise ValueError(
-            f"{file} has the classes {', '.join(unknown[:10])}, which are not among the expected ones: "
-            f"{', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}"
+            f"{file} has the classes {some_names(unknown)}, which are not among the expected ones: {some_names(names)}"
         )
-    return tuple(class_names), {ids[name]: i for i, name in enumerate(class_names) if name in ids}
+    return names, {row["id"]: places[row["name"]] for row in rows}
 
 
 class _Reader:

@@ -6,21 +6,31 @@ import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Literal
 
+from internimage.data.class_list import FILES, OTHER_FILES, find_class_list, given_class_list
+from internimage.data.class_names import some_names
 from internimage.data.detection.coco import open_coco
 from internimage.data.detection.dataset import DetectionDataset
 from internimage.data.detection.open_images import open_open_images
 from internimage.data.detection.problems import Broken
 from internimage.data.detection.sizes import check_sizes
-from internimage.data.detection.voc import VOC_CLASSES, open_voc, open_xml
+from internimage.data.detection.voc import open_xml
+from internimage.data.detection.voc_layout import VocLayout
 from internimage.data.detection.yolo import open_yolo, yolo_sources
 from internimage.data.listing import list_files
+from internimage.data.parts import (
+    Part,
+    check_part,
+    names_of,
+    part_folders,
+    part_of,
+    spelled,
+    warn_of_test_part,
+)
 
-Split = Literal["train", "val"]
 Names = Sequence[str] | None
-SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 OTHER_TASKS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
+BOX_TABLE = re.compile(r"(?:.*[-_])?([A-Za-z]+)-annotations-bbox\.csv")
 
 LOOKED_FOR = """  COCO          annotations/instances_{split}*.json, annotations/*_{split}*.json or
                 annotations/{split}.json with the pictures in {split}2017/, {split}/, images/{split}/ or images/
@@ -33,22 +43,25 @@ LOOKED_FOR = """  COCO          annotations/instances_{split}*.json, annotations
 
 def open_detection_dataset(
     root: str | PathLike[str],
-    split: Split = "val",
+    split: Part = "val",
     *,
-    class_names: Names = None,
+    class_names: Sequence[str] | str | PathLike[str] | None = None,
     broken: Broken = "leave_out",
     filter_empty: bool | None = None,
+    test_stands_in: bool = True,
 ) -> DetectionDataset:
     """Open a detection data set by its folder, whatever the layout: COCO, LVIS, Roboflow, YOLO, VOC, OpenImages.
 
     Args:
         root: folder of the data set.
-        split: "train" or "val"; folders named "valid" and "validation" are found, too.
-        class_names: expected classes in the order of their numbers, as a rule those of the training part; None takes
-            those of the annotations.
+        split: "train", "val" or "test"; files and folders may have other names of these parts, see
+            `internimage.data.parts`.
+        class_names: expected classes in the order of their numbers, as a rule those of the training part, or a file
+            that holds them; None takes those of the annotations.
         broken: what happens to broken annotations: "leave_out" warns and drops them, "raise" refuses the data set.
         filter_empty: leave out pictures without any annotated object and tiny ones; None does so for "train" in every
             layout but OpenImages, as in the original.
+        test_stands_in: take the test part, with a warning, where "val" is asked for and is not there.
 
     Returns:
         The data set.
@@ -57,99 +70,109 @@ def open_detection_dataset(
         FileNotFoundError: `root` is no folder or has none of the known layouts; the message lists them.
         ValueError: an annotation file is damaged, or its classes are not the expected ones.
     """
-    if split not in SPLIT_NAMES:
-        raise ValueError(f"split must be 'train' or 'val', given {split!r}")
+    wanted = check_part(split)
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
+    names = None if class_names is None else given_class_list(class_names).names
+    found = _find(root, wanted, names, broken)
+    if found is None and wanted == "val" and test_stands_in and (found := _find(root, "test", names, broken)):
+        warn_of_test_part(root)
+    if found is None:
+        looked_for = LOOKED_FOR.format(split=split, long="validation" if wanted == "val" else wanted)
+        raise FileNotFoundError(
+            f"{root} holds no detection data set with a part {split!r} ({spelled(wanted)}). Looked for\n{looked_for}"
+        )
+    dataset, is_filtered = found
+    return dataset.for_training() if (is_filtered if filter_empty is None else filter_empty) else dataset
+
+
+def _find(root: Path, part: Part, names: Names, broken: Broken) -> tuple[DetectionDataset, bool] | None:
+    """Open a part in the first layout that holds it; also return whether training leaves some pictures out."""
     for find, is_filtered in ((_coco, True), (_yolo, True), (_voc, True), (_open_images, False), (_xml, True)):
-        dataset = find(root, split, class_names, broken)
+        dataset = find(root, part, names, broken)
         if dataset is not None:
             check_sizes(dataset)
-            wanted = (split == "train" and is_filtered) if filter_empty is None else filter_empty
-            return dataset.for_training() if wanted else dataset
-    looked_for = LOOKED_FOR.format(split=split, long=SPLIT_NAMES[split][-1])
-    raise FileNotFoundError(f"{root} holds no detection data set with a part {split!r}. Looked for\n{looked_for}")
-
-
-def _coco(root: Path, split: Split, names: Names, broken: Broken) -> DetectionDataset | None:
-    found = _coco_files(root, split)
-    return None if found is None else open_coco(*found, root=root, class_names=names, broken=broken)
-
-
-def _coco_files(root: Path, split: Split) -> tuple[Path, Path] | None:
-    """Return the annotation file and the folder of its pictures."""
-    for name in SPLIT_NAMES[split]:
-        beside = root / name / "_annotations.coco.json"
-        if beside.is_file():
-            return beside, beside.parent
-        pattern = re.compile(rf"(?:(?P<kind>.+)[_-])?(?P<part>{name}(?:\d{{4}})?)")
-        matches = [(file, pattern.fullmatch(file.stem)) for file in _entries(root / "annotations", ".json")]
-        usable = [(file, match) for file, match in matches if match and match["kind"] not in OTHER_TASKS]
-        usable.sort(key=lambda entry: (entry[1]["kind"] != "instances", entry[1]["kind"] is not None, entry[0].name))
-        for file, match in usable:
-            if match["kind"] is not None and match["kind"].startswith("lvis"):
-                return file, root  # its names of pictures begin with the folder
-            folders = (match["part"], f"images/{match['part']}", name, f"images/{name}", "images", "Images")
-            for folder in folders:
-                if (root / folder).is_dir():
-                    return file, root / folder
-            return file, root  # the pictures are looked for by their names
+            return dataset, part == "train" and is_filtered
     return None
 
 
-def _yolo(root: Path, split: Split, names: Names, broken: Broken) -> DetectionDataset | None:
-    found = yolo_sources(root, SPLIT_NAMES[split])
+def _coco(root: Path, part: Part, names: Names, broken: Broken) -> DetectionDataset | None:
+    found = _coco_files(root, part)
+    return None if found is None else open_coco(*found, root=root, class_names=names, broken=broken)
+
+
+def _coco_files(root: Path, part: Part) -> tuple[Path, Path] | None:
+    """Return the annotation file and the folder of its pictures."""
+    for folder in part_folders(root, part):
+        if (folder / "_annotations.coco.json").is_file():
+            return folder / "_annotations.coco.json", folder
+    files = [(file, *_kind_and_part(file.stem)) for file in _entries(root / "annotations", ".json")]
+    usable = [entry for entry in files if part_of(entry[2]) == part and entry[1] not in OTHER_TASKS]
+    order = names_of((entry[2] for entry in usable), part)
+    usable.sort(key=lambda entry: (order.index(entry[2]), entry[1] != "instances", entry[1] != "", entry[0].name))
+    for file, kind, name in usable:
+        if kind.startswith("lvis"):
+            return file, root  # its names of pictures begin with the folder
+        folders = [root / name, root / "images" / name, *part_folders(root, part), *part_folders(root / "images", part)]
+        folders += [root / "images", root / "Images"]
+        for folder in folders:
+            if folder.is_dir():
+                return file, folder
+        return file, root  # the pictures are looked for by their names
+    return None
+
+
+def _kind_and_part(stem: str) -> tuple[str, str]:
+    """Divide the name of an annotation file: "instances_val2017" is ("instances", "val2017"), "val" is ("", "val")."""
+    ends = [0, *(match.end() for match in re.finditer("[_-]", stem))]
+    start = next((end for end in ends if part_of(stem[end:]) is not None), len(stem))
+    return stem[: max(0, start - 1)], stem[start:]
+
+
+def _yolo(root: Path, part: Part, names: Names, broken: Broken) -> DetectionDataset | None:
+    found = yolo_sources(root, part)
     if found is None:
         return None
     pictures, own_names = found
     if names is not None and tuple(names) != own_names:
-        raise ValueError(f"{root} has the classes {', '.join(own_names[:10])}, expected {', '.join(names[:10])}")
-    return open_yolo(pictures, own_names, name=f"{root} ({split})", broken=broken)
+        raise ValueError(f"{root} has the classes {some_names(own_names)}, expected {some_names(names)}")
+    return open_yolo(pictures, own_names, name=f"{root} ({part})", broken=broken)
 
 
-def _voc(root: Path, split: Split, names: Names, broken: Broken) -> DetectionDataset | None:
-    """Years of VOC: the test lists are for validation where there are any, then trainval is for training."""
-    years = [
-        folder
-        for folder in (root, *(base / year for base in (root, root / "VOCdevkit") for year in ("VOC2007", "VOC2012")))
-        if (folder / "ImageSets" / "Main").is_dir() and (folder / "Annotations").is_dir()
-    ]
-    lists = {folder: {file.stem for file in _entries(folder / "ImageSets" / "Main", ".txt")} for folder in years}
-    has_test = any("test" in own for own in lists.values())
-    wanted = {"train": "trainval" if has_test else "train", "val": "test" if has_test else "val"}[split]
-    folders = [(folder, wanted) for folder in years if wanted in lists[folder]]
-    if not folders:
-        return None
-    return open_voc(folders, class_names=VOC_CLASSES if names is None else names, broken=broken)
+def _voc(root: Path, part: Part, names: Names, broken: Broken) -> DetectionDataset | None:
+    layout = VocLayout.find(root)
+    return None if layout is None else layout.open(part, names, broken)
 
 
-def _xml(root: Path, split: Split, names: Names, broken: Broken) -> DetectionDataset | None:
-    for name in SPLIT_NAMES[split]:
-        files = _entries(root / name, ".xml")
+def _xml(root: Path, part: Part, names: Names, broken: Broken) -> DetectionDataset | None:
+    for folder in part_folders(root, part):
+        files = _entries(folder, ".xml")
         if files:
+            if names is None and (listed := find_class_list(root, (*FILES, *OTHER_FILES))) is not None:
+                names = listed.names
             pairs = [(file, file.with_suffix("")) for file in files]
-            return open_xml(pairs, class_names=names, name=str(root / name), broken=broken)
+            return open_xml(pairs, class_names=names, name=str(folder), broken=broken)
     return None
 
 
-def _open_images(root: Path, split: Split, names: Names, broken: Broken) -> DetectionDataset | None:
+def _open_images(root: Path, part: Part, names: Names, broken: Broken) -> DetectionDataset | None:
     folder = root / "annotations"
-    part = {"train": "train", "val": "validation"}[split]
     classes = folder / "class-descriptions-boxable.csv"
-    tables = [file for file in _entries(folder, ".csv") if file.name.endswith(f"{part}-annotations-bbox.csv")]
-    if not classes.is_file() or not tables:
+    tables = [(file, match[1]) for file in _entries(folder, ".csv") if (match := BOX_TABLE.fullmatch(file.name))]
+    order = names_of((name for _, name in tables), part)
+    if not classes.is_file() or not order:
         return None
-    folders = (root / part, root / "OpenImages" / part, root / "images" / part)
-    pictures = next((entry for entry in folders if entry.is_dir()), None)
+    table, name = next(entry for entry in tables if entry[1] == order[0])
+    homes = (root, root / "OpenImages", root / "images")
+    pictures = next((entry for home in homes for entry in part_folders(home, part)), None)
     if pictures is None:
-        raise FileNotFoundError(
-            f"{tables[0]} has no folder with its pictures; looked for {', '.join(map(str, folders))}"
-        )
-    labels = folder / f"{part}-annotations-human-imagelabels-boxable.csv"
+        looked_for = ", ".join(str(home / name) for home in homes)
+        raise FileNotFoundError(f"{table} has no folder with its pictures; looked for {looked_for}")
+    labels = folder / f"{name}-annotations-human-imagelabels-boxable.csv"
     hierarchy = folder / "bbox_labels_600_hierarchy.json"
     dataset = open_open_images(
-        tables[0],
+        table,
         pictures,
         classes,
         image_labels_file=labels if labels.is_file() else None,
@@ -157,7 +180,7 @@ def _open_images(root: Path, split: Split, names: Names, broken: Broken) -> Dete
         broken=broken,
     )
     if names is not None and tuple(names) != dataset.class_names:
-        raise ValueError(f"{classes} has other classes than expected: {', '.join(names[:10])}")
+        raise ValueError(f"{classes} has other classes than expected: {some_names(names)}")
     return dataset
 
 

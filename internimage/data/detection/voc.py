@@ -5,12 +5,15 @@ Shape legend: K classes.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path, PurePath
 from reprlib import repr as repr_short  # cuts long values
 from xml.etree.ElementTree import Element
 
+from internimage.data.class_names import NONE, SHOWN, place_names, some_names
 from internimage.data.detection.dataset import DetectionDataset
 from internimage.data.detection.files import read_text
 from internimage.data.detection.problems import Broken, ProblemLog
@@ -20,6 +23,8 @@ from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.image_paths import ImagePaths, path_parts
 from internimage.data.numbers import as_flag, as_integer, as_number
 from internimage.data.pictures import picture_size
+
+logger = logging.getLogger(__name__)
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -48,18 +53,43 @@ def open_voc(
         FileNotFoundError: a list, or all of the pictures are missing.
         ValueError: there are broken entries and `broken` is "raise".
     """
-    files: list[tuple[Path, Path]] = []
-    for folder, name in folders:
-        root = Path(folder)
-        listing = root / "ImageSets" / "Main" / f"{name}.txt"
-        for number, line in enumerate(read_text(listing).splitlines(), 1):
-            if entry := line.split():
-                try:
-                    files.append(_files_of(root, entry[0]))
-                except ValueError as error:
-                    raise ValueError(f"{listing}, line {number}: {error}") from error
+    files = [entry for folder, name in folders for entry in listed_files(Path(folder), name)]
     name = ", ".join(f"{Path(folder).name} {part}" for folder, part in folders)
     return open_xml(files, class_names=class_names, name=name, broken=broken)
+
+
+def listed_files(root: Path, name: str) -> list[tuple[Path, Path]]:
+    """Return the annotation, and the picture without its ending, of each line of a list.
+
+    Args:
+        root: folder of a year.
+        name: name of the list in `ImageSets/Main/`.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: a line names no file; the message says which.
+    """
+    files: list[tuple[Path, Path]] = []
+    listing = root / "ImageSets" / "Main" / f"{name}.txt"
+    for number, line in enumerate(read_text(listing).splitlines(), 1):
+        if entry := line.split():
+            try:
+                files.append(_files_of(root, entry[0]))
+            except ValueError as error:
+                raise ValueError(f"{listing}, line {number}: {error}") from error
+    return files
+
+
+def names_in(files: Sequence[Path]) -> set[str]:
+    """Return the names of the objects in annotation files; those that cannot be read are left out."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            tree = read_xml(file)
+        except (ValueError, OSError):
+            continue  # reported when the data set is read
+        found |= {_name(entry) for entry in tree.iter("object")}
+    return found - {""}
 
 
 def _files_of(root: Path, name: str) -> tuple[Path, Path]:
@@ -108,12 +138,13 @@ def open_xml(
         class_names = sorted(
             {_name(entry) for _, _, tree in trees if tree is not None for entry in tree.iter("object")}
         )
-    reader.numbers = {label: i for i, label in enumerate(class_names)}
+    reader.class_names = tuple(class_names)
     for file, picture, tree in trees:
         if tree is not None:
             reader.read(file, picture, tree)
     reader.refuse_none(files[0][0].parent)
     name = name or str(files[0][0].parent)
+    reader.say_foreign(name)
     return DetectionDataset(name, class_names, reader.table, problems=reader.log.finish(name))
 
 
@@ -123,7 +154,9 @@ class _Reader:
     def __init__(self, log: ProblemLog) -> None:
         self.log = log
         self.table = AnnotationTable()
-        self.numbers: dict[str, int] = {}
+        self.class_names: tuple[str, ...] = ()
+        self.foreign: Counter[str] = Counter()
+        self._numbers: dict[str, int] = {}
         self.paths: dict[Path, ImagePaths] = {}
 
     def tree(self, file: Path) -> Element | None:
@@ -148,8 +181,9 @@ class _Reader:
         for i, entry in enumerate(tree.iter("object")):
             place = f"object[{i}]"
             own = texts(entry)
-            label = self.numbers.get(own.get("name", ""))
-            if label is None:
+            label = self._label(own.get("name", ""))
+            if label == NONE:
+                self.foreign[own.get("name", "")] += 1
                 self.log.add(file, place, f"unknown class {repr_short(own.get('name', ''))}")
                 continue
             self.table.has_entry[number] = True
@@ -164,6 +198,26 @@ class _Reader:
                 self.log.add(file, place, f'bad "difficult": {error}; it is taken for 0')
                 is_difficult = False
             self.table.add(box, label, is_special=is_difficult, is_learnable=not is_difficult)
+
+    def _label(self, name: str) -> int:
+        """Return the number of a class by its name, -1 for a foreign one."""
+        if name not in self._numbers:
+            [self._numbers[name]] = place_names([name], self.class_names)
+        return self._numbers[name]
+
+    def say_foreign(self, data_name: str) -> None:
+        """Say which objects are left out because their classes are not among the expected ones."""
+        if self.foreign:
+            counts = [f"{name!r:.60} ({number})" for name, number in self.foreign.most_common(SHOWN)]
+            more = f" and {len(self.foreign) - SHOWN} more classes" if len(self.foreign) > SHOWN else ""
+            logger.warning(
+                "%s: %d objects are left out, whose classes are not among the expected ones: %s%s; expected are %s",
+                data_name,
+                self.foreign.total(),
+                ", ".join(counts),
+                more,
+                some_names(self.class_names),
+            )
 
     def _named_in(self, tree: Element, picture: Path) -> Path:
         """Return the picture that the annotation itself names, where none has the name of the annotation.

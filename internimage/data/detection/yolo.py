@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from internimage.data.class_list import FILES, OTHER_FILES, find_class_list
 from internimage.data.detection.dataset import DetectionDataset
 from internimage.data.detection.files import read_bytes, read_text
 from internimage.data.detection.problems import Broken, ProblemLog
@@ -22,7 +23,7 @@ from internimage.data.detection.table import AnnotationTable
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.image_paths import ImagePaths, path_parts
 from internimage.data.listing import list_files
-from internimage.data.parts import part_of
+from internimage.data.parts import Part, names_of, part_folders, part_of
 
 MAX_YAML_BYTES = 1 << 20
 MAX_CLASSES = 100_000
@@ -179,12 +180,12 @@ def _with_masks(table: AnnotationTable) -> AnnotationTable:
     return table
 
 
-def yolo_sources(root: Path, names: Sequence[str]) -> tuple[list[Path], tuple[str, ...]] | None:
-    """Return the picture folders and class names that `data.yaml` or `classes.txt` give for a part of a data set.
+def yolo_sources(root: Path, part: Part) -> tuple[list[Path], tuple[str, ...]] | None:
+    """Return the picture folders and class names that `data.yaml` or a class list give for a part of a data set.
 
     Args:
         root: folder of the data set.
-        names: what the part may be called, for example "val" and "valid".
+        part: which part; keys and folders may have any of its names.
 
     Returns:
         None when the folder has no such layout or no such part.
@@ -196,21 +197,34 @@ def yolo_sources(root: Path, names: Sequence[str]) -> tuple[list[Path], tuple[st
     for file in (root / "data.yaml", root / "data.yml", root / "dataset.yaml"):
         if file.is_file():
             document = read_yaml(file)
-            sources = next((document[name] for name in names if document.get(name)), None)
+            keys = names_of((key for key in document if isinstance(key, str)), part)
+            sources = next((document[key] for key in keys if document[key]), None)
             sources = sources if isinstance(sources, list) else [sources]
             if sources == [None]:
-                return None
-            found = [_within(root, document.get("path"), entry, file) for entry in sources]
-            return found, _class_names(document.get("names"), file)
-    listing = root / "classes.txt"
-    if not listing.is_file():
-        return None
-    classes = tuple(line.strip() for line in read_text(listing).splitlines() if line.strip())
-    for name in names:
-        for folder in (root / "images" / name, root / name / "images", root / name):
-            if folder.is_dir():
-                return [folder], classes
-    return None
+                found = _part_sources(root, part)
+            else:
+                found = [_within(root, document.get("path"), entry, file) for entry in sources]
+            return (found, _class_names(document.get("names"), file)) if found else None
+    listed = find_class_list(root, (*FILES, *OTHER_FILES))
+    found = [] if listed is None else _part_sources(root, part)
+    return (found, listed.names) if listed is not None and found else None
+
+
+def _part_sources(root: Path, part: Part) -> list[Path]:
+    """Return the picture folder or the list of pictures of a part, found by its name."""
+    inner = [images for home in part_folders(root, part) if (images := home / "images").is_dir()]
+    folders = [*part_folders(root / "images", part), *inner, *part_folders(root, part)]
+    lists = [root / f"{name}.txt" for name in names_of((file.stem for file in _texts(root)), part)]
+    return [entry for entry in (*folders, *lists) if entry.is_file() or not _has_other_annotations(entry)][:1]
+
+
+def _texts(root: Path) -> list[Path]:
+    return list_files(root, {".txt"}, recursive=False)
+
+
+def _has_other_annotations(folder: Path) -> bool:
+    """Whether the annotations beside the pictures are no text files."""
+    return bool(list_files(folder, {".xml", ".json"}, recursive=False)) and not _texts(folder)
 
 
 def _within(root: Path, base: Any, entry: Any, file: Path) -> Path:

@@ -245,8 +245,30 @@ def test_expected_classes(root: Path) -> None:
     dataset = opened(root, class_names=("bird", "dog", "cat"))
     assert dataset.class_names == ("bird", "dog", "cat") and dataset.category_ids == (-1, 2, 5)
     assert dataset[0].target.labels.tolist() == [2] and dataset[1].target.labels.tolist() == [1]
-    with pytest.raises(ValueError, match="the classes dog, which are not among"):
+    with pytest.raises(ValueError, match="the classes 'dog', which are not among"):
         opened(root, class_names=("cat",))
+
+
+def test_expected_classes_in_another_spelling(root: Path) -> None:
+    dataset = opened(root, class_names=("Dog", "CAT"))
+    assert dataset.class_names == ("Dog", "CAT") and dataset[0].target.labels.tolist() == [1]
+
+
+def test_two_categories_of_one_name_are_one_class(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same in the training part, which gives the names, and in the validation part, which takes them."""
+    file = root / "annotations/instances_train2017.json"
+    document = json.loads(file.read_text())
+    twin = {**document["categories"][0], "id": 77}
+    document["categories"].append(twin)
+    document["annotations"][1]["category_id"] = 77
+    first = opened(root)
+    file.write_text(json.dumps(document))
+    for names in (None, first.class_names):
+        dataset = opened(root, class_names=names)
+        assert dataset.class_names == first.class_names and dataset.category_ids == first.category_ids
+        assert all((dataset.labels(i) == first.labels(i)).all() for i in range(len(first)))
+        assert dataset.category_ids == (5, 2)
+    assert f"several categories of one name, which are one class: {twin['name']!r}" in caplog.text
 
 
 def test_roboflow_layout(root: Path) -> None:
@@ -266,8 +288,8 @@ def test_the_message_lists_what_was_looked_for(tmp_path: Path) -> None:
         open_detection_dataset(tmp_path, "train")
     with pytest.raises(FileNotFoundError, match="is no folder"):
         open_detection_dataset(tmp_path / "gone")
-    with pytest.raises(ValueError, match="'train' or 'val'"):
-        open_detection_dataset(tmp_path, "test")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'train', 'val' or 'test'"):
+        open_detection_dataset(tmp_path, "valid")  # type: ignore[arg-type]
 
 
 JUNK: tuple[Any, ...] = (

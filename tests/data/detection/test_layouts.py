@@ -97,7 +97,7 @@ def test_yolo_with_classes_txt_lists_and_roboflow_folders(yolo: Path) -> None:
     (yolo / "labels/train").rename(yolo / "valid/labels")
     write(yolo / "data.yaml", "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['apple', 'pear']\n")
     assert len(open_detection_dataset(yolo, "val", broken="raise")) == 3
-    with pytest.raises(ValueError, match="expected pear"):
+    with pytest.raises(ValueError, match="expected 'pear'"):
         open_detection_dataset(yolo, "val", class_names=("pear", "apple"))
 
 
