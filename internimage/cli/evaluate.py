@@ -46,6 +46,7 @@ class Split(str, Enum):
 
     train = "train"
     val = "val"
+    test = "test"
 
 
 class DetectionMetric(str, Enum):

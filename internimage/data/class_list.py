@@ -94,6 +94,28 @@ def given_class_list(class_names: Sequence[str] | str | PathLike[str]) -> ClassL
     return read_class_list(path)
 
 
+def class_list_setting(text: str, root: Path) -> ClassList:
+    """Return the classes of a setting: names separated by commas, or the file that holds them.
+
+    Args:
+        text: "apple,pear" (one class: "apple,"), or the name of a file.
+        root: folder of the data set, in which the file is looked for, too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or names are empty or there twice.
+    """
+    path = next((path for path in (Path(text), root / text) if path.is_file()), None)
+    if path is None and "," in text:
+        return ClassList(_names([name.strip() for name in text.removesuffix(",").split(",")], Path("data.classes")))
+    if path is None:
+        raise FileNotFoundError(
+            f"data.classes={text}: there is no such file; give one with the names of the classes, or the names "
+            'separated by commas ("apple,pear", a single one "apple,")'
+        )
+    return read_class_list(path)
+
+
 def _from_cvat(lines: list[str], path: Path) -> ClassList:
     """Read `labelmap.txt` of CVAT; the class "background" of its masks is one like others."""
     rows = [line.split(":") for line in lines if not line.startswith("#")]

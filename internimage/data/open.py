@@ -25,14 +25,15 @@ from internimage.data.parts import (
 logger = logging.getLogger(__name__)
 
 
-def open_dataset(root: str | PathLike[str], split: Part = "val") -> PictureDataset[int]:
+def open_dataset(root: str | PathLike[str], split: Part = "val", *, test_stands_in: bool = True) -> PictureDataset[int]:
     """Open a classification data set by its folder.
 
     Args:
         root: folder with the idx files of Fashion-MNIST, or with a folder for each part (`train/<class>/`,
             `val/<class>/`, `test/<class>/`, see `internimage.data.parts` for other names), or, for "val" and "test",
             with the class folders themselves. A folder that holds nothing but such a folder is accepted, too.
-        split: "train", "val" or "test"; without a validation part "val" is the test part, with a warning.
+        split: "train", "val" or "test".
+        test_stands_in: take the test part, with a warning, where "val" is asked for and is not there.
 
     Returns:
         The data set; class indices of "val" and "test" follow the class folders of "train" where there are any.
@@ -51,7 +52,7 @@ def open_dataset(root: str | PathLike[str], split: Part = "val") -> PictureDatas
         return FashionMNIST(root, "train" if wanted == "train" else "val")
     root = _home(root)
     parts = _parts(root)
-    folder = choose_part(wanted, parts, root)
+    folder = choose_part(wanted, parts, root, test_stands_in=test_stands_in)
     if folder is None and not parts and wanted != "train":
         return ImageFolder(root)
     if folder is None and wanted == "train":

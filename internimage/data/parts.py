@@ -82,29 +82,38 @@ def spelled(part: Part) -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def choose_part(wanted: Part, found: Mapping[Part, Found], place: str | Path) -> Found | None:
+def choose_part(
+    wanted: Part, found: Mapping[Part, Found], place: str | Path, *, test_stands_in: bool = True
+) -> Found | None:
     """Return the part that is asked for; where there is none for validation, that for testing, with a warning.
 
     Args:
         wanted: the part that is asked for.
         found: the parts that are there.
         place: what the message calls the data set.
+        test_stands_in: whether the test part may be taken instead.
 
     Returns:
         The part, None where neither is there.
     """
     if wanted in found or wanted != "val" or "test" not in found:
         return found.get(wanted)
-    warn_of_test_part(place)
-    return found["test"]
+    warn_of_test_part(place, is_taken=test_stands_in)
+    return found["test"] if test_stands_in else None
 
 
-def warn_of_test_part(place: str | Path) -> None:
-    """Say that the test part is taken where the validation part was asked for."""
+def warn_of_test_part(place: str | Path, *, is_taken: bool = True) -> None:
+    """Say what becomes of the test part where the validation part was asked for and is not there."""
+    if not is_taken:
+        logger.warning(
+            "%s has no validation part (%s). Its test part is left alone; data.val_split=test validates on it",
+            place,
+            spelled("val"),
+        )
+        return
     logger.warning(
-        "%s has no validation part (%s): its test part is taken. What is chosen by it, such as the best weights of a "
-        "run, looks better on it than on new data; a share of the training data can be set aside (data.holdout). "
-        "Naming the test part (--split test, or data.val_split=test in training) ends this warning",
+        "%s has no validation part (%s): its test part is taken. What is chosen by it, such as thresholds, looks "
+        "better on it than on new data. Naming the test part (--split test) ends this warning",
         place,
         spelled("val"),
     )

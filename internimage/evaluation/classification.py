@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from internimage.classification.model import Classifier
 from internimage.classification.preprocess import prepare
 from internimage.data import PictureDataset, Unreadable, open_dataset
+from internimage.data.parts import Part
 from internimage.evaluation.batches import batches
 from internimage.evaluation.classes import KnownClasses, known_classes
 from internimage.evaluation.ground_truth import refuse_none_read
@@ -117,7 +118,7 @@ def evaluate(
     model: Classifier,
     data: PictureDataset[int] | str | PathLike[str],
     *,
-    split: Literal["train", "val"] = "val",
+    split: Part = "val",
     batch_size: int = 64,
     workers: int = 0,
     max_unreadable: int = 50,

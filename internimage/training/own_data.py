@@ -111,6 +111,11 @@ def _fine_tuning_length(recipe: RecipeT, images: int) -> RecipeT:
     )
 
 
+def wants_own_part(recipe: Recipe) -> bool:
+    """Whether the user sets no training images aside, so that the data's own part is validated on, be it for tests."""
+    return "data.holdout" in recipe.explicit and setting(recipe, "data.holdout") == 0
+
+
 def with_holdout(recipe: RecipeT, class_names: Sequence[str], images: int, *, has_val: bool) -> RecipeT:
     """Return the recipe with a `data.holdout` that suits the data.
 

@@ -76,8 +76,9 @@ def open_detection_dataset(
         raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
     names = None if class_names is None else given_class_list(class_names).names
     found = _find(root, wanted, names, broken)
-    if found is None and wanted == "val" and test_stands_in and (found := _find(root, "test", names, broken)):
-        warn_of_test_part(root)
+    if found is None and wanted == "val" and (test_part := _find(root, "test", names, broken)) is not None:
+        warn_of_test_part(root, is_taken=test_stands_in)
+        found = test_part if test_stands_in else None
     if found is None:
         looked_for = LOOKED_FOR.format(split=split, long="validation" if wanted == "val" else wanted)
         raise FileNotFoundError(

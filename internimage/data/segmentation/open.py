@@ -34,6 +34,7 @@ def open_segmentation_dataset(
     layout: str | None = None,
     class_names: Sequence[str] | str | PathLike[str] | None = None,
     palette: Palette | None = None,
+    test_stands_in: bool = True,
 ) -> SegmentationDataset:
     """Open a segmentation data set by its folder.
 
@@ -43,12 +44,12 @@ def open_segmentation_dataset(
             `masks`), or the folders of Cityscapes, with the classes in `classes.txt` or `classes.json` (or in another
             file of `internimage.data.class_list`, where the data is no published one).
         split: "train", "val", "test", "train_extra" (Cityscapes), or several joined by "+", for example
-            "train+train_extra". Folders of own data may have other names of these parts, see `internimage.data.parts`;
-            without a validation part "val" is the test part, with a warning.
+            "train+train_extra". Folders of own data may have other names of these parts, see `internimage.data.parts`.
         layout: "ade20k", "cityscapes", "coco_stuff_164k", "coco_stuff_10k", "pascal_context", "nyu", "mapillary" (as
             the 19 classes of Cityscapes) or "folders" (own data); None recognizes it. A class list means own data.
         class_names: names of the classes of own data, or the file that holds them, see `read_class_list`.
         palette: colors of the classes of own data, for masks that are colored pictures.
+        test_stands_in: take the test part of own data, with a warning, where "val" is asked for and is not there.
 
     Raises:
         FileNotFoundError: the folder or a part of it is missing; the message says what was looked for.
@@ -66,7 +67,7 @@ def open_segmentation_dataset(
     is_own = layout == OWN or palette is not None or not any(_is_published(root, part, candidates) for part in parts)
     classes = _own_classes(root, class_names, palette, files=(*FILES, *OTHER_FILES) if is_own else FILES)
     if layout == OWN or (layout is None and classes is not None):
-        return reduce(add, [_open_own(root, part, classes) for part in parts])
+        return reduce(add, [_open_own(root, part, classes, test_stands_in=test_stands_in) for part in parts])
     if classes is not None and class_names is not None:
         raise ValueError(f"the layout {layout!r} has its own classes; leave class_names and palette out")
     opened = [_open_published(root, part, candidates) for part in parts]
@@ -134,15 +135,16 @@ def _is_published(root: Path, split: str, candidates: Sequence[Layout]) -> bool:
     return any(home is not None and layout.looks_published(home, split) for layout, home in homes)
 
 
-def _open_own(root: Path, split: str, classes: ClassList | None) -> SegmentationDataset:
+def _open_own(root: Path, split: str, classes: ClassList | None, *, test_stands_in: bool) -> SegmentationDataset:
     if classes is None:
         raise ValueError(
             f"the classes of {root} are not known; write their names into {root / FILES[1]}, one on each line, or give "
             "class_names"
         )
     folders = own_folders(root, split)
-    if folders is None and split == "val" and (folders := own_folders(root, "test")) is not None:
-        warn_of_test_part(root)
+    if folders is None and split == "val" and (test_part := own_folders(root, "test")) is not None:
+        warn_of_test_part(root, is_taken=test_stands_in)
+        folders = test_part if test_stands_in else None
     if folders is None:
         raise FileNotFoundError(f"{root} holds no split {split!r}; looked for {own_text(split)}")
     return SegmentationDataset(own_files(*folders, classes), classes.names, palette=classes.palette)

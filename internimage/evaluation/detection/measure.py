@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from internimage.data.detection import DetectionDataset, open_coco, open_detecti
 from internimage.data.detection.census import count_truth
 from internimage.data.detection.dataset import size_mismatch
 from internimage.data.detection.sizes import check_sizes
+from internimage.data.parts import Part
 from internimage.data.pictures import read_picture
 from internimage.detection import RCNN, Detector
 from internimage.detection.preprocess import prepare
@@ -34,14 +35,13 @@ from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Detections
 
 PREDICTIONS, RESULTS = "predictions.jsonl", "results.json"
-Split = Literal["train", "val"]
 
 
 def evaluate_detection(
     model: Detector,
     data: DetectionDataset | str | PathLike[str],
     *,
-    split: Split = "val",
+    split: Part = "val",
     pictures: str | PathLike[str] | None = None,
     metric: Metric = "coco",
     batch_size: int = 1,
@@ -76,8 +76,8 @@ def evaluate_detection(
         progress: called with (pictures done, pictures in all) after each batch.
 
     Raises:
-        ValueError: the data has classes that the model does not know, the metric does not fit the data, there is nothing
-            to be found in the data, more than `max_unreadable` pictures (or all) are broken, or `folder` holds
+        ValueError: the data has classes that the model does not know, the metric does not fit the data, there is
+            nothing to be found in the data, more than `max_unreadable` pictures (or all) are broken, or `folder` holds
             predictions of another model or another data set.
         FileNotFoundError: there are no annotations.
         MissingExtra: a package that the metric needs is not installed.
@@ -166,7 +166,7 @@ class PictureFiles:
         return Sample(read_picture(self.files[index]), None, str(self.files[index]))
 
 
-def _open(data: str | PathLike[str], split: Split, pictures: str | PathLike[str] | None) -> DetectionDataset:
+def _open(data: str | PathLike[str], split: Part, pictures: str | PathLike[str] | None) -> DetectionDataset:
     path = Path(data)
     if path.suffix.lower() == ".json":
         dataset = open_coco(path, path.parent if pictures is None else pictures)

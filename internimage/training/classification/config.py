@@ -49,6 +49,7 @@ class DataSettings:
         workers: reading processes; 0 reads in the training process.
         holdout: training pictures set aside for validation; 0 validates on the data set's own validation part.
         max_unreadable: broken pictures that are skipped and reported before the run stops.
+        val_split: part to validate on, "val" or "test"; None is "val". Without one, training pictures are set aside.
     """
 
     size: int = 224
@@ -56,6 +57,7 @@ class DataSettings:
     workers: int = 8
     holdout: int = 0
     max_unreadable: int = 50
+    val_split: Literal["val", "test"] | None = None
 
 
 @dataclass(frozen=True)

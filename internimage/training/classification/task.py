@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from internimage.training.classification.param_groups import param_groups
 from internimage.training.classification.schedule import build_schedule
 from internimage.training.classification.start import load_start_weights
 from internimage.training.examples import check_examples
-from internimage.training.own_data import with_batch, with_holdout, with_short_warmup, with_start
+from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_short_warmup, with_start
 from internimage.training.start import log_start
 from internimage.training.task import TrainingTask
 from internimage.types import Images
@@ -51,7 +51,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
     def __init__(
         self, recipe: ClassificationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1
     ) -> None:
-        train_set, own_val = open_parts(data, "data.holdout" in recipe.explicit)
+        train_set, own_val = open_parts(data, recipe.data.val_split, test_stands_in=wants_own_part(recipe))
         names = train_set.class_names
         recipe = with_start(recipe, names, len(train_set))
         recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
@@ -100,21 +100,24 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
 
 
 def open_parts(
-    data: str | PathLike[str], takes_test_part: bool
+    data: str | PathLike[str], val_split: Literal["val", "test"] | None, *, test_stands_in: bool = False
 ) -> tuple[PictureDataset[int], PictureDataset[int] | None]:
     """Open the training part of a data set, and its own validation part or None.
 
     Args:
         data: folder of the data set; one with class folders alone is all for training.
-        takes_test_part: validate on the test part of Fashion-MNIST, which has no other one.
+        val_split: part to validate on; None for "val" if there is one.
+        test_stands_in: validate on the test part where there is no other one.
     """
     if _holds_classes_alone(Path(data)):
         return ImageFolder(data), None
     train_set = open_dataset(data, "train")
-    if isinstance(train_set, FashionMNIST) and not takes_test_part:
+    if val_split is not None:
+        return train_set, open_dataset(data, val_split)
+    if isinstance(train_set, FashionMNIST) and not test_stands_in:
         return train_set, None
     try:
-        return train_set, open_dataset(data, "val")
+        return train_set, open_dataset(data, "val", test_stands_in=test_stands_in)
     except FileNotFoundError:
         return train_set, None
 

@@ -65,6 +65,8 @@ class DenseDataSettings:
         workers: reading processes; 0 reads in the training process.
         holdout: training pictures set aside for validation; 0 validates on the data set's own validation part.
         max_unreadable: broken pictures that are skipped and reported before the run stops.
+        classes: names of the classes in the order of their numbers, separated by commas, or a file that holds them;
+            None takes those of the data set.
     """
 
     batch_size: int = 2
@@ -72,6 +74,7 @@ class DenseDataSettings:
     workers: int = 4
     holdout: int = 0
     max_unreadable: int = 50
+    classes: str | None = None
 
 
 @dataclass(frozen=True)

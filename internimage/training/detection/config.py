@@ -41,6 +41,7 @@ class DetectionDataSettings(DenseDataSettings):
     """How the data set is read.
 
     Args:
+        val_split: part to validate on, "val" or "test"; None is "val". Without one, training pictures are set aside.
         metric: what validation measures, see `internimage.evaluation.detection.evaluate_detection`.
         keep_empty: also train on pictures without an object; the published runs leave them out, as "auto" does in every
             layout but OpenImages.
@@ -48,6 +49,7 @@ class DetectionDataSettings(DenseDataSettings):
             repeated, see `internimage.data.detection.class_balanced`; 0 for none.
     """
 
+    val_split: Literal["val", "test"] | None = None
     metric: Metric = "coco"
     keep_empty: Literal["auto", "yes", "no"] = "auto"
     balance_threshold: float = 0.0

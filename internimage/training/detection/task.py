@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from internimage.data import hold_out
+from internimage.data.class_list import class_list_setting
 from internimage.data.detection import DetectionDataset, class_balanced, open_detection_dataset
 from internimage.data.detection.census import count_examples, count_truth
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig, build_detector
@@ -21,7 +23,7 @@ from internimage.training.dense.task import DenseTask
 from internimage.training.detection.batches import DetectionBatch, DetectionBatches
 from internimage.training.detection.config import ARCHITECTURES, DetectionDataSettings, DetectionRecipe
 from internimage.training.examples import check_examples, check_truth
-from internimage.training.own_data import with_batch, with_holdout, with_start
+from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_start
 from internimage.training.start import log_start
 from internimage.zoo.catalog import COMPOSITE_PREFIX
 
@@ -57,7 +59,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
     recipe: DetectionRecipe
 
     def __init__(self, recipe: DetectionRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
-        train_set, own_val = open_parts(data, recipe.data)
+        train_set, own_val = open_parts(data, recipe.data, test_stands_in=wants_own_part(recipe))
         names = train_set.class_names
         check_classes(recipe.model, names)
         recipe = with_start(recipe, names, len(train_set))
@@ -102,18 +104,23 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
 
 
 def open_parts(
-    data: str | PathLike[str], settings: DetectionDataSettings
+    data: str | PathLike[str], settings: DetectionDataSettings, *, test_stands_in: bool = False
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
     """Open the training part of a data set, and its own validation part or None.
 
     Args:
         data: folder of the data set.
-        settings: which pictures training leaves out.
+        settings: classes, part to validate on, and which pictures training leaves out.
+        test_stands_in: validate on the test part where there is no other one.
     """
     is_filtered = {"auto": None, "yes": False, "no": True}[settings.keep_empty]
-    train_set = open_detection_dataset(data, "train", filter_empty=is_filtered)
+    names = None if settings.classes is None else class_list_setting(settings.classes, Path(data)).names
+    train_set = open_detection_dataset(data, "train", class_names=names, filter_empty=is_filtered)
+    names = train_set.class_names
+    if settings.val_split is not None:
+        return train_set, open_detection_dataset(data, settings.val_split, class_names=names)
     try:
-        return train_set, open_detection_dataset(data, "val", class_names=train_set.class_names)
+        return train_set, open_detection_dataset(data, "val", class_names=names, test_stands_in=test_stands_in)
     except FileNotFoundError:
         return train_set, None
 

@@ -32,7 +32,7 @@ class SegmentationDataSettings(DenseDataSettings):
     Args:
         layout: see `internimage.data.segmentation.open_segmentation_dataset`; None recognizes it.
         train_split: part to train on; several are joined by "+".
-        val_split: part to validate on.
+        val_split: part to validate on. Without one, training pictures are set aside.
     """
 
     layout: str | None = None

@@ -9,12 +9,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from internimage.data import PictureDataset, hold_out
+from internimage.data.class_list import class_list_setting
 from internimage.data.segmentation import (
     SegmentationBatch,
     SegmentationBatches,
@@ -27,7 +30,7 @@ from internimage.segmentation import HEADS, Mask2FormerConfig, Segmentor, Segmen
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
 from internimage.training.examples import check_examples, check_truth
-from internimage.training.own_data import with_batch, with_holdout, with_start
+from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_start
 from internimage.training.segmentation.config import SegmentationDataSettings, SegmentationRecipe
 from internimage.training.start import log_start
 from internimage.types import Palette
@@ -52,7 +55,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
     recipe: SegmentationRecipe
 
     def __init__(self, recipe: SegmentationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
-        whole, own_val = open_parts(data, recipe.data)
+        whole, own_val = open_parts(data, recipe.data, test_stands_in=wants_own_part(recipe))
         names = whole.class_names
         check_classes(recipe.model, names)
         recipe = with_start(recipe, names, len(whole))
@@ -99,18 +102,26 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
 
 
 def open_parts(
-    data: str | PathLike[str], settings: SegmentationDataSettings
+    data: str | PathLike[str], settings: SegmentationDataSettings, *, test_stands_in: bool = False
 ) -> tuple[SegmentationDataset, SegmentationDataset | None]:
     """Open the training part of a data set, and its own validation part or None.
 
     Args:
         data: folder of the data set.
-        settings: layout and parts.
+        settings: layout, parts and classes.
+        test_stands_in: validate on the test part where there is no other one.
     """
-    train_set = open_segmentation_dataset(data, split=settings.train_split, layout=settings.layout)
+    options: dict[str, Any] = dict(layout=settings.layout)
+    if settings.classes is not None:
+        classes = class_list_setting(settings.classes, Path(data))
+        options |= dict(class_names=classes.names, palette=classes.palette)
+    train_set = open_segmentation_dataset(data, split=settings.train_split, **options)
+    options["test_stands_in"] = test_stands_in
     try:
-        return train_set, open_segmentation_dataset(data, split=settings.val_split, layout=settings.layout)
+        return train_set, open_segmentation_dataset(data, split=settings.val_split, **options)
     except FileNotFoundError:
+        if settings.val_split != "val":
+            raise
         return train_set, None
 
 
