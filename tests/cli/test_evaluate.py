@@ -41,6 +41,18 @@ def test_measures_every_picture(run: Run, pets: Path, data: Path, tmp_path: Path
         assert picture.width >= 640
 
 
+def test_the_part_is_chosen(run: Run, pets: Path, data: Path) -> None:
+    shutil.copytree(data / "val", data / "Test")
+    (data / "Test" / "cat" / "0.png").unlink()
+    for split, number in (("val", 9), ("test", 8)):
+        assert json.loads(run("evaluate", pets, data, "--split", split, "--json").stdout)["images"] == number
+    shutil.rmtree(data / "val")
+    result = run("evaluate", pets, data, "--json")
+    assert json.loads(result.stdout)["images"] == 8 and "no validation part" in result.stderr
+    result = run("evaluate", pets, data, "--split", "train")
+    assert result.exit_code == 1 and "no folder 'train'" in " ".join(result.stderr.split())
+
+
 def test_unreadable_pictures_are_listed(run: Run, pets: Path, data: Path) -> None:
     (data / "val" / "cat" / "broken.png").write_bytes(b"broken")
     result = run("evaluate", pets, data, "--json")

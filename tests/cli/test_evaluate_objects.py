@@ -50,6 +50,16 @@ def zoo_pictures(tmp_path: Path) -> Path:
     return root
 
 
+def test_the_part_is_chosen(run: Run, animals: Path, zoo_pictures: Path) -> None:
+    (zoo_pictures / "val").rename(zoo_pictures / "Test")
+    (zoo_pictures / "annotations" / "instances_val.json").rename(zoo_pictures / "annotations" / "instances_Test.json")
+    named = run("evaluate", animals, zoo_pictures, "--split", "test", "--json")
+    assert json.loads(named.stdout)["images"] == 3 and "part" not in named.stderr
+    result = run("evaluate", animals, zoo_pictures, "--json")
+    assert json.loads(result.stdout)["figures"] == json.loads(named.stdout)["figures"]
+    assert "no validation part" in " ".join(result.stderr.split())
+
+
 def test_a_detector(run: Run, animals: Path, zoo_pictures: Path, tmp_path: Path) -> None:
     arguments = ("evaluate", animals, zoo_pictures, "--out", tmp_path / "out")
     report = json.loads(run(*arguments, "--json").stdout)
