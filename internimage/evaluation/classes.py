@@ -89,7 +89,8 @@ def known_classes(model_names: Sequence[str] | None, num_outputs: int, data_name
         )
     if not match.by_name and model_names is not None:
         logger.warning(
-            "names do not tell which class is which (model: %s; data set: %s): classes are taken by number",
+            "the classes of the model (%s) and of the data set (%s) have no names in common, and one side only has "
+            "numbers: they are taken by number",
             some_names(model_names, shown=3),
             some_names(data_names, shown=3),
         )

@@ -21,6 +21,7 @@ from internimage.segmentation.model import HeadConfig
 from internimage.zoo.catalog import CatalogEntry, find, not_there
 from internimage.zoo.checkpoint import Checkpoint, shapes_of, unpack
 from internimage.zoo.choices import ClassifierWish, class_rows, merged_backbone, with_classes
+from internimage.zoo.class_rows import in_order_of_names
 from internimage.zoo.detector_wish import DetectorWish
 from internimage.zoo.document import MODELS, AnyConfig, AnyModel, AnyTaskConfig
 from internimage.zoo.filling import fill
@@ -86,7 +87,8 @@ def create(
             composite of two.
         num_classes: classes of the model; None takes those of `class_names`, of the weights, or 1000 for a classifier.
             Another number than the weights have starts the last layer afresh.
-        class_names: names of the classes.
+        class_names: names of the classes. Those of the weights in another order take their rows along; others rename
+            the classes of the weights.
         weights: name of a checkpoint, weight file or folder; a backbone, and a detector or a segmentor on a
             classifier's weights, takes its part.
         ema: which weights of a training file, see `read_checkpoint`.
@@ -148,7 +150,9 @@ def create(
     with about(opened[0].source):
         found = classifier_config(*opened)
     wanted = wish.on(found, changes)
-    return _build(wanted, opened[0], run=run, new_classes=wanted.num_classes != found.num_classes)
+    model = _build(wanted, opened[0], run=run, new_classes=wanted.num_classes != found.num_classes)
+    in_order_of_names(model, found.class_names)
+    return model
 
 
 def load(
@@ -342,7 +346,9 @@ def _dense(
         stored,  # type: ignore[arg-type]  # `holds` has seen that it is of the wished kind
         lambda size: merged_backbone(size, stored.backbone, changes),
     )
-    return _build(config, opened[0], run=run, new_classes=class_rows(config) != class_rows(stored))
+    model = _build(config, opened[0], run=run, new_classes=class_rows(config) != class_rows(stored))
+    in_order_of_names(model, stored.class_names)
+    return model
 
 
 def _give_backbone(model: AnyModel, part: AnyModel, source: str) -> None:

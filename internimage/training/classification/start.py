@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from internimage.classification.model import Classifier, ClassifierConfig
-from internimage.training.class_rows import match_to_weights, take_rows
 from internimage.training.classification.config import ModelSettings
 from internimage.training.start import compare_weights
+from internimage.zoo.class_rows import match_to_weights, take_rows
 from internimage.zoo.factory import load
 
 # A new last layer starts near zero, so that the first steps do not tear up the weights below it (as published).

@@ -20,7 +20,7 @@ from internimage.training.detection.config import DetectionModelSettings, Detect
 from internimage.training.detection.task import build_model as build_detector
 from internimage.training.segmentation.config import SegmentationRecipe
 from internimage.training.segmentation.task import build_model as build_segmentor
-from internimage.zoo import load
+from internimage.zoo import create, load
 from internimage.zoo.filling import CLASS_LAYERS
 from internimage.zoo.weights import save_model
 
@@ -152,6 +152,23 @@ def test_last_layers_follow_the_names(
             assert torch.equal(value[len(rows) + extra], given[key][len(FRUIT) + extra]), key
     text = "\n".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert re.search(said, text) if said else not text
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
+def test_created_models_follow_the_names(head: str, tmp_path: Path) -> None:
+    """`create` renames classes, but never gives the rows of a class to another one that the weights know."""
+    source = fresh(head, FRUIT)
+    path, given = save_model(source, tmp_path / "fruit.safetensors"), source.state_dict()
+    kind = "mask_rcnn" if head == "mask_rcnn" else "upernet"
+    moved: Any = create(kind, weights=path, class_names=("plum", "Apple", "fig", "pear"))
+    renamed: Any = create(kind, weights=path, class_names=("Apfel", "pear", "Pflaume", "Feige"))
+    for key, value in moved.state_dict().items():
+        is_moved = CLASS_LAYERS.match(key) and ".regressor." not in key
+        rows = [2, 0, 3, 1, *range(4, len(value))] if is_moved else slice(None)
+        assert torch.equal(value, given[key][rows] if value.ndim else given[key]), key
+        assert torch.equal(renamed.state_dict()[key], given[key])
+    with pytest.raises(ValueError, match=r"'plum' at another place than the weights, which do not know 'Feige'"):
+        create(kind, weights=path, class_names=("plum", "pear", "apple", "Feige"))
 
 
 def test_boxes_of_each_class_follow_the_names(tmp_path: Path) -> None:

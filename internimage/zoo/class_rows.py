@@ -1,4 +1,4 @@
-"""Last layers of start weights: each class takes over the rows of the class of its name.
+"""Last layers on given weights: each class takes over the rows of the class of its name.
 
 Shape legend: K classes of the new model, S classes of the start weights.
 """
@@ -6,11 +6,13 @@ Shape legend: K classes of the new model, S classes of the start weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from internimage.data.class_names import NONE, Classes, ClassMatch, match_classes, some_names
+from internimage.zoo.document import AnyModel
+from internimage.zoo.filling import CLASS_LAYERS
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,37 @@ def take_rows(
         if is_class_layer(key):
             taken[key] = _rows(key, state[key], fresh[key], match, classes, given_classes)
     return taken
+
+
+def in_order_of_names(model: AnyModel, given_names: Sequence[str] | None) -> None:
+    """Move the rows of the last layers of a filled model where its names are those of the weights in another order.
+
+    Names that the weights do not have rename the classes at their places.
+
+    Args:
+        model: a model whose last layers are those of the weights.
+        given_names: names of the classes of the weights, or None.
+
+    Raises:
+        ValueError: some names stand at other places than in the weights, and others are not known to them.
+    """
+    names = getattr(model.config, "class_names", None)
+    if names is None or given_names is None or len(names) != len(given_names):
+        return
+    match = match_classes(names, given_names)
+    if match is None or not match.by_name or all(row in (NONE, i) for i, row in enumerate(match.rows)):
+        return
+    if match.missing:
+        moved = next(name for i, (name, row) in enumerate(zip(names, match.rows, strict=True)) if row not in (NONE, i))
+        raise ValueError(
+            f"class_names has {moved!r:.60} at another place than the weights, which do not know "
+            f"{some_names(match.missing)}. To rename classes give all names in the order of the weights "
+            f"({some_names(given_names)}); to learn other classes train from the weights (model.weights=...)"
+        )
+    state = model.state_dict()
+    number = len(names)
+    taken = take_rows(state, state, match, classes=number, given_classes=number, is_class_layer=CLASS_LAYERS.match)
+    model.load_state_dict(taken)
 
 
 def _both(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> Iterable[str]:
