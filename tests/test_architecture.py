@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "types": 0,
     "errors": 0,
+    "processors": 0,
     "lazy": 0,
     "version": 0,
     "files": 0,

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from internimage.cli import bench, convert, demo, env, evaluate, info, models, predict, train
 from internimage.cli.terminal import installed_version, log_to_stderr, stderr
 from internimage.errors import BackendUnavailable, MissingExtra, UnknownName
+from internimage.processors import let_threads_sleep
 
 FAILED, WRONG_USAGE = 1, 2
 
@@ -68,6 +69,7 @@ def _options(
     ] = False,
 ) -> None:
     log_to_stderr(logging.INFO if verbose else logging.WARNING)
+    let_threads_sleep()  # before a command imports torch
 
 
 app.command("demo")(demo.demo)

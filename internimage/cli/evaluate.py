@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from internimage.cli.data_folder import data_folder
 from internimage.cli.loading import load_predictor
 from internimage.cli.terminal import (
     BackendOption,
@@ -133,8 +134,8 @@ def evaluate(
     The published metrics stand beside the measured ones. Every image counts once; those that cannot be read are
     listed.
     """
-    if not data.exists():
-        raise typer.BadParameter(f"there is no folder {data}", param_hint="DATA")
+    if data.suffix.lower() != ".json" or not data.exists():  # the annotations of a detector, read as they are
+        data = data_folder(data, "DATA")
     from internimage import zoo
 
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from internimage.cli.data_folder import data_folder
 from internimage.cli.recipes import print_recipes, print_settings
 from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
 
@@ -93,8 +94,8 @@ def train(
         return
     if out is None:
         raise typer.BadParameter("give the folder of the run", param_hint="--out")
-    if data is not None and not data.exists():
-        raise typer.BadParameter(f"there is no folder {data}", param_hint="--data")
+    if data is not None:
+        data = data_folder(data, "--data")
     from internimage import training
 
     overrides = list(settings or ())

@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 import torch.utils.data
 
 from internimage.data import PictureDataset, Sample, Unreadable, read_sample
-from internimage.data.workers import bounded_workers
 from internimage.flow import Picture
+from internimage.processors import bounded_workers
 
 Prepared = TypeVar("Prepared")
 

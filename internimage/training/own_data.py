@@ -25,7 +25,7 @@ LONGEST_WARMUP = 0.1
 FEWEST_STEPS_PER_EPOCH = 4
 LARGEST_HOLDOUT = 0.2
 # Fine-tuning takes fewer passes than a start from random weights; a count of iterations says nothing about own data.
-FINE_TUNING_EPOCHS = 30
+FINE_TUNING_EPOCHS = {"classification": 30, "detection": 12, "segmentation": 30}
 FINE_TUNING_VALIDATIONS = 10
 
 # Settings that this module changes.
@@ -34,7 +34,7 @@ SUITED = frozenset(
         *("model.start", "model.weights", "model.backbone_weights", "model.learn_masks"),
         *("data.holdout", "data.batch_size", "ema.warmup", "run.precision"),
         *("schedule.epochs", "schedule.iterations", "schedule.validate_every", "schedule.warmup_epochs"),
-        "schedule.warmup_iterations",
+        *("schedule.warmup_iterations", "schedule.steps"),
     }
 )
 _STARTS = ("model.weights", "model.backbone_weights", "model.architecture", "model.backbone", "model.head")
@@ -92,23 +92,18 @@ def _fine_tuning_length(recipe: RecipeT, images: int) -> RecipeT:
     """Shorten a run that starts from a published model, unless the user has chosen its length."""
     if not recipe.explicit.isdisjoint(_LENGTHS):
         return recipe
-    epochs = setting(recipe, "schedule.epochs")
-    if epochs > FINE_TUNING_EPOCHS and recipe.task == "classification":
-        logger.info("trains %d epochs instead of %d (schedule.epochs)", FINE_TUNING_EPOCHS, epochs)
-        return recipe.suited({"schedule.epochs": FINE_TUNING_EPOCHS})
-    if recipe.task == "classification" or epochs:
-        return recipe
+    epochs, most = setting(recipe, "schedule.epochs"), FINE_TUNING_EPOCHS[recipe.task]
+    if epochs:
+        if epochs <= most:
+            return recipe
+        logger.info("trains %d epochs instead of %d (schedule.epochs)", most, epochs)
+        return recipe.suited({"schedule.epochs": most, **recipe.implied({"schedule.epochs": most})})
     iterations, batch = setting(recipe, "schedule.iterations"), setting(recipe, "data.batch_size")
-    if iterations * batch * recipe.optimizer.accumulation_steps <= FINE_TUNING_EPOCHS * images:
+    if iterations * batch * recipe.optimizer.accumulation_steps <= most * images:
         return recipe
-    logger.info("trains %d epochs instead of %d iterations (schedule.epochs)", FINE_TUNING_EPOCHS, iterations)
-    return recipe.with_choice(
-        {
-            "schedule.iterations": 0,
-            "schedule.epochs": FINE_TUNING_EPOCHS,
-            "schedule.validate_every": FINE_TUNING_EPOCHS // FINE_TUNING_VALIDATIONS,
-        }
-    )
+    logger.info("trains %d epochs instead of %d iterations (schedule.epochs)", most, iterations)
+    changes = {"schedule.iterations": 0, "schedule.epochs": most, "schedule.steps": ()}
+    return recipe.with_choice({**changes, "schedule.validate_every": max(1, most // FINE_TUNING_VALIDATIONS)})
 
 
 def wants_own_part(recipe: Recipe) -> bool:
@@ -198,5 +193,6 @@ def as_started(recipe: RecipeT, saved: Mapping[str, Any]) -> RecipeT:
         saved: settings of the run, see `internimage.training.state.flat_settings`.
     """
     names = setting_names(type(recipe))
-    kept = [key for key in names if key in SUITED and key in saved and key not in recipe.explicit]
-    return recipe.with_choice({**{key: saved[key] for key in kept}, "explicit": frozenset(names)})
+    kept = {key: saved[key] for key in names if key in SUITED and key in saved and key not in recipe.explicit}
+    typed = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
+    return recipe.with_choice({**typed, "explicit": frozenset(names)})

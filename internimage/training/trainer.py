@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 
 from internimage.files import finite_or_none, locked, remove_leftovers
+from internimage.training.busy import BusyHint
 from internimage.training.console import stop_on_signals
 from internimage.training.display import RunDisplay, log_on_terminal, run_display
 from internimage.training.ema import build_ema
@@ -139,7 +140,7 @@ class Trainer:
         self.step = 0
         self.best_value = -math.inf
         self._saved_step: int | None = None
-        self._since = Since(self.engine.device)
+        self._since, self._busy = Since(self.engine.device), BusyHint(self.engine.device)
         self._last_save = time.monotonic()
 
     def run(self) -> TrainingResult:
@@ -176,7 +177,7 @@ class Trainer:
         steps = min(self.steps_per_epoch - done, self.schedule.total_steps - self.step)
         self.model.train()
         for _ in range(steps):
-            with self._since.timed():
+            with self._since.timed(), self._busy.timed():
                 self._train_step([next(micro_batches) for _ in range(accumulation)])
             of = math.ceil(self.schedule.total_steps / self.steps_per_epoch)
             display.step(self.step, f"{epoch + 1}/{of}", self._mean_loss, self.schedule.lr(self.step - 1))

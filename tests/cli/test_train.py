@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import typer
 from typer.testing import Result
 
 import internimage.zoo
@@ -202,3 +203,19 @@ def test_a_checkpoint_without_a_recipe_says_how_to_train_on(run: Run, data: Path
     said = " ".join(result.stderr.split())
     assert result.exit_code == 2
     assert "internimage train internimage_t_1k_224 --set model.backbone=flash_internimage_t" in said
+
+
+def test_what_stands_for_a_folder_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from internimage.cli.data_folder import data_folder
+
+    for name in ("fruit/data.yaml", "fruit/annotations/train.json", "fruit/train/_annotations.coco.json"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        assert data_folder(file, "--data") == tmp_path / "fruit"
+        assert f"the data set in {tmp_path / 'fruit'}, which {file.name} belongs to" in capsys.readouterr().err
+    assert data_folder(tmp_path, "--data") == tmp_path
+    for name, message in (("fruit.zip", "unpack it"), ("fruit.tar.gz", "unpack it"), ("a.json", "give the folder")):
+        (tmp_path / name).touch()
+        with pytest.raises(typer.BadParameter, match=message):
+            data_folder(tmp_path / name, "--data")

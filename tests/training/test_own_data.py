@@ -131,6 +131,8 @@ def test_own_data_fine_tunes_the_published_model(caplog: pytest.LogCaptureFixtur
     assert flat_settings(classifier)["schedule.epochs"] == 30
     segmentor = flat_settings(with_start(recipe("upernet_internimage_t_512_160k_ade20k"), FRUIT, 100))
     assert [segmentor[f"schedule.{key}"] for key in ("iterations", "epochs", "validate_every")] == [0, 30, 3]
+    detector = with_start(recipe("mask_rcnn_internimage_t_fpn_3x_coco"), FRUIT, 100)
+    assert [flat_settings(detector)[f"schedule.{key}"] for key in ("epochs", "steps")] == [12, [9, 11]]
     long = with_start(recipe("internimage_t_1k_224").with_overrides(["schedule.epochs=90"]), FRUIT, 100)
     assert flat_settings(long)["schedule.epochs"] == 90
 

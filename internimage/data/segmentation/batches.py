@@ -19,7 +19,7 @@ from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from internimage.data.randomness import derived_seed
 from internimage.data.segmentation.augment import Augmentation, Augmented
 from internimage.data.segmentation.label_map import IGNORED
-from internimage.data.workers import bounded_workers
+from internimage.processors import bounded_workers
 from internimage.types import Images
 
 # What a seed is for; keeps the streams of random numbers of one run apart.

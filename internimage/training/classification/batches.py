@@ -19,7 +19,7 @@ from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig, fit
 from internimage.data import PictureDataset, Unreadable, read_sample
-from internimage.data.workers import bounded_workers
+from internimage.processors import bounded_workers
 from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.randomness import derived_seed, seeded

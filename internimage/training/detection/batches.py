@@ -26,8 +26,8 @@ from internimage.data.detection import (
     own_data_pipeline,
 )
 from internimage.data.detection.augment import Pipeline
-from internimage.data.workers import bounded_workers
 from internimage.detection.preprocess import PreprocessConfig, normalize
+from internimage.processors import bounded_workers
 from internimage.training.detection.config import OWN, DetectionAugmentSettings, DetectionRecipe
 from internimage.types import DetectionTargets, Images
 
