@@ -1,17 +1,24 @@
 """Photometric distortion of 8-bit pictures: brightness, contrast, saturation and hue, cut to 8 bits after each step.
 
-Colors go to hue, saturation and value and back in the arithmetic of OpenCV (hue 0..179, fixed-point division), which
-the published segmentors were trained with.
+Colors go to hue, saturation and value and back through OpenCV, which the published segmentors were trained with. Where
+it is not installed its arithmetic (hue 0..179, fixed-point division) is followed here: equal on the way there, and on
+the way back up to one grey level off, in few pixels or in one of ten, as processor and version of OpenCV go.
 
 Shape legend: H W picture size in pixels.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import RandomState
+
+log = logging.getLogger(__name__)
 
 HUES = 180
 SHIFT = 12  # bits behind the point of the divisions
@@ -92,15 +99,38 @@ def _scaled(values: np.ndarray, *, factor: float = 1.0, offset: float = 0.0) -> 
 
 def _change_color(picture: np.ndarray, factor: float | None, turn: int | None) -> np.ndarray:
     """Scale the saturation, then turn the hue; colors pass through 8 bits between the two."""
+    to_hsv, to_rgb = _conversions()
     if factor is not None:
-        hsv = rgb_to_hsv(picture)
+        hsv = to_hsv(picture)
         hsv[..., 1] = _scaled(hsv[..., 1], factor=factor)
-        picture = hsv_to_rgb(hsv)
+        picture = to_rgb(hsv)
     if turn is not None:
-        hsv = rgb_to_hsv(picture)
+        hsv = to_hsv(picture)
         hsv[..., 0] = (hsv[..., 0].astype(np.int16) + turn) % HUES
-        picture = hsv_to_rgb(hsv)
+        picture = to_rgb(hsv)
     return picture
+
+
+Conversion = Callable[[np.ndarray], np.ndarray]
+
+
+@functools.cache
+def _conversions() -> tuple[Conversion, Conversion]:
+    """From RGB to hue, saturation and value and back: OpenCV's, or where it is not installed our own."""
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError:
+        log.warning(
+            "OpenCV is not installed; changed colors may be one grey level off what it gives. "
+            "Install it with: pip install 'internimage[train]'"
+        )
+        return rgb_to_hsv, hsv_to_rgb
+    cv2.setNumThreads(0)  # a team in every loader process would be too many, and does not live through a fork
+
+    def convert(code: int, picture: np.ndarray) -> np.ndarray:
+        return cv2.cvtColor(np.ascontiguousarray(picture), code)
+
+    return functools.partial(convert, cv2.COLOR_RGB2HSV), functools.partial(convert, cv2.COLOR_HSV2RGB)
 
 
 def rgb_to_hsv(picture: np.ndarray) -> np.ndarray:

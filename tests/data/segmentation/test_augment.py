@@ -6,7 +6,8 @@ import dataclasses
 import gzip
 import importlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ import pytest
 import torch
 from numpy.random import RandomState
 
-from internimage.data.segmentation import PUBLISHED, Augmentation, Photometric, collate, plain_values, zero_is_nothing
+from internimage.data.segmentation import (
+    PUBLISHED,
+    Augmentation,
+    Photometric,
+    collate,
+    photometric,
+    plain_values,
+    zero_is_nothing,
+)
 from internimage.data.segmentation.augment import _is_mixed
 from internimage.data.segmentation.layouts import mapillary_values
 from internimage.data.segmentation.photometric import distort, hsv_to_rgb, rgb_to_hsv
@@ -152,6 +161,33 @@ def test_colors_go_to_hue_and_back() -> None:
     assert hsv[..., 0].max() < 180
     np.testing.assert_array_equal(hsv[..., 2], grid.max(axis=-1))
     assert np.abs(hsv_to_rgb(hsv).astype(int) - grid).max() <= 5  # hues have steps of two degrees
+
+
+@pytest.fixture
+def fresh_conversions() -> Iterator[None]:
+    photometric._conversions.cache_clear()
+    yield
+    photometric._conversions.cache_clear()
+
+
+def test_colors_are_those_of_opencv(fresh_conversions: None) -> None:
+    cv2 = pytest.importorskip("cv2")  # of the extra "train"; the next test holds without it
+    picture = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)[:, ::-1]
+    hsv = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(int) - 7) % 180
+    np.testing.assert_array_equal(photometric._change_color(picture, None, -7), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+
+
+def test_without_opencv_colors_are_off_by_one_level_at_most(
+    fresh_conversions: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)
+    installed = photometric._change_color(picture, None, 11)
+    photometric._conversions.cache_clear()
+    monkeypatch.setitem(sys.modules, "cv2", None)  # type: ignore[arg-type]  # what makes an import fail
+    alone = photometric._change_color(picture, None, 11)
+    assert "pip install 'internimage[train]'" in caplog.text
+    assert np.abs(installed.astype(int) - alone).max() <= 1
 
 
 def test_colors_that_are_not_moved_stay() -> None:
