@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -163,7 +164,7 @@ def test_commands_exist_and_run(page: Path, here: Path) -> None:
             else:
                 text = " ".join(words)
                 assert any(re.fullmatch(form, text) for form in OTHER_COMMANDS), f"{block.place}: unknown {text!r}"
-    assert page.name != "README.md" or page.parent != ROOT or ran == RUN
+    assert page.name != "README.md" or page.parent != ROOT or ran == {*RUN, "train"}
 
 
 def _try_command(words: list[str], block: Block) -> set[str]:
@@ -178,11 +179,12 @@ def _try_command(words: list[str], block: Block) -> set[str]:
     values = command.make_context(name, list(arguments)).params  # refuses unknown options and wrong values
     model = values.get("model") or values.get("source")
     if name == "train":
-        _check_recipe(str(values.get("recipe")), values.get("settings") or [], block.place)
+        _check_recipe(values, block.place)
     elif model is not None:
         known = find(model) is not None or model in VARIANTS or Path(model).suffix or Path(model).exists()
         assert known or model.isupper(), f"{block.place}: there is no checkpoint {model}"
-    if name in RUN and block.not_run is None and _is_here(name, values):
+    only_shows = name in RUN or values.get("shows_list") or values.get("shows_settings")
+    if only_shows and block.not_run is None and _is_here(name, values):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{block.place}: {words}: {result.stderr}"
         return {name}
@@ -201,8 +203,12 @@ def _is_here(name: str, values: dict[str, object]) -> bool:
     return all(Path(image).exists() for image in images)
 
 
-def _check_recipe(name: str, settings: list[str], place: str) -> None:
-    """A recipe, or a checkpoint that one can start from, with settings that exist."""
+def _check_recipe(values: dict[str, Any], place: str) -> None:
+    """A recipe or a checkpoint to start from, with settings that exist; --resume and --list need none."""
+    name, settings = values.get("recipe"), values.get("settings") or []
+    if name is None:
+        assert values.get("resume") or values.get("shows_list"), f"{place}: name a recipe"
+        return
     assert name in RECIPES or find(name) is not None or name.isupper(), f"{place}: there is no recipe {name}"
     if name in RECIPES:
         find_recipe(name).with_overrides(settings)
