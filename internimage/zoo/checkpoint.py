@@ -1,22 +1,17 @@
-"""One form for every checkpoint: original names without prefixes, shapes, and a way to read the tensors.
-
-Files come in many containers: the weights lie under "model", "module", "state_dict" or "model_ema", or bare; names
-carry the prefixes of wrappers ("module.") and of detectors ("backbone."); some trainings left an averaged copy beside
-the weights as "ema_" entries.
-"""
+"""One form for every checkpoint: original names without prefixes, shapes, and a way to read the tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from internimage.classification import PreprocessConfig
-from internimage.errors import clean_name
+from internimage.errors import clean_name, printable
 from internimage.types import Palette
+from internimage.zoo.containers import find_weights
 from internimage.zoo.document import Document
 from internimage.zoo.official import (
     BACKBONE_PREFIX,
@@ -29,8 +24,6 @@ from internimage.zoo.official import (
     to_official,
 )
 
-RAW_CONTAINERS = ("model", "module", "state_dict")
-EMA_CONTAINERS = ("model_ema",)
 EMA_PREFIX = "ema_"
 # What our names of the stem can begin with.
 OWN_PREFIXES = ("", "backbone.", "backbone.backbones.0.")
@@ -80,7 +73,15 @@ class Checkpoint:
         )
 
 
-def unpack(content: Any, source: str, ema: bool | None) -> tuple[dict[str, Tensor], bool]:
+class Unpacked(NamedTuple):
+    """Weights by original names without prefixes; whether they are those of a larger model; where they lay."""
+
+    tensors: dict[str, Tensor]
+    is_part: bool
+    where: str
+
+
+def unpack(content: Any, source: str, ema: bool | None) -> Unpacked:
     """Find the weights in the object of a checkpoint file and give them original names without prefixes.
 
     Args:
@@ -88,22 +89,27 @@ def unpack(content: Any, source: str, ema: bool | None) -> tuple[dict[str, Tenso
         source: what to call the file in messages.
         ema: True for the averaged weights, False for the raw ones, None for the raw ones if there are any.
 
-    Returns:
-        The tensors by name, and whether they are those of a larger model than a backbone or a classifier.
-
     Raises:
-        ValueError: there are no weights, or not of the kind asked for.
+        ValueError: there are no weights, not of the kind asked for, or those of several models.
     """
-    container, is_averaged = _container(content, source, ema)
-    state = strip_prefix(_tensors(container, source), "module.")
-    state = _averaged(state, source, ema is True and not is_averaged)
+    found = find_weights(content, source, ema)
+    state = _averaged(found.tensors, source, ema is True and not found.is_averaged)
+    where = found.where or "the file itself"
+    if found.is_averaged or ema is True:
+        where = f"the averaged weights in {where}"
     if any(f"{prefix}patch_embed.norm1.weight" in state for prefix in OWN_PREFIXES):
         head = own_head_kind(state)
-        return to_official(state, head), head in PREFIXED_HEADS
-    if any(key.startswith("model.patch_embed.") for key in state):
-        return from_huggingface(state), False
-    bare = strip_prefix(state, BACKBONE_PREFIX)
-    return bare, any(key.startswith(BACKBONE_PREFIX) for key in bare)
+        return Unpacked(_from_ours(state, head), head in PREFIXED_HEADS, where)
+    bare = from_huggingface(strip_prefix(state, BACKBONE_PREFIX))
+    return Unpacked(bare, any(key.startswith(BACKBONE_PREFIX) for key in bare), where)
+
+
+def _from_ours(state: Mapping[str, Tensor], head: str | None) -> dict[str, Tensor]:
+    """Give original names to our own; a backbone below "backbone." may stand beside layers of somebody's own."""
+    if head is not None or not any(key.startswith(BACKBONE_PREFIX) for key in state):
+        return to_official(state, head)
+    others = {key: value for key, value in state.items() if not key.startswith(BACKBONE_PREFIX)}
+    return {**to_official(_backbone_part(state), None), **others}
 
 
 def _backbone_part(state: Mapping[str, Value]) -> dict[str, Value]:
@@ -138,39 +144,6 @@ def plain_names(content: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _container(content: Any, source: str, ema: bool | None) -> tuple[Mapping[str, Any], bool]:
-    """Return the mapping that holds the wished weights, and whether they are averaged."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{source} holds a {type(content).__name__}, expected a dictionary of tensors")
-    raw = [content[name] for name in RAW_CONTAINERS if isinstance(content.get(name), Mapping)]
-    averaged = [content[name] for name in EMA_CONTAINERS if isinstance(content.get(name), Mapping)]
-    if ema is True and averaged:
-        return averaged[0], True
-    if raw:
-        return raw[0], False
-    if averaged:
-        if ema is False:
-            raise ValueError(f"{source} holds averaged weights only; load it with ema=None or ema=True")
-        return averaged[0], True
-    return content, False
-
-
-def _tensors(container: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
-    """Keep the tensors of a container and check that each is what it seems."""
-    tensors = {str(key): value for key, value in container.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise ValueError(
-            f"{source} holds no weights; its entries are {', '.join(map(str, list(container)[:8])) or '(none)'}"
-        )
-    for key, value in tensors.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise ValueError(f"{source}: {key} is no plain dense tensor")
-        # A file of a few bytes can describe a tensor of any size by strides of zero.
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{source}: {key} claims {value.numel()} values, its storage holds fewer")
-    return tensors
-
-
 def _averaged(state: dict[str, Tensor], source: str, wanted: bool) -> dict[str, Tensor]:
     """Choose between the weights and their "ema_" copies, whose names have underscores for dots."""
     copies = {key: value for key, value in state.items() if key.startswith(EMA_PREFIX)}
@@ -182,7 +155,7 @@ def _averaged(state: dict[str, Tensor], source: str, wanted: bool) -> dict[str, 
     if missing:
         raise ValueError(
             f"{source} holds no averaged weights: {len(missing)} of {len(names)} entries have no copy, "
-            f"first {missing[0]}; load it with ema=None"
+            f"first {printable(missing[0], 80)}; load it with ema=None"
         )
     return {key: copies[name] for key, name in names.items()}
 

@@ -230,7 +230,7 @@ def from_original(settings: Mapping[str, Any], state: Mapping[str, Tensor], *, b
         ValueError: a setting is missing or not supported.
         CheckpointMismatch: the weights do not fit the settings; lists every difference.
     """
-    tensors, is_part = unpack(state, "the state dict", None)
+    tensors, is_part, _ = unpack(state, "the state dict", None)
     checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True, is_part=is_part)
     config: AnyConfig
     if is_detector(checkpoint):

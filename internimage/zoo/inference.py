@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from internimage.backbones import VARIANTS, BackboneConfig
 from internimage.classification import ClassifierConfig, PreprocessConfig
 from internimage.data.labels import IMAGENET_1K, IMAGENET_22K
+from internimage.errors import printable
 from internimage.zoo.official import head_kind
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -39,8 +40,10 @@ def infer_backbone(shapes: Shapes, source: str) -> tuple[str, BackboneConfig]:
     Raises:
         ValueError: the entries are no InternImage backbone, or of no published size.
     """
-    channels = shapes.get("patch_embed.conv2.weight", (0,))[0]
+    channels = _rows(shapes, "patch_embed.conv2.weight")
     depths = tuple(_depth(shapes, level) for level in range(4))
+    if not any(key.startswith("patch_embed.") for key in shapes):
+        raise ValueError(_not_ours(shapes, source))
     if not channels or not all(depths):
         lacking = "blocks in one of its levels" if channels else "patch_embed.conv2.weight"
         raise ValueError(f"{source} is no InternImage checkpoint in the original layout: it has no {lacking}")
@@ -65,11 +68,9 @@ def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
         ValueError: the entries are no InternImage classifier, or no published size agrees with them.
     """
     head = head_kind(shapes)
-    if head is None or "head.weight" not in shapes:
-        raise ValueError(
-            f"{source} holds no classification head; take its backbone with create('internimage_t', weights=...)"
-        )
     name, backbone = infer_backbone(shapes, source)
+    if head is None or not shapes.get("head.weight"):
+        raise ValueError(f"{source} holds no classification head; take its backbone with create({name!r}, weights=...)")
     num_classes = shapes["head.weight"][0]
     size = INPUT_SIZES.get(name, 224)
     if num_classes == 1000:
@@ -79,8 +80,24 @@ def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
         num_classes=num_classes,
         head=head,
         preprocess=PreprocessConfig(size=size),
-        conv_head_ratio=shapes["conv_head.0.weight"][0] / backbone.widths[-1] if head == "conv" else 1.5,
+        conv_head_ratio=_rows(shapes, "conv_head.0.weight") / backbone.widths[-1] if head == "conv" else 1.5,
     )
+
+
+def _not_ours(shapes: Shapes, source: str) -> str:
+    """Say that no name in a checkpoint is one of an InternImage, and which there are."""
+    names = ", ".join(printable(key, 60) for key in list(shapes)[:4])
+    more = f" and {len(shapes) - 4} more" if len(shapes) > 4 else ""
+    return (
+        f"{source} is no InternImage checkpoint in any known layout: it has no patch_embed.* and no classification "
+        "head, looked for in every dictionary, below module., _orig_mod., model., backbone. and any other prefix; "
+        f"it holds {names}{more}"
+    )
+
+
+def _rows(shapes: Shapes, key: str) -> int:
+    """Return the first side of an entry, 0 where it has none."""
+    return (shapes.get(key) or (0,))[0]
 
 
 def _depth(shapes: Shapes, level: int) -> int:

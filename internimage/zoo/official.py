@@ -129,9 +129,8 @@ def to_official(state: Mapping[str, Value], head: str | None) -> dict[str, Value
 
 
 def from_huggingface(state: Mapping[str, Value]) -> dict[str, Value]:
-    """Rename the entries of a Transformers folder to the original's."""
-    stripped = strip_prefix(state, HUGGINGFACE_PREFIX)
-    return _rename(stripped, tuple(_compile(theirs, original) for original, theirs in HUGGINGFACE))
+    """Rename the entries of a Transformers folder, without their prefix, to the original's; others stay as they are."""
+    return _rename(state, tuple(_compile(theirs, original) for original, theirs in HUGGINGFACE))
 
 
 def to_huggingface(state: Mapping[str, Value]) -> dict[str, Value]:

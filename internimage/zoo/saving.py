@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from internimage.files import writing
 from internimage.flow import TaskModel
+from internimage.zoo.containers import without_wrappers
 from internimage.zoo.document import HEADER_KEY, AnyModel, describe, to_json
 
 
@@ -55,7 +56,8 @@ def save_model(
     """Write a model to one safetensors file that `internimage.load` rebuilds exactly.
 
     Args:
-        model: a model of this package or a bare backbone.
+        model: a model of this package or a bare backbone, also in the wrappers of torch.compile, data parallel and
+            averaged training.
         path: where to write; an existing file is replaced only when the new one is complete.
         info: notes to keep in the file, for example metrics; JSON types only.
         dtype: floating type in the file, None keeps the model's; `torch.float16` halves the size.
@@ -81,10 +83,23 @@ def save_model(
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type, given {dtype}")
     # One key only: with more, the order in the file changes from run to run.
+    model = unwrapped(model)
     header = {HEADER_KEY: to_json(describe(model, info))}
-    tensors = {key: _prepared(key, value, dtype) for key, value in model.state_dict().items()}
+    tensors = {without_wrappers(key): _prepared(key, value, dtype) for key, value in model.state_dict().items()}
     write_safetensors(tensors, path, header)
     return path
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """Return the model inside of the wrappers of torch.compile, data parallel and averaged training.
+
+    Example:
+        >>> unwrapped(nn.DataParallel(nn.Identity()))
+        Identity()
+    """
+    while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
+        model = inner
+    return model
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str]) -> None:

@@ -81,14 +81,15 @@ def run_weights(folder: Path) -> Path | None:
 def _read_torch_file(path: Path, ema: bool | None) -> Checkpoint:
     """Open a file of `torch.save`; the older format cannot be mapped and stays in memory."""
     content = load_torch_file(path)
-    state, is_part = unpack(content, str(path), ema)
+    state, is_part, where = unpack(content, str(path), ema)
+    logger.info("%s: taking %s", path, where)
     is_mapped = zipfile.is_zipfile(path)
     text = stored_meta(content).get(META_KEY)
     return Checkpoint(
         source=str(path),
         document=from_json(text, str(path)) if isinstance(text, str) else None,
         shapes=shapes_of(state),
-        open=(lambda: unpack(load_torch_file(path), str(path), ema)[0]) if is_mapped else (lambda: state),
+        open=(lambda: unpack(load_torch_file(path), str(path), ema).tensors) if is_mapped else (lambda: state),
         in_memory=not is_mapped,
         settings=plain_settings(content),
         preprocess=_stored_preprocess(content),
@@ -106,11 +107,12 @@ def _read_safetensors(path: Path, ema: bool | None) -> Checkpoint:
         document = from_json(header[HEADER_KEY], str(path))
         return _described(path, state, document, ema)
     settings = read_settings(path.parent) if path.name in WEIGHT_FILES else None
-    canonical, is_part = unpack(state, str(path), ema)
+    canonical, is_part, where = unpack(state, str(path), ema)
+    logger.info("%s: taking %s", path, where)
     return Checkpoint(
         str(path),
         shapes_of(canonical),
-        lambda: unpack(_map_safetensors(path)[0], str(path), ema)[0],
+        lambda: unpack(_map_safetensors(path)[0], str(path), ema).tensors,
         settings=settings,
         is_part=is_part,
         is_folder=settings is not None,
@@ -147,7 +149,7 @@ def _read_folder(folder: Path, ema: bool | None) -> Checkpoint:
         state: dict[str, Any] = {}
         for path in weights:
             state |= _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
-        return unpack(state, str(folder), ema)[0]
+        return unpack(state, str(folder), ema).tensors
 
     return Checkpoint(
         source=str(folder),
