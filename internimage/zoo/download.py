@@ -12,23 +12,23 @@ import hashlib
 import logging
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
 
 import huggingface_hub
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
+from internimage.errors import printable
+from internimage.zoo.arrivals import flaw
 from internimage.zoo.catalog import BUNDLED, CatalogEntry
 from internimage.zoo.huggingface import CONFIG, PREPROCESSOR, shard_names
 from internimage.zoo.local import HUB_URL, WEIGHT_FILES, home, hub_cache
 from internimage.zoo.saving import replacing
+from internimage.zoo.transfer import check_reachable, receive
 
 log = logging.getLogger(__name__)
 DOWNLOAD_FAILURES: tuple[type[Exception], ...] = (
@@ -37,9 +37,7 @@ DOWNLOAD_FAILURES: tuple[type[Exception], ...] = (
     hub_errors.HfHubHTTPError.__bases__[0],
 )
 DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
-ATTEMPTS = 4
 CHUNK_BYTES = 2**20
-TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def verify(path: Path, order: Order) -> Path:
     Raises:
         ValueError: the file has changed, or arrived damaged.
     """
-    record = order.home / "sha256" / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', order.entry.name)}.{path.name}.txt"
+    record = _record(path, order)
     digest = sha256(path)
     if record.exists():
         known = record.read_text(encoding="ascii").strip()
@@ -129,13 +127,21 @@ def verify(path: Path, order: Order) -> Path:
     # The Hub names large files by their hash, which tells a damaged first download.
     published = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", published) and published != digest:
-        raise ValueError(f"{path} arrived damaged (sha256 {digest}, published {published}); delete it and try again")
+        what = flaw(path, path.name) or "another file"
+        raise ValueError(
+            f"{path} arrived damaged: the server sent {what} (sha256 {digest}, published {published}); try again"
+        )
     try:
         with replacing(record) as temporary:
             temporary.write_text(digest + "\n", encoding="ascii")
     except OSError as error:
         log.warning("cannot record the hash of %s: %s", path, error)
     return path
+
+
+def _record(path: Path, order: Order) -> Path:
+    """Return where the hash of a file is written down."""
+    return order.home / "sha256" / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', order.entry.name)}.{path.name}.txt"
 
 
 def _fetch_hub(order: Order, repo: str, file: str, revision: str | None) -> Path:
@@ -158,8 +164,49 @@ def _fetch_hub(order: Order, repo: str, file: str, revision: str | None) -> Path
         if order.offline:
             raise FileNotFoundError(order.advice("offline=True forbids the network", file)) from None
         log.info("downloading %s from %s", file, repo)
-        path = _explained(lambda: get(False), order, file)
+        return _explained(lambda: _checked(get, order, repo, file), order, file)
     return verify(path, order)
+
+
+def _checked(get: Callable[[bool], Path], order: Order, repo: str, file: str) -> Path:
+    """Download a file of the Hub and look at what came; what is not the file does not stay in the cache."""
+    check_reachable(os.environ.get("HF_ENDPOINT") or hub_constants.ENDPOINT)
+    try:
+        path = get(False)
+    except OSError as error:
+        if "Consistency check failed" in str(error):
+            _forget_parts(order, repo)
+        raise
+    record = _record(path, order)
+    is_first = not record.exists()
+    try:
+        verify(path, order)
+        check_arrival(path, file)
+    except (ValueError, ConnectionError):
+        if is_first:
+            record.unlink(missing_ok=True)
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _forget_parts(order: Order, repo: str) -> None:
+    """Remove what has arrived of the files of a repository, so that nothing is put behind bytes of another file."""
+    cache = Path(order.hub_cache or hub_constants.HF_HUB_CACHE)
+    for part in (cache / f"models--{repo.replace('/', '--')}" / "blobs").glob("*.incomplete"):
+        part.unlink(missing_ok=True)
+
+
+def check_arrival(path: Path, name: str) -> None:
+    """Raise if what arrived is not whole or not what was asked for.
+
+    Raises:
+        ConnectionError: the server sent something else; the message says what.
+    """
+    what = flaw(path, name)
+    if what is not None:
+        raise ConnectionError(f"the server sent {what}")
 
 
 def _fetch_folder(order: Order, repo: str) -> Path:
@@ -196,7 +243,9 @@ def _fetch_http(order: Order) -> Path:
 
     def get() -> Path:
         with replacing(order.by_hand) as temporary, temporary.open("wb") as file:
-            _receive(url, file)
+            receive(url, file)
+            file.flush()
+            check_arrival(temporary, order.entry.filename)
         return order.by_hand
 
     log.info("downloading %s", url)
@@ -209,48 +258,13 @@ def _explained(get: Callable[[], Path], order: Order, file: str) -> Path:
         return get()
     except DOWNLOAD_FAILURES as error:
         text = str(error).strip() or type(error).__name__
-        reason = f"the download failed ({text.splitlines()[0]})"
+        reason = f"the download failed ({printable(text.splitlines()[0], 400)})"
         if isinstance(error, hub_errors.EntryNotFoundError) and not isinstance(error, FileNotFoundError):
             raise FileNotFoundError(order.advice("the server has no such file", file)) from error
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            raise OSError(error.errno, order.advice(f"{reason}; free space or give cache_dir", file)) from error
+        disk = next((e for e in (error, error.__cause__) if isinstance(e, OSError) and e.errno in DISK_ERRORS), None)
+        if disk is not None:
+            raise OSError(disk.errno, order.advice(f"{reason}; free space or give cache_dir", file)) from error
         raise ConnectionError(order.advice(reason, file)) from error
-
-
-def _receive(url: str, file: BinaryIO) -> None:
-    """Write the body of a web page to a file; a cut connection goes on where it stopped.
-
-    Raises:
-        ConnectionError: the connection was cut too often, or the server sent another length than it said.
-    """
-    version, total = None, None
-    for attempt in range(ATTEMPTS):
-        headers = {"User-Agent": "internimage"}
-        if file.tell() and version:
-            headers |= {"Range": f"bytes={file.tell()}-", "If-Range": version}
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
-                if response.status != 206:
-                    file.seek(0)
-                    file.truncate()
-                    total = _length(response)
-                    version = response.headers.get("ETag")
-                while chunk := response.read(CHUNK_BYTES):
-                    file.write(chunk)
-            if total is None or file.tell() == total:
-                return
-        except urllib.error.HTTPError:
-            raise
-        except (HTTPException, urllib.error.URLError, ConnectionError, TimeoutError) as error:
-            if attempt == ATTEMPTS - 1:
-                raise ConnectionError(f"{error}, after {ATTEMPTS} attempts") from error
-        log.warning("%s: the connection was cut at %d of %s bytes", url, file.tell(), total)
-    raise ConnectionError(f"the server sent {file.tell()} of {total} bytes")
-
-
-def _length(response: HTTPResponse) -> int | None:
-    text = response.headers.get("Content-Length")
-    return int(text) if text and text.isdigit() else None
 
 
 def sha256(path: Path) -> str:
