@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 MAX_HOLDER_BYTES = 200
+# Terminal commands beyond those that JSON escapes itself, changes of direction, halves of characters.
+STEERING = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # Where msvcrt locks: beyond the text, which stays readable for others.
 _WINDOWS_OFFSET = 2**30
 
@@ -152,14 +154,17 @@ def writing(path: Path) -> Iterator[None]:
 def json_text(value: Any, **layout: Any) -> str:
     """Return strict JSON: what is not finite becomes null, for other programs refuse NaN.
 
+    Characters that steer a terminal, or that no encoding has, are written as JSON's escapes.
+
     Example:
         >>> json_text({"box_ap": float("nan"), "rows": [1.5]})
         '{"box_ap": null, "rows": [1.5]}'
     """
     try:
-        return json.dumps(value, allow_nan=False, **layout)
+        text = json.dumps(value, allow_nan=False, **layout)
     except ValueError:
-        return json.dumps(finite_or_none(value), allow_nan=False, **layout)
+        text = json.dumps(finite_or_none(value), allow_nan=False, **layout)
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def finite_or_none(value: Any) -> Any:

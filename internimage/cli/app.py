@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from internimage.cli import bench, convert, demo, env, evaluate, info, models, predict, train
-from internimage.cli.terminal import installed_version, log_to_stderr, stderr
+from internimage.cli.terminal import installed_version, log_to_stderr, shown, stderr
 from internimage.errors import BackendUnavailable, MissingExtra, UnknownName
 from internimage.processors import let_threads_sleep
 
@@ -40,7 +40,7 @@ class Commands(TyperGroup):
 
 def _end(error: BaseException, exit_code: int) -> NoReturn:
     stderr().print("error:", style="bold red", end=" ")
-    stderr().print(str(error) or type(error).__name__, markup=False, highlight=False, soft_wrap=True)
+    stderr().print(shown(error) or type(error).__name__, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(exit_code) from error
 
 

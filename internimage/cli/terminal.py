@@ -16,11 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from internimage.errors import printable
 from internimage.files import json_text
 
 if TYPE_CHECKING:
     import torch
 
+# Most characters of a cell, a line or an error.
+MAX_SHOWN = 8000
 # Width of tables when stdout is a file or a pipe: nothing is cut for want of a terminal.
 WIDTH_WITHOUT_TERMINAL = 240
 
@@ -87,9 +90,14 @@ def log_to_stderr(level: int) -> None:
     logger.setLevel(level)
 
 
+def shown(value: object) -> str:
+    """Return text as the terminal may have it: names of files and classes come from anywhere and may hold escapes."""
+    return printable(str(value), MAX_SHOWN, keep="\n")
+
+
 def note(text: str) -> None:
     """Write one line to stderr."""
-    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+    stderr().print(shown(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -113,22 +121,29 @@ def print_table(
         is_number = column in right.split(",")
         table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     console = stdout()
     console.width = max(console.width, min_width)
     console.print(table)
 
 
+def _cell(value: object) -> Text:
+    """Return a cell; a `Text` keeps its style."""
+    if isinstance(value, Text):
+        return value if shown(value.plain) == value.plain else Text(shown(value.plain), value.style)
+    return Text(shown(value))
+
+
 def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:
     """Write names and values, one pair a line, to stdout; empty values are left out."""
-    rows = [(Text(name, style="bold"), value) for name, value in fields.items() if value not in (None, "")]
+    rows = [(Text(shown(name), style="bold"), value) for name, value in fields.items() if value not in (None, "")]
     table = Table(box=None, pad_edge=False, show_header=False)
     for _ in range(2):
         table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, Text(str(value)))
+        table.add_row(name, Text(shown(value)))
     if title:
-        stdout().print(Text(title, style="bold underline"))
+        stdout().print(Text(shown(title), style="bold underline"))
     stdout().print(table)
 
 

@@ -48,7 +48,7 @@ def _flaw_of_zip(path: Path, size: int) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except BROKEN_FILE as error:
+    except (*BROKEN_FILE, OSError) as error:
         return f"{size} bytes of a checkpoint that does not end as it should ({printable(error, 80)})"
     return None if damaged is None else f"a checkpoint of {size} bytes whose part {printable(damaged, 60)} is damaged"
 

@@ -131,6 +131,8 @@ def _check_entries(archive: zipfile.ZipFile, file_bytes: int) -> None:
         raise ValueError("it holds several entries of one name, of which readers choose different ones")
     if any(entry.file_size != entry.compress_size for entry in entries):
         raise ValueError("its entries have another size than they claim")
+    if any(not 0 <= entry.header_offset < file_bytes for entry in entries):
+        raise ValueError("its entries lie outside of the file")
     if sum(entry.file_size for entry in entries) > file_bytes:
         raise ValueError(f"its entries claim more bytes than the {file_bytes} of the file")
 
