@@ -46,6 +46,7 @@ HOMES = {
     "matplotlib": ("training/*.py", "evaluation/*.py"),
     "faster_coco_eval": ("evaluation/detection/*.py",),
     "av": ("data/video.py",),
+    "tifffile": ("data/array_file.py",),
     "accelerate": ("training/*.py",),
     "safetensors": ("zoo/*.py",),
     "huggingface_hub": ("zoo/*.py",),

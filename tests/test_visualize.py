@@ -7,8 +7,9 @@ import PIL.Image
 import pytest
 import torch
 
-from internimage.types import Classification
+from internimage.types import Classification, Detections, Segmentation
 from internimage.visualize import ACCENT, PANEL, WRONG, contact_sheet, draw, draw_confusion
+from internimage.visualize.tags import place_tags
 
 NAMES = (
     "cat",
@@ -36,7 +37,8 @@ def count(picture: PIL.Image.Image, color: tuple[int, int, int]) -> int:
     "hw", [(1, 1), (28, 28), (30, 100), (300, 400), (900, 700), (5000, 10), (10, 5000), (3000, 2500)]
 )
 def test_caption_is_legible_at_every_size(hw: tuple[int, int]) -> None:
-    drawn = draw(answer(3.0, 1.0, 0.5, 0.2, 0.1, 0.0, names=NAMES), grey(*hw))
+    longest = min(2048, max(448, *hw))
+    drawn = draw(answer(3.0, 1.0, 0.5, 0.2, 0.1, 0.0, names=NAMES), grey(*hw), longest_side=longest)
     assert drawn.mode == "RGB"
     assert 360 <= drawn.width <= 2048 and drawn.height <= 2 * 2048
     shown = count(drawn, (128, 128, 128))
@@ -48,7 +50,7 @@ def test_caption_is_legible_at_every_size(hw: tuple[int, int]) -> None:
 
 def test_small_pictures_keep_their_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-    drawn = np.asarray(draw(answer(1.0, 0.0), pixels))
+    drawn = np.asarray(draw(answer(1.0, 0.0), pixels, longest_side=448))
     np.testing.assert_array_equal(drawn[:448:16, ::16], pixels)
     np.testing.assert_array_equal(drawn[15:448:16, 15::16], pixels)
 
@@ -131,7 +133,42 @@ def test_confusion_matrix() -> None:
     assert draw_confusion(torch.eye(1000, dtype=torch.int64), [str(i) for i in range(1000)]).size == (1048, 1096)
 
 
-@pytest.mark.parametrize(("shape", "number"), [((2, 3), 2), ((2, 2), 3), ((0, 0), 0)])
+@pytest.mark.parametrize(("shape", "number"), [((3, 2), 2), ((2, 4), 2), ((2, 2), 3), ((0, 0), 0)])
 def test_wrong_confusion_matrix(shape: tuple[int, int], number: int) -> None:
     with pytest.raises(ValueError, match="one row per class"):
         draw_confusion(torch.zeros(shape, dtype=torch.int64), ["x"] * number)
+
+
+# --- sizes and names ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hw", [(160, 160), (3000, 2300), (7, 900)])
+def test_drawn_pictures_keep_the_size_and_the_place_of_every_pixel(hw: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
+    boxes = torch.tensor([[1.0, 1.0, 4.0, 4.0]])
+    found = np.asarray(draw(Detections(boxes, torch.tensor([0.1]), torch.tensor([0]), original_hw=hw), pixels))
+    np.testing.assert_array_equal(found, pixels)  # the object is below the threshold
+    classified = np.asarray(draw(answer(1.0, 0.0), pixels))
+    left = (classified.shape[1] - hw[1]) // 2
+    np.testing.assert_array_equal(classified[: hw[0], left : left + hw[1]], pixels)
+    labels = Segmentation(torch.zeros(hw, dtype=torch.uint8), 1, ("background",))
+    segmented = np.asarray(draw(labels, pixels, has_legend=False))
+    np.testing.assert_array_equal(segmented, pixels)
+    assert max(draw(labels, pixels, has_legend=False, longest_side=320).size) == 320
+
+
+def test_names_of_neighbors_do_not_cover_one_another() -> None:
+    boxes = [(100, 100, 260, 240), (104, 102, 250, 230), (90, 98, 255, 250), (100, 104, 240, 246)]
+    places = place_tags(boxes, ["Sandal 78%", "Dress 53%", "T-shirt/top 50%", "Bag 40%"], 14, (400, 300))
+    for i, one in enumerate(places):
+        assert 0 <= one[0] < one[2] <= 400 and 0 <= one[1] < one[3] <= 300
+        for other in places[:i]:
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    assert places[0][:2] == (100, 79)  # the best one has the usual place, above its corner
+
+
+def test_images_of_other_channels_are_shown_by_their_first_ones() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 400, 5), dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(draw(answer(1.0, 0.0), pixels))[:40], pixels[..., :3])
+    two = np.asarray(draw(answer(1.0, 0.0), pixels[..., :2]))[:40]
+    np.testing.assert_array_equal(two, pixels[..., :1].repeat(3, axis=2))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from internimage.backbones import BackboneConfig
 from internimage.layers.attention_pool import AttentionPool
+from internimage.layers.conv_norm import BatchNorm
 from internimage.layers.deform_conv import NORM_EPS
 from internimage.types import Features
 
@@ -28,7 +29,7 @@ class ConvHead(nn.Module):
         super().__init__()
         hidden = int(config.widths[-1] * scale)
         self.conv = nn.Conv2d(config.widths[-1], hidden, 1, bias=False)
-        self.norm = nn.BatchNorm2d(hidden)
+        self.norm = BatchNorm(hidden)
         self.act = nn.GELU()
         self.classifier = nn.Linear(hidden, num_classes)
 

@@ -1,6 +1,6 @@
 """The classifier: preprocess -> backbone -> head -> postprocess.
 
-Shape legend: N images, H W map, K classes, M metadata values.
+Shape legend: N images, C channels of the input, H W map, K classes, M metadata values.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from internimage.classification.head import SPATIAL_SIZE, TEMPORAL_SIZE, HeadKin
 from internimage.classification.loss import classification_loss
 from internimage.classification.postprocess import classify
 from internimage.classification.preprocess import Observation, PreprocessConfig, encode_observation, prepare
+from internimage.data.normalize import fitting_channels
 from internimage.flow import Picture, TaskModel
 from internimage.ranges import Range, check_ranges
 from internimage.types import Classification, Images
@@ -30,7 +31,7 @@ class ClassifierConfig:
         backbone: architecture of the backbone.
         num_classes: K, at least 1.
         head: "conv" (T to XL), "attention_pool" (H, G) or "attention_pool_metadata" (iNaturalist).
-        preprocess: how pictures become pixels.
+        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
         class_names: K names, or None.
         conv_head_ratio: width of the convolution of a "conv" head over the width of the last level.
     """
@@ -44,6 +45,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
 
@@ -152,7 +154,7 @@ class Classifier(TaskModel[Classification]):
         """Return logits.
 
         Args:
-            pixels: (N, 3, H, W) normalised pixels.
+            pixels: (N, C, H, W) normalised pixels.
             valid_hw: ignored; a classifier looks at the whole picture.
             metadata: (N, 7) encoded date and place, zeros where unknown; for models that take metadata.
 

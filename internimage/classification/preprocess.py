@@ -1,6 +1,6 @@
 """From pictures to pixels: shorter side to S, centre crop S x S, ImageNet statistics.
 
-Shape legend: N images, S side of the crop in pixels.
+Shape legend: N images, S side of the crop in pixels, C channels.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
-from PIL.Image import Image, Resampling
+from PIL.Image import Resampling
 from torch import Tensor
 
-from internimage.data.pictures import read_picture
+from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from internimage.data.pictures import read_image
+from internimage.data.raster import Image, original_size, pixels_of
 from internimage.flow import Picture
 from internimage.ranges import Range, check_ranges
 from internimage.types import Images
@@ -27,34 +28,39 @@ KERNEL_SUPPORT = 2
 # Beyond this aspect ratio a picture is cut to what the centre crop can see before it is resized.
 MAX_ASPECT_RATIO = 32
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
-class PreprocessConfig:
+class PreprocessConfig(Normalization):
     """How a classifier reads a picture.
 
     Args:
         size: side S of the square input in pixels.
         crop: True resizes the shorter side to S and crops the centre; False squashes the whole picture to S x S.
         interpolation: "bicubic" or "bilinear", both with antialiasing.
-        mean: RGB mean of pixels scaled to 0..1.
-        std: RGB standard deviation of pixels scaled to 0..1.
+        mean: mean of each channel of pixels scaled to 0..1, for RGB those of ImageNet; as many as channels are read.
+        std: standard deviation of each channel of pixels scaled to 0..1.
+        value_range: values of black and white in images of more than 8 bits, see `internimage.data.raster.Reading`.
     """
 
     size: Annotated[int, Range(1, 16_384)] = 224
     crop: bool = True
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
         if self.interpolation not in ("bicubic", "bilinear"):
             raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', given {self.interpolation!r}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, given {self.std}")
+        self.check_normalization()
+
+    def network_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size that an image is resized to, before the crop."""
+        if not self.crop:
+            return self.size, self.size
+        height, width = (max(1, int(self.size * side / min(original_hw))) for side in original_hw)
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -127,21 +133,21 @@ def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
     """Read, resize, crop and normalise pictures.
 
     Args:
-        images: pictures, see `internimage.data.pictures.read_picture`.
+        images: pictures, see `internimage.data.pictures.read_image`.
         config: size of the input, crop, interpolation and statistics.
 
     Returns:
-        A batch of (N, 3, S, S) float32 pixels on the CPU, channels last in memory.
+        A batch of (N, C, S, S) float32 pixels on the CPU, channels last in memory.
 
     Raises:
         BadPicture: a ValueError; a picture cannot be read.
     """
-    pixels = torch.empty(len(images), config.size, config.size, 3, dtype=torch.uint8)  # (N, S, S, 3)
+    pixels = torch.empty(len(images), config.size, config.size, config.channels, dtype=torch.uint8)  # (N, S, S, C)
     original_hw: list[tuple[int, int]] = []
     for i, source in enumerate(images):
-        picture = read_picture(source)
-        original_hw.append((picture.height, picture.width))
-        pixels[i] = torch.from_numpy(np.array(fit(picture, config)))
+        image = read_image(source, config.reading, network_hw=config.network_hw)
+        original_hw.append(original_size(image))
+        pixels[i] = torch.from_numpy(pixels_of(fit(image, config)))
     return Images(
         normalize(pixels, config),
         torch.full((len(images), 2), config.size, dtype=torch.int64),
@@ -150,12 +156,12 @@ def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
 
 
 def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
-    """Map (N, S, S, 3) uint8 RGB to (N, 3, S, S) normalised float32, the same memory order seen through a permute."""
+    """Map (N, S, S, C) uint8 to (N, C, S, S) normalised float32, the same memory order seen through a permute."""
     return (pixels.float().div_(255) - torch.tensor(config.mean)).div_(torch.tensor(config.std)).permute(0, 3, 1, 2)
 
 
 def fit(picture: Image, config: PreprocessConfig) -> Image:
-    """Bring an RGB picture to S x S; the numbers are those of Pillow and of torchvision's PIL transforms."""
+    """Bring an image to S x S; the numbers are those of Pillow and of torchvision's PIL transforms."""
     size, resampling = config.size, RESAMPLING[config.interpolation]
     shorter, longer = sorted(picture.size)
     is_thin = longer > MAX_ASPECT_RATIO * shorter

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from internimage.data.video import BadVideo, Frame, VideoReader, VideoWriter
-    from internimage.flow import TaskModel
+    from internimage.flow import Picture, TaskModel
 
 # Good enough to read small text, a tenth of the bytes of a PNG.
 JPEG_OPTIONS = {"quality": 92, "subsampling": 0}
+MAX_JPEG_SIDE = 60_000  # of the 65,535 pixels that the format can count; a panel may come below
 NUM_CLASSES_SHOWN = 4
 
 Row = dict[str, Any]
@@ -36,25 +37,38 @@ class Drawing:
         sources: the files that must not be overwritten.
         draws: whether answers are drawn on their pictures.
         score_threshold: objects below are not drawn, 0..1.
+        longest_side: longest side of drawn pictures in pixels, None for the picture's own.
     """
 
-    def __init__(self, out: Path | None, sources: Sequence[Path], *, draws: bool, score_threshold: float) -> None:
+    def __init__(
+        self,
+        out: Path | None,
+        sources: Sequence[Path],
+        *,
+        draws: bool,
+        score_threshold: float,
+        longest_side: int | None = None,
+    ) -> None:
         self.out, self.draws, self.score_threshold = out, draws and out is not None, score_threshold
+        self.longest_side = longest_side
         self.kinds: set[str] = set()
         self._taken = {path.resolve() for path in sources}
+        self._numbers: dict[tuple[str, str], int] = {}  # the next one to try, for sources of one name
 
     def free(self, stem: str, suffix: str) -> Path:
         """Return a path in the folder that nothing else has."""
         assert self.out is not None
-        names = (f"{stem}{'' if number == 1 else f'_{number}'}{suffix}" for number in itertools.count(1))
-        target = next(self.out / name for name in names if (self.out / name).resolve() not in self._taken)
-        self._taken.add(target.resolve())
-        return target
+        for number in itertools.count(self._numbers.get((stem, suffix), 1)):
+            target = self.out / f"{stem}{'' if number == 1 else f'_{number}'}{suffix}"
+            if (place := target.resolve()) not in self._taken:
+                self._taken.add(place)
+                self._numbers[stem, suffix] = number + 1
+                return target
+        raise AssertionError("there is no end to the numbers")
 
-    def save(self, stem: str, result: Any, picture: Image) -> dict[str, str]:
+    def save(self, stem: str, result: Any, picture: Picture) -> dict[str, str]:
         """Save the label map and the drawing of one picture; return their paths."""
         from internimage.types import Segmentation
-        from internimage.visualize import draw
         from internimage.zoo.saving import replacing
 
         written: dict[str, str] = {}
@@ -69,7 +83,7 @@ class Drawing:
         if self.draws:
             target = self.free(stem, ".jpg")
             with replacing(target) as temporary:
-                draw(result, picture, score_threshold=self.score_threshold).save(temporary, "JPEG", **JPEG_OPTIONS)
+                self._drawn(result, picture).save(temporary, "JPEG", **JPEG_OPTIONS)
             written["drawn"] = str(target)
             self.kinds.add("drawn pictures")
         return written
@@ -88,9 +102,14 @@ class Drawing:
 
     def frame(self, result: Any, picture: Image) -> Image:
         """Draw an answer on a frame; all frames of a video get one size."""
+        return self._drawn(result, picture, has_legend=False)
+
+    def _drawn(self, result: Any, picture: Picture, *, has_legend: bool = True) -> Image:
         from internimage.visualize import draw
 
-        return draw(result, picture, score_threshold=self.score_threshold, has_legend=False)
+        height, width = result.original_hw
+        longest = self.longest_side or (MAX_JPEG_SIDE if max(height, width) > MAX_JPEG_SIDE else None)
+        return draw(result, picture, score_threshold=self.score_threshold, has_legend=has_legend, longest_side=longest)
 
 
 @dataclass
@@ -147,13 +166,15 @@ class Answering:
 
     def _pictures(self, paths: Sequence[Path], numbers: Iterator[int]) -> Iterator[Row]:
         """Answer for one batch of files; a row for each, with "error" for those that cannot be read."""
-        from internimage.data.pictures import BadPicture, read_picture
+        from internimage.data.pictures import BadPicture, read_image, shown_name
 
+        config: Any = self.predictor.config
+        network_hw = None if self.drawing.draws else config.preprocess.network_hw  # drawn are all pixels
         errors: dict[Path, str] = {}
-        pictures: dict[Path, Image] = {}
+        pictures: dict[Path, Picture] = {}
         for path in paths:
             try:
-                pictures[path] = read_picture(path)
+                pictures[path] = read_image(path, config.preprocess.reading, network_hw=network_hw)
             except BadPicture as error:
                 errors[path] = str(error)
                 note(f"error: {error}")
@@ -161,7 +182,7 @@ class Answering:
         for path in paths:
             number = next(numbers)
             if path in errors:
-                yield {"image": str(path), "error": errors[path]}
+                yield {"image": shown_name(path), "error": errors[path]}
             else:
                 row = {"image": str(path), **self._row(results[path], number)}
                 yield {**row, **self.drawing.save(path.stem, results[path], pictures[path])}
@@ -204,7 +225,7 @@ class Answering:
                 row["drawn"] = str(target[0])
             yield row
 
-    def _answer(self, pictures: Sequence[Image]) -> list[Any]:
+    def _answer(self, pictures: Sequence[Picture]) -> list[Any]:
         from internimage.types import Detections
 
         results = self.predictor.predict(pictures, batch_size=max(1, len(pictures)))
@@ -245,14 +266,26 @@ def _next_frames(frames: Iterator[Frame], number: int) -> list[Frame | BadVideo]
     return part
 
 
-def print_answers(rows: Sequence[Row], total: int) -> None:
-    """Show answers as a table: the best one, and some more."""
-    cells = [[_place(row), *_cells(row)] for row in rows]
+def print_answers(rows: Sequence[Row], total: int, *, lowest_score: float) -> None:
+    """Show answers as a table: the best one, and some more; of objects those from a score on."""
+    shown = [_without_doubtful(row, lowest_score) for row in rows]
+    cells = [[_place(row), *_cells(row)] for row in shown]
     has_objects = any("objects" in row for row in rows)
     value = "objects" if has_objects else "area" if any("classes" in row for row in rows) else "probability"
     print_table(["picture", "answer", value, "best" if has_objects else "next"], cells, right=value)
+    hidden = sum(len(row.get("objects", ())) for row in rows) - sum(len(row.get("objects", ())) for row in shown)
+    if hidden:
+        what = "1 object" if hidden == 1 else f"{hidden} objects"
+        note(f"not shown: {what} with a score below {lowest_score:g}; --json and --out give all of them")
     if total > len(rows):
         note(f"the first {len(rows)} of {total} answers are shown; --out or --json gives them all")
+
+
+def _without_doubtful(row: Row, lowest_score: float) -> Row:
+    """Leave objects below a score out of a row."""
+    if "objects" not in row:
+        return row
+    return {**row, "objects": [entry for entry in row["objects"] if entry["score"] >= lowest_score]}
 
 
 def _place(row: Row) -> str:

@@ -34,6 +34,7 @@ SCENE, SCENE_COPY = "closet_scene.jpg", "scene.jpg"
 GARMENT, GARMENT_COPY = "fashion_0018_bag.png", "garment.png"
 SHEET_FILE, ANSWERS_FILE = "contact_sheet.png", "predictions.json"
 SCORE_THRESHOLD = 0.5
+DRAWN_SIDE = 448  # of the scene, which is small; its pixels stay visible
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _bundled(name: str) -> Path:
 def _draw(result: Any, path: Path, file: Path) -> Path:
     from internimage.visualize import draw
 
-    _save(draw(result, path), file)
+    _save(draw(result, path, longest_side=DRAWN_SIDE), file)
     return file
 
 

@@ -20,6 +20,7 @@ from internimage.cli.terminal import (
     ModelArgument,
     Precision,
     PrecisionOption,
+    ValueRangeOption,
     note,
     print_fields,
     print_json,
@@ -127,6 +128,7 @@ def evaluate(
     device: DeviceOption = "auto",
     dtype: PrecisionOption = Precision.float32,
     backend: BackendOption = "auto",
+    value_range: ValueRangeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a classifier, a detector or a segmentor on a data set.
@@ -138,7 +140,7 @@ def evaluate(
         data = data_folder(data, "DATA")
     from internimage import zoo
 
-    predictor = load_predictor(model, device=device, dtype=dtype, backend=backend)
+    predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
     with progress("pictures", None) as advance:
         request = Request(
             predictor,

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from internimage.flow import TaskModel
 
 
-def load_predictor(name: str, *, device: str, dtype: Precision, backend: str) -> TaskModel[Any]:
+def load_predictor(
+    name: str, *, device: str, dtype: Precision, backend: str, value_range: tuple[float, float] | None = None
+) -> TaskModel[Any]:
     """Return the model that MODEL names, see `internimage.load`.
 
     Raises:
@@ -19,7 +21,13 @@ def load_predictor(name: str, *, device: str, dtype: Precision, backend: str) ->
     from internimage.flow import TaskModel
     from internimage.zoo import load
 
-    model = load(name, device=choose_device(device), dtype=choose_dtype(dtype), backend=choose_backend(backend))
+    model = load(
+        name,
+        value_range=value_range,
+        device=choose_device(device),
+        dtype=choose_dtype(dtype),
+        backend=choose_backend(backend),
+    )
     if not isinstance(model, TaskModel):
         raise ValueError(f"{name} holds a bare backbone, which gives maps and no answers; give a whole model")
     return model

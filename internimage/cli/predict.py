@@ -20,6 +20,7 @@ from internimage.cli.terminal import (
     ModelArgument,
     Precision,
     PrecisionOption,
+    ValueRangeOption,
     note,
     progress,
 )
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.jsonl", "results.json"
 MAX_TABLE_ROWS = 200
-# Objects below are left out unless a results file is written, where the metrics want them all.
-SCORE_THRESHOLD = 0.3
+# Objects below are written, as `predict` of the library gives them, but neither drawn nor shown in the table.
+SHOWN_SCORE = 0.3
 
 Row = dict[str, Any]
 
@@ -63,7 +64,7 @@ def predict(
             "--score-threshold",
             min=0.0,
             max=1.0,
-            help="Lowest score of an object; default: 0.3, 0 with --format coco.",
+            help="Leave out objects below; default: none, those below 0.3 are not drawn and not in the table.",
             show_default=False,
         ),
     ] = None,
@@ -81,9 +82,19 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 8,
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw the predictions, in --out.")] = True,
+    draw_size: Annotated[
+        int | None,
+        typer.Option(
+            "--draw-size",
+            min=1,
+            help="Longest side of drawn images in pixels; default: the image's own.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: PrecisionOption = Precision.float32,
     backend: BackendOption = "auto",
+    value_range: ValueRangeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict for images, videos and cameras with a classifier, a detector or a segmentor.
@@ -99,18 +110,16 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
     elif form is Format.coco and not as_json:
         raise typer.BadParameter("a results file needs a folder; give --out or --json", param_hint="--format")
-    predictor = load_predictor(model, device=device, dtype=dtype, backend=backend)
+    predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
     _check_detector_options(predictor, score_threshold=score_threshold, classes=classes, masks=masks, form=form)
-    lowest = (0.0 if form is Format.coco else SCORE_THRESHOLD) if score_threshold is None else score_threshold
+    shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
     answering = Answering(
         predictor,
         top_k=top_k,
-        score_threshold=lowest,
+        score_threshold=score_threshold or 0.0,
         classes=None if classes is None else tuple(name.strip() for name in classes.split(",") if name.strip()),
         masks=masks,
-        drawing=Drawing(
-            out, sources, draws=draw, score_threshold=SCORE_THRESHOLD if score_threshold is None else lowest
-        ),
+        drawing=Drawing(out, sources, draws=draw, score_threshold=shown_score, longest_side=draw_size),
         every=every,
         max_frames=max_frames,
         keeps_results=form is Format.coco,
@@ -130,7 +139,7 @@ def predict(
     if form is Format.coco:
         _write_results(answering.results, out, as_json=as_json)
     if not as_json:
-        print_answers(shown, num_rows)
+        print_answers(shown, num_rows, lowest_score=shown_score)
     if out is not None:
         _tell(out, answering.drawing, form)
     if num_failed:

@@ -15,14 +15,13 @@ def find_sources(texts: Sequence[str]) -> list[Path]:
     that it matches ("**" for any number of folders); "camera:0" for a camera. What is hidden below a folder is left
     out, see `internimage.data.listing`. What does not exist is kept, so that it is reported beside the others.
     """
-    from internimage.data.image_folder import PICTURE_SUFFIXES
-    from internimage.data.listing import list_files
+    from internimage.data.listing import list_images
 
     found: dict[Path, None] = {}
     for text in texts:
         path = Path(text)
         if path.is_dir():
-            found |= dict.fromkeys(list_files(path, PICTURE_SUFFIXES))
+            found |= dict.fromkeys(list_images(path))
         elif not path.exists() and glob.has_magic(text):
             found |= dict.fromkeys(_matches(Path(path.anchor), path.parts[bool(path.anchor) :]))
         else:

@@ -60,6 +60,15 @@ PrecisionOption = Annotated[Precision, typer.Option("--dtype", help="Floating ty
 BackendOption = Annotated[
     str, typer.Option("--backend", metavar="NAME", help="How the operators run: auto, or a name of `internimage env`.")
 ]
+ValueRangeOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--value-range",
+        metavar="BLACK WHITE",
+        help="Values of black and white in images of more than 8 bits, 0 4095 for 12 bits; default: the model's.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")]
 
 

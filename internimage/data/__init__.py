@@ -5,6 +5,7 @@ from internimage.data.dataset import Sample as Sample
 from internimage.data.dataset import Selection as Selection
 from internimage.data.dataset import Unreadable as Unreadable
 from internimage.data.dataset import hold_out as hold_out
+from internimage.data.dataset import read_as as read_as
 from internimage.data.dataset import read_sample as read_sample
 from internimage.data.fashion_mnist import FashionMNIST as FashionMNIST
 from internimage.data.image_folder import ImageFolder as ImageFolder

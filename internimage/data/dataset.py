@@ -5,14 +5,17 @@ Every task uses the same protocol; only the type of the target differs (a class 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from PIL.Image import Image
+
+from internimage.data.raster import Image, Reading
 
 Target = TypeVar("Target", covariant=True)
+AnyDataset = TypeVar("AnyDataset", bound="PictureDataset[Any]")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Sample(Generic[Target]):
     """One picture of a data set.
 
     Args:
-        picture: RGB picture.
+        picture: RGB picture of PIL; grey, or a `Raster` of other channels, where the data set was opened for them.
         target: what is to be learned, for classification the class index.
         name: file name, or file and number, for messages.
     """
@@ -92,6 +95,24 @@ def hold_out(dataset: PictureDataset[Target], count: int) -> tuple[Selection[Tar
         raise ValueError(f"the held-out count must lie in 1..{len(dataset) - 1}, given {count}")
     order = np.random.default_rng(2023).permutation(len(dataset))
     return Selection(dataset, np.sort(order[count:])), Selection(dataset, np.sort(order[:count]))
+
+
+def read_as(dataset: AnyDataset, reading: Reading) -> AnyDataset:
+    """Return a data set whose images have the channels and the value range that a model reads.
+
+    Args:
+        dataset: a data set of this package, or a selection of one; others are returned as they are.
+        reading: what the model reads, `model.config.preprocess.reading`.
+    """
+    if isinstance(dataset, Selection):
+        changed: Any = copy.copy(dataset)
+        changed.dataset = read_as(dataset.dataset, reading)
+        return changed
+    if getattr(dataset, "reading", reading) == reading:
+        return dataset
+    changed = copy.copy(dataset)
+    changed.reading = reading
+    return changed
 
 
 @dataclass(frozen=True)

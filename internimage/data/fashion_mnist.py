@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import PIL.Image
 
 from internimage.data.dataset import Sample
+from internimage.data.pictures import read_image
+from internimage.data.raster import RGB, Reading
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -51,6 +52,8 @@ class FashionMNIST:
     Source: Xiao et al., Fashion-MNIST, arXiv 1708.07747.
     """
 
+    reading: Reading = RGB
+
     def __init__(self, root: str | PathLike[str], split: Split) -> None:
         if split not in FILE_STEMS:
             raise ValueError(f"split must be one of {', '.join(FILE_STEMS)}, given {split!r}")
@@ -75,7 +78,7 @@ class FashionMNIST:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample[int]:
-        picture = PIL.Image.fromarray(self.pictures[index]).convert("RGB")
+        picture = read_image(self.pictures[index], self.reading)
         return Sample(picture, int(self.labels[index]), f"{self._name}#{index}")
 
 

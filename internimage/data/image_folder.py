@@ -9,10 +9,10 @@ import numpy as np
 
 from internimage.data.class_names import NONE, place_names, some_names
 from internimage.data.dataset import Sample
-from internimage.data.listing import list_files, list_folders
-from internimage.data.pictures import read_picture
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+from internimage.data.formats import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from internimage.data.listing import list_files, list_folders, list_images
+from internimage.data.pictures import read_image
+from internimage.data.raster import RGB, Reading
 
 
 class ImageFolder:
@@ -29,6 +29,8 @@ class ImageFolder:
         ValueError: there is no picture, or a folder is none of `class_names`.
     """
 
+    reading: Reading = RGB
+
     def __init__(self, root: str | PathLike[str], class_names: tuple[str, ...] | None = None) -> None:
         self.root = Path(root)
         folders = list_folders(self.root)
@@ -41,9 +43,7 @@ class ImageFolder:
                 f"{some_names(self._class_names)}"
             )
         self.files: list[tuple[Path, int]] = [
-            (path, place)
-            for folder, place in zip(folders, places, strict=True)
-            for path in list_files(folder, PICTURE_SUFFIXES)
+            (path, place) for folder, place in zip(folders, places, strict=True) for path in list_images(folder)
         ]
         if not self.files:
             raise ValueError(self._nothing())
@@ -69,4 +69,4 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Sample[int]:
         path, label = self.files[index]
-        return Sample(read_picture(path), label, str(path))
+        return Sample(read_image(path, self.reading), label, str(path))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from internimage.data.formats import ARRAY_SUFFIXES, PICTURE_SUFFIXES, UNREAD_SUFFIXES
+
 logger = logging.getLogger(__name__)
 
 # Names, in small letters, of what operating systems and storage devices put beside the files of people. What begins
@@ -65,6 +67,22 @@ def list_files(folder: Path, suffixes: Collection[str] | None = None, *, recursi
     return [folder / name for name in sorted(walk.files, key=_by_parts)]
 
 
+def list_images(folder: Path) -> list[Path]:
+    """Return the images below a folder, sorted by path, see `list_files`.
+
+    An array file beside an image of the same name is a copy of it (training tools keep decoded images so) and left out.
+
+    Raises:
+        FileNotFoundError: `folder` is no folder.
+    """
+    files = list_files(folder, PICTURE_SUFFIXES)
+    images = {path.with_suffix("") for path in files if path.suffix.lower() not in ARRAY_SUFFIXES}
+    kept = [path for path in files if path.suffix.lower() not in ARRAY_SUFFIXES or path.with_suffix("") not in images]
+    if len(kept) < len(files):
+        logger.warning("%s: %d array files beside images of the same name are left out", folder, len(files) - len(kept))
+    return kept
+
+
 def list_folders(folder: Path) -> list[Path]:
     """Return the folders directly in a folder, sorted by name; hidden and system folders are left out.
 
@@ -92,6 +110,7 @@ class _Walk:
     hidden: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # images of types that are not opened
     seen: set[tuple[int, int]] = field(default_factory=set)
 
     def add_tree(self, start: str, *, recursive: bool) -> None:
@@ -130,6 +149,8 @@ class _Walk:
                 self.files.append(name)
             elif is_wanted and entry.is_symlink():
                 self.broken.append(name)
+            elif self.suffixes is not None and entry.name.lower().endswith(UNREAD_SUFFIXES):
+                self.unread.append(name)
         return folders
 
     def report(self) -> None:
@@ -138,6 +159,7 @@ class _Walk:
             (self.hidden, "hidden or system entries are left out"),
             (self.broken, "links lead nowhere and are left out"),
             (self.closed, "folders cannot be opened and are left out"),
+            (self.unread, "images of types that are not read are left out; convert them to JPEG or PNG"),
         ):
             if names:
                 examples = ", ".join(sorted(names, key=_by_parts)[:SHOWN])

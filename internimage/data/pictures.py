@@ -1,85 +1,42 @@
-"""Pictures from files, PIL, arrays and tensors, always as upright 8-bit RGB.
+"""Pictures from files, PIL, arrays and tensors, always as upright 8-bit images: RGB, or of the channels of a model.
 
-Shape legend: H W picture size in pixels.
+Shape legend: H W picture size in pixels, C channels.
 """
 
 from __future__ import annotations
 
-import struct
-import threading
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
 import torch
-from PIL.Image import DecompressionBombError, DecompressionBombWarning, Transpose, UnidentifiedImageError
 from torch import Tensor
 
-Picture = str | PathLike[str] | PIL.Image.Image | np.ndarray | Tensor
-
-# The largest phone sensors take pictures of 200 megapixels; decoded, one needs 0.8 GB.
-MAX_PIXELS = 200_000_000
-
-# Pixel formats only: Pillow also opens formats that run an interpreter (EPS) or that need the network.
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "PCX",
-    "PNG",
-    "PPM",
-    "QOI",
-    "SGI",
-    "TIFF",
-    "WEBP",
-    "TGA",  # last: it has no signature
+from internimage.data.array_file import array_size, is_array_file, read_array_file, read_tiff_bands
+from internimage.data.formats import FORMATS as FORMATS
+from internimage.data.formats import TIFF_SUFFIXES
+from internimage.data.image_file import (
+    MAX_PIXELS,
+    NetworkSize,
+    check_not_empty,
+    decode,
+    decode_reduced,
+    is_deep_color_png,
+    tiff_layout,
 )
+from internimage.data.image_file import BadPicture as BadPicture
+from internimage.data.image_file import decode_picture as decode_picture
+from internimage.data.image_file import is_turned as is_turned
+from internimage.data.image_file import picture_size as file_size
+from internimage.data.image_file import shown_name as shown_name
+from internimage.data.raster import RGB, Image, Raster, Reading, pixels_of, to_rgb
+from internimage.data.value_range import Range, numbers_to_8_bits, sixteen_bits_to_8, to_8_bits
 
-# What decoders raise on damaged files, apart from Pillow's own UnidentifiedImageError (an OSError).
-DECODER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    DecompressionBombError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+Picture = str | PathLike[str] | PIL.Image.Image | np.ndarray | Tensor | Raster
 
-_TOO_LARGE = "make it smaller, or open it with read_picture(path, max_pixels=...) and give the result"
-_PILLOW_LIMIT = threading.Lock()
-
-ORIENTATION_TAG = 0x0112
-UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
-
-
-class BadPicture(ValueError):
-    """A picture cannot be read; the message names it, says why, and what to do."""
+# Pillow's modes of four channels that mean nothing but themselves; "RGBa" and the like hold products.
+FOUR_CHANNELS = ("RGBA", "CMYK", "RGBX")
 
 
 def read_picture(source: Picture, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
@@ -91,8 +48,8 @@ def read_picture(source: Picture, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.
     first range that holds its largest value. Of an animation the first frame is taken.
 
     Args:
-        source: path of a file, PIL picture, uint8 (H, W, 3) RGB or (H, W) grey array, or (3, H, W) RGB tensor, uint8
-            or floating point in 0..1.
+        source: path of a file, PIL picture, (H, W, 3) RGB or (H, W) grey array, or (3, H, W) RGB tensor; arrays and
+            tensors are uint8 or floating point in 0..1, arrays also uint16 in 0..65535.
         max_pixels: largest accepted H * W of a file; a larger one is refused before its pixels are decoded.
 
     Returns:
@@ -107,124 +64,157 @@ def read_picture(source: Picture, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.
         >>> read_picture(np.zeros((2, 3), dtype=np.uint8)).size
         (3, 2)
     """
+    image = read_image(source, max_pixels=max_pixels)
+    return image.to_rgb() if isinstance(image, Raster) else image
+
+
+def read_image(
+    source: Picture,
+    reading: Reading = RGB,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    network_hw: NetworkSize | None = None,
+) -> Image:
+    """Return an upright 8-bit image with the channels that a model reads.
+
+    RGB and grey are converted to one another. Other numbers of channels must be those of the file: the bands of a TIFF
+    file (or one band on each of its pages), the last axis of an array, the four channels of an RGBA or CMYK image.
+
+    Args:
+        source: path of a file (NumPy's `.npy` and `.npz` among them), PIL image, (H, W, C) or (H, W) array, (C, H, W)
+            tensor, or what this function has returned before.
+        reading: number of channels, and which values are black and white.
+        max_pixels: largest accepted H * W of a file; a larger one is refused before its pixels are decoded.
+        network_hw: maps (height, width) of a file to the size that a model needs, in pixels: a huge JPEG file may then
+            be decoded at a smaller size, see `internimage.data.image_file.decode_reduced`.
+
+    Returns:
+        A PIL image of mode "RGB" (3 channels) or "L" (1 channel); for other numbers, and for a file decoded at a
+        smaller size, a `Raster`.
+
+    Raises:
+        BadPicture: a ValueError; the source cannot be read, or has another number of channels.
+        TypeError: `source` is none of the above.
+
+    Example:
+        >>> read_image(np.zeros((2, 3, 5), dtype=np.uint16), Reading(channels=5)).size
+        (3, 2)
+    """
     if max_pixels < 1:
         raise ValueError(f"max_pixels must be at least 1, given {max_pixels}")
     if isinstance(source, str | PathLike):
-        return _to_rgb(decode_picture(source, max_pixels=max_pixels), str(Path(source)))
+        return _read_file(source, reading, max_pixels, network_hw)
+    if isinstance(source, Raster):
+        name = f"image of {source.channels} channels"
+        return source if source.channels == reading.channels else _from_array(source.pixels, reading, name)
     if isinstance(source, PIL.Image.Image):
         name = str(getattr(source, "filename", "")) or f"PIL picture (mode {source.mode}, size {source.size})"
-        _check_not_empty(source.size, name)
-        return _to_rgb(_decode(source, name, max_pixels), name)
+        check_not_empty(source.size, name)
+        return _convert(decode(source, name, max_pixels)[0], reading, name)
     if isinstance(source, np.ndarray):
-        return _read_array(source)
+        name = f"{source.dtype} array {source.shape}"
+        return _from_array(source, reading, name)
     if isinstance(source, Tensor):
-        return _read_tensor(source)
+        return _from_tensor(source, reading)
     raise TypeError(
         "a picture must be a path, a PIL picture, a (H, W, 3) or (H, W) uint8 array or a (3, H, W) tensor, "
         f"given {type(source).__name__}"
     )
 
 
-def decode_picture(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
-    """Decode a file, upright and in its own mode: the pixel values of label maps and depth maps stay what they are.
-
-    Args:
-        path: picture file.
-        max_pixels: largest accepted H * W; a larger one is refused before its pixels are decoded.
+def read_shown(source: Picture) -> PIL.Image.Image:
+    """Return a picture to look at, RGB: of arrays and files of other channels the first three, or the first as grey.
 
     Raises:
-        BadPicture: a ValueError; the file is missing, empty, damaged, too large or no picture.
+        BadPicture: a ValueError; the source cannot be read.
+        TypeError: `source` is no picture.
     """
-    path = Path(path)
-    name = str(path)
-    try:
-        if not path.exists():
-            raise BadPicture(f"{name}: there is no such file; check the path (relative to {Path.cwd()})")
-        if path.is_dir():
-            raise BadPicture(f"{name}: this is a folder; give the files in it")
-        if not path.is_file():
-            raise BadPicture(f"{name}: this is no regular file; save the picture to a file first")
-        if path.stat().st_size == 0:
-            raise BadPicture(f"{name}: the file is empty (0 bytes); copy or download it again")
-        file = path.open("rb")
-    except OSError as error:
-        raise BadPicture(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
-    with file:  # decoded completely, so that nothing depends on the open file afterwards
-        return _decode(_open(file, name, max_pixels), name, max_pixels)
+    if isinstance(source, str | PathLike) and is_array_file(source):
+        source = read_array_file(source, max_pixels=MAX_PIXELS)
+    channels = 3
+    if isinstance(source, Raster):
+        channels = source.channels
+    elif isinstance(source, np.ndarray | Tensor) and source.ndim == 3:
+        channels = source.shape[2] if isinstance(source, np.ndarray) else source.shape[0]
+    return to_rgb(read_image(source, RGB if channels == 1 else Reading(channels)))
 
 
-def _open(file: BinaryIO, name: str, max_pixels: int) -> PIL.Image.Image:
-    """Read the header of a picture file."""
-    PIL.Image.init()
-    known = [kind for kind in FORMATS if kind in PIL.Image.OPEN]
+def picture_size(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (height, width) of a picture file in pixels, upright, from its header alone.
+
+    Raises:
+        BadPicture: a ValueError; the file is missing, too large or no picture.
+    """
+    if is_array_file(path):
+        return array_size(path, max_pixels=max_pixels)
     try:
-        with _own_pixel_limit(max_pixels):
-            image = PIL.Image.open(file, formats=known)
-    except UnidentifiedImageError as error:
+        return file_size(path, max_pixels=max_pixels)
+    except BadPicture:
+        if Path(path).suffix.lower() not in TIFF_SUFFIXES or not Path(path).is_file():
+            raise
+        height, width, _ = read_tiff_bands(path, max_pixels=max_pixels).shape  # of a kind that Pillow does not know
+        return height, width
+
+
+def _read_file(path: str | PathLike[str], reading: Reading, max_pixels: int, network_hw: NetworkSize | None) -> Image:
+    name = shown_name(path)
+    if is_array_file(path):
+        return _from_array(read_array_file(path, max_pixels=max_pixels), reading, name)
+    suffix = Path(path).suffix.lower()
+    if suffix in TIFF_SUFFIXES and Path(path).is_file() and _needs_bands(path, reading, max_pixels):
+        return _from_array(read_tiff_bands(path, max_pixels=max_pixels), reading, name)
+    if suffix == ".png" and reading.value_range is not None and is_deep_color_png(path):
         raise BadPicture(
-            f"{name}: this is no picture of a known format ({', '.join(known)}), or its header is damaged; "
-            "convert it to JPEG or PNG"
-        ) from error
-    except DecompressionBombError as error:
-        raise BadPicture(f"{name}: the picture has more pixels than the limit of {max_pixels}; {_TOO_LARGE}") from error
-    except DECODER_ERRORS as error:
-        raise BadPicture(f"{name}: the header is damaged ({error}); copy or download the file again") from error
-    _check_not_empty(image.size, name)
-    if image.width * image.height > max_pixels:
-        raise BadPicture(
-            f"{name}: the picture has more pixels (height {image.height}, width {image.width}) than the limit of "
-            f"{max_pixels}; {_TOO_LARGE}"
+            f"{name}: of 16-bit color PNG files Pillow reads the upper 8 bits only, which no value range fits; "
+            "save the image as TIFF or as an (H, W, C) array (.npy)"
         )
-    return image
+    image, original_hw = decode_reduced(path, network_hw, max_pixels=max_pixels)
+    converted = _convert(image, reading, name)
+    if isinstance(converted, Raster) or original_hw == (converted.height, converted.width):
+        return converted
+    return Raster(pixels_of(converted), original_hw)
 
 
-@contextmanager
-def _own_pixel_limit(max_pixels: int) -> Iterator[None]:
-    """Replace Pillow's limit, which is global and warns before it raises, by ours, which only raises."""
-    with _PILLOW_LIMIT, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DecompressionBombWarning)
-        before = PIL.Image.MAX_IMAGE_PIXELS
-        PIL.Image.MAX_IMAGE_PIXELS = max_pixels
-        try:
-            yield
-        finally:
-            PIL.Image.MAX_IMAGE_PIXELS = before
+def _needs_bands(path: str | PathLike[str], reading: Reading, max_pixels: int) -> bool:
+    """Whether Pillow would drop bands or bits of a TIFF file that the reader wants."""
+    if reading.channels in (1, 3) and reading.value_range is None:
+        return False
+    layout = tiff_layout(path, max_pixels=max_pixels)
+    if layout is None:
+        return True
+    if reading.channels in (1, 3):
+        return layout.bits > 8 and layout.samples > 1
+    return layout.bits > 8 or layout.raw_mode not in FOUR_CHANNELS or layout.mode != layout.raw_mode
 
 
-def _check_not_empty(size_wh: tuple[int, int], name: str) -> None:
-    width, height = size_wh
-    if width < 1 or height < 1:
-        raise BadPicture(f"{name}: the picture has no pixels (height {height}, width {width})")
+def _convert(image: PIL.Image.Image, reading: Reading, name: str) -> Image:
+    """Convert a loaded picture of any mode to the channels that are wanted."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _narrow(image, reading.value_range, name)
+    if reading.channels == 1:
+        return image if image.mode == "L" else _to_rgb(image, name).convert("L")
+    if reading.channels == 3:
+        return _to_rgb(image, name)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if len(image.getbands()) != reading.channels or image.mode not in (*FOUR_CHANNELS, "LA"):
+        raise _wrong_channels(name, f"{len(image.getbands())} channels (mode {image.mode})", reading)
+    return Raster(np.asarray(image))
 
 
-def _decode(image: PIL.Image.Image, name: str, max_pixels: int) -> PIL.Image.Image:
-    """Load the pixels and turn them upright."""
-    try:
-        if image.format == "TIFF":  # checks the size of its tiles against Pillow's own limit while it loads
-            with _own_pixel_limit(max_pixels):
-                image.load()
-        else:
-            image.load()
-    except MemoryError as error:
-        raise BadPicture(f"{name}: the picture does not fit into memory; make it smaller") from error
-    except DECODER_ERRORS as error:
-        raise BadPicture(
-            f"{name}: the picture is damaged or not complete ({error}); copy or download it again"
-        ) from error
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG)
-    except DECODER_ERRORS:  # a damaged EXIF block says nothing about the pixels: take them as they are
-        orientation = None
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+def _wrong_channels(name: str, given: str, reading: Reading) -> BadPicture:
+    wanted = "1 channel" if reading.channels == 1 else f"{reading.channels} channels"
+    return BadPicture(
+        f"{name}: the model reads images of {wanted}, given {given}; give TIFF files of as many bands or "
+        f"(H, W, {reading.channels}) arrays (.npy), or take a model for these images (in_chans)"
+    )
 
 
 def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """Convert a loaded picture of any mode to RGB."""
+    """Convert a loaded 8-bit picture of any mode to RGB."""
     if image.mode == "RGB":
         return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _narrow(image, name)
-    elif image.mode in ("P", "PA", "RGBa"):  # straight to RGB, Pillow warns (transparency) or cannot
+    if image.mode in ("P", "PA", "RGBa"):  # straight to RGB, Pillow warns (transparency) or cannot
         image = image.convert("RGBA")
     elif image.mode == "La":
         image = image.convert("LA")
@@ -234,82 +224,59 @@ def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
         raise BadPicture(f"{name}: {error}; convert the picture to RGB first") from error
 
 
-def _narrow(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+def _narrow(image: PIL.Image.Image, value_range: Range | None, name: str) -> PIL.Image.Image:
     """Scale a grey picture of 16 or 32 bits to 8 bits; see `read_picture` for the ranges."""
     values = np.asarray(image)  # (H, W)
-    smallest, largest = float(values.min()), float(values.max())
     # PNG and PPM have no 32-bit grey: older Pillow versions open their 16-bit grey as "I".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        full_scale = 65535
-    else:
+        return PIL.Image.fromarray(sixteen_bits_to_8(values, value_range, name))
+    smallest, largest = float(values.min()), float(values.max())
+    if value_range is None:
         scales = (1, 255, 65535) if image.mode == "F" else (255, 65535)
-        full_scale = next((scale for scale in scales if largest <= scale), 0)
-    if not (full_scale and smallest >= 0):  # also true for NaN
+        value_range = next(((0, scale) for scale in scales if 0 <= smallest <= largest <= scale), None)
+    if value_range is None or not np.isfinite(smallest + largest):
         raise BadPicture(
             f"{name}: the grey values lie in {smallest:g}..{largest:g}, which fits neither 0..255 nor 0..65535 "
-            "(nor 0..1 in floating point); scale them to 8 bits first"
+            "(nor 0..1 in floating point); scale them to 8 bits first, or set the range of the values (value_range)"
         )
-    return PIL.Image.fromarray(np.rint(values * np.float32(255 / full_scale)).astype(np.uint8))
+    return PIL.Image.fromarray(to_8_bits(values, value_range))
 
 
-def _read_array(array: np.ndarray) -> PIL.Image.Image:
-    name = f"{array.dtype} array {array.shape}"
-    if array.dtype != np.uint8:
-        raise BadPicture(f"{name}: arrays must be uint8 with values 0..255; scale and convert with .astype('uint8')")
-    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] != 3):
-        raise BadPicture(f"{name}: arrays must be (H, W, 3) RGB or (H, W) grey; channels first is the order of tensors")
-    _check_not_empty((array.shape[1], array.shape[0]), name)
-    return PIL.Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
-
-
-def _read_tensor(tensor: Tensor) -> PIL.Image.Image:
-    name = f"{str(tensor.dtype).removeprefix('torch.')} tensor {tuple(tensor.shape)}"
-    if tensor.ndim != 3 or tensor.shape[0] != 3:
-        raise BadPicture(f"{name}: tensors must be (3, H, W) RGB, one picture each; give a batch as a list of them")
-    _check_not_empty((tensor.shape[2], tensor.shape[1]), name)
-    if tensor.is_floating_point():
-        tensor = tensor.detach().float()
-        smallest, largest = float(tensor.min()), float(tensor.max())
-        if not (smallest >= 0.0 and largest <= 1.0):  # also true for NaN
+def _from_array(array: np.ndarray, reading: Reading, name: str) -> Image:
+    """Convert an (H, W) or (H, W, C) array."""
+    if array.ndim not in (2, 3):
+        raise BadPicture(
+            f"{name}: arrays must be (H, W, 3) RGB, (H, W) grey, or (H, W, C) for a model of C channels, one image each"
+        )
+    check_not_empty((array.shape[1], array.shape[0]), name)
+    given = 1 if array.ndim == 2 else array.shape[2]
+    is_convertible = reading.channels in (1, 3) and given in (1, 3)
+    if given != reading.channels and not is_convertible:
+        if reading.channels == 3:
             raise BadPicture(
-                f"{name}: floating-point values must lie in 0..1, given {smallest:g}..{largest:g}; "
-                "divide 0..255 by 255, and give pictures before normalisation"
+                f"{name}: arrays must be (H, W, 3) RGB or (H, W) grey; channels first is the order of tensors; a model "
+                f"for {given} channels is built with in_chans={given}"
             )
-        tensor = (tensor * 255.0).round().byte()
-    elif tensor.dtype != torch.uint8:
+        hint = " (channels first: give an (H, W, C) array)" if array.shape[0] == reading.channels else ""
+        raise _wrong_channels(name, f"{given} channels in an array {array.shape}{hint}", reading)
+    values = numbers_to_8_bits(array.reshape(*array.shape[:2], given), reading.value_range, name, BadPicture)
+    if given not in (1, 3) or reading.channels not in (1, 3):
+        return Raster(values)
+    image = PIL.Image.fromarray(np.ascontiguousarray(values[..., 0] if given == 1 else values))
+    return image.convert("L" if reading.channels == 1 else "RGB")
+
+
+def _from_tensor(tensor: Tensor, reading: Reading) -> Image:
+    """Convert a (C, H, W) tensor."""
+    name = f"{str(tensor.dtype).removeprefix('torch.')} tensor {tuple(tensor.shape)}"
+    channels = reading.channels
+    if tensor.ndim != 3 or tensor.shape[0] != channels:
+        kind = "RGB" if channels == 3 else "as the model has channels"
+        raise BadPicture(
+            f"{name}: tensors must be ({channels}, H, W) {kind}, one picture each; give a batch as a list of them"
+        )
+    check_not_empty((tensor.shape[2], tensor.shape[1]), name)
+    if not tensor.is_floating_point() and tensor.dtype != torch.uint8 and reading.value_range is None:
         raise BadPicture(f"{name}: tensors must be uint8 (0..255) or floating point (0..1)")
-    return PIL.Image.fromarray(tensor.permute(1, 2, 0).contiguous().cpu().numpy())
-
-
-def picture_size(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Return (height, width) of a picture file in pixels, upright, from its header alone.
-
-    Raises:
-        BadPicture: a ValueError; the file is missing, too large or no picture.
-    """
-    (height, width), turns = _read_header(path, max_pixels)
-    return (width, height) if turns else (height, width)
-
-
-def is_turned(path: str | PathLike[str]) -> bool:
-    """Return whether the EXIF orientation of a picture file swaps its height and width.
-
-    Raises:
-        BadPicture: a ValueError; the file is missing, too large or no picture.
-    """
-    return _read_header(path, MAX_PIXELS)[1]
-
-
-def _read_header(path: str | PathLike[str], max_pixels: int) -> tuple[tuple[int, int], bool]:
-    """Return (height, width) as they are stored, and whether the EXIF orientation swaps them."""
-    name = str(path)
-    try:
-        with Path(path).open("rb") as file:
-            image = _open(file, name, max_pixels)
-            try:
-                orientation = image.getexif().get(ORIENTATION_TAG)
-            except DECODER_ERRORS:  # as in `read_picture`: a damaged EXIF block says nothing
-                orientation = None
-    except OSError as error:
-        raise BadPicture(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
-    return (image.height, image.width), orientation in (5, 6, 7, 8)
+    values = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+    return _from_array(values.permute(1, 2, 0).cpu().numpy(), reading, name)

@@ -2,7 +2,7 @@
 
 Coefficients have 11 bits and sums are integers, so that results are equal on every machine.
 
-Shape legend: H W picture size in pixels.
+Shape legend: H W picture size in pixels, C channels.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ def resize_bilinear(
     """Resize a picture by bilinear interpolation without antialiasing.
 
     Args:
-        picture: (H, W, 3) uint8.
+        picture: (H, W, C) uint8.
         size_hw: (height, width) of the resized picture in pixels, each at least 1.
         region: rows and columns of the resized picture that are wanted; only these are computed.
 
     Returns:
-        (height, width, 3) uint8, equal to OpenCV's `INTER_LINEAR` bit for bit, cut to `region`; a view of the given
+        (height, width, C) uint8, equal to OpenCV's `INTER_LINEAR` bit for bit, cut to `region`; a view of the given
         tensor if the size is equal.
 
     Raises:
-        ValueError: the picture is not (H, W, 3) uint8, or a side is below 1.
+        ValueError: the picture is not (H, W, C) uint8, or a side is below 1.
 
     Example:
         >>> ramp = torch.tensor([0, 100], dtype=torch.uint8).reshape(1, 2, 1).expand(1, 2, 3)
         >>> resize_bilinear(ramp, (1, 4))[0, :, 0].tolist()
         [0, 25, 75, 100]
     """
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != torch.uint8:
-        raise ValueError(f"expected an (H, W, 3) uint8 picture, given {tuple(picture.shape)} {picture.dtype}")
+    if picture.ndim != 3 or picture.dtype != torch.uint8:
+        raise ValueError(f"expected an (H, W, C) uint8 picture, given {tuple(picture.shape)} {picture.dtype}")
     if min(size_hw) < 1:
         raise ValueError(f"each side must be at least 1 pixel, given {size_hw}")
     height, width = picture.shape[:2]
@@ -69,10 +69,10 @@ def resize_bilinear(
     above, below, down = (tap[rows] for tap in _taps(size_hw[0], height, is_column=False))
     left, right, across = (tap[columns] for tap in _taps(size_hw[1], width, is_column=True))
     if not len(above) * len(left):
-        return picture.new_empty(len(above), len(left), 3)
+        return picture.new_empty(len(above), len(left), picture.shape[2])
     first = int(above[0])
     band = picture[first : int(below[-1]) + 1]
-    # (h, width', 3) with 19 bits, cut to 15; the rows then add up to 8 bits and two more for rounding.
+    # (h, width', C) with 19 bits, cut to 15; the rows then add up to 8 bits and two more for rounding.
     wide = torch.index_select(band, 1, left).to(torch.int32).mul_(COEFFICIENT_ONE - across[:, None])
     wide += torch.index_select(band, 1, right).to(torch.int32).mul_(across[:, None])
     wide >>= 4

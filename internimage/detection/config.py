@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from internimage.backbones import BackboneConfig
+from internimage.data.normalize import fitting_channels
 from internimage.detection.preprocess import PreprocessConfig
 from internimage.ranges import Length, Range, check_ranges
 
@@ -201,7 +202,7 @@ class RCNNConfig:
         score_threshold: objects below are dropped before suppression, 0..1.
         nms_iou: overlap from which the worse of two boxes of a class is dropped, 0..1.
         max_per_image: largest number of objects in an answer.
-        preprocess: how pictures become pixels.
+        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
         class_names: names of the classes, or None.
 
     Source: Cascade R-CNN, https://arxiv.org/abs/1712.00726; repeated passes: LocNet, https://arxiv.org/abs/1511.07763.
@@ -225,6 +226,7 @@ class RCNNConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
         check_names(self.num_classes, self.class_names)
         if not self.stages:
             raise ValueError("a two-stage detector needs at least one box stage")
@@ -300,7 +302,7 @@ class DINOConfig:
         denoising: denoising in training.
         set_loss: matching and losses.
         max_per_image: largest number of objects in an answer.
-        preprocess: how pictures become pixels.
+        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
         class_names: names of the classes, or None.
     """
 
@@ -325,6 +327,7 @@ class DINOConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
         check_names(self.num_classes, self.class_names)
         if self.num_backbones not in (1, 2):
             raise ValueError(f"num_backbones must be 1 or 2, given {self.num_backbones}")

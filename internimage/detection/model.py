@@ -1,6 +1,6 @@
 """What all detectors share: preprocess -> forward -> postprocess, and the way from a configuration to a network.
 
-Shape legend: N images, H W input size.
+Shape legend: N images, C H W channels and size of the input.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Detector(TaskModel[Detections]):
         """Find objects.
 
         Args:
-            pixels: (N, 3, H, W) normalised and padded pixels.
+            pixels: (N, C, H, W) normalised and padded pixels.
             valid_hw: (N, 2) sizes before padding, or None when nothing is padded.
 
         Returns:

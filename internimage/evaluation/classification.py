@@ -17,6 +17,7 @@ from torch import Tensor
 from internimage.classification.model import Classifier
 from internimage.classification.preprocess import prepare
 from internimage.data import PictureDataset, Unreadable, open_dataset
+from internimage.data.dataset import read_as
 from internimage.data.parts import Part
 from internimage.evaluation.batches import batches
 from internimage.evaluation.classes import KnownClasses, known_classes
@@ -149,6 +150,7 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, given {batch_size}")
     dataset = open_dataset(data, split) if isinstance(data, str | PathLike) else data
+    dataset = read_as(dataset, model.config.preprocess.reading)
     known = known_classes(model.config.class_names, model.config.num_classes, dataset.class_names)
     counts = _Counts(known)
     skipped: list[Unreadable] = []

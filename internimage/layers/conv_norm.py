@@ -62,6 +62,24 @@ class ConvNorm(nn.Module):
         return F.relu(x, inplace=True) if self.relu else x
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that says what to do where a batch has a single value for each channel, which has no variance."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape.
+
+        Raises:
+            ValueError: training sees one image with a 1 x 1 map.
+        """
+        if self.training and input.numel() == input.shape[1]:
+            raise ValueError(
+                f"in training, batch norm needs more than one value for each channel, given {tuple(input.shape)}: "
+                "one image that the head has reduced to 1 x 1. Give at least two images in a batch (data.batch_size=2; "
+                "optimizer.accumulation_steps does not help) or larger ones"
+            )
+        return super().forward(input)
+
+
 def build_norm(kind: NormKind, channels: int) -> nn.Module | None:
     """Return a norm for maps with `channels`, None for "none".
 
@@ -75,5 +93,5 @@ def build_norm(kind: NormKind, channels: int) -> nn.Module | None:
     if kind == "layer":
         return ChannelNorm(channels)
     if kind == "batch":
-        return nn.BatchNorm2d(channels)
+        return BatchNorm(channels)
     raise ValueError(f"norm must be 'none', 'batch', 'layer' or 'group', given {kind!r}")

@@ -1,6 +1,6 @@
 """The segmentor: preprocess -> backbone -> head -> postprocess.
 
-Shape legend: N images, H W size of the network's input, K classes.
+Shape legend: N images, H W size of the network's input, C channels of the input, K classes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import BackboneConfig, InternImage
+from internimage.data.normalize import fitting_channels
 from internimage.flow import Picture, TaskModel
 from internimage.layers.packed_linear import Packable
 from internimage.ranges import Range, check_ranges
@@ -37,7 +38,7 @@ class SegmentorConfig:
         backbone: architecture of the backbone.
         num_classes: K, at least 1.
         head: kind and settings of the head.
-        preprocess: how pictures become pixels.
+        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
         class_names: K names, or None.
         palette: K colors (red, green, blue) 0..255, or None.
         classifier_rows: outputs of the last layer where they are more than the classes; the surplus is never answered.
@@ -54,6 +55,7 @@ class SegmentorConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
         for name in ("class_names", "palette"):
             value = getattr(self, name)
             if value is not None and len(value) != self.num_classes:
@@ -160,7 +162,7 @@ class Segmentor(TaskModel[Segmentation]):
         """Return the scores of all classes at stride 4.
 
         Args:
-            pixels: (N, 3, H, W) normalised pixels.
+            pixels: (N, C, H, W) normalised pixels.
             valid_hw: ignored; padding would change the answer, so `run` gives pictures without it.
 
         Returns:
@@ -194,7 +196,7 @@ class Segmentor(TaskModel[Segmentation]):
         return [found[i] for i in range(len(sizes))]
 
     def _windows(self, picture: Tensor, size_hw: tuple[int, int], window: SlidingWindow) -> Iterator[Window]:
-        """Compute the windows of a (3, H, W) picture a few at a time, row by row."""
+        """Compute the windows of a (C, H, W) picture a few at a time, row by row."""
         corners = window.corners(size_hw)
         height, width = (min(size, side) for size, side in zip(window.size_hw, size_hw, strict=True))
         for start in range(0, len(corners), WINDOWS_AT_ONCE):
@@ -230,9 +232,15 @@ class Segmentor(TaskModel[Segmentation]):
             "class", "mask" and "dice" of the last layer of Mask2Former, and of the others as "layer0_class" and so on.
 
         Raises:
-            ValueError: the targets do not fit the pictures or hold other classes.
+            ValueError: the targets do not fit the pictures or hold other classes, or UperNet is given one picture.
         """
         check_targets(targets, images, self.config.rows)
+        if isinstance(self.head, UperNetHead) and self.head.training and len(images) < self.head.config.least_batch:
+            raise ValueError(
+                "UperNet averages the coarsest map of each image to 1 x 1 and normalizes it over the batch, which in "
+                f"training needs at least 2 images, given {len(images)}; take a batch of 2 (data.batch_size=2), or "
+                "another head"
+            )
         features = self.backbone(images.pixels)
         if isinstance(self.head, Mask2FormerHead):
             return mask2former_losses(self.head.layer_outputs(features), targets, self.head.config)

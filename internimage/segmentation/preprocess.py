@@ -1,6 +1,6 @@
 """From pictures to pixels: keep-ratio resize, rounding of the size, ImageNet statistics, sliding windows.
 
-Shape legend: N images, H W size of the network's input in pixels.
+Shape legend: N images, H W size of the network's input in pixels, C channels.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
-from internimage.data.pictures import Picture, read_picture
+from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalization, normalize
+from internimage.data.pictures import Picture, read_image
+from internimage.data.raster import original_size, pixels_of
 from internimage.data.resize import keep_ratio_size, resize_bilinear
 from internimage.ranges import Range, check_ranges
 from internimage.types import Images
@@ -55,7 +55,7 @@ class SlidingWindow:
 
 
 @dataclass(frozen=True)
-class PreprocessConfig:
+class PreprocessConfig(Normalization):
     """How a segmentor reads a picture.
 
     Args:
@@ -63,20 +63,21 @@ class PreprocessConfig:
             to the largest size inside. None keeps the size of the picture.
         multiple: a second resize rounds both sides up to multiples of this; 1 for none.
         window: cut the resized picture into windows, None to look at all of it at once.
-        mean: RGB mean of pixels scaled to 0..1.
-        std: RGB standard deviation of pixels scaled to 0..1.
+        mean: mean of each channel of pixels scaled to 0..1, for RGB those of ImageNet; as many as channels are read.
+        std: standard deviation of each channel of pixels scaled to 0..1.
+        value_range: values of black and white in images of more than 8 bits, see `internimage.data.raster.Reading`.
     """
 
     scale: tuple[Side, Side] | None = (2048, 512)
     multiple: Annotated[int, Range(1, 4096)] = 1
     window: SlidingWindow | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, given {self.std}")
+        self.check_normalization()
 
     def input_size(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Return (height, width) of the network's input for a picture.
@@ -85,16 +86,21 @@ class PreprocessConfig:
             >>> PreprocessConfig(scale=(2048, 512), multiple=32).input_size((427, 640))
             (512, 768)
         """
-        height, width = self._resized(original_hw)
+        height, width = self.network_hw(original_hw)
         return (-(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple)
 
-    def resize(self, picture: Tensor) -> Tensor:
-        """Resize an (H, W, 3) uint8 picture, in two steps where two are configured, as the published models saw it."""
-        original_hw = (picture.shape[0], picture.shape[1])
-        return resize_bilinear(resize_bilinear(picture, self._resized(original_hw)), self.input_size(original_hw))
+    def resize(self, picture: Tensor, original_hw: tuple[int, int] | None = None) -> Tensor:
+        """Resize an (H, W, C) uint8 picture, in two steps where two are configured, as the published models saw it.
 
-    def _resized(self, original_hw: tuple[int, int]) -> tuple[int, int]:
-        """Size after the first step."""
+        Args:
+            picture: its pixels.
+            original_hw: (height, width) that decides on the size where the picture was decoded at a smaller one.
+        """
+        whole = original_hw or (picture.shape[0], picture.shape[1])
+        return resize_bilinear(resize_bilinear(picture, self.network_hw(whole)), self.input_size(whole))
+
+    def network_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size that a picture is resized to in the first step."""
         return original_hw if self.scale is None else keep_ratio_size(original_hw, self.scale)
 
 
@@ -102,11 +108,11 @@ def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
     """Read, resize and normalise pictures.
 
     Args:
-        images: pictures, see `internimage.data.pictures.read_picture`.
+        images: pictures, see `internimage.data.pictures.read_image`.
         config: size of the input and statistics.
 
     Returns:
-        A batch of (N, 3, H, W) float32 pixels on the CPU, channels last in memory; smaller pictures are filled with
+        A batch of (N, C, H, W) float32 pixels on the CPU, channels last in memory; smaller pictures are filled with
         zeros at the right and the bottom up to the largest.
 
     Raises:
@@ -115,12 +121,12 @@ def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
     resized: list[Tensor] = []
     original_hw: list[tuple[int, int]] = []
     for source in images:
-        picture = read_picture(source)
-        original_hw.append((picture.height, picture.width))
-        resized.append(config.resize(torch.from_numpy(np.array(picture))))
+        image = read_image(source, config.reading, network_hw=config.network_hw)
+        original_hw.append(original_size(image))
+        resized.append(config.resize(torch.from_numpy(pixels_of(image)), original_hw[-1]))
     sizes = [(picture.shape[0], picture.shape[1]) for picture in resized]
     height, width = max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0)
-    pixels = torch.zeros(len(images), height, width, 3)
+    pixels = torch.zeros(len(images), height, width, config.channels)
     for i, picture in enumerate(resized):
         for top, strip in zip(range(0, sizes[i][0], STRIP_ROWS), picture.split(STRIP_ROWS), strict=True):
             pixels[i, top : top + len(strip), : sizes[i][1]] = normalize(strip, mean=config.mean, std=config.std)

@@ -50,6 +50,11 @@ class UperNetConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    @property
+    def least_batch(self) -> int:
+        """Smallest batch in training: of a map that is pooled to 1 x 1, batch norm gets one value of each image."""
+        return 2 if 1 in self.pool_scales else 1
+
 
 AUXILIARY_LEVEL = 2
 

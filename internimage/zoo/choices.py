@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from internimage.backbones import BackboneConfig, variant
 from internimage.classification import ClassifierConfig, PreprocessConfig
 from internimage.classification.head import HeadKind
+from internimage.data.normalize import for_channels
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.segmentation import SegmentorConfig
 from internimage.zoo.recognition import published_names
@@ -16,7 +17,7 @@ from internimage.zoo.recognition import published_names
 Config = TypeVar("Config", bound=ClassifierConfig | RCNNConfig | DINOConfig | SegmentorConfig)
 ATTENTION_POOLED = ("internimage_h", "internimage_g")
 # What a fresh start may change without making the weights foreign.
-FREE_SETTINGS = ("layer_scale", "drop_rate", "drop_path_rate", "drop_path_type", "remove_center")
+FREE_SETTINGS = ("in_chans", "layer_scale", "drop_rate", "drop_path_rate", "drop_path_type", "remove_center")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +55,12 @@ class ClassifierWish:
     def on(self, found: ClassifierConfig, changes: Mapping[str, Any]) -> ClassifierConfig:
         """Return the classifier to build on the weights of another."""
         config = found if self.classes is None else with_classes(found, self.classes)
+        backbone = merged_backbone(self.backbone, found.backbone, changes)
         return dataclasses.replace(
             config,
-            backbone=merged_backbone(self.backbone, found.backbone, changes),
+            backbone=backbone,
             head=self.head or found.head,
-            preprocess=self.preprocess or found.preprocess,
+            preprocess=self.preprocess or for_channels(found.preprocess, backbone.in_chans),
             class_names=self.class_names or config.class_names,
         )
 
@@ -98,6 +100,16 @@ def with_classes(config: Config, num_classes: int) -> Config:
         return dataclasses.replace(config, num_classes=num_classes, **changed)
     maps = (config.num_classes, num_classes) == (21841, 1000)
     return dataclasses.replace(config, num_classes=num_classes, class_names=published_names(1000) if maps else None)
+
+
+def reading_as(config: Config, in_chans: int | None, value_range: tuple[float, float] | None) -> Config:
+    """Return the configuration for images of other channels or values; None keeps what it has."""
+    backbone, preprocess = config.backbone, config.preprocess
+    if in_chans is not None and in_chans != backbone.in_chans:
+        backbone, preprocess = dataclasses.replace(backbone, in_chans=in_chans), for_channels(preprocess, in_chans)
+    if value_range is not None:
+        preprocess = dataclasses.replace(preprocess, value_range=value_range)
+    return dataclasses.replace(config, backbone=backbone, preprocess=preprocess)
 
 
 def class_rows(config: ClassifierConfig | RCNNConfig | DINOConfig | SegmentorConfig) -> int:

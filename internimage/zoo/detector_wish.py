@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from internimage.backbones import BackboneConfig, variant
+from internimage.data.normalize import for_channels
 from internimage.detection import DETECTORS, DINOConfig, PreprocessConfig, RCNNConfig
 from internimage.zoo.catalog import COMPOSITE_PREFIX
 from internimage.zoo.segmentor_wish import WITHOUT_SCALES
@@ -80,10 +81,12 @@ class DetectorWish:
         config = found
         if self.classes is not None and self.classes != found.num_classes:
             config = dataclasses.replace(found, num_classes=self.classes, class_names=None)
+        backbone = merge(self.size or found.backbone)
+        own = isinstance(self.preprocess, PreprocessConfig)
         return dataclasses.replace(
             config,
-            backbone=merge(self.size or found.backbone),
-            preprocess=self.preprocess if isinstance(self.preprocess, PreprocessConfig) else found.preprocess,
+            backbone=backbone,
+            preprocess=self.preprocess if own else for_channels(found.preprocess, backbone.in_chans),
             class_names=self.class_names or config.class_names,
         )
 

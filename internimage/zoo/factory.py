@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -20,7 +21,7 @@ from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
 from internimage.segmentation.model import HeadConfig
 from internimage.zoo.catalog import CatalogEntry, find, not_there
 from internimage.zoo.checkpoint import Checkpoint, shapes_of, unpack
-from internimage.zoo.choices import ClassifierWish, class_rows, merged_backbone, with_classes
+from internimage.zoo.choices import ClassifierWish, class_rows, merged_backbone, reading_as, with_classes
 from internimage.zoo.class_rows import in_order_of_names
 from internimage.zoo.detector_wish import DetectorWish
 from internimage.zoo.document import MODELS, AnyConfig, AnyModel, AnyTaskConfig
@@ -94,7 +95,8 @@ def create(
         ema: which weights of a training file, see `read_checkpoint`.
         head: kind of a classifier's head, or settings of a segmentor's; None takes the weights', or the published one.
         preprocess: how the model reads pictures; None takes the weights', or the default.
-        in_chans: channels of the input, None for the size's (3).
+        in_chans: channels of the input, None for the weights' or 3. Weights of 3 channels (or 1) are adapted to others,
+            see `internimage.zoo.first_layer`; preprocessing gets the average of the RGB statistics for each channel.
         layer_scale: start value of the branch scales, None for no scales; "published" takes the weights' or the size's
             (detectors and segmentors: 1.0 for T to XL).
         drop_path_rate: stochastic depth of the last block, 0..1; None keeps the weights' or the settings'.
@@ -159,6 +161,8 @@ def load(
     name_or_path: str | PathLike[str],
     *,
     num_classes: int | None = None,
+    in_chans: int | None = None,
+    value_range: tuple[float, float] | None = None,
     ema: bool | None = None,
     settings: Mapping[str, Any] | None = None,
     cache_dir: str | PathLike[str] | None = None,
@@ -173,6 +177,10 @@ def load(
         name_or_path: a name of `list_models`, a weight file (`.safetensors`, `.pth`), or a Transformers folder.
         num_classes: None keeps the checkpoint's; 1000 of 21,841 takes the rows of the same classes; any other number
             starts the last layer afresh.
+        in_chans: channels of the images, None for the checkpoint's. For another number than its 3 (or 1) the first
+            layer is adapted, see `internimage.zoo.first_layer`.
+        value_range: values of black and white in images of more than 8 bits, for example (0, 4095) for 12 bits; None
+            keeps the checkpoint's, as a rule 0..65535 for 16 bits.
         ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if any.
         settings: original settings of the architecture, for a file that does not state it and is of no published size.
         cache_dir: where downloads are kept, None for the user's cache.
@@ -205,9 +213,10 @@ def load(
     place = dict(dtype=dtype, device=device)
     document = checkpoint.document
     if document is not None and isinstance(document.config, BackboneConfig):
-        _refuse({"num_classes": num_classes, "settings": settings}, "a bare backbone")
-        return cast("LoadedModel", _build(document.config, checkpoint, run=run, place=place).eval())
-    config = whole_config(checkpoint, entry, settings)
+        _refuse({"num_classes": num_classes, "settings": settings, "value_range": value_range}, "a bare backbone")
+        bare = document.config if in_chans is None else dataclasses.replace(document.config, in_chans=in_chans)
+        return cast("LoadedModel", _build(bare, checkpoint, run=run, place=place).eval())
+    config = reading_as(whole_config(checkpoint, entry, settings), in_chans, value_range)
     new_classes = num_classes is not None and num_classes != config.num_classes
     if num_classes is not None:
         config = with_classes(config, num_classes)

@@ -19,6 +19,7 @@ from internimage.detection.dino import PRIOR_LOGIT
 from internimage.errors import CheckpointMismatch
 from internimage.zoo.checkpoint import Checkpoint
 from internimage.zoo.document import AnyModel, config_kind
+from internimage.zoo.first_layer import FIRST_LAYER, adapt_first_layer, is_adapted
 from internimage.zoo.official import from_official, remove_center
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ def fill(
         tensors = checkpoint.open()
         for key in portion:
             value = remove_center(key, tensors[wanted[key]], _backbone(model).config)
+            if is_adapted(key, tuple(value.shape), expected[key]):
+                adapted = adapt_first_layer(value.float(), expected[key][1])
+                value = adapted if dtype is not None else adapted.to(value.dtype)
             if rows is not None and CLASS_LAYERS.match(key):
                 value = value[rows]
             if not _is_finite(value):
@@ -108,7 +112,7 @@ def _compare(
             shape = tuple(remove_center(key, torch.empty(checkpoint.shapes[name], device="meta"), config).shape)
             if rows is not None and CLASS_LAYERS.match(key):
                 shape = (len(rows), *shape[1:])
-            if shape != expected[key]:
+            if shape != expected[key] and not is_adapted(key, shape, expected[key]):
                 wrong.append((key, expected[key], shape))
     if missing or unexpected or wrong:
         raise CheckpointMismatch(checkpoint.source, missing, unexpected, wrong, _hint(missing, unexpected, wrong))
@@ -117,6 +121,8 @@ def _compare(
 def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tuple]) -> str:
     """Say what the disagreement usually means."""
     others = [*missing, *unexpected, *(key for key, _, _ in wrong)]
+    if others and all(FIRST_LAYER.search(key) for key in others):
+        return "Only the channels of the input differ: give the weights' in_chans (3 or 1 can be adapted)."
     if all(CLASS_LAYERS.match(key) for key in others):
         return "Only the classes differ: give num_classes to start their layer afresh."
     if all(key.rsplit(".", 1)[-1].startswith("gamma") for key in others):

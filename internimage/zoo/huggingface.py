@@ -108,7 +108,13 @@ def config_json(config: ClassifierConfig) -> dict[str, Any]:
 
 
 def preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:
-    """Return the content of `preprocessor_config.json`."""
+    """Return the content of `preprocessor_config.json`.
+
+    Raises:
+        ValueError: the images have a value range, which that file has no place for.
+    """
+    if config.value_range is not None:
+        raise ValueError("the Transformers format has no value range of images; keep it as .safetensors or .pth")
     square = {"height": config.size, "width": config.size}
     return {
         "image_processor_type": "CLIPImageProcessor",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from internimage.backbones import BackboneConfig, variant
+from internimage.data.normalize import for_channels
 from internimage.segmentation import (
     Mask2FormerConfig,
     PreprocessConfig,
@@ -84,10 +85,12 @@ class SegmentorWish:
             config = dataclasses.replace(
                 found, num_classes=self.classes or 0, class_names=None, palette=None, classifier_rows=None
             )
+        backbone = merge(self.backbone or found.backbone)
+        own = isinstance(self.preprocess, PreprocessConfig)
         return dataclasses.replace(
             config,
-            backbone=merge(self.backbone or found.backbone),
+            backbone=backbone,
             head=self.head if isinstance(self.head, HeadConfig) else found.head,
-            preprocess=self.preprocess if isinstance(self.preprocess, PreprocessConfig) else found.preprocess,
+            preprocess=self.preprocess if own else for_channels(found.preprocess, backbone.in_chans),
             class_names=self.class_names or config.class_names,
         )

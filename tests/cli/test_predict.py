@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import PIL.features
 import PIL.Image
 import pytest
 from typer.testing import Result
 
 import internimage.zoo
+from internimage.cli.answers import Drawing
 from internimage.cli.sources import find_sources
 from internimage.segmentation import SegFormerConfig
 
@@ -185,3 +189,42 @@ def test_segmentors_write_label_maps(run: Run, photos: Path, tmp_path: Path) -> 
             assert labels.size == (row["width"], row["height"]) and drawn.width >= 360
     refused = run("predict", scene, photos, "--classes", "sky")
     assert refused.exit_code == 2 and "--classes is for detectors" in " ".join(refused.stderr.split())
+
+
+def test_many_sources_of_one_name_take_no_longer_than_others(tmp_path: Path) -> None:
+    drawing = Drawing(tmp_path, [], draws=True, score_threshold=0.3)
+    started = time.monotonic()
+    names = {drawing.free("img", ".jpg").name for _ in range(5000)}
+    assert time.monotonic() - started < 5  # minutes, where each one tries all names before it
+    assert len(names) == 5000 and {"img.jpg", "img_2.jpg", "img_5000.jpg"} <= names
+
+
+def test_addresses_are_named_as_they_are(run: Run, pets: Path) -> None:
+    result = run("predict", pets, "https://example.com/a.jpg", "--json")
+    [row] = lines(result.stdout)
+    assert result.exit_code == 1 and row["image"] == "https://example.com/a.jpg"
+    assert "https://example.com/a.jpg: addresses are not downloaded" in row["error"]
+
+
+def test_folders_give_every_format_that_is_read(run: Run, pets: Path, tmp_path: Path) -> None:
+    names = [f"{i}.{suffix}" for i, suffix in enumerate(("avif", "webp", "tga", "jp2", "qoi", "pcx", "dib", "jfif"))]
+    for name in names:
+        if name == "0.avif" and not PIL.features.check("avif"):
+            (tmp_path / name).write_bytes(b"0")  # listed, and named as what cannot be read
+            continue
+        PIL.Image.new("RGB", (40, 30), "teal").save(tmp_path / name, {"jp2": "JPEG2000", "jfif": "JPEG"}.get(name[2:]))
+    (tmp_path / "c.heic").write_bytes(b"0")
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
+    result = run("predict", pets, tmp_path, "--json")
+    assert [Path(row["image"]).name for row in lines(result.stdout)] == names
+    assert "c.heic" in result.stderr and "notes.txt" not in result.stderr
+
+
+def test_a_range_of_values_on_the_command_line(run: Run, pets: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (40, 40), dtype=np.uint16)
+    PIL.Image.fromarray(values).save(tmp_path / "a.png")
+    PIL.Image.fromarray(np.rint(values * (255 / 4095)).astype(np.uint8)).save(tmp_path / "b.png")
+    [found] = lines(run("predict", pets, tmp_path / "a.png", "--json", "--value-range", 0, 4095).stdout)
+    [expected] = lines(run("predict", pets, tmp_path / "b.png", "--json").stdout)
+    assert found["score"] == pytest.approx(expected["score"], abs=1e-5)
+    assert run("predict", pets, tmp_path / "a.png", "--value-range", 9, 9).exit_code == 1

@@ -75,7 +75,7 @@ def test_drawn_pictures_and_table(run: Run, animals: Path, photos: Path, tmp_pat
     for row in rows:
         if "drawn" in row:
             with PIL.Image.open(row["drawn"]) as drawn:
-                assert min(drawn.size) >= 200
+                assert drawn.size == (row["width"], row["height"])
 
 
 def test_a_results_file(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
@@ -209,6 +209,24 @@ def test_a_camera_until_it_is_interrupted(
 
 def test_the_table_of_objects(capsys: pytest.CaptureFixture[str]) -> None:
     objects = [{"name": name, "score": 0.9} for name in ("cat", "cat", "dog", "owl", "yak", "elk")]
-    print_answers([{"image": "a.png", "objects": objects}, {"image": "b.png", "objects": []}], 2)
+    print_answers([{"image": "a.png", "objects": objects}, {"image": "b.png", "objects": []}], 2, lowest_score=0.3)
     shown = capsys.readouterr().out
     assert "2 cat, 1 dog, 1 owl, 1 yak and 1 more classes" in shown and "nothing" in shown and "90.0%" in shown
+
+
+def test_the_command_line_answers_as_the_library_does(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
+    result = run("predict", animals, photos, "--json", "--batch-size", 1)
+    rows = lines(result.stdout)
+    for row, answer in zip(rows, library(animals).predict([row["image"] for row in rows]), strict=True):
+        assert row["objects"] == answer.to_dict()["objects"]
+    shown = run("predict", animals, photos)
+    doubtful = sum(entry["score"] < 0.3 for row in rows for entry in row["objects"])
+    assert doubtful > 1 and f"not shown: {doubtful} objects with a score below 0.3" in shown.stderr.replace("\n", " ")
+    assert str(sum(entry["score"] >= 0.3 for entry in rows[0]["objects"])) in shown.stdout
+
+
+def test_the_size_of_drawn_pictures_is_an_option(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
+    run("predict", animals, photos, "--out", tmp_path / "out", "--draw-size", 448)
+    for row in lines((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")):
+        with PIL.Image.open(row["drawn"]) as drawn:
+            assert 400 <= max(drawn.size) <= 448

@@ -281,7 +281,7 @@ def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (np.zeros((4, 4, 3), dtype=np.float32), "must be uint8"),
+        (np.zeros((4, 4, 3), dtype=np.int64), "must be uint8"),
         (np.zeros((4, 4), dtype=bool), "must be uint8"),
         (np.zeros((3, 8, 8), dtype=np.uint8), "channels first"),
         (np.zeros((8, 8, 4), dtype=np.uint8), r"\(H, W, 3\)"),
@@ -292,7 +292,7 @@ def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
         (torch.zeros(3, 0, 8), "no pixels"),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "uint8"),
         (torch.full((3, 8, 8), 255.0), "divide"),
-        (torch.full((3, 8, 8), -0.5), "before normalisation"),
+        (torch.full((3, 8, 8), -0.5), "before normalization"),
         (torch.full((3, 8, 8), float("nan")), "0..1"),
         (PIL.Image.new("RGB", (0, 4)), "no pixels"),
     ],

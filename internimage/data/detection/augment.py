@@ -4,7 +4,7 @@ Every draw comes from one `numpy.random.RandomState`, in the order of the origin
 there and here. Pictures are resized in the arithmetic of OpenCV. Masks are read once, at the end: flips, resizes to the
 nearest neighbor and crops only move the rows and columns that will be read.
 
-Shape legend: H W size of the picture as read, h w size of the view, G objects.
+Shape legend: H W size of the picture as read, h w size of the view, C channels, G objects.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from internimage.data.dataset import Sample
 from internimage.data.detection.annotation import ObjectTargets
+from internimage.data.raster import pixels_of
 from internimage.data.resize import keep_ratio_size, resize_bilinear
 
 RandomSource = np.random.RandomState
@@ -29,7 +30,7 @@ class TrainingView:
     """One augmented picture, not normalised and not padded yet.
 
     Args:
-        pixels: (h, w, 3) uint8 RGB.
+        pixels: (h, w, C) uint8 RGB.
         boxes_xyxy: (G, 4) float32 corners in pixels of the view.
         labels: (G,) int64 class numbers.
         masks: (G, h, w) bool, or None in data sets without masks.
@@ -50,7 +51,7 @@ class Frame:
     """A view in the making.
 
     Args:
-        pixels: (h, w, 3) uint8.
+        pixels: (h, w, C) uint8.
         boxes: (G, 4) float32 corners in pixels.
         objects: (G,) int64 numbers of the objects that are still seen.
         rows: (h,) int64 row of the original masks that each row shows.
@@ -269,7 +270,7 @@ def augment(sample: Sample[ObjectTargets], pipeline: Sequence[Step], rng: Random
     """
     target, size_hw = sample.target, (sample.picture.height, sample.picture.width)
     start = Frame(
-        torch.from_numpy(np.array(sample.picture)),
+        torch.from_numpy(pixels_of(sample.picture)),
         target.boxes_xyxy.numpy(),
         np.arange(len(target)),
         np.arange(size_hw[0]),

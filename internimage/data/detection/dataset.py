@@ -5,6 +5,7 @@ Shape legend: N pictures, G objects of a picture, K classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from internimage.data.dataset import Sample
 from internimage.data.detection.annotation import ObjectTargets, PictureAnnotation, RawAnnotation
 from internimage.data.detection.problems import Problem
 from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable, ObjectStates
-from internimage.data.pictures import is_turned, picture_size, read_picture
+from internimage.data.pictures import is_turned, picture_size, read_image
+from internimage.data.raster import RGB, Reading
 
 MIN_TRAINING_SIDE = 32  # pixels; the original leaves smaller pictures out of training
 
@@ -34,6 +36,8 @@ class DetectionDataset:
         pictures: which pictures of the table belong to the data set, in this order; None for all.
         with_masks: give masks where the table has them.
     """
+
+    reading: Reading = RGB
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class DetectionDataset:
     def __getitem__(self, index: int) -> Sample[ObjectTargets]:
         picture = self._picture(index)
         file = self._table.files[picture]
-        image = read_picture(file)
+        image = read_image(file, self.reading)
         size_hw, known = (image.height, image.width), self._table.size_hw(picture)
         if known not in (SIZE_UNKNOWN, size_hw):
             raise ValueError(size_mismatch(file, size_hw, known))
@@ -135,17 +139,9 @@ class DetectionDataset:
         return self._with(pictures=self._pictures, with_masks=False)
 
     def _with(self, *, pictures: np.ndarray, with_masks: bool) -> DetectionDataset:
-        return DetectionDataset(
-            self.name,
-            self._class_names,
-            self._table,
-            category_ids=self.category_ids,
-            frequencies=self.frequencies,
-            ancestors=self.ancestors,
-            problems=self.problems,
-            pictures=pictures,
-            with_masks=with_masks,
-        )
+        changed = copy.copy(self)
+        changed._pictures, changed.has_masks = pictures, with_masks and self._table.has_masks
+        return changed
 
     def for_training(self) -> DetectionDataset:
         """Return the pictures that training uses: at least one annotated object, sides of at least 32 pixels.

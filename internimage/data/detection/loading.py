@@ -99,16 +99,16 @@ def collate(
 
     Args:
         views: N views, all with masks or all without.
-        normalize: maps (h, w, 3) uint8 to float32 of the same shape, with the statistics of the detector.
+        normalize: maps (h, w, C) uint8 to float32 of the same shape, with the statistics of the detector.
         divisor: the padded batch is a multiple of this, in pixels.
 
     Returns:
-        (N, 3, H, W) normalised pixels, channels last in memory, zeros at the right and the bottom; and N targets, their
+        (N, C, H, W) normalised pixels, channels last in memory, zeros at the right and the bottom; and N targets, their
         masks (G, H, W) bool.
     """
     sizes = [(view.pixels.shape[0], view.pixels.shape[1]) for view in views]
     height, width = (math.ceil(max(side) / divisor) * divisor for side in zip(*sizes, strict=True))
-    pixels = torch.zeros(len(views), height, width, 3)  # (N, H, W, 3)
+    pixels = torch.zeros(len(views), height, width, views[0].pixels.shape[2])  # (N, H, W, C)
     targets: list[DetectionTargets] = []
     for row, view, (h, w) in zip(pixels, views, sizes, strict=True):
         row[:h, :w] = normalize(view.pixels)

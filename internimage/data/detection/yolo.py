@@ -22,7 +22,7 @@ from internimage.data.detection.segmentations import polygon_area
 from internimage.data.detection.table import AnnotationTable
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.image_paths import ImagePaths, path_parts
-from internimage.data.listing import list_files
+from internimage.data.listing import list_images
 from internimage.data.parts import Part, names_of, part_folders, part_of
 
 MAX_YAML_BYTES = 1 << 20
@@ -97,7 +97,7 @@ def _pictures(sources: list[Path], log: ProblemLog) -> list[Path]:
     lists: dict[Path, ImagePaths] = {}
     for source in sources:
         if source.is_dir():
-            files += list_files(source, PICTURE_SUFFIXES)
+            files += list_images(source)
             continue
         paths = lists[source] = ImagePaths(source.parent, part=part_of(source.stem))
         for number, line in enumerate(read_text(source).splitlines(), 1):

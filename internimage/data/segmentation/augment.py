@@ -2,7 +2,7 @@
 
 The draws come from a `numpy.random.RandomState` in the order of the original, so that its seeds give its pictures.
 
-Shape legend: H W picture size, h w size of the crop, in pixels.
+Shape legend: H W picture size, h w size of the crop, in pixels, C channels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CROP_TRIES = 10
 
 
 class Augmented(NamedTuple):
-    """A (h, w, 3) uint8 RGB picture and its (h, w) uint8 label map, 255 where there is no label."""
+    """A (h, w, C) uint8 picture and its (h, w) uint8 label map, 255 where there is no label."""
 
     picture: np.ndarray
     label_map: np.ndarray
@@ -78,7 +78,7 @@ class Augmentation:
         """Vary one picture.
 
         Args:
-            picture: (H, W, 3) uint8 RGB.
+            picture: (H, W, C) uint8.
             label_map: (H, W) uint8 class of every pixel, 255 where there is none.
             random: where the draws come from.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from internimage.data.dataset import PictureDataset, Unreadable, read_sample
 from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from internimage.data.randomness import derived_seed
+from internimage.data.raster import pixels_of
 from internimage.data.segmentation.augment import Augmentation, Augmented
 from internimage.data.segmentation.label_map import IGNORED
 from internimage.processors import bounded_workers
@@ -52,8 +53,8 @@ class SegmentationBatches:
         rank: number of this process among those that train together.
         world: their count.
         workers: reading processes; 0 reads here.
-        mean: RGB mean of pixels scaled to 0..1, as the model has it.
-        std: RGB standard deviation of pixels scaled to 0..1.
+        mean: mean of each channel of pixels scaled to 0..1, as the model has it.
+        std: standard deviation of each channel of pixels scaled to 0..1.
 
     Raises:
         ValueError: the training set does not fill one batch.
@@ -69,8 +70,8 @@ class SegmentationBatches:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world:
             raise ValueError(
@@ -122,16 +123,14 @@ class _Varied(torch.utils.data.Dataset):
                 unreadable.append(entry)
                 continue
             random = RandomState(derived_seed(self.seed, _AUGMENT, epoch, index))
-            return self.augmentation(np.asarray(entry.picture), entry.target, random), unreadable
+            return self.augmentation(pixels_of(entry.picture), entry.target, random), unreadable
         raise ValueError(f"not one picture of the training set can be read: {unreadable[0].reason}")
 
 
 class _Collating:
     """Turns varied pictures into a batch, in the worker process."""
 
-    def __init__(
-        self, size_hw: tuple[int, int] | None, mean: tuple[float, float, float], std: tuple[float, float, float]
-    ) -> None:
+    def __init__(self, size_hw: tuple[int, int] | None, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.size_hw, self.mean, self.std = size_hw, mean, std
 
     def __call__(self, entries: list[tuple[Augmented, list[Unreadable]]]) -> SegmentationBatch:
@@ -144,8 +143,8 @@ def collate(
     *,
     size_hw: tuple[int, int] | None = None,
     multiple: int = 32,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
 ) -> tuple[Images, Tensor]:
     """Normalise pictures, then pad them and their label maps at the right and the bottom to one size.
 
@@ -153,8 +152,8 @@ def collate(
         samples: at least one.
         size_hw: (height, width) of the batch in pixels; None for the largest sides, rounded up.
         multiple: what sides are rounded up to without `size_hw`.
-        mean: RGB mean of pixels scaled to 0..1.
-        std: RGB standard deviation of pixels scaled to 0..1.
+        mean: mean of each channel of pixels scaled to 0..1.
+        std: standard deviation of each channel of pixels scaled to 0..1.
 
     Returns:
         The batch and its (N, H, W) uint8 targets, as `Segmentor.loss` takes them; padding is 0 in the normalised
@@ -168,7 +167,7 @@ def collate(
     height, width = size_hw or (-(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple)
     if largest[0] > height or largest[1] > width:
         raise ValueError(f"pictures of up to {largest} do not fit a batch of {(height, width)}; crop them")
-    pixels = torch.zeros(len(samples), height, width, 3)
+    pixels = torch.zeros(len(samples), height, width, samples[0].picture.shape[2])
     targets = torch.full((len(samples), height, width), IGNORED, dtype=torch.uint8)
     for i, (sample, (h, w)) in enumerate(zip(samples, sizes, strict=True)):
         pixels[i, :h, :w] = normalize(torch.from_numpy(sample.picture), mean=mean, std=std)

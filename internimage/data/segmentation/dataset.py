@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from internimage.data.dataset import Sample
-from internimage.data.pictures import read_picture
+from internimage.data.pictures import read_image
+from internimage.data.raster import RGB, Reading
 from internimage.data.segmentation.label_map import MaskValues, read_label_map
 from internimage.types import Palette
 
@@ -34,6 +35,8 @@ class SegmentationDataset:
         ValueError: there are no samples, or names and colors differ in number.
     """
 
+    reading: Reading = RGB
+
     def __init__(
         self, files: Sequence[MaskedPicture], class_names: Sequence[str], *, palette: Palette | None = None
     ) -> None:
@@ -56,7 +59,7 @@ class SegmentationDataset:
     def __getitem__(self, index: int) -> Sample[np.ndarray]:
         """Read a sample: the target is its (H, W) uint8 label map, 255 where there is no label."""
         files = self.files[index]
-        picture = read_picture(files.picture)
+        picture = read_image(files.picture, self.reading)
         label_map = self.label_map(index)
         if (picture.height, picture.width) != label_map.shape:
             raise ValueError(
@@ -82,4 +85,6 @@ class SegmentationDataset:
         """
         if self.class_names != other.class_names:
             raise ValueError("data sets with different classes cannot be joined")
-        return SegmentationDataset(self.files + other.files, self.class_names, palette=self.palette)
+        joined = SegmentationDataset(self.files + other.files, self.class_names, palette=self.palette)
+        joined.reading = self.reading
+        return joined

@@ -8,7 +8,7 @@ from reprlib import repr as repr_short  # cuts long values
 
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.image_paths import path_parts
-from internimage.data.listing import list_files
+from internimage.data.listing import list_files, list_images
 from internimage.data.segmentation.dataset import MaskedPicture
 from internimage.data.segmentation.label_map import MaskValues
 
@@ -38,7 +38,7 @@ def pairs_by_name(
     known = {_key(path, masks): path for path in list_files(masks, MASK_SUFFIXES)}
     files: list[MaskedPicture] = []
     lonely: list[Path] = []
-    for path in list_files(pictures, PICTURE_SUFFIXES):
+    for path in list_images(pictures):
         stem = _key(path, pictures).removesuffix(picture_ending)
         found = next(((known[stem + end], values) for end, values in endings if stem + end in known), None)
         if found is None:

@@ -4,7 +4,7 @@ Colors go to hue, saturation and value and back through OpenCV, which the publis
 it is not installed its arithmetic (hue 0..179, fixed-point division) is followed here: equal on the way there, and on
 the way back up to one grey level off, in few pixels or in one of ten, as processor and version of OpenCV go.
 
-Shape legend: H W picture size in pixels.
+Shape legend: H W picture size in pixels, C channels.
 """
 
 from __future__ import annotations
@@ -67,12 +67,13 @@ def distort(picture: np.ndarray, settings: Photometric, random: RandomState) -> 
     """Change the colors of a picture at random; contrast comes before saturation and hue or after them.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        picture: (H, W, C) uint8 RGB, or of any other number of channels, which have neither saturation nor hue: these
+            two changes are drawn and left out.
         settings: how far.
         random: where the draws come from.
 
     Returns:
-        (H, W, 3) uint8, another array or the given one.
+        (H, W, C) uint8, another array or the given one.
     """
     if random.randint(2):
         picture = _scaled(picture, offset=random.uniform(-settings.brightness, settings.brightness))
@@ -82,7 +83,7 @@ def distort(picture: np.ndarray, settings: Photometric, random: RandomState) -> 
     factor = random.uniform(*settings.saturation) if random.randint(2) else None
     # A range without width draws as one of width 1, so that the numbers behind it stay the same.
     turn = int(random.randint(-settings.hue, max(settings.hue, 1 - settings.hue))) if random.randint(2) else None
-    if factor is not None or turn is not None:
+    if picture.shape[2] == 3 and (factor is not None or turn is not None):
         picture = _change_color(picture, factor, turn)
     return picture if contrast_is_first else _contrast(picture, settings, random)
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from internimage.data import Sample
+from internimage.data.dataset import read_as
 from internimage.data.detection import DetectionDataset, open_coco, open_detection_dataset
 from internimage.data.detection.census import count_truth
 from internimage.data.detection.dataset import size_mismatch
 from internimage.data.detection.sizes import check_sizes
 from internimage.data.parts import Part
-from internimage.data.pictures import read_picture
+from internimage.data.pictures import read_image
 from internimage.detection import RCNN, Detector
 from internimage.detection.preprocess import prepare
 from internimage.evaluation.batches import Batch, batches
@@ -86,7 +87,8 @@ def evaluate_detection(
         raise ValueError(f"batch_size must be at least 1, given {batch_size}")
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
-    dataset = _open(data, split, pictures) if isinstance(data, str | PathLike) else data
+    opened = _open(data, split, pictures) if isinstance(data, str | PathLike) else data
+    dataset = read_as(opened, model.config.preprocess.reading)
     classes = TruthClasses.of(dataset)
     known = known_classes(model.config.class_names, model.config.num_classes, classes.names)
     refuse_no_truth(count_truth(dataset), dataset.name)
@@ -158,12 +160,13 @@ class PictureFiles:
     def __init__(self, data: DetectionDataset, indices: Sequence[int]) -> None:
         self.class_names = data.class_names
         self.files = [data.file(i) for i in indices]
+        self.reading = data.reading
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample[None]:
-        return Sample(read_picture(self.files[index]), None, str(self.files[index]))
+        return Sample(read_image(self.files[index], self.reading), None, str(self.files[index]))
 
 
 def _open(data: str | PathLike[str], split: Part, pictures: str | PathLike[str] | None) -> DetectionDataset:

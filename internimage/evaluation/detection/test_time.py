@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL.Image import Transpose
 
-from internimage.data.pictures import read_picture
+from internimage.data.pictures import read_image
 from internimage.detection import Detector
 from internimage.detection.postprocess import RawDetections, check_finite
 from internimage.detection.preprocess import PreprocessConfig, prepare
@@ -94,7 +94,7 @@ class Looking:
 
     def __call__(self, pictures: Sequence[Picture]) -> list[View]:
         """Read, mirror, resize and normalise."""
-        read = [read_picture(picture) for picture in pictures]
+        read = [read_image(picture, self.config.reading) for picture in pictures]
         mirrored = [picture.transpose(Transpose.FLIP_LEFT_RIGHT) for picture in read] if self.settings.flip else []
         views: list[View] = []
         for shorter, longer in self.settings.sizes:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from internimage.data import PictureDataset, Sample
+from internimage.data.dataset import read_as
 from internimage.data.segmentation import open_segmentation_dataset
 from internimage.evaluation.batches import Batch, Prepared, batches
 from internimage.evaluation.classes import KnownClasses, known_classes
@@ -77,6 +78,7 @@ def evaluate_segmentation(
     dataset = open_segmentation_dataset(data, split=split) if isinstance(data, str | PathLike) else data
     known = known_classes(model.config.class_names, model.config.num_classes, dataset.class_names)
     config = preprocess or model.config.preprocess
+    dataset = read_as(dataset, config.reading)
     place = None if progress_file is None else Path(progress_file)
     identity = {} if place is None else _identity(model, dataset, config, looks)
     file = ProgressFile(place, identity, save_seconds=save_seconds)

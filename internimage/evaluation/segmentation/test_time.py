@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from internimage.data.pictures import read_picture
+from internimage.data.pictures import read_image
 from internimage.flow import Picture
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.segmentation import PreprocessConfig, Segmentor
@@ -104,7 +104,7 @@ class Looking:
 
     def __call__(self, pictures: Sequence[Picture]) -> list[tuple[Images, ...]]:
         """Return the picture in each size, as batches of one."""
-        read = [read_picture(picture) for picture in pictures]
+        read = [read_image(picture, self.config.reading) for picture in pictures]
         return [
             tuple(
                 prepare([picture], scaled(self.config, ratio, (picture.height, picture.width)))

@@ -14,6 +14,8 @@ from PIL import ImageDraw, ImageFont
 from PIL.Image import Image, Resampling
 
 from internimage.data import PictureDataset
+from internimage.data.dataset import read_as
+from internimage.data.raster import to_rgb
 from internimage.data.segmentation import IGNORED
 from internimage.evaluation.classes import known_classes
 from internimage.evaluation.segmentation.measure import in_data_order
@@ -57,11 +59,11 @@ def save_worst(
     colors = tuple(palette[output] for output in known.outputs) + (OTHER,) * bool(known.absent)
     files: list[Path] = []
     for place, score in enumerate(report.worst(count), start=1):
-        sample = data[score.index]
+        sample = read_as(data, (preprocess or model.config.preprocess).reading)[score.index]
         [answer] = predict_multi_scale(model, [sample.picture], report.looks, preprocess=preprocess)
         title = f"{Path(score.name).name}   mIoU {score.miou:.1%}, right pixels {score.aacc:.1%}"
         label_map = in_data_order(answer.label_map, known).numpy()
-        drawn = compare(sample.picture, sample.target, label_map, colors, title=title)
+        drawn = compare(to_rgb(sample.picture), sample.target, label_map, colors, title=title)
         path = Path(folder) / f"{place:02d}_{Path(score.name).stem}.png"
         with replacing(path) as temporary:
             drawn.save(temporary, "PNG")

@@ -1,31 +1,34 @@
 """How training pictures are varied: one picture at a time (ImageNet) or a batch at a time (small pictures).
 
-Shape legend: B pictures of a batch, S side in pixels, K classes.
+Shape legend: B pictures of a batch, C channels, S side in pixels, K classes.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig
+from internimage.data.raster import Image, pixels_of
 from internimage.errors import MissingExtra
 from internimage.training.classification.config import AugmentSettings
 from internimage.training.randomness import seeded
 
+log = logging.getLogger(__name__)
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
-def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> Callable[[Image], Tensor]:
-    """Return the published training transform: PIL picture to (3, S, S) normalised pixels.
+def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> Callable[[Any], Tensor]:
+    """Return the published training transform: picture to (C, S, S) normalised pixels.
 
     Random resized crop, flip, RandAugment, normalisation, random erasing. It draws from the global generators.
+    RandAugment is made for colors: pictures of other channels than RGB are cropped, mirrored and erased only.
 
     Raises:
         MissingExtra: timm is not installed.
@@ -34,6 +37,8 @@ def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> C
         from timm.data.transforms_factory import create_transform
     except ImportError as error:
         raise MissingExtra("timm", "train", "the 'crop' augmentation") from error
+    if preprocess.channels != 3:
+        return _ChannelTransform(settings, preprocess)
     transform: Any = create_transform(
         preprocess.size,
         is_training=True,
@@ -49,6 +54,31 @@ def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> C
         re_count=1,
     )
     return transform
+
+
+class _ChannelTransform:
+    """The transform for any number of channels; it can be sent to a reading process."""
+
+    def __init__(self, settings: AugmentSettings, preprocess: PreprocessConfig) -> None:
+        from timm.data.random_erasing import RandomErasing
+        from torchvision.transforms import InterpolationMode, v2
+
+        interpolation = InterpolationMode(preprocess.interpolation)
+        steps: list[Any] = [
+            v2.RandomResizedCrop(preprocess.size, settings.crop_scale, interpolation=interpolation, antialias=True),
+            v2.RandomHorizontalFlip(settings.horizontal_flip),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(preprocess.mean), list(preprocess.std)),
+        ]
+        if settings.erase_probability:
+            steps.append(RandomErasing(settings.erase_probability, mode="pixel", max_count=1, device="cpu"))
+        if settings.rand_augment:
+            log.info("pictures of %d channels are not varied by RandAugment, which is for RGB", preprocess.channels)
+        self.steps = v2.Compose(steps)
+
+    def __call__(self, picture: Image) -> Tensor:
+        """Map a picture to (C, S, S) normalised pixels."""
+        return self.steps(torch.from_numpy(pixels_of(picture)).permute(2, 0, 1))
 
 
 def batch_mixer(
@@ -85,17 +115,18 @@ def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: Preproces
     """Move, flip, normalise and erase a batch, each picture on its own.
 
     Args:
-        pixels: (B, C, S, S) uint8 with C = 1 (grey) or 3 channels.
+        pixels: (B, C, S, S) uint8, or (B, 1, S, S) where all channels are equal.
         settings: sizes and probabilities.
         preprocess: mean and standard deviation.
         seed: all draws of this batch follow from it.
 
     Returns:
-        (B, 3, S, S) float32 normalised pixels; what moves in from outside is black.
+        (B, C, S, S) float32 normalised pixels; what moves in from outside is black.
     """
     generator = torch.Generator().manual_seed(seed)
-    moved = _move_and_flip(pixels, settings, generator).to(torch.float32).div_(255).expand(-1, 3, -1, -1)
-    mean, std = torch.tensor(preprocess.mean).view(3, 1, 1), torch.tensor(preprocess.std).view(3, 1, 1)
+    moved = _move_and_flip(pixels, settings, generator).to(torch.float32).div_(255)
+    moved = moved.expand(-1, preprocess.channels, -1, -1)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
     return _erase((moved - mean).div_(std), settings.erase_probability, generator)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.utils.data
-from PIL.Image import Image
 from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig, fit
 from internimage.data import PictureDataset, Unreadable, read_sample
+from internimage.data.raster import Image, pixels_of
 from internimage.processors import bounded_workers
 from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
 from internimage.training.classification.config import ClassificationRecipe
@@ -32,7 +32,7 @@ _ORDER, _AUGMENT, _MIX = 1, 2, 3
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """One training batch: (B, 3, S, S) normalised pixels with (B,) class indices or (B, K) soft targets."""
+    """One training batch: (B, C, S, S) normalised pixels with (B,) class indices or (B, K) soft targets."""
 
     pixels: Tensor
     targets: Tensor
@@ -165,7 +165,8 @@ def load_resized(
     """Decode and resize a whole data set.
 
     Returns:
-        (N, C, S, S) uint8 pixels, C = 1 when every picture is grey, else 3, and (N,) labels.
+        (N, C, S, S) uint8 pixels, C = 1 when all channels of every picture are equal, else as many as are read; and
+        (N,) labels.
 
     Raises:
         ValueError: more than `max_unreadable` pictures are broken.
@@ -179,7 +180,7 @@ def load_resized(
         samples = [entry for entry in entries if not isinstance(entry, Unreadable)]
         if not samples:
             continue
-        pictures = np.stack([np.asarray(fit(sample.picture, preprocess)) for sample in samples])
+        pictures = np.stack([pixels_of(fit(sample.picture, preprocess)) for sample in samples])
         pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         is_grey = bool((pixels == pixels[:, :1]).all())
         parts.append(pixels[:, :1].clone() if is_grey else pixels)

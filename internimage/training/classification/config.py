@@ -9,6 +9,8 @@ from internimage.classification.head import HeadKind
 from internimage.training.overrides import check_ranges
 from internimage.training.settings import OptimizerSettings, Recipe, Start
 
+STRIDE = 32  # of the last map of the backbones
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -17,6 +19,7 @@ class ModelSettings:
     Args:
         backbone: a size of `internimage.backbones.VARIANTS`.
         head: "conv", "attention_pool" or "attention_pool_metadata".
+        in_chans: channels of the images; weights of RGB are adapted to others.
         drop_path_rate: stochastic depth of the last block, 0..1.
         weights: catalog name or file to start from, None for a random start.
         start: "published" starts from the published model of the recipe's name, "recipe" from what the recipe says;
@@ -30,6 +33,7 @@ class ModelSettings:
 
     backbone: str
     head: HeadKind = "conv"
+    in_chans: int = 3
     drop_path_rate: float = 0.1
     weights: str | None = None
     start: Start = "auto"
@@ -50,6 +54,10 @@ class DataSettings:
         holdout: training pictures set aside for validation; 0 validates on the data set's own validation part.
         max_unreadable: broken pictures that are skipped and reported before the run stops.
         val_split: part to validate on, "val" or "test"; None is "val". Without one, training pictures are set aside.
+        mean: mean of each channel of pixels scaled to 0..1; None for those of ImageNet, or their average for other
+            channels than RGB.
+        std: standard deviation of each channel, likewise.
+        value_range: values of black and white in images of more than 8 bits, for example 0,4095 for 12 bits.
     """
 
     size: int = 224
@@ -58,6 +66,9 @@ class DataSettings:
     holdout: int = 0
     max_unreadable: int = 50
     val_split: Literal["val", "test"] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,7 @@ class ClassificationRecipe(Recipe):
 def _check(recipe: ClassificationRecipe) -> None:
     """Refuse settings that no run can use."""
     at_least = {
+        "model.in_chans": 1,
         "data.size": 1,
         "data.batch_size": 1,
         "data.workers": 0,
@@ -177,6 +189,12 @@ def _check(recipe: ClassificationRecipe) -> None:
         raise ValueError(
             f"schedule.warmup_epochs ({recipe.schedule.warmup_epochs:g}) must be smaller than schedule.epochs "
             f"({recipe.schedule.epochs})"
+        )
+    if recipe.data.batch_size == 1 and recipe.data.size <= STRIDE and recipe.model.head == "conv":
+        raise ValueError(
+            f"data.batch_size must be at least 2 for the head conv and images of {recipe.data.size} pixels "
+            f"(data.size), given 1: its batch norm sees a 1 x 1 map, of which a single one has no variance; images of "
+            f"more than {STRIDE} pixels can be taken one by one"
         )
     if recipe.augment.kind == "shift" and recipe.augment.rand_augment:
         raise ValueError("augment.rand_augment works on one picture at a time; it needs augment.kind=crop")

@@ -38,7 +38,7 @@ def load_start_weights(model: Classifier, settings: ModelSettings) -> None:
     """
     if settings.weights is None:
         return
-    source = load(settings.weights)
+    source = load(settings.weights, in_chans=model.config.backbone.in_chans)
     expected = model.state_dict()
     state = source.state_dict()
     if not isinstance(source, Classifier):

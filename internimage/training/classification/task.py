@@ -17,10 +17,11 @@ from torch import Tensor
 from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
-from internimage.data import FashionMNIST, ImageFolder, PictureDataset, hold_out, open_dataset
+from internimage.data import FashionMNIST, ImageFolder, PictureDataset, hold_out, open_dataset, read_as
 from internimage.data.examples import count_images
 from internimage.data.fashion_mnist import is_fashion_mnist
 from internimage.data.listing import list_folders
+from internimage.data.normalize import for_channels
 from internimage.data.parts import PARTS, part_folders
 from internimage.evaluation import evaluate
 from internimage.training.classification.batches import TrainBatch, train_batches
@@ -59,6 +60,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         if (count := count_images(train_set)) is not None:
             check_examples(count, place=str(data), fewest_classes=2)
         recipe = with_batch(recipe, len(train_set) // world)
+        train_set = read_as(train_set, preprocess_of(recipe).reading)
         log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
         self.model = build_model(recipe, names)
@@ -154,14 +156,26 @@ def divided(
     return train_set, own_val
 
 
+def preprocess_of(recipe: ClassificationRecipe) -> PreprocessConfig:
+    """Return how the model of a recipe reads images.
+
+    Raises:
+        ValueError: the statistics or the range make no sense, or are those of another number of channels.
+    """
+    data = recipe.data
+    config = for_channels(PreprocessConfig(size=data.size, value_range=data.value_range), recipe.model.in_chans)
+    return replace(config, mean=data.mean or config.mean, std=data.std or config.std)
+
+
 def build_model(recipe: ClassificationRecipe, class_names: tuple[str, ...]) -> Classifier:
     """Return the fresh classifier of a recipe for these classes."""
     settings = recipe.model
+    backbone = replace(variant(settings.backbone), in_chans=settings.in_chans, drop_path_rate=settings.drop_path_rate)
     config = ClassifierConfig(
-        replace(variant(settings.backbone), drop_path_rate=settings.drop_path_rate),
+        backbone,
         num_classes=len(class_names),
         head=settings.head,
-        preprocess=PreprocessConfig(size=recipe.data.size),
+        preprocess=preprocess_of(recipe),
         class_names=class_names,
     )
     return Classifier(
@@ -173,6 +187,6 @@ def build_model(recipe: ClassificationRecipe, class_names: tuple[str, ...]) -> C
 
 
 def to_images(pixels: Tensor) -> Images:
-    """Wrap (B, 3, S, S) training pixels, which have no padding."""
+    """Wrap (B, C, S, S) training pixels, which have no padding."""
     sizes = torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
     return Images(pixels, sizes, ((pixels.shape[-2], pixels.shape[-1]),) * len(pixels))

@@ -20,6 +20,7 @@ class DenseModelSettings:
     Args:
         architecture: name of the head, see the recipe of the task.
         backbone: a size of `internimage.backbones.VARIANTS`; for DINO also with "cb_" in front, a composite of two.
+        in_chans: channels of the images; weights of RGB are adapted to others.
         num_classes: classes that the data set must have; None takes whatever it has.
         drop_path_rate: stochastic depth of the last block of the backbone, 0..1.
         through_dcnv4: run the operator of InternImage by the one of FlashInternImage; the function stays the same.
@@ -36,6 +37,7 @@ class DenseModelSettings:
 
     architecture: str
     backbone: str
+    in_chans: int = 3
     num_classes: int | None = None
     drop_path_rate: float = 0.1
     through_dcnv4: bool = False
@@ -169,6 +171,7 @@ class DenseRecipe(Recipe):
             ValueError: a value is out of its range.
         """
         smallest: dict[str, Any] = {
+            "model.in_chans": 1,
             "data.batch_size": 1,
             "data.val_batch_size": 1,
             "data.workers": 0,

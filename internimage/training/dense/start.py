@@ -33,7 +33,7 @@ def backbone_of(settings: DenseModelSettings) -> BackboneConfig:
         ValueError: a setting makes no sense for this size.
     """
     size = settings.backbone.removeprefix(COMPOSITE_PREFIX)
-    config = replace(variant(size), drop_path_rate=settings.drop_path_rate)
+    config = replace(variant(size), in_chans=settings.in_chans, drop_path_rate=settings.drop_path_rate)
     if size not in WITHOUT_SCALES:
         config = replace(config, layer_scale=1.0)
     if not settings.through_dcnv4:
@@ -81,7 +81,12 @@ def _load_backbone(model: Detector | Segmentor, settings: DenseModelSettings) ->
     backbone = model.backbone
     assert isinstance(backbone, InternImage | CompositeInternImage)
     size = settings.backbone.removeprefix(COMPOSITE_PREFIX)
-    source = create(size, weights=settings.backbone_weights, layer_scale=backbone.config.layer_scale)
+    source = create(
+        size,
+        weights=settings.backbone_weights,
+        in_chans=settings.in_chans,
+        layer_scale=backbone.config.layer_scale,
+    )
     state = source.state_dict()
     if isinstance(backbone, InternImage):
         backbone.load_state_dict(state)
@@ -93,7 +98,7 @@ def _load_backbone(model: Detector | Segmentor, settings: DenseModelSettings) ->
 
 def _load_whole(model: Detector | Segmentor, source: str, *, reset_head: bool) -> None:
     """Take over a model, the last layers by the names of the classes, or without those layers if asked for."""
-    given = load(source)
+    given = load(source, in_chans=model.config.backbone.in_chans)
     if not isinstance(given, Detector | Segmentor) or given.task != model.task:
         raise ValueError(
             f"{source} is no model for {model.task}; set model.weights=none model.backbone_weights={source} to start "

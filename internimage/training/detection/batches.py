@@ -26,6 +26,7 @@ from internimage.data.detection import (
     own_data_pipeline,
 )
 from internimage.data.detection.augment import Pipeline
+from internimage.data.normalize import fitting_channels
 from internimage.detection.preprocess import PreprocessConfig, normalize
 from internimage.processors import bounded_workers
 from internimage.training.detection.config import OWN, DetectionAugmentSettings, DetectionRecipe
@@ -69,7 +70,7 @@ class DetectionBatches:
         self.groups = np.zeros(len(dataset), dtype=np.int64) if size == 1 else readable_orientations(dataset)
         source = dataset if masks else dataset.without_masks()
         self._views = TrainingViews(source, pipeline_of(recipe.augment), seed=recipe.run.seed, groups=self.groups)
-        self._collate = _Collating(recipe.preprocess)
+        self._collate = _Collating(fitting_channels(recipe.preprocess, recipe.model.in_chans))
         self._is_endless = recipe.schedule.iterations > 0
         per_epoch = len(dataset) // (size * world) if self._is_endless else len(self._order(0))
         self.batches_per_epoch = max(1, per_epoch)

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from internimage.data import hold_out
+from internimage.data import hold_out, read_as
 from internimage.data.class_list import class_list_setting
 from internimage.data.detection import DetectionDataset, class_balanced, open_detection_dataset
 from internimage.data.detection.census import count_examples, count_truth
+from internimage.data.raster import Reading
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig, build_detector
 from internimage.evaluation.detection import evaluate_detection
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
@@ -69,6 +70,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         check_examples(count_examples(train_set), place=train_set.name)
         self.can_measure = check_truth(count_truth(self.val_set), place=self.val_set.name)
         recipe = with_batch(recipe, len(train_set) // world)
+        train_set = read_as(train_set, Reading(recipe.model.in_chans, recipe.preprocess.value_range))
         log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
         self.model = build_model(recipe, names)

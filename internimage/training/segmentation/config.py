@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from internimage.data.segmentation import Augmentation
-from internimage.segmentation import HEADS, PreprocessConfig
+from internimage.segmentation import HEADS, PreprocessConfig, UperNetConfig
 from internimage.training.dense.settings import DenseDataSettings, DenseModelSettings, DenseRecipe
 
 
@@ -63,3 +63,18 @@ class SegmentationRecipe(DenseRecipe):
         self.check_architecture(HEADS)
         if self.augment.crop_hw is None and self.data.batch_size > 1:
             raise ValueError("augment.crop_hw=none gives pictures of different sizes, which needs data.batch_size=1")
+
+    def check_batch(self) -> None:
+        """Refuse batches that the head cannot be trained on: no process sees the images of another one.
+
+        Raises:
+            ValueError: UperNet gets one image at a time.
+        """
+        head = HEADS[self.model.architecture]
+        if isinstance(head, UperNetConfig) and self.data.batch_size < head.least_batch:
+            raise ValueError(
+                f"data.batch_size must be at least {head.least_batch} for the head {self.model.architecture}, given "
+                f"{self.data.batch_size}: it averages a map to 1 x 1 and normalizes it over the batch, where one image "
+                "has no variance (optimizer.accumulation_steps does not help). Where the memory ends, make "
+                "augment.crop_hw smaller, set model.activation_checkpointing=true, or take another head"
+            )

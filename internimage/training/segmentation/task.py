@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from internimage.data import PictureDataset, hold_out
+from internimage.data import PictureDataset, hold_out, read_as
 from internimage.data.class_list import class_list_setting
+from internimage.data.raster import Reading
 from internimage.data.segmentation import (
     SegmentationBatch,
     SegmentationBatches,
@@ -55,6 +56,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
     recipe: SegmentationRecipe
 
     def __init__(self, recipe: SegmentationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
+        recipe.check_batch()
         whole, own_val = open_parts(data, recipe.data, test_stands_in=wants_own_part(recipe))
         names = whole.class_names
         check_classes(recipe.model, names)
@@ -64,6 +66,8 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         check_examples(count_pixels(train_set), place=str(data), fewest_classes=2)
         self.can_measure = check_truth(count_pixels(self.val_set), place=str(data))
         recipe = with_batch(recipe, len(train_set) // world)
+        recipe.check_batch()
+        train_set = read_as(train_set, Reading(recipe.model.in_chans, recipe.preprocess.value_range))
         log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
         self.model = build_model(recipe, names, palette=whole.palette)
@@ -76,8 +80,8 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
             rank=rank,
             world=world,
             workers=recipe.data.workers,
-            mean=recipe.preprocess.mean,
-            std=recipe.preprocess.std,
+            mean=self.model.config.preprocess.mean,
+            std=self.model.config.preprocess.std,
         )
         self.feed(recipe, batches)
 
