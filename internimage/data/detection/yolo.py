@@ -22,7 +22,7 @@ from internimage.data.detection.segmentations import polygon_area
 from internimage.data.detection.table import AnnotationTable
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.image_paths import ImagePaths, path_parts
-from internimage.data.listing import list_images
+from internimage.data.listing import list_files, list_images
 from internimage.data.parts import Part, names_of, part_folders, part_of
 
 MAX_YAML_BYTES = 1 << 20
