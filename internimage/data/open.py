@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from os import PathLike
 from pathlib import Path
@@ -18,11 +17,10 @@ from internimage.data.parts import (
     choose_part,
     part_folders,
     part_of,
+    say_inner_folder,
     say_published_test_part,
     spelled,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def open_dataset(root: str | PathLike[str], split: Part = "val", *, test_stands_in: bool = True) -> PictureDataset[int]:
@@ -80,7 +78,7 @@ def _home(root: Path) -> Path:
     if not inner:
         return root
     if len(folders) == 1:
-        logger.warning("%s holds the data set in its folder %s, which is opened", root, inner[0].name)
+        say_inner_folder(root, inner[0])
         return inner[0]
     shown = ", ".join(repr(folder.name) for folder in inner[:5])
     raise FileNotFoundError(

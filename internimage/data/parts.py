@@ -71,6 +71,17 @@ def part_folders(root: Path, part: Part) -> list[Path]:
     return [folders[name] for name in names_of(folders, part)]
 
 
+def only_folder(root: Path) -> Path | None:
+    """Return the only folder in a folder, where it is no part: people often give the folder above the data set."""
+    folders = list_folders(root)
+    return folders[0] if len(folders) == 1 and part_of(folders[0].name) is None else None
+
+
+def say_inner_folder(root: Path, inner: Path) -> None:
+    """Say that the data set was found one level deeper than the given folder."""
+    logger.warning("%s holds the data set in its folder %s, which is opened", root, inner.name)
+
+
 def spelled(part: Part) -> str:
     """Return the names of a part for a message.
 

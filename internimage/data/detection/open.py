@@ -22,8 +22,10 @@ from internimage.data.parts import (
     Part,
     check_part,
     names_of,
+    only_folder,
     part_folders,
     part_of,
+    say_inner_folder,
     spelled,
     warn_of_test_part,
 )
@@ -75,10 +77,11 @@ def open_detection_dataset(
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
     names = None if class_names is None else given_class_list(class_names).names
-    found = _find(root, wanted, names, broken)
-    if found is None and wanted == "val" and (test_part := _find(root, "test", names, broken)) is not None:
-        warn_of_test_part(root, is_taken=test_stands_in)
-        found = test_part if test_stands_in else None
+    found = _find_or_test(root, wanted, names, broken, test_stands_in=test_stands_in)
+    if found is None and (inner := only_folder(root)) is not None:
+        found = _find_or_test(inner, wanted, names, broken, test_stands_in=test_stands_in)
+        if found is not None:
+            say_inner_folder(root, inner)
     if found is None:
         looked_for = LOOKED_FOR.format(split=split, long="validation" if wanted == "val" else wanted)
         raise FileNotFoundError(
@@ -86,6 +89,17 @@ def open_detection_dataset(
         )
     dataset, is_filtered = found
     return dataset.for_training() if (is_filtered if filter_empty is None else filter_empty) else dataset
+
+
+def _find_or_test(
+    root: Path, part: Part, names: Names, broken: Broken, *, test_stands_in: bool
+) -> tuple[DetectionDataset, bool] | None:
+    """Open a part, or the test part with a warning where the validation part is not there."""
+    found = _find(root, part, names, broken)
+    if found is None and part == "val" and (test_part := _find(root, "test", names, broken)) is not None:
+        warn_of_test_part(root, is_taken=test_stands_in)
+        return test_part if test_stands_in else None
+    return found
 
 
 def _find(root: Path, part: Part, names: Names, broken: Broken) -> tuple[DetectionDataset, bool] | None:

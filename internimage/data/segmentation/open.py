@@ -11,7 +11,7 @@ from pathlib import Path
 
 from internimage.data.class_list import FILES, OTHER_FILES, ClassList, colors, find_class_list, given_class_list
 from internimage.data.labels import label_set
-from internimage.data.parts import warn_of_test_part
+from internimage.data.parts import only_folder, say_inner_folder, warn_of_test_part
 from internimage.data.segmentation.dataset import SegmentationDataset
 from internimage.data.segmentation.layouts import (
     OWN,
@@ -64,6 +64,10 @@ def open_segmentation_dataset(
         raise UnknownName("layout", layout, (OWN, *known))
     parts = split.split("+")
     candidates = [known[layout]] if layout in known else list(PUBLISHED_LAYOUTS)
+    inner = only_folder(root)
+    if inner is not None and not _holds(root, parts, candidates) and _holds(inner, parts, candidates):
+        say_inner_folder(root, inner)
+        root = inner
     is_own = layout == OWN or palette is not None or not any(_is_published(root, part, candidates) for part in parts)
     classes = _own_classes(root, class_names, palette, files=(*FILES, *OTHER_FILES) if is_own else FILES)
     if layout == OWN or (layout is None and classes is not None):
@@ -127,6 +131,14 @@ def _open_published(root: Path, split: str, candidates: Sequence[Layout]) -> Seg
     if len(candidates) > 1:
         looked.append(f"  {OWN}: {own_text(split)}, with {' or '.join(FILES)}")
     raise FileNotFoundError(f"{root} holds no split {split!r}; looked for\n" + "\n".join(looked))
+
+
+def _holds(root: Path, parts: Sequence[str], candidates: Sequence[Layout]) -> bool:
+    """Whether a folder has the folders of some part, in any layout."""
+    wanted = (*parts, "test")
+    is_named = len(candidates) == 1
+    published = (layout.home(root, part, is_named=is_named) for layout in candidates for part in parts)
+    return any(own_folders(root, part) is not None for part in wanted) or any(home is not None for home in published)
 
 
 def _is_published(root: Path, split: str, candidates: Sequence[Layout]) -> bool:

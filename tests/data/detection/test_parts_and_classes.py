@@ -86,6 +86,15 @@ def test_the_part_is_looked_for_in_all_layouts_first(tmp_path: Path, caplog: pyt
     assert files(open_detection_dataset(tmp_path)) == ["v"] and not caplog.records
 
 
+def test_the_folder_above_is_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    coco(tmp_path / "fruit", "train", "train"), coco(tmp_path / "fruit", "valid", "valid")
+    assert files(open_detection_dataset(tmp_path, "val")) == ["valid"]
+    assert "holds the data set in its folder fruit" in caplog.text
+    coco(tmp_path / "cars", "valid", "valid")
+    with pytest.raises(FileNotFoundError, match="holds no detection data set"):
+        open_detection_dataset(tmp_path, "val")
+
+
 def xml(*names: str) -> str:
     box = "<bndbox><xmin>11</xmin><ymin>6</ymin><xmax>61</xmax><ymax>41</ymax></bndbox>"
     objects = "".join(f"<object><name>{name}</name>{box}</object>" for name in names)

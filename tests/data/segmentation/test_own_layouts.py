@@ -42,6 +42,14 @@ def test_test_stands_in_with_a_word(make: Make, mask: Mask, caplog: pytest.LogCa
     assert len(open_segmentation_dataset(root)) == 1 and "its test part is taken" in caplog.text
 
 
+def test_the_folder_above_is_accepted(make: Make, mask: Mask, caplog: pytest.LogCaptureFixture) -> None:
+    make("fields/Val/images/a.png")
+    root = make("fields/Val/masks/a.png", mask(0, 1))
+    (root / "fields" / "classes.txt").write_text("ground\nhouse\n")
+    assert len(open_segmentation_dataset(root)) == 1
+    assert "holds the data set in its folder fields" in caplog.text
+
+
 def test_masks_of_the_same_part_come_first(make: Make) -> None:
     for folder in ("images/val", "images/valid", "masks/valid", "masks/val"):
         root = make(f"{folder}/a.png")
