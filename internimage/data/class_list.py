@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
 from internimage.types import Palette
@@ -31,11 +33,13 @@ class ClassList:
         names: K names.
         palette: K colors (red, green, blue) 0..255, or None.
         ignored_colors: colors of masks that stand for no label.
+        values: value 0..255 of each class in masks, or None where the first class has the value 0, and so on.
     """
 
     names: tuple[str, ...]
     palette: Palette | None = None
     ignored_colors: Palette = ()
+    values: tuple[int, ...] | None = None
 
 
 def find_class_list(root: Path, files: tuple[str, ...] = FILES) -> ClassList | None:
@@ -139,19 +143,34 @@ def _pbtxt_names(text: str) -> list[str]:
 def _from_json(text: str, path: Path) -> ClassList:
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise ValueError(f"{path}: this is no JSON ({error})") from error
     content = {"classes": content} if isinstance(content, list) else content
     if not isinstance(content, dict):
         raise ValueError(f'{path}: expected a list of names or {{"classes": [...]}}, given {type(content).__name__}')
-    unknown = sorted(content.keys() - {"classes", "palette", "ignored_colors"})
+    unknown = sorted(content.keys() - {"classes", "palette", "ignored_colors", "values"})
     if unknown:
-        raise ValueError(f"{path}: unknown entries {', '.join(unknown)}; known are classes, palette, ignored_colors")
+        known = "classes, palette, ignored_colors, values"
+        raise ValueError(f"{path}: unknown entries {', '.join(name[:40] for name in unknown[:5])}; known are {known}")
     names = _names(content.get("classes"), path)
     palette = None if content.get("palette") is None else colors(content["palette"], f"{path}: palette")
     if palette is not None and len(palette) != len(names):
         raise ValueError(f"{path}: the palette must hold {len(names)} colors, one for each class, given {len(palette)}")
-    return ClassList(names, palette, colors(content.get("ignored_colors", []), f"{path}: ignored_colors"))
+    values = _values(content.get("values"), len(names), path)
+    if values is not None and palette is not None:
+        raise ValueError(f"{path}: a palette is for colored masks, values for those of one channel; leave one out")
+    return ClassList(names, palette, colors(content.get("ignored_colors", []), f"{path}: ignored_colors"), values)
+
+
+def _values(value: Any, num_classes: int, path: Path) -> tuple[int, ...] | None:
+    """Check the value of each class in masks."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(_is_level(entry) for entry in value):
+        raise ValueError(f"{path}: values must be a list of numbers 0..255, given {repr_short(value)}")
+    if len(value) != num_classes or len(set(value)) != num_classes:
+        raise ValueError(f"{path}: expected {num_classes} different values, one for each class, given {len(value)}")
+    return tuple(value)
 
 
 def colors(value: Any, where: str) -> Palette:
@@ -165,7 +184,7 @@ def colors(value: Any, where: str) -> Palette:
     found: list[tuple[int, int, int]] = []
     for color in value:
         if not isinstance(color, list | tuple) or len(color) != 3 or not all(_is_level(level) for level in color):
-            raise ValueError(f"{where}: a color must be three numbers 0..255, given {color!r}")
+            raise ValueError(f"{where}: a color must be three numbers 0..255, given {repr_short(color)}")
         found.append((color[0], color[1], color[2]))
     if len(set(found)) != len(found):
         raise ValueError(f"{where}: two classes have one color")
@@ -180,7 +199,7 @@ def _names(value: Any, path: Path) -> tuple[str, ...]:
     """Check names: some, all different."""
     if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
         raise ValueError(f"{path}: expected the names of the classes, at least one, given {str(value)[:100]}")
-    twice = sorted({name for name in value if value.count(name) > 1})
+    twice = sorted(name for name, count in Counter(value).items() if count > 1)
     if twice:
-        raise ValueError(f"{path}: these names are there twice: {', '.join(twice[:5])}")
+        raise ValueError(f"{path}: these names are there twice: {', '.join(name[:60] for name in twice[:5])}")
     return tuple(value)

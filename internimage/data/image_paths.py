@@ -67,10 +67,11 @@ class ImagePaths:
             )
 
     def _find(self, name: Any) -> Path:
+        is_plain = isinstance(name, str) and not name.startswith(("/", "\\")) and ":" not in name and ".." not in name
+        if is_plain and len(name) <= MAX_NAME and _is_file(path := self.folder / name):
+            return path
         readings = _readings(name)
         leads_out = _leads_out(name)
-        if not leads_out and _is_file(path := self.folder / name):
-            return path
         for tail in readings:
             if _is_file(path := self.folder.joinpath(*tail)):
                 return path

@@ -265,3 +265,29 @@ def test_what_is_said_of_a_validation_part(caplog: pytest.LogCaptureFixture) -> 
     assert check_truth(ExampleCount("objects", ("a", "b"), (0, 1)), place="x") and not caplog.records
     assert not check_truth(ExampleCount("objects", ("a",), (0,), {"crowds": 2}, 4, 4), place="x")
     assert caplog.messages[0].endswith("the last weights are the only ones; in 4 images there are 2 crowds")
+
+
+def test_masks_of_0_and_255_with_the_values_of_their_classes(tmp_path: Path) -> None:
+    write_masks(tmp_path, [0, 255], ["ground", "lesion"])
+    (tmp_path / "classes.txt").unlink()
+    file = tmp_path / "classes.json"
+    file.write_text(json.dumps({"classes": ["ground", "lesion"], "values": [0, 255]}))
+    dataset = open_segmentation_dataset(tmp_path, split="train")
+    assert count_pixels(dataset).counts == (72, 72) and not count_pixels(dataset).advice
+    assert np.unique(dataset[0].target).tolist() == [0, 1]
+    for values, message in (
+        ([0], "expected 2 different values, one for each class, given 1"),
+        ([0, 0], "expected 2 different values"),
+        ([0, 256], r"values must be a list of numbers 0\.\.255"),
+        ("0", "values must be a list"),
+    ):
+        file.write_text(json.dumps({"classes": ["ground", "lesion"], "values": values}))
+        with pytest.raises(ValueError, match=rf"classes\.json: {message}"):
+            open_segmentation_dataset(tmp_path, split="train")
+    file.write_text('{"classes": ["ground", "lesion"], "values": [0, %s]}' % ("9" * 5001))
+    with pytest.raises(ValueError, match=r"classes\.json: this is no JSON \(Exceeds the limit"):
+        open_segmentation_dataset(tmp_path, split="train")
+    both = {"classes": ["a", "b"], "values": [0, 1], "palette": [[0, 0, 0], [1, 1, 1]]}
+    file.write_text(json.dumps(both))
+    with pytest.raises(ValueError, match="leave one out"):
+        open_segmentation_dataset(tmp_path, split="train")

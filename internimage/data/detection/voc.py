@@ -54,6 +54,9 @@ def open_voc(
         ValueError: there are broken entries and `broken` is "raise".
     """
     files = [entry for folder, name in folders for entry in listed_files(Path(folder), name)]
+    if not files:
+        lists = ", ".join(str(Path(folder) / "ImageSets" / "Main" / f"{part}.txt") for folder, part in folders)
+        raise ValueError(f"{lists}: there is no name of a picture in it")
     name = ", ".join(f"{Path(folder).name} {part}" for folder, part in folders)
     return open_xml(files, class_names=class_names, name=name, broken=broken)
 

@@ -230,7 +230,10 @@ def own_text(split: str) -> str:
 
 def own_files(pictures: Path, masks: Path, classes: ClassList) -> list[MaskedPicture]:
     """Pair the files of own data: a mask has the name of its picture, or the endings of Cityscapes in its folders."""
-    values = plain_values(len(classes.names), palette=classes.palette, ignored_colors=classes.ignored_colors)
+    if classes.values is not None:
+        values = mapped_values({value: label for label, value in enumerate(classes.values)})
+    else:
+        values = plain_values(len(classes.names), palette=classes.palette, ignored_colors=classes.ignored_colors)
     if PICTURE_FOLDERS[1].casefold() not in (pictures.name.casefold(), pictures.parent.name.casefold()):
         return pairs_by_name(pictures, masks, [("", values)])
     endings = [(ending, values) for ending in ("_gtFine_labelTrainIds", "_gtFine_labelIds", "")]
