@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -140,6 +141,7 @@ def evaluate(
         data = data_folder(data, "DATA")
     from internimage import zoo
 
+    logging.getLogger("internimage.evaluation.identity").setLevel(logging.INFO)  # what is taken up again is said
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
     with progress("pictures", None) as advance:
         request = Request(

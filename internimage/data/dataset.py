@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -31,6 +32,23 @@ class Sample(Generic[Target]):
     picture: Image
     target: Target
     name: str
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """Where a sample comes from, so that it is known again without being read.
+
+    Args:
+        image: its file, or its content.
+        truth: the file or the content of its ground truth.
+        name: what it is called, the same wherever the data set lies; "" for the place of `image` among the others.
+        truth_note: what besides `truth` decides about the ground truth.
+    """
+
+    image: Path | bytes
+    truth: Path | bytes
+    name: str = ""
+    truth_note: str = ""
 
 
 class PictureDataset(Protocol[Target]):

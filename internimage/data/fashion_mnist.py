@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from internimage.data.dataset import Sample
+from internimage.data.dataset import Sample, SampleSource
 from internimage.data.pictures import read_image
 from internimage.data.raster import RGB, Reading
 
@@ -80,6 +80,11 @@ class FashionMNIST:
     def __getitem__(self, index: int) -> Sample[int]:
         picture = read_image(self.pictures[index], self.reading)
         return Sample(picture, int(self.labels[index]), f"{self._name}#{index}")
+
+    def source(self, index: int) -> SampleSource:
+        """Return the content of an image and its class; packed files are the same as unpacked ones."""
+        name = f"{self._name.removesuffix('.gz')}#{index}"
+        return SampleSource(self.pictures[index].tobytes(), self.labels[index].tobytes(), name)
 
 
 def is_fashion_mnist(root: str | PathLike[str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from internimage.data.class_names import NONE, place_names, some_names
-from internimage.data.dataset import Sample
+from internimage.data.dataset import Sample, SampleSource
 from internimage.data.formats import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from internimage.data.listing import list_files, list_folders, list_images
 from internimage.data.pictures import read_image
@@ -70,3 +70,8 @@ class ImageFolder:
     def __getitem__(self, index: int) -> Sample[int]:
         path, label = self.files[index]
         return Sample(read_image(path, self.reading), label, str(path))
+
+    def source(self, index: int) -> SampleSource:
+        """Return the file of an image and the name of its class."""
+        path, label = self.files[index]
+        return SampleSource(path, self._class_names[label].encode(), path.relative_to(self.root).as_posix())

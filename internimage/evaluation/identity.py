@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from internimage.data import PictureDataset, Unreadable, read_sample
+
+logger = logging.getLogger(__name__)
 
 # Values of each tensor, and samples of a data set, that go into a fingerprint.
 SAMPLED_VALUES, SAMPLED_PICTURES = 1024, 16
@@ -26,8 +30,24 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def data_fingerprint(dataset: PictureDataset[Any]) -> str:
-    """Return a text that differs between data sets: of their classes, their length, and the names of some pictures."""
+def announce(path: Path, done: int, total: int) -> None:
+    """Say that an evaluation does not begin at its beginning."""
+    if done >= total > 0:
+        logger.info("all %d images were measured before: %s; remove it to measure them anew", total, path)
+    elif done:
+        logger.info("going on after %d of %d images, see %s", done, total, path)
+
+
+def warn_unchecked(path: Path) -> None:
+    """Say that it is not known whether what is kept belongs to the data as they are now."""
+    logger.warning(
+        "%s was begun by an older release, so it cannot be checked whether images and ground truth are still the same",
+        path,
+    )
+
+
+def older_data_fingerprint(dataset: PictureDataset[Any]) -> str:
+    """Return the text that older releases kept of a data set: of its classes, its length, some names."""
     digest = hashlib.sha256(repr((dataset.class_names, len(dataset))).encode())
     step = max(1, len(dataset) // SAMPLED_PICTURES)
     for index in range(0, len(dataset), step):

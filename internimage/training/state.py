@@ -12,10 +12,11 @@ import torch
 from internimage.training.settings import Recipe
 from internimage.zoo.saving import replacing, write_torch_file
 
-STATE_FILE, RECIPE_FILE = "state.pt", "recipe.json"
+STATE_FILE, RECIPE_FILE, DATA_FILE = "state.pt", "recipe.json", "data.json.gz"
 FORMAT = 2
+LAST_WEIGHTS, BEST_WEIGHTS = "last.safetensors", "best.safetensors"
 # Everything that a run writes whole or not at all.
-RUN_FILES = (STATE_FILE, RECIPE_FILE, "last.safetensors", "best.safetensors", "metrics.csv", "curves.png")
+RUN_FILES = (STATE_FILE, RECIPE_FILE, DATA_FILE, LAST_WEIGHTS, BEST_WEIGHTS, "metrics.csv", "curves.png")
 LOCK_FILE = ".lock"
 
 

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from internimage.data import PictureDataset
 from internimage.training.schedule import Schedule
 from internimage.zoo.document import AnyModel
 
 Batch = TypeVar("Batch")
 Model = TypeVar("Model", bound=AnyModel)
+
+
+# Looks at the parts of a data set as they were opened, before anything is built on them.
+Examine = Callable[[Mapping[str, PictureDataset[Any]]], None]
+
+
+def used_parts(
+    train_set: PictureDataset[Any], own_val: PictureDataset[Any] | None, holdout: int
+) -> dict[str, PictureDataset[Any]]:
+    """Return the parts of a data set that a run uses, by name.
+
+    Args:
+        train_set: the training part, whole.
+        own_val: the data set's own validation part, or None.
+        holdout: training images to validate on instead of `own_val`.
+    """
+    parts = {"training": train_set}
+    return parts if own_val is None or holdout else {**parts, "validation": own_val}
 
 
 class TrainingTask(ABC, Generic[Batch, Model]):

@@ -25,9 +25,12 @@ from internimage.training.recipes import recipe as find_recipe
 from internimage.training.records import Records
 from internimage.training.result import TrainingResult
 from internimage.training.resuming import resumed_recipe
+from internimage.training.run_data import RunData
 from internimage.training.settings import OptimizerSettings, Recipe
 from internimage.training.since import Since
 from internimage.training.state import (
+    BEST_WEIGHTS,
+    LAST_WEIGHTS,
     LOCK_FILE,
     RUN_FILES,
     STATE_FILE,
@@ -97,7 +100,8 @@ def train(
             data = state.get("data_path") if data is None else data
             if data is None:
                 raise ValueError(f"{folder} does not say where its data is; give the folder of the data set")
-        trainer = Trainer(chosen, data=data, out=folder, device=device, progress=progress)
+        run_data = RunData(folder, state)
+        trainer = Trainer(chosen, data=data, out=folder, device=device, progress=progress, run_data=run_data)
         if state is not None:
             trainer.restore(state)
         return trainer.run()
@@ -112,6 +116,7 @@ class Trainer:
         out: folder of the run; created when it does not exist.
         device: where to train; None takes the accelerator when there is one.
         progress: show a progress bar on stderr.
+        run_data: what is known of the data of a run that goes on; None for a new run.
     """
 
     def __init__(
@@ -122,13 +127,16 @@ class Trainer:
         out: Path,
         device: torch.device | str | None = None,
         progress: bool = True,
+        run_data: RunData | None = None,
     ) -> None:
         self.out, self.progress = out, progress
         self._data_path = str(Path(data).absolute())
         recipe = with_precision(recipe, place := chosen_device(device))
         self.engine = Engine(place, recipe.run)
         logger.info("reads the data in %s", data)
-        self.task: TrainingTask[Any, Any] = build_task(recipe, data, rank=self.engine.rank, world=self.engine.world)
+        self._run_data = run_data or RunData(out)
+        ranks = dict(rank=self.engine.rank, world=self.engine.world)
+        self.task: TrainingTask[Any, Any] = build_task(recipe, data, **ranks, examine=self._run_data.examine)
         self.recipe = recipe = self.task.recipe
         self.model = self.task.model.to(self.engine.device)
         self.ema = build_ema(self.model, recipe.ema) if recipe.ema.decay else None
@@ -152,6 +160,7 @@ class Trainer:
 
     def _run(self) -> TrainingResult:
         save_recipe(self.out, self.recipe)
+        self._run_data.save()
         if self.step == 0:
             self.save()
         total, shown = self.schedule.total_steps, self.progress and self.engine.is_main
@@ -159,7 +168,7 @@ class Trainer:
             while self.step < total and not stop.is_set():
                 self._train_epoch(stop.is_set, display)
         self.save()
-        best, last = self.out / "best.safetensors", self.out / "last.safetensors"
+        best, last = self.out / BEST_WEIGHTS, self.out / LAST_WEIGHTS
         return TrainingResult(
             best if best.exists() else None,
             last if last.exists() else None,
@@ -271,7 +280,7 @@ class Trainer:
             self.records.add(row, terms)
             if row[self.task.metric] > self.best_value:
                 self.best_value = row[self.task.metric]
-                save_model(delivered, self.out / "best.safetensors", info=self._notes())
+                save_model(delivered, self.out / BEST_WEIGHTS, info=self._notes())
             self.save()
         display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
 
@@ -289,10 +298,11 @@ class Trainer:
         self._refuse_bad_state()
         if not self.engine.is_main:
             return
-        save_model(self.delivered, self.out / "last.safetensors", info=self._notes())
+        save_model(self.delivered, self.out / LAST_WEIGHTS, info=self._notes())
         state = {
             "settings": flat_settings(self.recipe),
             "data_path": self._data_path,
+            "data": self._run_data.digests,
             "step": self.step,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),

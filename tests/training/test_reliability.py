@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from internimage.training import TrainingResult, train
 from internimage.training.state import LOCK_FILE, load_state
 from internimage.training.trainer import Trainer
 from internimage.zoo import load
+from tests.full_disk import largest_file
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_state, stop_after
 
@@ -116,19 +114,6 @@ def test_the_best_is_not_the_first_that_could_not_be_measured(
     result = run(tiny_fashion, tmp_path)
     assert result.best_value == 0.25 and result.to_dict()["history"][0]["val_top1"] is None
     assert load_state(tmp_path)["best_value"] == 0.25 and result.best is not None
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let writes beyond a size fail, as they do on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on(

@@ -36,6 +36,7 @@ def test_a_run_leaves_its_files(whole_run: tuple[Path, TrainingResult]) -> None:
     assert not result.interrupted and result.best is not None and result.last is not None
     assert sorted(path.name for path in out.iterdir()) == [
         "best.safetensors",
+        "data.json.gz",
         "last.safetensors",
         "metrics.csv",
         "recipe.json",

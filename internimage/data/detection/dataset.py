@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from internimage.data.dataset import Sample
+from internimage.data.dataset import Sample, SampleSource
 from internimage.data.detection.annotation import ObjectTargets, PictureAnnotation, RawAnnotation
 from internimage.data.detection.problems import Problem
 from internimage.data.detection.table import SIZE_UNKNOWN, AnnotationTable, ObjectStates
@@ -97,6 +97,11 @@ class DetectionDataset:
     def file(self, index: int) -> Path:
         """Return the file of a picture."""
         return self._table.files[self._picture(index)]
+
+    def source(self, index: int) -> SampleSource:
+        """Return the file of an image, and everything that is annotated in it."""
+        picture = self._picture(index)
+        return SampleSource(self._table.files[picture], self._table.content(picture))
 
     def size_hw(self, index: int) -> tuple[int, int]:
         """Return (height, width) of a picture in pixels; where the annotations do not say it, its header is read.

@@ -152,6 +152,19 @@ class AnnotationTable:
             self.is_relative,
         )
 
+    def content(self, picture: int) -> bytes:
+        """Return what is annotated in a picture, as bytes that differ where annotations do."""
+        start, end = self._starts[picture], self._starts[picture + 1]
+        parts = [repr(self.image_ids[picture]).encode(), self._boxes[4 * start : 4 * end].tobytes()]
+        parts += [values[start:end].tobytes() for values in (self._areas, self._labels, self._flags)]
+        for labels in (self.negative_labels, self.incomplete_labels):
+            if picture in labels:
+                parts.append(repr(sorted(labels[picture])).encode())
+        for mask in self._segmentations[start:end]:
+            pieces = mask if isinstance(mask, tuple) else (mask,)
+            parts += [piece.tobytes() if isinstance(piece, np.ndarray) else repr(piece).encode() for piece in pieces]
+        return b"|".join(parts)
+
     def raw(self, picture: int, size_hw: tuple[int, int], *, with_masks: bool) -> RawAnnotation:
         """Return the objects of a picture, in pixels."""
         start, end = self._starts[picture], self._starts[picture + 1]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from internimage.data.dataset import Sample
+from internimage.data.dataset import Sample, SampleSource
 from internimage.data.pictures import read_image
 from internimage.data.raster import RGB, Reading
 from internimage.data.segmentation.label_map import MaskValues, read_label_map
@@ -76,6 +76,11 @@ class SegmentationDataset:
         """
         files = self.files[index]
         return read_label_map(files.mask, files.values)
+
+    def source(self, index: int) -> SampleSource:
+        """Return the files of an image and of its mask, and what the values of the mask stand for."""
+        files = self.files[index]
+        return SampleSource(files.picture, files.mask, truth_note=f"{files.values.digest}/")
 
     def __add__(self, other: SegmentationDataset) -> SegmentationDataset:
         """Return the samples of both.

@@ -5,8 +5,10 @@ Shape legend: H W picture size in pixels, K classes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,12 @@ class MaskValues:
     def __post_init__(self) -> None:
         if len(self.table) != 256:
             raise ValueError(f"the table must hold the class of each value 0..255, given {len(self.table)} entries")
+
+    @cached_property
+    def digest(self) -> str:
+        """A short text that differs where values stand for something else."""
+        content = repr((self.table, self.palette, self.ignored_colors)).encode()
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     @property
     def allowed(self) -> str:

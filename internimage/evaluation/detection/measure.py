@@ -18,6 +18,7 @@ from internimage.data.detection import DetectionDataset, open_coco, open_detecti
 from internimage.data.detection.census import count_truth
 from internimage.data.detection.dataset import size_mismatch
 from internimage.data.detection.sizes import check_sizes
+from internimage.data.fingerprint import DataFingerprint
 from internimage.data.parts import Part
 from internimage.data.pictures import read_image
 from internimage.detection import RCNN, Detector
@@ -31,7 +32,8 @@ from internimage.evaluation.detection.predictions import FoundObjects, Predictio
 from internimage.evaluation.detection.report import DetectionReport
 from internimage.evaluation.detection.test_time import Looking, MultiScale, merge_views
 from internimage.evaluation.ground_truth import refuse_no_truth, refuse_none_read
-from internimage.evaluation.identity import model_fingerprint
+from internimage.evaluation.identity import announce, model_fingerprint
+from internimage.files import locked, remove_leftovers
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Detections
 
@@ -79,7 +81,9 @@ def evaluate_detection(
     Raises:
         ValueError: the data has classes that the model does not know, the metric does not fit the data, there is
             nothing to be found in the data, more than `max_unreadable` pictures (or all) are broken, or `folder` holds
-            predictions of another model or another data set.
+            predictions of another model or another data set. Images that were replaced since are
+            looked at again, which the log says.
+        BlockingIOError: another process works in `folder`.
         FileNotFoundError: there are no annotations.
         MissingExtra: a package that the metric needs is not installed.
     """
@@ -201,16 +205,20 @@ def _log(folder: Path | None, model: Detector, dataset: DetectionDataset, looks:
     if folder is None:
         yield _Log(None)
         return
-    identity = {"model": model_fingerprint(model), "data set": _data_fingerprint(dataset), "way of looking": str(looks)}
-    file = PredictionLog(folder / PREDICTIONS, identity)
-    try:
-        yield _Log(file)
-    finally:
-        file.close()
+    identity = {"model": model_fingerprint(model), "way of looking": str(looks)}
+    path = folder / PREDICTIONS
+    with locked(folder / ".lock"):
+        remove_leftovers(folder, (PREDICTIONS, RESULTS))
+        file = PredictionLog(path, identity, DataFingerprint.of(dataset), older_data=_older_data_fingerprint(dataset))
+        announce(path, len(file.done), len(dataset))
+        try:
+            yield _Log(file)
+        finally:
+            file.close()
 
 
-def _data_fingerprint(dataset: DetectionDataset) -> str:
-    """Return a text that differs between data sets: of their classes, and of the names of their pictures."""
+def _older_data_fingerprint(dataset: DetectionDataset) -> str:
+    """Return the text that older releases kept of a data set: of its classes, and of the names of its pictures."""
     digest = hashlib.sha256(repr((dataset.class_names, dataset.category_ids, len(dataset))).encode())
     for i in range(len(dataset)):
         digest.update(f"{dataset.file(i).name}\n".encode())

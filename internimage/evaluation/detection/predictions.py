@@ -6,6 +6,7 @@ Shape legend: R found objects of a picture.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,15 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from internimage.data.fingerprint import DataChanges, DataFingerprint
+from internimage.evaluation.identity import warn_unchecked
 from internimage.files import json_text, writing
 from internimage.types import Detections
+from internimage.zoo.saving import replacing
 
-FORMAT = "internimage predictions 1"
+FORMAT, OLDER_FORMAT = "internimage predictions 2", "internimage predictions 1"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,25 +90,44 @@ def found_objects(boxes_xyxy: Any, scores: Any, labels: Any, masks: Sequence[Any
 class PredictionLog:
     """A file with one line for each picture that is done, appended to while a run goes on.
 
+    What was found in an image does not depend on the ground truth: only images that are others now, and those that
+    could not be read, are looked at again.
+
     Args:
         path: the file; what it holds already is kept, a line that a cut run left unfinished is dropped.
-        identity: what the predictions belong to (model, data, settings); kept in the first line.
+        identity: what the predictions belong to besides the data (model, settings); kept in the first line.
+        data: what the data set is made of now; kept in the first line, too.
+        older_data: what older releases kept of the data set.
 
     Raises:
         ValueError: the file is of another kind, or belongs to something else.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
-        self.path = path
+    def __init__(self, path: Path, identity: Mapping[str, str], data: DataFingerprint, *, older_data: str) -> None:
+        self.path, self._data, self._older_data = path, data, older_data
+        self._header: dict[str, Any] = {"format": FORMAT, **identity, "data": data.to_plain()}
+        self._changes = DataChanges()
         self.done: dict[int, FoundObjects | str] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         end = self._read(identity) if path.exists() and path.stat().st_size else 0
+        if end and not self._changes.are_none:
+            self._drop_changed()
+            end = path.stat().st_size
         self._file: TextIO = path.open("a", encoding="utf-8")
+        self._file.truncate(end)
         if end == 0:
-            self._file.truncate(0)
-            self._write({"format": FORMAT, **identity})
-        else:
-            self._file.truncate(end)
+            self._write(self._header)
+        self.done = {i: found for i, found in self.done.items() if not isinstance(found, str)}
+
+    def _drop_changed(self) -> None:
+        """Write the file anew without the images that are others now."""
+        changed = set(self._changes.images)
+        self.done = {i: found for i, found in self.done.items() if self._data.names[i] not in changed}
+        what = "they are looked at again" if changed else "what was found stays and is compared with it"
+        logger.warning("%s: %s since it was written; %s", self.path, "; ".join(self._changes.texts()), what)
+        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            for entry in (self._header, *(_line(i, found) for i, found in self.done.items())):
+                file.write(json.dumps(entry, separators=(",", ":")) + "\n")
 
     def _read(self, identity: Mapping[str, str]) -> int:
         """Take over the finished lines; return where they end, 0 where not even the first is there."""
@@ -126,17 +151,27 @@ class PredictionLog:
         return end
 
     def _check(self, entry: Any, identity: Mapping[str, str]) -> None:
-        if not isinstance(entry, dict) or entry.get("format") != FORMAT:
+        if not isinstance(entry, dict) or entry.get("format") not in (FORMAT, OLDER_FORMAT):
             raise ValueError(f"{self.path} is no predictions file; choose another folder, or remove the file")
         differing = [name for name, value in identity.items() if entry.get(name) != value]
+        if entry["format"] == FORMAT:
+            self._changes = DataFingerprint.from_plain(entry.get("data")).changes(self._data)
+        elif entry.get("data set") != self._older_data:
+            self._changes = DataChanges(samples=("its classes or images are others",))
+        else:
+            warn_unchecked(self.path)
+        if self._changes.classes or self._changes.samples:
+            differing.insert(0, "data set")
         if differing:
             raise ValueError(
                 f"{self.path} holds predictions with another {' and another '.join(differing)}; choose another folder, "
-                "or remove the file to start afresh"
+                f"or remove the file to start afresh{''.join(f'; {text}' for text in self._changes.texts())}"
             )
 
     def _take(self, entry: Mapping[str, Any]) -> None:
         index = int(entry["index"])
+        if not 0 <= index < len(self._data.names):
+            raise IndexError(f"there is no image {index}")
         if "error" in entry:
             self.done[index] = str(entry["error"])
             return
@@ -150,15 +185,7 @@ class PredictionLog:
     def add(self, index: int, found: FoundObjects | str) -> None:
         """Note what was found in picture `index`, or why it cannot be read."""
         self.done[index] = found
-        if isinstance(found, str):
-            self._write({"index": index, "error": found})
-            return
-        entry: dict[str, Any] = {"index": index, "boxes_xyxy": found.boxes_xyxy.tolist()}
-        entry |= {"scores": found.scores.tolist(), "labels": found.labels.tolist()}
-        if found.masks is not None:
-            size = found.masks[0]["size"] if found.masks else [0, 0]
-            entry |= {"mask_size_hw": size, "masks": [mask["counts"] for mask in found.masks]}
-        self._write(entry)
+        self._write(_line(index, found))
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         with writing(self.path):
@@ -167,7 +194,20 @@ class PredictionLog:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with writing(self.path):
+            self._file.close()
+
+
+def _line(index: int, found: FoundObjects | str) -> dict[str, Any]:
+    """Return what the file holds of an image."""
+    if isinstance(found, str):
+        return {"index": index, "error": found}
+    entry: dict[str, Any] = {"index": index, "boxes_xyxy": found.boxes_xyxy.tolist()}
+    entry |= {"scores": found.scores.tolist(), "labels": found.labels.tolist()}
+    if found.masks is not None:
+        size = found.masks[0]["size"] if found.masks else [0, 0]
+        entry |= {"mask_size_hw": size, "masks": [mask["counts"] for mask in found.masks]}
+    return entry
 
 
 def write_coco_results(
@@ -180,8 +220,6 @@ def write_coco_results(
         pictures: the data set's name of each picture, and what was found in it.
         category_ids: the data set's number of each class.
     """
-    from internimage.zoo.saving import replacing
-
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
         for image_id, found in pictures:

@@ -17,9 +17,9 @@ from internimage.data.segmentation import open_segmentation_dataset
 from internimage.evaluation.batches import Batch, Prepared, batches
 from internimage.evaluation.classes import KnownClasses, known_classes
 from internimage.evaluation.ground_truth import refuse_none_read
-from internimage.evaluation.identity import data_fingerprint, model_fingerprint
+from internimage.evaluation.identity import model_fingerprint
 from internimage.evaluation.segmentation.confusion import STRIP_ROWS, PixelConfusion
-from internimage.evaluation.segmentation.progress_file import Progress, ProgressFile
+from internimage.evaluation.segmentation.progress_file import Progress, open_progress
 from internimage.evaluation.segmentation.report import PictureScore, SegmentationReport
 from internimage.evaluation.segmentation.test_time import SINGLE_SCALE, Looking, MultiScale, answer_looks
 from internimage.layers.evaluation_mode import evaluation_mode
@@ -70,8 +70,10 @@ def evaluate_segmentation(
 
     Raises:
         ValueError: the data has classes that the model does not know, no pixel has a label, more than `max_unreadable`
-            pictures (or all) are broken, or the progress file belongs to something else.
+            pictures (or all) are broken, or the progress file belongs to something else. Where only
+            images or masks have changed since it was written, everything is counted anew, which the log says.
         FileNotFoundError: the folder lacks the data.
+        BlockingIOError: another process works with the progress file.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, given {batch_size}")
@@ -80,20 +82,20 @@ def evaluate_segmentation(
     config = preprocess or model.config.preprocess
     dataset = read_as(dataset, config.reading)
     place = None if progress_file is None else Path(progress_file)
-    identity = {} if place is None else _identity(model, dataset, config, looks)
-    file = ProgressFile(place, identity, save_seconds=save_seconds)
-    state = file.load(len(dataset.class_names), len(dataset))
-    try:
-        for answers in _answers(model, _Rest(dataset, state.done), config, looks, batch_size, workers):
-            for entry in answers:
-                _count(state, entry, known, answered)
-            if len(state.skipped) > max_unreadable:
-                raise ValueError(_too_many(state.skipped, max_unreadable))
-            file.save(state)
-            if progress is not None:
-                progress(state.done, len(dataset))
-    finally:
-        file.save(state, is_due=state.done > 0)
+    identity = {} if place is None else _identity(model, config, looks)
+    with open_progress(place, identity, dataset, save_seconds=save_seconds) as file:
+        state = file.load(len(dataset.class_names), len(dataset))
+        try:
+            for answers in _answers(model, _Rest(dataset, state.done), config, looks, batch_size, workers):
+                for entry in answers:
+                    _count(state, entry, known, answered)
+                if len(state.skipped) > max_unreadable:
+                    raise ValueError(_too_many(state.skipped, max_unreadable))
+                file.save(state)
+                if progress is not None:
+                    progress(state.done, len(dataset))
+        finally:
+            file.save(state, is_due=state.done > 0)
     refuse_none_read(state.done - len(state.skipped), [reason for _, reason in state.skipped])
     if not state.confusion.counts.any():
         raise ValueError(f"there is nothing to measure: the masks of {state.done} images hold no pixel with a label")
@@ -189,14 +191,8 @@ def _count(
     state.done += 1
 
 
-def _identity(
-    model: Segmentor, dataset: PictureDataset[np.ndarray], config: PreprocessConfig, looks: MultiScale
-) -> dict[str, str]:
-    return {
-        "model": model_fingerprint(model),
-        "data set": data_fingerprint(dataset),
-        "way of looking": repr((config, looks)),
-    }
+def _identity(model: Segmentor, config: PreprocessConfig, looks: MultiScale) -> dict[str, str]:
+    return {"model": model_fingerprint(model), "way of looking": repr((config, looks))}
 
 
 def _too_many(skipped: Sequence[tuple[int, str]], limit: int) -> str:

@@ -32,7 +32,7 @@ from internimage.training.classification.start import load_start_weights
 from internimage.training.examples import check_examples
 from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_short_warmup, with_start
 from internimage.training.start import log_start
-from internimage.training.task import TrainingTask
+from internimage.training.task import Examine, TrainingTask, used_parts
 from internimage.types import Images
 
 
@@ -44,18 +44,27 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         data: folder of the data set, see `internimage.data.open_dataset`.
         rank: number of this process among those that train together.
         world: their count.
+        examine: called with the parts of the data set that the run uses; what it raises stops the run.
     """
 
     metric = "val_top1"
     recipe: ClassificationRecipe
 
     def __init__(
-        self, recipe: ClassificationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1
+        self,
+        recipe: ClassificationRecipe,
+        data: str | PathLike[str],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        examine: Examine | None = None,
     ) -> None:
         train_set, own_val = open_parts(data, recipe.data.val_split, test_stands_in=wants_own_part(recipe))
         names = train_set.class_names
         recipe = with_start(recipe, names, len(train_set))
         recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
+        if examine is not None:
+            examine(used_parts(train_set, own_val, recipe.data.holdout))
         train_set, self.val_set = divided(train_set, own_val, recipe.data.holdout)
         if (count := count_images(train_set)) is not None:
             check_examples(count, place=str(data), fewest_classes=2)

@@ -26,6 +26,7 @@ from internimage.training.detection.config import ARCHITECTURES, DetectionDataSe
 from internimage.training.examples import check_examples, check_truth
 from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_start
 from internimage.training.start import log_start
+from internimage.training.task import Examine, used_parts
 from internimage.zoo.catalog import COMPOSITE_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         data: folder of the data set, see `internimage.data.detection.open_detection_dataset`.
         rank: number of this process among those that train together.
         world: their count.
+        examine: called with the parts of the data set that the run uses; what it raises stops the run.
 
     Raises:
         FileNotFoundError: the folder lacks a part of the data.
@@ -59,13 +61,23 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
 
     recipe: DetectionRecipe
 
-    def __init__(self, recipe: DetectionRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        recipe: DetectionRecipe,
+        data: str | PathLike[str],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        examine: Examine | None = None,
+    ) -> None:
         train_set, own_val = open_parts(data, recipe.data, test_stands_in=wants_own_part(recipe))
         names = train_set.class_names
         check_classes(recipe.model, names)
         recipe = with_start(recipe, names, len(train_set))
         recipe = for_boxes(recipe, train_set)
         recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
+        if examine is not None:
+            examine(used_parts(train_set, own_val, recipe.data.holdout))
         train_set, self.val_set = divided(train_set, own_val, recipe.data)
         check_examples(count_examples(train_set), place=train_set.name)
         self.can_measure = check_truth(count_truth(self.val_set), place=self.val_set.name)

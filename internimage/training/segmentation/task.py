@@ -34,6 +34,7 @@ from internimage.training.examples import check_examples, check_truth
 from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_start
 from internimage.training.segmentation.config import SegmentationDataSettings, SegmentationRecipe
 from internimage.training.start import log_start
+from internimage.training.task import Examine, used_parts
 from internimage.types import Palette
 
 
@@ -45,6 +46,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         data: folder of the data set, see `internimage.data.segmentation.open_segmentation_dataset`.
         rank: number of this process among those that train together.
         world: their count.
+        examine: called with the parts of the data set that the run uses; what it raises stops the run.
 
     Raises:
         FileNotFoundError: the folder lacks a part of the data.
@@ -55,13 +57,23 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
     metric = "val_miou"
     recipe: SegmentationRecipe
 
-    def __init__(self, recipe: SegmentationRecipe, data: str | PathLike[str], *, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        recipe: SegmentationRecipe,
+        data: str | PathLike[str],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        examine: Examine | None = None,
+    ) -> None:
         recipe.check_batch()
         whole, own_val = open_parts(data, recipe.data, test_stands_in=wants_own_part(recipe))
         names = whole.class_names
         check_classes(recipe.model, names)
         recipe = with_start(recipe, names, len(whole))
         recipe = with_holdout(recipe, names, len(whole), has_val=own_val is not None)
+        if examine is not None:
+            examine(used_parts(whole, own_val, recipe.data.holdout))
         train_set, self.val_set = divided(whole, own_val, recipe.data.holdout)
         check_examples(count_pixels(train_set), place=str(data), fewest_classes=2)
         self.can_measure = check_truth(count_pixels(self.val_set), place=str(data))

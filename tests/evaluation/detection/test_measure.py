@@ -9,11 +9,14 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from internimage.data.detection import open_coco
 from internimage.evaluation.classes import known_classes
-from internimage.evaluation.detection import MultiScale, evaluate_detection, published_figures
+from internimage.evaluation.detection import DetectionReport, MultiScale, evaluate_detection, published_figures
 from internimage.evaluation.detection.classes import category_ids
+from internimage.evaluation.detection.measure import _older_data_fingerprint
 from internimage.evaluation.identity import model_fingerprint
 from internimage.zoo import info, label_set
+from tests.full_disk import largest_file
 
 from .recited import SIDE, Recited
 
@@ -139,6 +142,81 @@ def test_predictions_of_others_are_refused(data: Path, tmp_path: Path) -> None:
     (data.parent / "other.json").write_text(json.dumps(changed), encoding="utf-8")
     with pytest.raises(ValueError, match="another data set"):
         evaluate_detection(Recited(answers(), NAMES), data.parent / "other.json", folder=folder)
+
+
+def test_what_has_changed_is_looked_at_again(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Replaced images are; other ground truth is compared with what was found."""
+    caplog.set_level("INFO")
+    folder, model = tmp_path / "run", Recited(answers(wrong=2), NAMES)
+
+    def measured() -> tuple[DetectionReport, int, str]:
+        model.calls = 0
+        caplog.clear()
+        report = evaluate_detection(model, data, folder=folder)
+        alone = evaluate_detection(model, data)
+        assert report.figures == alone.figures
+        return report, model.calls - NUMBER, caplog.text
+
+    first, calls, _ = measured()
+    assert calls == NUMBER
+    _, calls, text = measured()
+    assert calls == 0 and f"all {NUMBER} images were measured before" in text
+    PIL.Image.new("RGB", (SIDE, SIDE), (3, 3, 3)).save(data.parent / "0.png")  # answered without fault
+    better, calls, text = measured()
+    assert calls == 1 and "1 image replaced ('0.png') since it was written; they are looked at again" in text
+    assert better.figures.values["box_AP"] > first.figures.values["box_AP"]  # type: ignore[operator]
+    document = coco()
+    document["annotations"] = [entry for entry in document["annotations"] if entry["image_id"] != 101]
+    data.write_text(json.dumps(document), encoding="utf-8")
+    _, calls, text = measured()
+    assert calls == 0 and "ground truth of 1 image changed ('1.png')" in text and "what was found stays" in text
+    assert "since it was written" not in measured()[2]
+    (data.parent / "2.png").write_bytes(b"broken")
+    assert measured()[0].skipped
+    PIL.Image.new("RGB", (SIDE, SIDE), (2, 2, 2)).save(data.parent / "2.png")
+    assert measured()[0].skipped == ()
+    document["images"].pop()
+    data.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"another data set; .* start afresh; 1 image removed \('"):
+        measured()
+
+
+def test_predictions_of_an_older_release_go_on(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, model = tmp_path / "run", Recited(answers(), NAMES)
+    evaluate_detection(model, data, folder=folder)
+    log = folder / "predictions.jsonl"
+    header, *lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    older = json.loads(header)
+    del older["data"]
+    older |= {"format": "internimage predictions 1", "data set": _older_data_fingerprint(open_coco(data, data.parent))}
+    log.write_text(json.dumps(older) + "\n" + "".join(lines[:3]), encoding="utf-8")
+    model.calls = 0
+    assert evaluate_detection(model, data, folder=folder).figures.values["box_AP"] == pytest.approx(1.0)
+    assert model.calls == NUMBER - 3 and "begun by an older release" in caplog.text
+    log.write_text(json.dumps({**older, "data set": "another"}) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="another data set;"):
+        evaluate_detection(model, data, folder=folder)
+
+
+def test_one_process_works_in_a_folder(data: Path, tmp_path: Path) -> None:
+    folder, model = tmp_path / "run", Recited(answers(), NAMES)
+    folder.mkdir()
+    (folder / ".results.json.0123abcd.tmp").touch()
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(BlockingIOError, match="in use by process"):
+            evaluate_detection(model, data, folder=folder)
+
+    evaluate_detection(model, data, folder=folder, progress=again)
+    assert sorted(path.name for path in folder.iterdir()) == ["predictions.jsonl", "results.json"]
+
+
+def test_a_full_disk_is_one_sentence(data: Path, tmp_path: Path) -> None:
+    expected = r"^cannot write .*predictions\.jsonl: no space is left there[^\n]*$"
+    with largest_file(800), pytest.raises(OSError, match=expected):
+        evaluate_detection(Recited(answers(), NAMES), data, folder=tmp_path / "run")
+    report = evaluate_detection(Recited(answers(), NAMES), data, folder=tmp_path / "run")
+    assert report.figures.values["box_AP"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from internimage.backbones import BackboneConfig
 from internimage.data import Sample
 from internimage.data.labels import label_set
 from internimage.evaluation import evaluate_segmentation
+from internimage.evaluation.identity import older_data_fingerprint
 from internimage.evaluation.segmentation import (
     PUBLISHED_RATIOS,
     MultiScale,
@@ -189,6 +190,69 @@ def test_progress_of_something_else_is_refused(tmp_path: Path) -> None:
     file.write_text("[")
     with pytest.raises(ValueError, match="choose another file"):
         evaluate_segmentation(model, small(), progress_file=file)
+
+
+def test_changed_images_and_masks_are_counted_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The figures of old masks must not come back, and a finished file must be told apart from a measurement."""
+    caplog.set_level("INFO")
+    file, model = tmp_path / "progress.json", Reading(2)
+    for folder in ("val", "labels/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    for i in range(3):
+        PIL.Image.new("RGB", (8, 6), (1, 1, 1)).save(tmp_path / "val" / f"{i}.png")
+        PIL.Image.new("L", (8, 6), 0).save(tmp_path / "labels/val" / f"{i}.png")
+    (tmp_path / "classes.txt").write_text("no\nyes\n")
+
+    def measured() -> tuple[float, int, str]:
+        model.calls = 0
+        caplog.clear()
+        report = evaluate_segmentation(model, tmp_path, progress_file=file)
+        return report.aacc, model.calls, caplog.text
+
+    assert measured()[:2] == (0.0, 3)
+    aacc, calls, text = measured()
+    assert (aacc, calls) == (0.0, 0) and f"all 3 images were measured before: {file}; remove it" in text
+    for i in range(3):
+        PIL.Image.new("L", (8, 6), 1).save(tmp_path / "labels/val" / f"{i}.png")
+    aacc, calls, text = measured()
+    assert (aacc, calls) == (1.0, 3)
+    assert "ground truth of 3 images changed ('0.png', '1.png', '2.png') since it was written; counting anew" in text
+    PIL.Image.new("RGB", (8, 6), (0, 0, 0)).save(tmp_path / "val" / "1.png")
+    aacc, calls, text = measured()
+    assert (round(aacc, 6), calls) == (round(2 / 3, 6), 3) and "1 image replaced ('1.png')" in text
+    PIL.Image.new("RGB", (8, 6), (0, 0, 0)).save(tmp_path / "val" / "9.png")
+    PIL.Image.new("L", (8, 6), 1).save(tmp_path / "labels/val" / "9.png")
+    with pytest.raises(ValueError, match=r"another data set; .* start afresh; 1 image added \('9\.png'\)"):
+        measured()
+
+
+def test_progress_of_an_older_release_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, model = tmp_path / "progress.json", Reading(3)
+    expected = evaluate_segmentation(model, small(), progress_file=file)
+    content = json.loads(file.read_text())
+    del content["data"]
+    content["format"] = "internimage segmentation progress 1"
+    content["identity"]["data set"] = older_data_fingerprint(small())
+    file.write_text(json.dumps(content))
+    model.calls = 0
+    report = evaluate_segmentation(model, small(), progress_file=file)
+    assert torch.equal(report.confusion.counts, expected.confusion.counts) and model.calls == 0
+    assert "begun by an older release, so it cannot be checked" in caplog.text
+    with pytest.raises(ValueError, match="another data set;"):
+        evaluate_segmentation(model, small(4), progress_file=file)
+
+
+def test_one_process_works_with_a_progress_file(tmp_path: Path) -> None:
+    file, model = tmp_path / "progress.json", Reading(3)
+    (tmp_path / ".progress.json.0123abcd.tmp").touch()
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(BlockingIOError, match="in use by process"):
+            evaluate_segmentation(model, small(), progress_file=file)
+        evaluate_segmentation(model, small(3), progress_file=tmp_path / "other.json")
+
+    evaluate_segmentation(model, small(), progress_file=file, progress=again)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "progress.json"]
 
 
 def test_classes_must_agree() -> None:
