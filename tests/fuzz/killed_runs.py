@@ -1,6 +1,6 @@
 """Trains in children of this process that kill themselves (SIGKILL) at a given step or in the middle of a write.
 
-python killed_runs.py PLAN: PLAN is a JSON file with "recipe", "overrides", "data" and "runs"; each run has a folder "out"
+python killed_runs.py PLAN: a JSON file with "recipe", "overrides", "data" and "runs"; each run has a folder "out"
 and a list "kills" of ["step", n] and ["write", n]. A run begins, is killed, goes on, ..., and then goes on to its end.
 """
 
