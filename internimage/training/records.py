@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from internimage.errors import MissingExtra
+from internimage.files import writing
 from internimage.training.settings import RunSettings
 from internimage.zoo.saving import replacing
 
@@ -39,7 +43,8 @@ class Records:
         self.rows.append(row)
         self.write_csv()
         if self._writer_class is not None:
-            self._write_events(self._writer_class, row, terms)
+            with writing(self.out / "tensorboard"), _raised_once():
+                self._write_events(self._writer_class, row, terms)
         if self._figure is not None:
             with replacing(self.out / "curves.png") as temporary:
                 draw_curves(self._figure, self.rows, temporary)
@@ -69,7 +74,24 @@ class Records:
     def close(self) -> None:
         """Close the TensorBoard file."""
         if self._writer is not None:
-            self._writer.close()
+            with writing(self.out / "tensorboard"), _raised_once():
+                self._writer.close()
+
+
+@contextlib.contextmanager
+def _raised_once() -> Iterator[None]:
+    """Keep the traceback of TensorBoard's thread from the terminal: its failed write is raised here, too."""
+    before = threading.excepthook
+
+    def show(failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            before(failure)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def draw_curves(figure_class: Any, rows: list[dict[str, float]], path: Path) -> None:

@@ -36,22 +36,22 @@ class RunData:
         self._expected: Mapping[str, str] | None = None if state is None else state.get("data")
         self._found: dict[str, DataFingerprint] = {}
 
-    def examine(self, parts: Mapping[str, PictureDataset[Any]]) -> None:
-        """Look at the parts of the data set, see `internimage.training.task.used_parts`.
+    def examine(self, parts: Mapping[str, PictureDataset[Any]]) -> bool:
+        """Look at the parts of the data set, see `internimage.training.task.used_parts`; return whether the run is new.
 
         Raises:
             ValueError: the run that goes on was started with other data; the message says what has changed.
         """
         self._found = {name: DataFingerprint.of(dataset) for name, dataset in parts.items()}
         if self._is_new:
-            return
+            return True
         if self._expected is None:
             self._refuse_other_classes(parts["training"].class_names)
             logger.warning(
                 "%s was started by an older release: it cannot be checked whether images and ground truth are the same",
                 self.out,
             )
-            return
+            return False
         changes = [text for name in self._found for text in self._changes(name)]
         changes += [f"{name} part: it is gone" for name in self._expected if name not in self._found]
         if changes:
@@ -61,6 +61,7 @@ class RunData:
                 + "\nGo on with the data as it was, or start a new run in another folder; --set "
                 f"model.weights={self.out / LAST_WEIGHTS} starts it from what was learned"
             )
+        return False
 
     def _refuse_other_classes(self, class_names: Sequence[str]) -> None:
         """Compare with the classes in the last weights, which older releases wrote, too.

@@ -17,8 +17,9 @@ Batch = TypeVar("Batch")
 Model = TypeVar("Model", bound=AnyModel)
 
 
-# Looks at the parts of a data set as they were opened, before anything is built on them.
-Examine = Callable[[Mapping[str, PictureDataset[Any]]], None]
+# Looks at the parts of a data set as they were opened, before anything is built on them; what it raises stops the run.
+# Returns whether the run begins here: one that goes on has its weights and takes no start weights.
+Examine = Callable[[Mapping[str, PictureDataset[Any]]], bool]
 
 
 def used_parts(

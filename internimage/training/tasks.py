@@ -25,7 +25,7 @@ def build_task(
         data: folder of the data set.
         rank: number of this process among those that train together.
         world: their count.
-        examine: called with the parts of the data set that the run uses; what it raises stops the run.
+        examine: called with the parts of the data set that the run uses, see `internimage.training.task.Examine`.
 
     Raises:
         TypeError: the recipe is of no known task.

@@ -13,6 +13,8 @@ import torch
 
 from internimage.files import locked
 from internimage.training import TrainingResult, train
+from internimage.training.records import Records
+from internimage.training.settings import RunSettings
 from internimage.training.state import LOCK_FILE, load_state
 from internimage.training.trainer import Trainer
 from internimage.zoo import load
@@ -147,3 +149,17 @@ def test_leftovers_of_killed_writes_are_removed(tiny_fashion: Path, tmp_path: Pa
     run(tiny_fashion, tmp_path, "schedule.epochs=2")
     hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert hidden == [".mine.0123abcd.tmp"]
+
+
+def test_a_disk_too_full_for_tensorboard_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard")
+    records = Records(tmp_path, RunSettings(plot=False, tensorboard=True))
+    row = {"epoch": 1, "step": 1, "lr": 0.1, "train_loss": 1.0}
+    records.add(row, {})
+    size = max(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())
+    assert (tmp_path / "metrics.csv").stat().st_size < size
+    with largest_file(size), pytest.raises(OSError, match=r"^cannot write .*tensorboard: no space is left there"):
+        records.add({**row, "step": 2}, {})
+    with largest_file(size), pytest.raises(OSError, match=r"^cannot write .*tensorboard: no space is left there"):
+        records.close()
+    assert "Traceback" not in "".join(capsys.readouterr())

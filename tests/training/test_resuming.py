@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from internimage.training import RECIPES, recipe, train
 from internimage.training.resuming import resumed_recipe
 from internimage.training.state import flat_settings, load_state
 from tests.training.conftest import TINY
+from tests.training.runs import stop_after
 
 RECIPE = "internimage_pico_fashion"
 SAVED = flat_settings(recipe(RECIPE).with_overrides(TINY))
@@ -94,6 +98,23 @@ def test_a_finished_run_may_become_longer(tiny_fashion: Path, tmp_path: Path) ->
     assert two[1]["lr"] < result.history[2]["lr"] and result.history[3]["lr"] < result.history[2]["lr"]
     # what was lengthened goes on as it is
     assert train(out=tmp_path, resume=True, progress=False).history == result.history
+
+
+def test_a_run_that_goes_on_needs_no_start_weights(
+    tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "internimage.training")
+    overrides, first = (*TINY, "schedule.epochs=2"), tmp_path / "first"
+    train(RECIPE, data=tiny_fashion, out=first, overrides=overrides, progress=False)
+    overrides = (*overrides, f"model.weights={first / 'last.safetensors'}")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+        train(RECIPE, data=tiny_fashion, out=tmp_path / "run", overrides=overrides, progress=False)
+    shutil.rmtree(first)
+    assert "starts from" in caplog.text
+    caplog.clear()
+    assert not train(out=tmp_path / "run", resume=True, progress=False).interrupted
+    assert "starts from" not in caplog.text
 
 
 def test_a_new_run_needs_recipe_and_data(tiny_fashion: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         data: folder of the data set, see `internimage.data.open_dataset`.
         rank: number of this process among those that train together.
         world: their count.
-        examine: called with the parts of the data set that the run uses; what it raises stops the run.
+        examine: called with the parts of the data set that the run uses, see `internimage.training.task.Examine`.
     """
 
     metric = "val_top1"
@@ -63,17 +63,18 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         names = train_set.class_names
         recipe = with_start(recipe, names, len(train_set))
         recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
-        if examine is not None:
-            examine(used_parts(train_set, own_val, recipe.data.holdout))
+        begins = examine is None or examine(used_parts(train_set, own_val, recipe.data.holdout))
         train_set, self.val_set = divided(train_set, own_val, recipe.data.holdout)
         if (count := count_images(train_set)) is not None:
             check_examples(count, place=str(data), fewest_classes=2)
         recipe = with_batch(recipe, len(train_set) // world)
         train_set = read_as(train_set, preprocess_of(recipe).reading)
-        log_start(recipe.model, names)
+        if begins:
+            log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
         self.model = build_model(recipe, names)
-        load_start_weights(self.model, recipe.model)
+        if begins:
+            load_start_weights(self.model, recipe.model)
         self._batches = train_batches(train_set, recipe, self.model.config.preprocess, rank=rank, world=world)
         self.batches_per_epoch, self.batch_size = self._batches.batches_per_epoch, recipe.data.batch_size
         steps = self.batches_per_epoch // recipe.optimizer.accumulation_steps

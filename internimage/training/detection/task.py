@@ -51,7 +51,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         data: folder of the data set, see `internimage.data.detection.open_detection_dataset`.
         rank: number of this process among those that train together.
         world: their count.
-        examine: called with the parts of the data set that the run uses; what it raises stops the run.
+        examine: called with the parts of the data set that the run uses, see `internimage.training.task.Examine`.
 
     Raises:
         FileNotFoundError: the folder lacks a part of the data.
@@ -76,14 +76,14 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         recipe = with_start(recipe, names, len(train_set))
         recipe = for_boxes(recipe, train_set)
         recipe = with_holdout(recipe, names, len(train_set), has_val=own_val is not None)
-        if examine is not None:
-            examine(used_parts(train_set, own_val, recipe.data.holdout))
+        begins = examine is None or examine(used_parts(train_set, own_val, recipe.data.holdout))
         train_set, self.val_set = divided(train_set, own_val, recipe.data)
         check_examples(count_examples(train_set), place=train_set.name)
         self.can_measure = check_truth(count_truth(self.val_set), place=self.val_set.name)
         recipe = with_batch(recipe, len(train_set) // world)
         train_set = read_as(train_set, Reading(recipe.model.in_chans, recipe.preprocess.value_range))
-        log_start(recipe.model, names)
+        if begins:
+            log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
         self.model = build_model(recipe, names)
         has_masks = isinstance(self.model.config, RCNNConfig) and self.model.config.mask is not None
@@ -91,7 +91,8 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         if has_masks and self.val_set.has_masks and recipe.data.metric in ("coco", "lvis"):
             self.columns |= MASK_COLUMNS
         self.metric = "val_mask_ap" if "val_mask_ap" in self.columns else "val_box_ap"
-        load_start_weights(self.model, recipe.model)
+        if begins:
+            load_start_weights(self.model, recipe.model)
         self.feed(recipe, DetectionBatches(train_set, recipe, masks=has_masks, rank=rank, world=world))
 
     def loss(self, batch: DetectionBatch, device: torch.device) -> dict[str, Tensor]:

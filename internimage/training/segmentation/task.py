@@ -46,7 +46,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         data: folder of the data set, see `internimage.data.segmentation.open_segmentation_dataset`.
         rank: number of this process among those that train together.
         world: their count.
-        examine: called with the parts of the data set that the run uses; what it raises stops the run.
+        examine: called with the parts of the data set that the run uses, see `internimage.training.task.Examine`.
 
     Raises:
         FileNotFoundError: the folder lacks a part of the data.
@@ -72,18 +72,19 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         check_classes(recipe.model, names)
         recipe = with_start(recipe, names, len(whole))
         recipe = with_holdout(recipe, names, len(whole), has_val=own_val is not None)
-        if examine is not None:
-            examine(used_parts(whole, own_val, recipe.data.holdout))
+        begins = examine is None or examine(used_parts(whole, own_val, recipe.data.holdout))
         train_set, self.val_set = divided(whole, own_val, recipe.data.holdout)
         check_examples(count_pixels(train_set), place=str(data), fewest_classes=2)
         self.can_measure = check_truth(count_pixels(self.val_set), place=str(data))
         recipe = with_batch(recipe, len(train_set) // world)
         recipe.check_batch()
         train_set = read_as(train_set, Reading(recipe.model.in_chans, recipe.preprocess.value_range))
-        log_start(recipe.model, names)
+        if begins:
+            log_start(recipe.model, names)
         torch.manual_seed(recipe.run.seed)
         self.model = build_model(recipe, names, palette=whole.palette)
-        load_start_weights(self.model, recipe.model)
+        if begins:
+            load_start_weights(self.model, recipe.model)
         batches = SegmentationBatches(
             train_set,
             recipe.augment,
