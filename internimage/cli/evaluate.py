@@ -288,7 +288,7 @@ def _print_classification(report: ClassificationReport, model: str, dataset: str
     published = report.published
     num_known = len(report.class_names) + len(report.absent_classes)
     fields = {
-        "images": _pictures(report),
+        "pictures": _pictures(report),
         "top-1": f"{report.top1:.2%}",
         "published": None if published is None else f"{published:.2%} on {dataset or ''}",
         "top-5": f"{report.top5:.2%}" if num_known > TOP_K else None,  # else always 100 %
@@ -300,7 +300,7 @@ def _print_classification(report: ClassificationReport, model: str, dataset: str
 
 def _print_figures(report: Any, model: str, dataset: str | None) -> None:
     """Show the metrics of a detector or a segmentor: those that are quoted, each class, and then all others."""
-    print_fields({"images": _pictures(report)}, title=model)
+    print_fields({"pictures": _pictures(report)}, title=model)
     rows: Rows = report.rows()
     quoted = [row for row in rows if row[0] in QUOTED]
     _print_metrics(quoted, dataset, style="bold")
