@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_SHOWN = 8000
 # Width of tables when stdout is a file or a pipe: nothing is cut for want of a terminal.
 WIDTH_WITHOUT_TERMINAL = 240
+# Seconds over which a bar averages its speed: a batch may take longer than the 30 that are usual.
+SPEED_PERIOD = 600.0
 
 
 class Precision(str, Enum):
@@ -170,7 +172,8 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int, int], None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # By default rich would lead what is printed to stdout meanwhile, which is the result, to the console of the bar.
     hidden = not sys.stderr.isatty()
-    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, disable=hidden) as bar:
+    settings: dict[str, Any] = dict(transient=True, redirect_stdout=False, speed_estimate_period=SPEED_PERIOD)
+    with Progress(*columns, console=stderr(), disable=hidden, **settings) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
