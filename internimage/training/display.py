@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -43,7 +44,7 @@ class RunDisplay:
         """
         if self._bars.disable:
             return
-        shown: dict[str, str] = {}
+        shown: dict[str, Any] = {}
         if time.monotonic() >= self._next_look:
             shown["figures"] = f"loss {loss():.4g}, lr {lr:.2g}"
             self._next_look = time.monotonic() + LOSS_PERIOD

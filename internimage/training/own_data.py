@@ -9,12 +9,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from internimage.data import PictureDataset, hold_out
 from internimage.training.overrides import setting, setting_names
 from internimage.training.published import published_checkpoint, published_class_names
 from internimage.training.settings import Recipe
 
 logger = logging.getLogger(__name__)
 RecipeT = TypeVar("RecipeT", bound=Recipe)
+Target = TypeVar("Target")
 
 # The smallest data set that a recipe was made for: the bundled detector and segmentor had 2,000 scenes.
 SMALLEST_PUBLISHED_DATA = 2000
@@ -145,6 +147,29 @@ def with_holdout(recipe: RecipeT, class_names: Sequence[str], images: int, *, ha
     if chosen != holdout:
         logger.info("validates on %d of the %d training images, which are set aside (data.holdout)", chosen, images)
     return recipe.suited({"data.holdout": chosen})
+
+
+def divided(
+    train_set: PictureDataset[Target], own_val: PictureDataset[Target] | None, holdout: int
+) -> tuple[PictureDataset[Target], PictureDataset[Target]]:
+    """Return what is trained and what is validated on.
+
+    Args:
+        train_set: the training part.
+        own_val: the data set's own validation part, or None.
+        holdout: training images to validate on; 0 takes the validation part.
+
+    Raises:
+        FileNotFoundError: there is neither a validation part nor a holdout.
+    """
+    if holdout:
+        return hold_out(train_set, holdout)
+    if own_val is None:
+        raise FileNotFoundError(
+            "the data has no validation part (data.val_split); leave data.holdout out, or set it to the number of "
+            "training images to validate on"
+        )
+    return train_set, own_val
 
 
 def with_batch(recipe: RecipeT, images: int) -> RecipeT:

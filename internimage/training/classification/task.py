@@ -17,7 +17,7 @@ from torch import Tensor
 from internimage.backbones import variant
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
-from internimage.data import FashionMNIST, ImageFolder, PictureDataset, hold_out, open_dataset, read_as
+from internimage.data import FashionMNIST, ImageFolder, PictureDataset, open_dataset, read_as
 from internimage.data.examples import count_images
 from internimage.data.fashion_mnist import is_fashion_mnist
 from internimage.data.listing import list_folders
@@ -30,7 +30,14 @@ from internimage.training.classification.param_groups import param_groups
 from internimage.training.classification.schedule import build_schedule
 from internimage.training.classification.start import load_start_weights
 from internimage.training.examples import check_examples
-from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_short_warmup, with_start
+from internimage.training.own_data import (
+    divided,
+    wants_own_part,
+    with_batch,
+    with_holdout,
+    with_short_warmup,
+    with_start,
+)
 from internimage.training.start import log_start
 from internimage.training.task import Examine, TrainingTask, used_parts
 from internimage.types import Images
@@ -141,29 +148,6 @@ def _holds_classes_alone(root: Path) -> bool:
     folders = list_folders(root)
     is_parted = any(part_folders(folder, part) for folder in folders for part in PARTS)
     return len(folders) > 1 and not is_parted
-
-
-def divided(
-    train_set: PictureDataset[int], own_val: PictureDataset[int] | None, holdout: int
-) -> tuple[PictureDataset[int], PictureDataset[int]]:
-    """Return what is trained and what is validated on.
-
-    Args:
-        train_set: the training part.
-        own_val: the data set's own validation part, or None.
-        holdout: training pictures to validate on; 0 takes the validation part.
-
-    Raises:
-        FileNotFoundError: there is neither a validation part nor a holdout.
-    """
-    if holdout:
-        return hold_out(train_set, holdout)
-    if own_val is None:
-        raise FileNotFoundError(
-            "the data has no validation part; leave data.holdout out, or set it to the number of training images to "
-            "validate on"
-        )
-    return train_set, own_val
 
 
 def preprocess_of(recipe: ClassificationRecipe) -> PreprocessConfig:

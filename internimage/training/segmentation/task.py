@@ -12,11 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from internimage.data import PictureDataset, hold_out, read_as
+from internimage.data import read_as
 from internimage.data.class_list import class_list_setting
 from internimage.data.raster import Reading
 from internimage.data.segmentation import (
@@ -31,7 +30,7 @@ from internimage.segmentation import HEADS, Mask2FormerConfig, Segmentor, Segmen
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
 from internimage.training.examples import check_examples, check_truth
-from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_start
+from internimage.training.own_data import divided, wants_own_part, with_batch, with_holdout, with_start
 from internimage.training.segmentation.config import SegmentationDataSettings, SegmentationRecipe
 from internimage.training.start import log_start
 from internimage.training.task import Examine, used_parts
@@ -140,29 +139,6 @@ def open_parts(
         if settings.val_split != "val":
             raise
         return train_set, None
-
-
-def divided(
-    train_set: SegmentationDataset, own_val: SegmentationDataset | None, holdout: int
-) -> tuple[PictureDataset[np.ndarray], PictureDataset[np.ndarray]]:
-    """Return what is trained and what is validated on.
-
-    Args:
-        train_set: the training part.
-        own_val: the data set's own validation part, or None.
-        holdout: training pictures to validate on; 0 takes the validation part.
-
-    Raises:
-        FileNotFoundError: there is neither a validation part nor a holdout.
-    """
-    if holdout:
-        return hold_out(train_set, holdout)
-    if own_val is None:
-        raise FileNotFoundError(
-            "the data has no validation part (data.val_split); leave data.holdout out, or set it to the number of "
-            "training images to validate on"
-        )
-    return train_set, own_val
 
 
 def build_model(recipe: SegmentationRecipe, class_names: Sequence[str], *, palette: Palette | None = None) -> Segmentor:
