@@ -122,7 +122,8 @@ def write_torch_file(content: Mapping[str, Any], path: Path) -> Path:
             with temporary.open("wb") as file:
                 torch.save(content, file)
         except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"cannot write {path}: the disk is full or has failed; make room, then go on") from error
+            reason = str(error).partition("\n")[0][:200]
+            raise OSError(f"cannot write {path} (is the disk full?): {reason}") from error
     return path
 
 
