@@ -33,7 +33,7 @@ def about(source: str) -> Iterator[None]:
     except (CheckpointMismatch, UnknownName):
         raise
     except WRONG_CONTENT as error:
-        text = str(error) or type(error).__name__
+        text = whole = str(error) or type(error).__name__
         if isinstance(error, LookupError | ArithmeticError | AttributeError | RecursionError):
             text = f"its content makes no sense ({type(error).__name__}: {text})"
         if text.startswith(source):
@@ -43,7 +43,7 @@ def about(source: str) -> Iterator[None]:
         else:
             short = f"{name}: {printable(text, MESSAGE_CHARACTERS)}"
         # A traceback shows the first error as well, so it stays only where it is as harmless as the sentence.
-        raise ValueError(short) from (error if printable(text, MESSAGE_CHARACTERS) == text else None)
+        raise ValueError(short) from (error if printable(whole, MESSAGE_CHARACTERS) == whole else None)
 
 
 def check_description(config: AnyConfig, checkpoint: Checkpoint) -> None:

@@ -91,7 +91,9 @@ def load_torch_file(path: Path) -> Any:
     """
     try:
         is_zip = zipfile.is_zipfile(path)
-        names = _names_in_zip(path) if is_zip else _names_in_legacy_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python, on escapes in texts that are refused anyway
+            names = _names_in_zip(path) if is_zip else _names_in_legacy_file(path)
         _refuse_dangerous(names, path)
         placeholders: list[Any] = [(_placeholder(name), name) for name in sorted(names - TENSOR_NAMES)]
         with torch.serialization.safe_globals(placeholders), warnings.catch_warnings():

@@ -72,6 +72,7 @@ SLOW = {
         "unfold",
     ),
     "a tensor of nested lists": (pickled(name("torch", "Tensor") + b"]" + TUPLE1 + REDUCE), r"calls torch\.Tensor"),
+    "text with a strange escape": (b"\x80\x02S'\\q'\n.", "uses STRING"),
     "entries of a number": (pickled(NONE + NONE + b"a"), "into a number"),
     "nothing to work on": (pickled(b"s"), "lacks what it works on"),
     "unknown memory": (pickled(b"h\x07"), "lacks what it works on"),
