@@ -25,15 +25,19 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         ["model", "images"],
         RUN_OPTIONS
         | {"--out", "--top-k", "--score-threshold", "--classes", "--masks", "--format", "--every", "--max-frames"}
-        | {"--batch-size", "--draw", "--no-draw"},
+        | {"--batch-size", "--draw", "--no-draw", "--draw-size", "--value-range"},
     ),
     "evaluate": (
         ["model", "data"],
         RUN_OPTIONS
         | {"--split", "--metric", "--pictures", "--multi-scale", "--merge", "--out", "--batch-size", "--workers"}
-        | {"--confusion"},
+        | {"--confusion", "--value-range"},
     ),
-    "train": (["recipe"], {"--data", "--out", "--resume", "--set", "--backbone-weights", "--device", "--json"}),
+    "train": (
+        ["recipe"],
+        {"--data", "--out", "--resume", "--set", "--start", "--backbone-weights", "--device", "--json"}
+        | {"--list", "--show"},
+    ),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),
 }

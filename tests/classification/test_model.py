@@ -174,9 +174,8 @@ def test_class_names_must_fit() -> None:
 
 @pytest.mark.parametrize("wrong", [{"num_classes": 0}, {"head": "linear"}])
 def test_wrong_head(wrong: dict[str, object]) -> None:
-    config = ClassifierConfig(variant("internimage_pico"), **{"num_classes": 3, **wrong})
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Classifier(config)
+        Classifier(ClassifierConfig(variant("internimage_pico"), **{"num_classes": 3, **wrong}))
 
 
 def test_without_class_names_the_index_is_the_name() -> None:

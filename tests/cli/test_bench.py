@@ -50,7 +50,7 @@ def test_bench_takes_the_weights_at_hand(run: Run, monkeypatch: pytest.MonkeyPat
     by_name = json.loads(result.stdout)
     by_file = json.loads(run("bench", BUNDLED / f"{name}.safetensors", "--runs", 1, "--json").stdout)
     assert by_name["weights"] == "of this package" and by_file["weights"].endswith(f"{name}.safetensors")
-    assert 5 <= by_name["objects_found"] == by_file["objects_found"] <= 40
+    assert 3 <= by_name["objects_found"] == by_file["objects_found"] <= 40  # three garments; random weights find 100
     assert by_name["size"] == by_file["size"] == 288
     assert "random" not in result.stderr + result.stdout
     # The same for a file in the cache.

@@ -7,7 +7,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from internimage.data import pictures
+from internimage.data import image_file, pictures
 from internimage.data.detection import TrainingViews, open_coco, open_detection_dataset, own_data_pipeline
 from internimage.data.detection import sizes as sizes_module
 from internimage.training import train
@@ -20,7 +20,7 @@ def write(root: Path, orientations: list[int], *, suffix: str = "jpg", size_wh: 
         images, objects = [], []
         for i, orientation in enumerate(orientations):
             exif = PIL.Image.Exif()
-            exif[pictures.ORIENTATION_TAG] = orientation
+            exif[image_file.ORIENTATION_TAG] = orientation
             PIL.Image.new("RGB", (96, 80), (90, 30, 10)).save(root / part / f"{i}.{suffix}", exif=exif)
             images.append({"id": i, "file_name": f"{i}.{suffix}", "width": size_wh[0], "height": size_wh[1]})
             objects.append({"id": i, "image_id": i, "category_id": 1, "bbox": [10, 10, 30, 20]})
