@@ -66,6 +66,21 @@ def test_numbers_with_gaps_are_names() -> None:
     assert match is not None and match.missing == ("3", "7") and match.by_name
 
 
+@pytest.mark.parametrize(
+    ("wanted", "offered", "rows", "missing"),
+    [
+        (("1", "2", "3", "4"), ("0", "1", "2", "3"), (1, 2, 3, -1), ("4",)),
+        (("0", "1", "2"), ("3", "1", "2"), (-1, 1, 2), ("0",)),
+    ],
+)
+def test_numbers_that_both_sides_have_stay_at_their_names(
+    wanted: tuple[str, ...], offered: tuple[str, ...], rows: tuple[int, ...], missing: tuple[str, ...]
+) -> None:
+    match = match_classes(wanted, offered)
+    assert match is not None and match.by_name
+    assert match.rows == rows and match.missing == missing
+
+
 def test_equal_lists_may_hold_a_name_twice() -> None:
     names = ("crane", "ibis", "crane")
     for same in (names, ("Crane", "ibis", "CRANE")):
