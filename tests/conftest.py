@@ -1,8 +1,10 @@
-"""What every test shares: fixed seeds and poisoned uninitialised memory."""
+"""What every test shares: fixed seeds, a log as it was, poisoned uninitialized memory, and what ran where."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,6 +16,20 @@ from internimage.ops.native import library
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """The command line sets up the log of its process; in a test that would reach all tests behind it."""
+    own = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] == "internimage"]
+    before = {logger: (logger.level, list(logger.handlers), logger.propagate) for logger in own}
+    yield
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "internimage":
+            logger = logging.getLogger(name)
+            level, handlers, logger.propagate = before.get(logger, (logging.NOTSET, [], True))
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def from_huggingface(state: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def to_huggingface(state: Mapping[str, Value]) -> dict[str, Value]:
-    """Rename the original's entries to those of a Transformers folder; the inverse of `from_huggingface`."""
+    """Rename the original's entries to those of a Transformers folder; their prefix included."""
     renamed = _rename(state, tuple(_compile(original, theirs) for original, theirs in HUGGINGFACE))
     return {HUGGINGFACE_PREFIX + key: value for key, value in renamed.items()}
 

@@ -21,7 +21,6 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_notes, "_reported", set())
-    monkeypatch.setattr(logging.getLogger("internimage"), "handlers", [])  # the command line's writes to stderr
 
 
 def strange_jpeg(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import random
 import struct
 import time
@@ -107,7 +106,6 @@ def classifiers() -> dict[int, Classifier]:
 def _fresh_notes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What decoders note goes to the log; a warning of Python would be a line on stderr, and is an error here."""
     monkeypatch.setattr(decoder_notes, "_reported", set())
-    monkeypatch.setattr(logging.getLogger("internimage"), "handlers", [])  # the command line's writes to stderr
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield

@@ -270,7 +270,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, pico: Classifier, mon
         ({"config": {"num_classes": "4"}}, "num_classes must be int"),
         ({"config": {"num_classes": True}}, "num_classes must be int"),
         ({"config": {"head": "poem"}}, "must be one of"),
-        ({"config": {"preprocess": {"mean": [0.5]}}}, "must have 3 entries"),
+        ({"config": {"preprocess": {"mean": [0.5]}}}, "one value for each channel"),
         ({"config": {}}, "missing"),
     ],
 )
