@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
+from internimage.data.class_names import some_names
 from internimage.data.examples import ExampleCount
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_no_truth(count: ExampleCount, place: str) -> None:
@@ -27,3 +31,21 @@ def refuse_none_read(num_read: int, reasons: Sequence[str]) -> None:
     if not num_read:
         first = f"; the first one: {reasons[0]}" if reasons else ""
         raise ValueError(f"there is nothing to measure: none of {len(reasons)} images could be read{first}")
+
+
+def warn_of_one_class(pixels: Sequence[int], class_names: Sequence[str]) -> None:
+    """Say that figures of a segmentor tell nothing where all labeled pixels are of one class.
+
+    Args:
+        pixels: labeled pixels of each class.
+        class_names: names of the classes.
+    """
+    present = [name for name, number in zip(class_names, pixels, strict=True) if number]
+    if len(present) == 1 and len(class_names) > 1:
+        logger.warning(
+            "all labeled pixels are of the class %r, of %s there are none: the figures tell nothing. The value 255 "
+            "stands for pixels without a label; if it marks a class, give the value of each class in classes.json "
+            '("classes", "values")',
+            present[0],
+            some_names([name for name in class_names if name != present[0]]),
+        )

@@ -147,6 +147,24 @@ def test_data_yaml(tmp_path: Path, text: str) -> None:
     assert open_detection_dataset(tmp_path, "train", broken="raise").file(0) == path
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: D:\\fruit\ntrain: D:\\fruit\\train.txt",
+        "train: D:\\fruit\\train.txt",
+        "path: /home/ann/fruit\ntrain: /home/ann/fruit/photos",
+        "path: D:\\fruit\ntrain: D:\\fruit\\photos",
+    ],
+)
+def test_data_yaml_that_repeats_its_path(tmp_path: Path, text: str) -> None:
+    path = image(tmp_path / "photos" / "a.png")
+    path.with_suffix(".txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "train.txt").write_text("photos/a.png\n")
+    (tmp_path / "data.yaml").write_text(f"{text}\nnames: [apple]\n")
+    dataset = open_detection_dataset(tmp_path, "train", broken="raise")
+    assert [dataset.file(0), *dataset.annotation(0).labels] == [path, 0]
+
+
 @pytest.mark.parametrize("entry", ["/home/ann/fruit/pictures", "C:\\ann\\photos", "images/gone", "3"])
 def test_data_yaml_that_leads_nowhere(tmp_path: Path, entry: str) -> None:
     image(tmp_path / "images" / "train" / "a.png")

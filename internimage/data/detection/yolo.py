@@ -233,14 +233,17 @@ def _within(root: Path, base: Any, entry: Any, file: Path) -> Path:
     Raises:
         FileNotFoundError: there is none; the message says what was looked for.
     """
-    tail = path_parts(entry)
-    tried = [root.joinpath(*path_parts(base), *tail), *(root.joinpath(*tail[i:]) for i in range(len(tail)))]
-    for number, path in enumerate(dict.fromkeys(tried)):
-        is_clear = number < 2 or len(path.relative_to(root).parts) > 1 or part_of(path.name) is not None
+    tail, home = path_parts(entry), path_parts(base)
+    inner = tail[len(home) :] if tail[: len(home)] == home else tail  # what follows "path", where it is repeated
+    clear = [root.joinpath(*home, *tail), root.joinpath(*tail), root.joinpath(*inner)]
+    tried = dict.fromkeys([*clear, *(root.joinpath(*tail[i:]) for i in range(len(tail)))])
+    for path in tried:
+        name = path.stem if path.suffix == ".txt" else path.name
+        is_clear = path in clear or len(path.relative_to(root).parts) > 1 or part_of(name) is not None
         if tail and is_clear and path.exists():
             return path
     raise FileNotFoundError(
-        f"{file}: {repr_short(entry)} leads nowhere; looked for {', '.join(map(str, dict.fromkeys(tried[:SHOWN])))}. "
+        f"{file}: {repr_short(entry)} leads nowhere; looked for {', '.join(map(str, [*tried][:SHOWN]))}. "
         "Write paths that count from the folder of the data set"
     )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from internimage.data.dataset import Sample, SampleSource
+from internimage.data.image_file import is_turned
 from internimage.data.pictures import read_image
 from internimage.data.raster import RGB, Reading
 from internimage.data.segmentation.label_map import MaskValues, read_label_map
@@ -62,10 +63,7 @@ class SegmentationDataset:
         picture = read_image(files.picture, self.reading)
         label_map = self.label_map(index)
         if (picture.height, picture.width) != label_map.shape:
-            raise ValueError(
-                f"{files.mask}: the mask has (height, width) {label_map.shape}, but its picture {files.picture} has "
-                f"{(picture.height, picture.width)}; give both one size"
-            )
+            raise ValueError(_size_mismatch(files, (picture.height, picture.width), label_map.shape))
         return Sample(picture, label_map, str(files.picture))
 
     def label_map(self, index: int) -> np.ndarray:
@@ -93,3 +91,14 @@ class SegmentationDataset:
         joined = SegmentationDataset(self.files + other.files, self.class_names, palette=self.palette)
         joined.reading = self.reading
         return joined
+
+
+def _size_mismatch(files: MaskedPicture, size_hw: tuple[int, int], mask_hw: tuple[int, ...]) -> str:
+    """Say that a mask has another (height, width) than its picture, and why where the camera turned the picture."""
+    text = f"{files.mask}: the mask has (height, width) {mask_hw}, but its picture {files.picture} has {size_hw}"
+    if mask_hw != size_hw[::-1] or not is_turned(files.picture):
+        return f"{text}; give both one size"
+    return (
+        f"{text}: height and width are swapped, since the EXIF orientation of the file turns the picture upright. Save "
+        "the picture without the EXIF orientation, or turn the mask"
+    )

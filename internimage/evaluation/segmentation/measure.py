@@ -16,7 +16,7 @@ from internimage.data.dataset import read_as
 from internimage.data.segmentation import open_segmentation_dataset
 from internimage.evaluation.batches import Batch, Prepared, batches
 from internimage.evaluation.classes import KnownClasses, known_classes
-from internimage.evaluation.ground_truth import refuse_none_read
+from internimage.evaluation.ground_truth import refuse_none_read, warn_of_one_class
 from internimage.evaluation.identity import model_fingerprint
 from internimage.evaluation.segmentation.confusion import STRIP_ROWS, PixelConfusion
 from internimage.evaluation.segmentation.progress_file import Progress, open_progress
@@ -99,6 +99,7 @@ def evaluate_segmentation(
     refuse_none_read(state.done - len(state.skipped), [reason for _, reason in state.skipped])
     if not state.confusion.counts.any():
         raise ValueError(f"there is nothing to measure: the masks of {state.done} images hold no pixel with a label")
+    warn_of_one_class(state.confusion.counts.sum(dim=1).tolist(), dataset.class_names)
     return SegmentationReport(
         state.confusion,
         dataset.class_names,

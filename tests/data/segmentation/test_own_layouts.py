@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from internimage.data.segmentation import open_segmentation_dataset
@@ -118,3 +119,17 @@ def test_published_files_are_what_they_are(make: Make, mask: Mask, caplog: pytes
     root = make("annotations/validation/ADE_val_00000001.png", mask(0, 1, 150))
     (root / "labels.txt").write_text("wall\nbuilding\n")
     assert len(open_segmentation_dataset(root).class_names) == 150 and not caplog.records
+
+
+@pytest.mark.parametrize(("orientation", "stored_wh"), [(6, (8, 6)), (1, (6, 8))])
+def test_a_picture_that_the_camera_turned(make: Make, mask: Mask, orientation: int, stored_wh: tuple[int, int]) -> None:
+    root = make("masks/val/a.png", mask(0))
+    picture = PIL.Image.new("RGB", stored_wh)
+    exif = picture.getexif()
+    exif[0x112] = orientation
+    (root / "images" / "val").mkdir(parents=True)
+    picture.save(root / "images" / "val" / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match=r"has \(height, width\) \(6, 8\), but its picture .* has \(8, 6\)") as error:
+        open_segmentation_dataset(root, class_names=["ground", "lesion"])[0]
+    assert ("the EXIF orientation of the file turns" in str(error.value)) == (orientation == 6)
+    assert ("give both one size" in str(error.value)) == (orientation == 1)

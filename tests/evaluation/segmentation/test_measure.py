@@ -408,3 +408,15 @@ def test_reports_without_labels_have_no_figures() -> None:
     report = SegmentationReport(PixelConfusion.empty(2), ("a", "b"), ())
     assert report.rows() == [("mIoU", None, None), ("mAcc", None, None), ("aAcc", None, None)]
     assert report.per_class()[0] == {"name": "a", "iou": None, "accuracy": None, "pixels": 0}
+
+
+def test_ground_truth_of_one_class_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    binary = np.array([[0, 0, 255, 255]])
+    report = evaluate_segmentation(Reading(2), Pairs([(binary, np.array([[0, 0, 1, 1]]))], 2))
+    assert (
+        report.miou == 1 and "all labeled pixels are of the class 'class 0', of 'class 1' there are none" in caplog.text
+    )
+    caplog.clear()
+    evaluate_segmentation(Reading(2), Pairs([(binary // 255, binary // 255)], 2))
+    evaluate_segmentation(Reading(1), Pairs([(binary, binary * 0)], 1))
+    assert not caplog.text
