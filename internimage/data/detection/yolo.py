@@ -23,6 +23,7 @@ from internimage.data.detection.table import AnnotationTable
 from internimage.data.image_folder import PICTURE_SUFFIXES
 from internimage.data.image_paths import ImagePaths, path_parts
 from internimage.data.listing import list_files, list_images
+from internimage.data.numbers import as_integer
 from internimage.data.parts import Part, names_of, part_folders, part_of
 
 MAX_YAML_BYTES = 1 << 20
@@ -204,7 +205,9 @@ def yolo_sources(root: Path, part: Part) -> tuple[list[Path], tuple[str, ...]] |
                 found = _part_sources(root, part)
             else:
                 found = [_within(root, document.get("path"), entry, file) for entry in sources]
-            return (found, _class_names(document.get("names"), file)) if found else None
+            listed = None if "names" in document else find_class_list(root, (*FILES, *OTHER_FILES))
+            names = document.get("names") if listed is None else [*listed.names]
+            return (found, _class_names(names, file)) if found else None
     listed = find_class_list(root, (*FILES, *OTHER_FILES))
     found = [] if listed is None else _part_sources(root, part)
     return (found, listed.names) if listed is not None and found else None
@@ -268,9 +271,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def _class_names(names: Any, file: Path) -> tuple[str, ...]:
     """Read a list of names or a table from numbers to names."""
     if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
+        numbered = {as_integer(key): name for key, name in names.items()}
+        if len(numbered) != len(names) or set(numbered) != set(range(len(names))):
             raise ValueError(f"{file}: the keys of 'names' must be 0 .. {len(names) - 1}")
-        names = [names[i] for i in range(len(names))]
+        names = [numbered[i] for i in range(len(names))]
     if not isinstance(names, list) or not 0 < len(names) <= MAX_CLASSES:
         raise ValueError(f"{file}: expected 'names' with the name of each class")
     if not all(isinstance(name, str | int | float) and not isinstance(name, bool) for name in names):

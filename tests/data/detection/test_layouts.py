@@ -63,6 +63,24 @@ def test_broken_yaml(yolo: Path, yaml: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "file"),
+    [("names: {'1': pear, '0': apple}", None), ("names: {1.0: pear, 0.0: apple}", None), ("nc: 2", "classes.txt")],
+)
+def test_names_in_other_forms(yolo: Path, names: str, file: str | None) -> None:
+    (yolo / "data.yaml").write_text(f"train: images/train\n{names}\n")
+    if file is not None:
+        (yolo / file).write_text("apple\npear\n")
+    dataset = open_detection_dataset(yolo, "train")
+    assert dataset.class_names == ("apple", "pear") and dataset[0].target.labels.tolist() == [1, 0]
+
+
+def test_two_keys_of_one_number_are_refused(yolo: Path) -> None:
+    (yolo / "data.yaml").write_text("train: images/train\nnames: {0: apple, '0': pear, 1: plum}\n")
+    with pytest.raises(ValueError, match=r"the keys of 'names' must be 0 \.\. 2"):
+        open_detection_dataset(yolo, "train")
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("2 0.5 0.5 0.2 0.4", r"unknown class 2; expected 0\.\.1"),
