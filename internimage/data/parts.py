@@ -124,7 +124,8 @@ def warn_of_test_part(place: str | Path, *, is_taken: bool = True) -> None:
         return
     logger.warning(
         "%s has no validation part (%s): its test part is taken. What is chosen by it, such as thresholds, looks "
-        "better on it than on new data. Naming the test part (--split test) ends this warning",
+        "better on it than on new data. Naming the test part (--split test; data.val_split=test in training) ends "
+        "this warning",
         place,
         spelled("val"),
     )
