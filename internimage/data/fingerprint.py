@@ -211,30 +211,31 @@ def _differ(before: str, after: str) -> bool:
 
 
 def _class_changes(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:
-    if before == after:
-        return ()
-    known, present = set(before), set(after)
-    removed = [name for name in before if name not in present]
-    added = [name for name in after if name not in known]
-    if not removed and not added:
-        return (f"classes in another order (first {_some(before)}, now {_some(after)})",)
-    texts = [f"{_counted(removed, 'class', 'classes')} removed ({_some(removed)})"] if removed else []
-    return (*texts, *([f"{_counted(added, 'class', 'classes')} added ({_some(added)})"] if added else []))
+    return _list_changes(
+        before, after, ("class", "classes"), f"classes in another order (first {_some(before)}, now {_some(after)})"
+    )
 
 
 def _sample_changes(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:
+    return _list_changes(before, after, ("image", "images"), f"{_counted(after)} in another order or another number")
+
+
+def _list_changes(
+    before: Sequence[str], after: Sequence[str], words: tuple[str, str], reordered: str
+) -> tuple[str, ...]:
+    """Say which names came and went, or `reordered` where none did and the lists differ all the same."""
     if before == after:
         return ()
     known, present = set(before), set(after)
-    removed = [name for name in before if name not in present]
-    added = [name for name in after if name not in known]
-    if not removed and not added:
-        return (f"{_counted(after, 'image')} in another order or another number",)
-    texts = [f"{_counted(removed, 'image')} removed ({_some(removed)})"] if removed else []
-    return (*texts, *([f"{_counted(added, 'image')} added ({_some(added)})"] if added else []))
+    changes = {
+        "removed": [name for name in before if name not in present],
+        "added": [name for name in after if name not in known],
+    }
+    texts = [f"{_counted(names, *words)} {what} ({_some(names)})" for what, names in changes.items() if names]
+    return tuple(texts) or (reordered,)
 
 
-def _counted(entries: Sequence[str], one: str, many: str = "images") -> str:
+def _counted(entries: Sequence[str], one: str = "image", many: str = "images") -> str:
     return f"{len(entries)} {one if len(entries) == 1 else many}"
 
 
