@@ -43,7 +43,7 @@ GARMENTS = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt"
 OTHER_COMMANDS = (
     r"python3? -m venv \S+",
     r"(\.venv/bin/)?pip install .+",
-    r"(\.venv/bin/)?pytest( -m \w+)?",
+    r"(INTERNIMAGE_INSTRUCTION_SET=\w+ )?(\.venv/bin/)?pytest( tests/\w+)?( -m \w+)?",
     r"(\.venv/bin/)?ruff (check|format) .+",
     r"(\.venv/bin/)?pyright .+",
     r"python -m benchmarks\.run( --only (operators|blocks|models|detection|segmentation|memory))*( \[--device cuda\])?",

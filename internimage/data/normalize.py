@@ -5,6 +5,7 @@ Shape legend: H W picture size in pixels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ Statistics = tuple[float, ...]
 Config = TypeVar("Config", bound="Normalization")
 
 
-class Normalization:
+class Normalization(ABC):
     """What the preprocessing configurations of all tasks say of channels: one mean and one deviation for each.
 
     The configurations are data classes with the fields `mean`, `std` and `value_range`.
@@ -42,9 +43,9 @@ class Normalization:
         """How images are read."""
         return Reading(self.channels, self.value_range)
 
+    @abstractmethod
     def network_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Return (height, width) of an image in the network, before anything is cut off or padded, in pixels."""
-        raise NotImplementedError
 
     def check_normalization(self) -> None:
         """Raise ValueError unless statistics and range make sense."""
