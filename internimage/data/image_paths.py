@@ -160,6 +160,7 @@ def _is_file(path: Path) -> bool:
 
 def _common_end(parts: tuple[str, ...], tail: tuple[str, ...]) -> int:
     count = 0
+    # Paths of any two lengths: the shorter one ends the comparison.
     for own, wanted in zip(reversed(parts), reversed(tail), strict=False):
         if _folded(own) != _folded(wanted):
             break

@@ -58,6 +58,7 @@ def read_mask(dataset: PictureDataset[np.ndarray], index: int) -> np.ndarray:
 
 def _advice(counts: np.ndarray, class_names: tuple[str, ...]) -> str:
     """Say what 255 means, where it stands in for a class."""
+    # `counts` has an entry for each value of a mask, also for those beyond the classes.
     absent = [name for name, count in zip(class_names, counts.tolist(), strict=False) if not count]
     if not counts[IGNORED] or not (absent or len(class_names) == 1):
         return ""
