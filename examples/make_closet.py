@@ -7,14 +7,13 @@ python examples/make_closet.py --fashion-mnist FOLDER --out crops --crops      #
 import argparse
 from pathlib import Path
 
+from closet import write_closet, write_crops
 from rich.progress import Progress
-
-from internimage.data.closet import write_closet, write_crops
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--fashion-mnist", type=Path, required=True, help="folder with the four idx files")
 parser.add_argument("--out", type=Path, required=True, help="folder to be made")
-parser.add_argument("--crops", action="store_true", help="pictures of single garments in a folder for each class")
+parser.add_argument("--crops", action="store_true", help="images of single garments in a folder for each class")
 parser.add_argument("--train-scenes", type=int, help="default: 2000, 12000 with --crops")
 parser.add_argument("--val-scenes", type=int, default=500)
 parser.add_argument("--size", type=int, default=192, help="height and width of a scene in pixels")

@@ -52,7 +52,6 @@ HOMES = {
     "huggingface_hub": ("zoo/*.py",),
     "typer": ("cli/*.py",),
     "yaml": ("data/detection/yolo.py",),
-    "skimage": ("data/closet/*.py",),
     "rich": ("cli/*.py", "training/*.py"),
 }
 

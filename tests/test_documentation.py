@@ -24,10 +24,10 @@ import torch
 import typer.main
 from typer.testing import CliRunner
 
+from examples.closet import write_closet
 from internimage import zoo
 from internimage.backbones import VARIANTS
 from internimage.cli import app
-from internimage.data.closet import write_closet
 from internimage.training import RECIPES
 from internimage.training import recipe as find_recipe
 from internimage.zoo.catalog import BUNDLED, find

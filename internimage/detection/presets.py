@@ -74,7 +74,7 @@ def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
     """Return the settings of a narrow Mask R-CNN for pictures of 200 to 300 pixels.
 
     Its anchors are 24 to 192 pixels wide, all but the largest regions are read from the finest map, and its box head
-    looks twice, which gained 2 points of box AP in the scenes of `internimage.data.closet`.
+    looks twice, which gained 2 points of box AP in the scenes of `examples/closet`.
     """
     proposals = ProposalConfig(pre_nms=500, kept=200)
     rpn = RPNConfig(

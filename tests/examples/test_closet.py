@@ -2,32 +2,36 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data.closet import Closet, label_map, write_closet, write_crops
-from internimage.data.closet.garments import garment_mask, turned
-from internimage.data.closet.scenes import LONG_SIDE, MIN_VISIBLE
-from internimage.data.pictures import read_picture
-
-pytest.importorskip("skimage")
+from examples.closet import Closet, label_map, write_closet, write_crops
+from examples.closet.garments import garment_mask, turned
+from examples.closet.scenes import LONG_SIDE, MIN_VISIBLE
 
 
 def idx(values: np.ndarray) -> bytes:
     return struct.pack(f">{1 + values.ndim}I", 0x0800 | values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
 
 
+def opened(path: Path) -> PIL.Image.Image:
+    with PIL.Image.open(path) as image:
+        return image.copy()
+
+
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fashion")
-    pictures = np.zeros((10, 28, 28), dtype=np.uint8)
+    images = np.zeros((10, 28, 28), dtype=np.uint8)
     for i in range(10):
-        pictures[i, 2:26, 8 - i // 2 : 20 + i // 2] = 100 + 10 * i
+        images[i, 2:26, 8 - i // 2 : 20 + i // 2] = 100 + 10 * i
     for part, shift in (("train", 0), ("t10k", 50)):
-        (root / f"{part}-images-idx3-ubyte").write_bytes(idx(np.where(pictures > 0, pictures + shift, 0)))
+        (root / f"{part}-images-idx3-ubyte").write_bytes(idx(np.where(images > 0, images + shift, 0)))
         (root / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(10)))
     return root
 
@@ -48,27 +52,27 @@ def written(fashion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_masks_are_cleaned() -> None:
-    grey = np.zeros((28, 28), dtype=np.uint8)
-    grey[4:24, 6:20] = 90
-    grey[10:12, 10:13] = 0  # a dark spot of the garment
-    grey[1:3, 26] = 200  # a speck beside it
-    expected = np.zeros_like(grey, dtype=bool)
+    gray = np.zeros((28, 28), dtype=np.uint8)
+    gray[4:24, 6:20] = 90
+    gray[10:12, 10:13] = 0  # a dark spot of the garment
+    gray[1:3, 26] = 200  # a speck beside it
+    expected = np.zeros_like(gray, dtype=bool)
     expected[4:24, 6:20] = True
-    assert (garment_mask(grey) == expected).all()
-    assert garment_mask(np.zeros_like(grey)).all(), "a black picture still gives a garment"
-    grey[8:18, 8:18] = 0  # a real hole, such as that of a bag's handle, stays open
-    assert not garment_mask(grey)[12, 12]
+    assert (garment_mask(gray) == expected).all()
+    assert garment_mask(np.zeros_like(gray)).all(), "a black image still gives a garment"
+    gray[8:18, 8:18] = 0  # a real hole, such as that of a bag's handle, stays open
+    assert not garment_mask(gray)[12, 12]
 
 
 def test_turned_garments_have_the_size_asked_for() -> None:
-    grey = np.zeros((28, 28), dtype=np.uint8)
-    grey[4:24, 6:16] = 90
-    shade, soft, scale = turned(grey, grey > 0, 60.0, 0.0)
+    gray = np.zeros((28, 28), dtype=np.uint8)
+    gray[4:24, 6:16] = 90
+    shade, soft, scale = turned(gray, gray > 0, 60.0, 0.0)
     assert soft.shape == (60, 30) and scale == 3.0
     assert abs(int((soft >= 0.5).sum()) - 60 * 30) < 20 and np.allclose(shade, 90, atol=1)
-    _, soft, _ = turned(grey, grey > 0, 60.0, np.pi / 2)
+    _, soft, _ = turned(gray, gray > 0, 60.0, np.pi / 2)
     assert soft.shape == (30, 60)
-    _, soft, _ = turned(grey, grey > 0, 80.0, 0.5)
+    _, soft, _ = turned(gray, gray > 0, 80.0, 0.5)
     rows, columns = (np.flatnonzero((soft >= 0.5).any(axis=axis)) for axis in (1, 0))
     assert abs(max(np.ptp(rows), np.ptp(columns)) + 1 - 80) <= 2
 
@@ -77,16 +81,16 @@ def test_scenes_depend_on_seed_split_and_number_alone(fashion: Path) -> None:
     closet = Closet(fashion, "train", seed=3)
     scene = closet.scene(5)
     closet.scene(0)
-    assert (closet.scene(5).picture == scene.picture).all()
+    assert (closet.scene(5).image == scene.image).all()
     for other in (Closet(fashion, "train", seed=4), Closet(fashion, "val", seed=3)):
-        assert (other.scene(5).picture != scene.picture).any()
+        assert (other.scene(5).image != scene.image).any()
 
 
 def test_every_garment_is_seen(fashion: Path) -> None:
     closet = Closet(fashion, "val", size_hw=(96, 160))
     for index in range(20):
         scene = closet.scene(index)
-        assert scene.picture.shape == (96, 160, 3) and 2 <= len(scene.labels) <= 5
+        assert scene.image.shape == (96, 160, 3) and 2 <= len(scene.labels) <= 5
         areas = np.bincount(scene.owner[scene.owner >= 0], minlength=len(scene.labels))
         smallest_full = 0.5 * (96 * LONG_SIDE[0]) ** 2 * 0.3
         assert (areas > MIN_VISIBLE * smallest_full).all()
@@ -99,13 +103,11 @@ def test_files(written: Path) -> None:
         document = json.loads((written / f"annotations/{split}.json").read_text())
         assert [c["id"] for c in document["categories"]] == list(range(1, 11))
         assert len(document["images"]) == number
-        for image in document["images"]:
-            own = [a for a in document["annotations"] if a["image_id"] == image["id"]]
-            picture = read_picture(written / split / image["file_name"])
-            labels = np.asarray(read_picture(written / "labels" / split / f"{Path(image['file_name']).stem}.png"))[
-                ..., 0
-            ]
-            assert picture.size == (image["width"], image["height"]) and picture.mode == "RGB"
+        for listed in document["images"]:
+            own = [a for a in document["annotations"] if a["image_id"] == listed["id"]]
+            image = opened(written / split / listed["file_name"])
+            labels = np.asarray(opened((written / "labels" / split / listed["file_name"]).with_suffix(".png")))
+            assert image.size == (listed["width"], listed["height"]) and image.mode == "RGB"
             assert 2 <= len(own) <= 5
             assert sum(a["area"] for a in own) == (labels > 0).sum(), "garments do not share pixels"
             for entry in own:
@@ -156,9 +158,18 @@ def test_crops(fashion: Path, tmp_path: Path) -> None:
             found = sorted((tmp_path / "crops" / split).glob(f"*/{index:06d}_*.jpg"), key=lambda path: path.stem)
             assert len(found) == len(scene.labels)
             for path in found:
-                picture = read_picture(path)
-                assert picture.width == picture.height >= 20
+                image = opened(path)
+                assert image.width == image.height >= 20
     with pytest.raises(ValueError, match="at least one scene"):
         write_crops(tmp_path / "none", fashion_mnist=fashion, train_scenes=0)
     with pytest.raises(FileExistsError, match="not empty"):
         write_crops(tmp_path / "crops", fashion_mnist=fashion)
+
+
+def test_the_script_runs_from_any_folder(fashion: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples" / "make_closet.py"
+    settings = ["--train-scenes", "1", "--val-scenes", "1", "--size", "96"]
+    words = [sys.executable, str(script), "--fashion-mnist", str(fashion), "--out", "made", *settings]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert opened(tmp_path / "made" / "train" / "000000.jpg").size == (96, 96)

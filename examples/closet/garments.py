@@ -1,4 +1,4 @@
-"""Garments of Fashion-MNIST as parts of a picture: cut out, turned and scaled.
+"""Garments of Fashion-MNIST as parts of a image: cut out, turned and scaled.
 
 Shape legend: P P height and width of a turned garment.
 """
@@ -10,36 +10,35 @@ import math
 import numpy as np
 import PIL.Image
 from PIL.Image import Resampling, Transform
+from skimage.measure import label
 
-BRIGHT = 12  # grey values above belong to the garment, 0..255
-SMALL_PIECE, SMALL_HOLE = 6, 12  # pixels of the 28x28 picture
+BRIGHT = 12  # gray values above belong to the garment, 0..255
+SMALL_PIECE, SMALL_HOLE = 6, 12  # pixels of the 28x28 image
 
 
-def garment_mask(grey: np.ndarray) -> np.ndarray:
+def garment_mask(gray: np.ndarray) -> np.ndarray:
     """Return the bool mask of a garment: what is brighter than a threshold, without specks and small holes.
 
     Args:
-        grey: (28, 28) uint8 picture on black.
+        gray: (28, 28) uint8 image on black.
     """
-    mask = _without_small(grey > BRIGHT, SMALL_PIECE)
+    mask = _without_small(gray > BRIGHT, SMALL_PIECE)
     mask = ~_without_small(~mask, SMALL_HOLE)
     return mask if mask.any() else np.ones_like(mask)
 
 
 def _without_small(mask: np.ndarray, limit: int) -> np.ndarray:
     """Remove connected parts of fewer than `limit` pixels."""
-    from skimage.measure import label
-
     parts = np.asarray(label(mask, connectivity=1))
     is_large = np.bincount(parts.ravel()) >= limit
     return is_large[parts] & mask
 
 
-def turned(grey: np.ndarray, mask: np.ndarray, long_side: float, turn: float) -> tuple[np.ndarray, np.ndarray, float]:
+def turned(gray: np.ndarray, mask: np.ndarray, long_side: float, turn: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Turn and scale a garment so that the longer side of its box gets a length in pixels.
 
     Args:
-        grey: (28, 28) uint8 picture.
+        gray: (28, 28) uint8 image.
         mask: (28, 28) bool, what belongs to the garment.
         long_side: length in pixels.
         turn: angle in radians, clockwise.
@@ -60,7 +59,7 @@ def turned(grey: np.ndarray, mask: np.ndarray, long_side: float, turn: float) ->
         a, b, center_x - a * size[0] / 2 - b * size[1] / 2,
         -b, a, center_y + b * size[0] / 2 - a * size[1] / 2,
     )  # fmt: skip
-    filled = _bled(grey, mask)
+    filled = _bled(gray, mask)
     layers = [
         np.asarray(PIL.Image.fromarray(layer).transform(size, Transform.AFFINE, matrix, Resampling.BICUBIC))
         for layer in (filled.astype(np.float32), mask.astype(np.float32))
@@ -68,9 +67,9 @@ def turned(grey: np.ndarray, mask: np.ndarray, long_side: float, turn: float) ->
     return np.clip(layers[0], 0, 255), np.clip(layers[1], 0, 1), scale
 
 
-def _bled(grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _bled(gray: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Continue the shades of a garment past its edge, so that interpolation draws no black rim."""
-    shades, known = grey * mask.astype(np.float32), mask.astype(np.float32)
+    shades, known = gray * mask.astype(np.float32), mask.astype(np.float32)
     for _ in range(3):
         sums, counts = _neighbors(shades), _neighbors(known)
         new = (known == 0) & (counts > 0)

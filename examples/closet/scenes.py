@@ -1,8 +1,8 @@
 """Scenes of the closet: garments on photographs, composed on this computer.
 
 Each scene shows garments of Fashion-MNIST, scaled, turned and partly hiding one another, on a crop of a
-photograph that ships with scikit-image. Training scenes use the training pictures of Fashion-MNIST and the left parts
-of the photographs, validation scenes the test pictures and the right parts: no pixel is shared.
+photograph that ships with scikit-image. Training scenes use the training images of Fashion-MNIST and the left parts
+of the photographs, validation scenes the test images and the right parts: no pixel is shared.
 
 Shape legend: H W size of a scene, P P side of a garment's patch, G garments of a scene.
 """
@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
+import skimage.data
 from PIL.Image import Resampling
 
-from internimage.data.closet.garments import garment_mask, turned
-from internimage.data.fashion_mnist import FashionMNIST
-from internimage.data.image_folder import PICTURE_SUFFIXES
-from internimage.data.listing import list_files
-from internimage.data.pictures import read_picture
-from internimage.errors import MissingExtra
+from internimage.data import FashionMNIST
+from internimage.data.fashion_mnist import CLASS_NAMES as CLASS_NAMES
 
-# Photographs inside the scikit-image package, by the names of their functions; the last three are grey textures.
+from .garments import garment_mask, turned
+
+# Photographs inside the scikit-image package, by the names of their functions; the last three are gray textures.
 PHOTOGRAPHS = (
     "astronaut",
     "chelsea",
@@ -39,28 +39,28 @@ PHOTOGRAPHS = (
     "gravel",
 )
 SPLITS = ("train", "val")
-TRAIN_SHARE = 0.6  # of the width of a photograph
+TRAIN_FRACTION = 0.6  # of the width of a photograph
 MIN_CROP_PX = 110
 
 GARMENTS_PER_SCENE = (2, 5)
 LONG_SIDE = (60 / 192, 128 / 192)  # of the scene's shorter side
 MAX_TURN_DEG = 20.0
-OUTSIDE_SHARE = 0.12  # of a garment's size may lie outside of the scene
+OUTSIDE_FRACTION = 0.12  # of a garment's size may lie outside of the scene
 MIN_VISIBLE = 0.7
-PLACEMENTS = 40  # tries for all garments of a scene after the drawn number of them
+PLACEMENTS = 40  # tries for all garments of a scene, beside one for each
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One composed picture.
+    """One composed image.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
-        owner: (H, W) int16 number of the garment seen at each pixel, -1 for the photograph.
+        image: (H, W, 3) uint8 RGB.
+        owner: (H, W) int16 index of the garment seen at each pixel, -1 for the photograph.
         labels: class of each garment, 0..9.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     owner: np.ndarray
     labels: tuple[int, ...]
 
@@ -71,7 +71,7 @@ class _Patch:
 
     top: int
     left: int
-    shade: np.ndarray  # (P, P) float32 grey, 0..255
+    shade: np.ndarray  # (P, P) float32 gray, 0..255
     opacity: np.ndarray  # (P, P) float32, 0..1
     mask: np.ndarray  # (P, P) bool
     label: int
@@ -89,7 +89,6 @@ class Closet:
 
     Raises:
         FileNotFoundError: a file of Fashion-MNIST or the folder of photographs is missing.
-        MissingExtra: scikit-image is not installed.
         ValueError: `split` is unknown, `size_hw` too small, or a photograph unreadable.
     """
 
@@ -151,15 +150,15 @@ class Closet:
     def _patch(self, rng: np.random.Generator) -> _Patch:
         """Scale and turn a random garment and choose its place."""
         index = int(rng.integers(len(self.garments)))
-        grey = self.garments.pictures[index]
-        mask = garment_mask(grey)
+        gray = self.garments.pictures[index]
+        mask = garment_mask(gray)
         if rng.random() < 0.5:
-            grey, mask = grey[:, ::-1], mask[:, ::-1]
-        low, high = (math.log(share * min(self.size_hw)) for share in LONG_SIDE)
+            gray, mask = gray[:, ::-1], mask[:, ::-1]
+        low, high = (math.log(fraction * min(self.size_hw)) for fraction in LONG_SIDE)
         turn = math.radians(rng.uniform(-MAX_TURN_DEG, MAX_TURN_DEG))
-        shade, soft, scale = turned(grey, mask, math.exp(rng.uniform(low, high)), turn)
+        shade, soft, scale = turned(gray, mask, math.exp(rng.uniform(low, high)), turn)
         top, left = (
-            round(rng.uniform(-OUTSIDE_SHARE * side, whole - (1 - OUTSIDE_SHARE) * side))
+            round(rng.uniform(-OUTSIDE_FRACTION * side, whole - (1 - OUTSIDE_FRACTION) * side))
             for side, whole in zip(soft.shape, self.size_hw, strict=True)
         )
         opacity = np.clip((soft - 0.5) * max(scale, 1.0) + 0.5, 0, 1)  # an edge about one pixel wide
@@ -177,11 +176,11 @@ def _overlap(top: int, left: int, shape: tuple[int, ...], size_hw: tuple[int, in
     return (rows, columns), (own_rows, own_columns)
 
 
-def _laid(owner: np.ndarray, patch: _Patch, number: int) -> np.ndarray:
+def _laid(owner: np.ndarray, patch: _Patch, index: int) -> np.ndarray:
     """Return the owners after laying a garment on top."""
     there, own = _overlap(patch.top, patch.left, patch.mask.shape, owner.shape)
     laid = owner.copy()
-    laid[there][patch.mask[own]] = number
+    laid[there][patch.mask[own]] = index
     return laid
 
 
@@ -192,27 +191,24 @@ def _paint(canvas: np.ndarray, patch: _Patch) -> None:
 
 
 def _shipped_photographs() -> list[PIL.Image.Image]:
-    try:
-        import skimage.data
-    except ImportError as error:
-        raise MissingExtra("scikit-image", "dev", "the closet generator") from error
-    pictures = [getattr(skimage.data, name)() for name in PHOTOGRAPHS]
-    pictures.append(skimage.data.stereo_motorcycle()[0])
-    return [PIL.Image.fromarray(picture).convert("RGB") for picture in pictures]
+    images = [getattr(skimage.data, name)() for name in PHOTOGRAPHS]
+    images.append(skimage.data.stereo_motorcycle()[0])
+    return [PIL.Image.fromarray(image).convert("RGB") for image in images]
 
 
 def _own_photographs(folder: str | PathLike[str] | None) -> list[PIL.Image.Image]:
     if folder is None:
         return []
-    files = list_files(Path(folder), PICTURE_SUFFIXES, recursive=False)
+    suffixes = PIL.Image.registered_extensions()
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
     if not files:
         raise ValueError(f"{folder} holds no photographs; expected files such as .jpg or .png directly in it")
-    return [read_picture(path) for path in files]
+    return [PIL.ImageOps.exif_transpose(PIL.Image.open(path)).convert("RGB") for path in files]
 
 
 def _part(photo: PIL.Image.Image, split: str) -> PIL.Image.Image:
     """Cut a photograph: its left part is for training, its right part for validation."""
-    border = round(photo.width * TRAIN_SHARE)
+    border = round(photo.width * TRAIN_FRACTION)
     return photo.crop((0, 0, border, photo.height) if split == "train" else (border, 0, photo.width, photo.height))
 
 

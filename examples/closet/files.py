@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
+from pycocotools import mask as coco_masks
 
-from internimage.data.closet.scenes import SPLITS, Closet, Scene, label_map
-from internimage.data.detection.segmentations import run_lengths_of
-from internimage.data.fashion_mnist import CLASS_NAMES
-from internimage.types import RunLengthMasks
+from .scenes import CLASS_NAMES, SPLITS, Closet, Scene, label_map
 
 JPEG_QUALITY = 94
 CROP_MARGIN = (0.9, 1.9)  # side of a crop over the longer side of the garment's box
@@ -53,9 +50,9 @@ def write_closet(
     photos: str | PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the closet data set: pictures, COCO annotations with masks, and label maps.
+    """Write the closet data set: images, COCO annotations with masks, and label maps.
 
-    `train/` and `val/` hold the pictures, `annotations/train.json` and `annotations/val.json` boxes and masks of what
+    `train/` and `val/` hold the images, `annotations/train.json` and `annotations/val.json` boxes and masks of what
     is visible, `labels/train/` and `labels/val/` label maps: 0 is the photograph, 1 to 10 are the garments in the
     order of `classes.txt`.
 
@@ -72,7 +69,6 @@ def write_closet(
     Raises:
         FileExistsError: `out` exists and is not empty.
         FileNotFoundError: a file of Fashion-MNIST or the folder of photographs is missing.
-        MissingExtra: scikit-image is not installed.
     """
     if min(train_scenes, val_scenes) < 0:
         raise ValueError(f"the numbers of scenes must not be negative, given {train_scenes} and {val_scenes}")
@@ -104,7 +100,7 @@ def _write_split(
     for index in range(number):
         scene = closet.scene(index)
         name = f"{index:06d}"
-        PIL.Image.fromarray(scene.picture).save(root / split / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0)
+        PIL.Image.fromarray(scene.image).save(root / split / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0)
         PIL.Image.fromarray(label_map(scene)).save(root / "labels" / split / f"{name}.png")
         height, width = scene.owner.shape
         images.append({"id": index + 1, "file_name": f"{name}.jpg", "height": height, "width": width})
@@ -122,11 +118,9 @@ def _write_split(
 def _entries(scene: Scene) -> list[dict[str, Any]]:
     """Return class, box, area and run lengths of each garment in the form of COCO."""
     entries: list[dict[str, Any]] = []
-    masks = [scene.owner == number for number in range(len(scene.labels))]
-    texts = RunLengthMasks(
-        tuple(torch.from_numpy(run_lengths_of(mask.T.ravel())) for mask in masks), scene.owner.shape
-    ).to_coco()
-    for label, mask, text in zip(scene.labels, masks, texts, strict=True):
+    for index, label in enumerate(scene.labels):
+        mask = scene.owner == index
+        run_lengths = coco_masks.encode(np.asfortranarray(mask, dtype=np.uint8))
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         top, left = int(rows[0]), int(columns[0])
         entries.append(
@@ -135,7 +129,7 @@ def _entries(scene: Scene) -> list[dict[str, Any]]:
                 "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
                 "area": int(mask.sum()),
                 "iscrowd": 0,
-                "segmentation": text,
+                "segmentation": {"size": list(mask.shape), "counts": run_lengths["counts"].decode("ascii")},
             }
         )
     return entries
@@ -150,7 +144,7 @@ def write_crops(
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write `train/<class>/` and `val/<class>/`: a square picture of each garment of many scenes, as it is seen there.
+    """Write `train/<class>/` and `val/<class>/`: a square image of each garment of many scenes, as it is seen there.
 
     A classifier learns garments among other things from them, many times faster than a detector does from whole scenes;
     its backbone is what the closet recipes start from.
@@ -166,7 +160,6 @@ def write_crops(
     Raises:
         FileExistsError: `out` exists and is not empty.
         FileNotFoundError: a file of Fashion-MNIST is missing.
-        MissingExtra: scikit-image is not installed.
     """
     numbers = {"train": train_scenes, "val": val_scenes}
     if min(numbers.values()) < 1:
@@ -202,4 +195,4 @@ def _crop(scene: Scene, owner: int, rng: np.random.Generator) -> PIL.Image.Image
         int(np.clip((own[0] + own[-1] + 1 - side) / 2 + shift, 0, whole - side))
         for own, shift, whole in zip((rows, columns), shifts, scene.owner.shape, strict=True)
     )
-    return PIL.Image.fromarray(scene.picture[top : top + side, left : left + side])
+    return PIL.Image.fromarray(scene.image[top : top + side, left : left + side])
