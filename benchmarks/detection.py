@@ -20,8 +20,8 @@ import internimage as ii
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
 from internimage.cli.bench_models import spread_scores
-from internimage.detection.dino import DINO
-from internimage.detection.rcnn import RCNN
+from internimage.detection.dino.network import DINO
+from internimage.detection.rcnn.network import RCNN
 from internimage.layers.deform_conv import DCNv3
 from internimage.types import Images
 
@@ -70,13 +70,13 @@ def ready(name: str, device: str, size_hw: tuple[int, int] = SIZE) -> RCNN | DIN
 
 
 def batch_of(pixels: Tensor) -> Images:
-    """A batch without padding whose pictures had the size of the input."""
+    """A batch without padding whose images had the size of the input."""
     size_hw = (pixels.shape[2], pixels.shape[3])
     return Images(pixels, torch.tensor([size_hw] * len(pixels)), (size_hw,) * len(pixels))
 
 
 def measured(name: str, device: str, size_hw: tuple[int, int]) -> Call:
-    """Return what is measured: forward and post-processing of one picture."""
+    """Return what is measured: forward and post-processing of one image."""
     model, batch = ready(name, device, size_hw), batch_of(torch.randn(1, 3, *size_hw, device=device))
     return Call(lambda: model.postprocess(model.run(batch), batch), stages_of(model), model)
 
@@ -132,7 +132,7 @@ def torchvision_peer(device: str, size_hw: tuple[int, int]) -> Call:
         weights=None, weights_backbone=None, num_classes=81, min_size=size_hw[0], max_size=max(size_hw)
     )
     model.eval().to(device)
-    picture = torch.rand(3, *size_hw, device=device)
+    image = torch.rand(3, *size_hw, device=device)
     small = torch.rand(3, size_hw[0] // 4, size_hw[1] // 4, device=device)
     spread_scores([model.roi_heads.box_predictor.cls_score], lambda: model([small]))
     heads = model.roi_heads
@@ -147,7 +147,7 @@ def torchvision_peer(device: str, size_hw: tuple[int, int]) -> Call:
         "mask head": [(heads.mask_head, "forward"), (heads.mask_predictor, "forward")],
         "pasting + post-processing": [(model.transform, "postprocess")],
     }
-    return Call(lambda: model([picture]), stages, model)
+    return Call(lambda: model([image]), stages, model)
 
 
 def transformers_peer(device: str, size_hw: tuple[int, int]) -> Call:

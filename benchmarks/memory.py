@@ -1,4 +1,4 @@
-"""Peak memory of detectors and segmentors on one picture, beside what cannot be saved.
+"""Peak memory of detectors and segmentors on one image, beside what cannot be saved.
 
 That is parameters, and the inputs and outputs of the layer where these are largest when every layer is computed in one
 piece, as in training. `fuse()` adds packed copies of the linear layers, so both forms are measured, each in a fresh
@@ -24,7 +24,7 @@ WARM_SIZE = (64, 64)
 
 
 def predicting(suite: str, name: str, is_fused: bool, device: str, size_hw: tuple[int, int]) -> Callable[[], object]:
-    """Return forward and post-processing of one picture."""
+    """Return forward and post-processing of one image."""
     call = SUITES[suite].measured(name, device, size_hw)
     if not is_fused:
         call.model.train().eval()  # training drops the packed copies
@@ -66,7 +66,7 @@ def run(device: str, *, seconds: float = 0.0) -> None:
     bar_plot(
         "memory",
         device,
-        f"Peak memory of one picture, {device}",
+        f"Peak memory of one image, {device}",
         [row["model"] for row in rows],
         {
             "parameters + largest layer": [row["parameters_mib"] + row["layer_mib"] for row in rows],

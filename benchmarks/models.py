@@ -201,5 +201,5 @@ def run(device: str, *, seconds: float = 10.0, batches: tuple[int, ...] = (1, 8)
         f"InternImage-T and peers, {SIZE} px, float32, {device}",
         list(dict.fromkeys(line["model"] for line in shown)),
         {f"batch {b}": [line["p50_ms"] / b for line in shown if line["batch"] == b] for b in batches},
-        "milliseconds per picture (median)",
+        "milliseconds per image (median)",
     )

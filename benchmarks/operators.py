@@ -87,7 +87,7 @@ def window_cases(shapes: tuple[tuple[int, int, int, int, int], ...]) -> Iterator
 
 
 def attention_cases(queries: tuple[int, ...], batch: int = 1) -> Iterator[Case]:
-    """ms_deform_attn over four levels of a 800 x 1066 picture, 8 heads of 32, 4 points; 0 queries: one a pixel."""
+    """ms_deform_attn over four levels of a 800 x 1066 image, 8 heads of 32, 4 points; 0 queries: one a pixel."""
     shapes = ((100, 134), (50, 67), (25, 34), (13, 17))
     pixels = sum(h * w for h, w in shapes)
     for asked in queries:

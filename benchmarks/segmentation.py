@@ -20,7 +20,7 @@ from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
 from internimage.backbones import variant
 from internimage.layers.deform_conv import DCNv3
-from internimage.segmentation.mask2former import Mask2FormerHead
+from internimage.segmentation.mask2former.network import Mask2FormerHead
 from internimage.segmentation.model import Segmentor, SegmentorConfig
 from internimage.segmentation.presets import HEADS
 from internimage.types import Images
@@ -53,7 +53,7 @@ def build(name: str, device: str, backend: str = "auto") -> Segmentor:
 
 
 def measured(name: str, device: str, size_hw: tuple[int, int]) -> Call:
-    """Return what is measured: forward and post-processing of one picture."""
+    """Return what is measured: forward and post-processing of one image."""
     model = build(name, device).fuse()
     batch = Images(torch.randn(1, 3, *size_hw, device=device), torch.tensor([size_hw]), (size_hw,))
     stages: dict[str, Any] = {

@@ -6,25 +6,26 @@ Names are imported at first use, so that the command line answers `--help` witho
 from typing import TYPE_CHECKING
 
 from internimage.lazy import lazy_exports
+from internimage.moved import install
 
 if TYPE_CHECKING:
     from internimage import ops as ops
+    from internimage.checkpoints.catalog import info as info
+    from internimage.checkpoints.catalog import list_models as list_models
+    from internimage.checkpoints.read import save_model as save_model
     from internimage.errors import BackendUnavailable as BackendUnavailable
     from internimage.errors import CheckpointMismatch as CheckpointMismatch
     from internimage.errors import MissingExtra as MissingExtra
     from internimage.errors import UnknownName as UnknownName
+    from internimage.hub.conversion import convert as convert
+    from internimage.hub.factory import create as create
+    from internimage.hub.factory import load as load
     from internimage.types import Classification as Classification
     from internimage.types import Detections as Detections
     from internimage.types import Features as Features
     from internimage.types import Segmentation as Segmentation
     from internimage.version import __version__ as __version__
     from internimage.visualize import draw as draw
-    from internimage.zoo import convert as convert
-    from internimage.zoo import create as create
-    from internimage.zoo import info as info
-    from internimage.zoo import list_models as list_models
-    from internimage.zoo import load as load
-    from internimage.zoo import save_model as save_model
 
 __all__ = [
     "BackendUnavailable",
@@ -45,6 +46,8 @@ __all__ = [
     "save_model",
 ]
 
+install()
+
 if not TYPE_CHECKING:  # a checker would take any name for one of this package
     __getattr__, __dir__ = lazy_exports(
         __name__,
@@ -53,8 +56,11 @@ if not TYPE_CHECKING:  # a checker would take any name for one of this package
                 ("BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"), "internimage.errors"
             ),
             **dict.fromkeys(("Classification", "Detections", "Features", "Segmentation"), "internimage.types"),
-            **dict.fromkeys(("convert", "create", "info", "list_models", "load", "save_model"), "internimage.zoo"),
+            **dict.fromkeys(("info", "list_models"), "internimage.checkpoints.catalog"),
+            **dict.fromkeys(("create", "load"), "internimage.hub.factory"),
+            "convert": "internimage.hub.conversion",
             "draw": "internimage.visualize",
+            "save_model": "internimage.checkpoints.save",
             "ops": "internimage.ops",
             "__version__": "internimage.version",
         },

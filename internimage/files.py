@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -149,6 +150,40 @@ def writing(path: Path) -> Iterator[None]:
         raise OSError(
             f"cannot write {path}: no space is left there ({error.strerror}); make room, then go on"
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block succeeds, remove it when it fails.
+
+    The content is on the disk before the rename, so that a crash leaves the old file or the new one, never a part.
+
+    Raises:
+        OSError: the file cannot be written; where the disk is full, the message names `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with writing(path):
+            temporary.touch()
+            mode = temporary.stat().st_mode  # what the user's umask gives; some writers make private files
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(mode)
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def json_text(value: Any, **layout: Any) -> str:

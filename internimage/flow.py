@@ -15,7 +15,7 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from internimage.data.pictures import Picture as Picture
+from internimage.data.images.read import ImageInput as ImageInput
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Images
 
@@ -23,17 +23,17 @@ Result = TypeVar("Result")
 
 
 class TaskModel(nn.Module, ABC, Generic[Result]):
-    """A network together with the way into it (pictures) and out of it (results).
+    """A network together with the way into it (images) and out of it (results).
 
     `forward` is the graph that is exported: tensors in, raw outputs out, whatever the mode. `loss` is its own path.
-    `predict` takes a list and gives a list, one result for each picture, in the order given.
+    `predict` takes a list and gives a list, one result for each image, in the order given.
     """
 
     task: ClassVar[str]
 
     @abstractmethod
-    def preprocess(self, images: Sequence[Picture]) -> Images:
-        """Read and normalise pictures: (N, 3, H, W) float on the CPU with their valid and original sizes."""
+    def preprocess(self, images: Sequence[ImageInput]) -> Images:
+        """Read and normalise images: (N, 3, H, W) float on the CPU with their valid and original sizes."""
 
     @abstractmethod
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> Any:
@@ -41,7 +41,7 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
 
     @abstractmethod
     def postprocess(self, outputs: Any, images: Images) -> list[Result]:
-        """Turn raw outputs into one result for each picture, in original-picture terms."""
+        """Turn raw outputs into one result for each image, in original-image terms."""
 
     @abstractmethod
     def loss(self, images: Images, targets: Any) -> dict[str, Tensor]:
@@ -61,28 +61,28 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         """Call `forward` on a batch that is already on the right device."""
         return self(images.pixels, images.valid_hw)
 
-    def predict(self, images: Sequence[Picture], *, batch_size: int = 8) -> list[Result]:
-        """Answer for each picture: read, run in evaluation mode without gradients, and post-process.
+    def predict(self, images: Sequence[ImageInput], *, batch_size: int = 8) -> list[Result]:
+        """Answer for each image: read, run in evaluation mode without gradients, and post-process.
 
-        Several threads may call it on one model, whatever its mode; a picture's answer does not depend on the others of
+        Several threads may call it on one model, whatever its mode; an image's answer does not depend on the others of
         its batch (but for the last bits of floating-point sums).
 
         Args:
-            images: paths, PIL pictures, uint8 (H, W, 3) arrays or uint8/float (3, H, W) tensors, RGB.
-            batch_size: pictures in one forward pass, at least 1.
+            images: paths, PIL images, uint8 (H, W, 3) arrays or uint8/float (3, H, W) tensors, RGB.
+            batch_size: images in one forward pass, at least 1.
 
         Returns:
-            One result for each picture, in the order given.
+            One result for each image, in the order given.
 
         Raises:
-            TypeError: `images` is one picture instead of a list of them.
-            ValueError: a picture cannot be read; the message names it.
+            TypeError: `images` is one image instead of a list of them.
+            ValueError: an image cannot be read; the message names it.
         """
         return self.predict_in_batches(images, lambda part: self.preprocess(images[part]), batch_size=batch_size)
 
     def predict_in_batches(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageInput],
         preprocess: Callable[[slice], Images],
         *,
         batch_size: int,
@@ -91,15 +91,13 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         """Do what `predict` promises.
 
         Args:
-            images: the pictures.
+            images: the images.
             preprocess: reads `images[part]` for a slice, with whatever else belongs to them.
-            batch_size: pictures in one forward pass, at least 1.
+            batch_size: images in one forward pass, at least 1.
             predict_batch: answers a batch, None for the method of this name.
         """
         if isinstance(images, str | PathLike | PIL.Image.Image | np.ndarray | Tensor):
-            raise TypeError(
-                f"predict takes a list of pictures, given one {type(images).__name__}; write predict([...])"
-            )
+            raise TypeError(f"predict takes a list of images, given one {type(images).__name__}; write predict([...])")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, given {batch_size}")
         answer = predict_batch or self.predict_batch

@@ -1,6 +1,6 @@
-"""What travels between the stations: pictures, maps and results.
+"""What travels between the stations: images, maps and results.
 
-Shape legend: N images, H W map or picture size, C channels, K classes, R found objects, G true objects.
+Shape legend: N images, H W map or image size, C channels, K classes, R found objects, G true objects.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Palette = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class Images:
-    """A normalised, padded batch and what is needed to lead results back to the original pictures.
+    """A normalised, padded batch and what is needed to lead results back to the original images.
 
     Args:
         pixels: (N, 3, H, W) float, normalised RGB, padded at the right and the bottom.
         valid_hw: (N, 2) int64, height and width in pixels before padding.
-        original_hw: (height, width) of each picture as it was read, in pixels.
+        original_hw: (height, width) of each image as it was read, in pixels.
         metadata: (N, M) float side information that some classifiers take, or None.
     """
 
@@ -50,12 +50,12 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer of a classifier for one picture.
+    """The answer of a classifier for one image.
 
     Args:
         scores: (K,) float32 probabilities on the CPU, summing to 1.
         class_names: K names, or None when the checkpoint has none (then the index is the name).
-        original_hw: (height, width) of the picture in pixels.
+        original_hw: (height, width) of the image in pixels.
     """
 
     scores: Tensor
@@ -104,10 +104,10 @@ class Classification:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The answer of a semantic segmentor for one picture.
+    """The answer of a semantic segmentor for one image.
 
     Args:
-        label_map: (H, W) class index of every pixel of the original picture, on the CPU; uint8, int16 beyond 256
+        label_map: (H, W) class index of every pixel of the original image, on the CPU; uint8, int16 beyond 256
             classes.
         num_classes: K.
         class_names: K names, or None when the checkpoint has none (then the index is the name).
@@ -123,7 +123,7 @@ class Segmentation:
 
     @property
     def original_hw(self) -> tuple[int, int]:
-        """(height, width) of the picture in pixels."""
+        """(height, width) of the image in pixels."""
         return (self.label_map.shape[0], self.label_map.shape[1])
 
     @property
@@ -139,11 +139,11 @@ class Segmentation:
         return str(index) if self.class_names is None else self.class_names[index]
 
     def areas(self) -> list[tuple[str, float]]:
-        """Return the classes in the picture as (name, share of its pixels 0..1), largest first."""
+        """Return the classes in the image as (name, share of its pixels 0..1), largest first."""
         return [(self.class_name(i), share) for i, _, share in self._present()]
 
     def to_image(self) -> PIL.Image.Image:
-        """Return the label map as a picture whose pixel values are the class indices; save it as PNG.
+        """Return the label map as an image whose pixel values are the class indices; save it as PNG.
 
         With a palette, and up to 256 classes, viewers show its colors; beyond 256 classes it has 16 bits.
         """
@@ -163,7 +163,7 @@ class Segmentation:
         return {"size_hw": list(self.original_hw), "classes": rows}
 
     def _present(self) -> list[tuple[int, int, float]]:
-        """Index, pixels and share of every class in the picture, largest first."""
+        """Index, pixels and share of every class in the image, largest first."""
         counts = self.pixel_counts
         order = counts.argsort(descending=True, stable=True)
         return [(int(i), int(counts[i]), float(counts[i]) / self.label_map.numel()) for i in order if counts[i]]
@@ -171,11 +171,11 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class RunLengthMasks:
-    """Binary masks of one picture as run lengths, the form of COCO: small whatever the size of the picture.
+    """Binary masks of one image as run lengths, the form of COCO: small whatever the size of the image.
 
     Args:
         counts: for each mask, int64 lengths of alternating runs of 0 and 1, beginning with 0, column by column.
-        size_hw: (height, width) of the picture in pixels.
+        size_hw: (height, width) of the image in pixels.
     """
 
     counts: tuple[Tensor, ...]
@@ -229,14 +229,14 @@ def _compressed(runs: list[int]) -> str:
 
 @dataclass(frozen=True)
 class Detections:
-    """The objects that a detector found in one picture, best first.
+    """The objects that a detector found in one image, best first.
 
     Args:
-        boxes_xyxy: (R, 4) float32 corners in pixels of the original picture, on the CPU.
+        boxes_xyxy: (R, 4) float32 corners in pixels of the original image, on the CPU.
         scores: (R,) float32, 0..1.
         labels: (R,) int64 class numbers, from 0.
         class_names: names of all classes, or None when the checkpoint has none (then the number is the name).
-        original_hw: (height, width) of the picture in pixels.
+        original_hw: (height, width) of the image in pixels.
         run_length_masks: one mask for each box, or None from detectors without masks.
 
     Raises:
@@ -269,7 +269,7 @@ class Detections:
 
     @property
     def masks(self) -> Tensor | None:
-        """(R, H, W) bool masks of the original picture, made on request, or None without masks."""
+        """(R, H, W) bool masks of the original image, made on request, or None without masks."""
         return None if self.run_length_masks is None else self.run_length_masks.to_bool()
 
     def select(self, indices: Tensor) -> Detections:
@@ -331,7 +331,7 @@ class Detections:
         """Return the objects as entries of a COCO results file.
 
         Args:
-            image_id: number of the picture in the data set.
+            image_id: number of the image in the data set.
             category_ids: the data set's number of each class, None for 0, 1, 2, ...
         """
         texts = None if self.run_length_masks is None else self.run_length_masks.to_coco()
@@ -350,7 +350,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class DetectionTargets:
-    """What a detector should find in one picture of a training batch.
+    """What a detector should find in one image of a training batch.
 
     Args:
         boxes_xyxy: (G, 4) float corners in pixels of the batch (after resizing, before padding moves nothing).

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from internimage.backbones import VARIANTS, InternImage, variant
+from internimage.checkpoints.catalog import BUNDLED, CatalogEntry, catalog, info, list_models
+from internimage.checkpoints.rename import to_official
 from internimage.classification import Classifier, ClassifierConfig
-from internimage.data.labels import label_set_names, rows_22k_to_1k
+from internimage.classification.original.settings import classifier_from_settings
+from internimage.data.labels import label_set, label_set_names, rows_22k_to_1k
 from internimage.errors import UnknownName
-from internimage.zoo import info, label_set, list_models, load
-from internimage.zoo.catalog import BUNDLED, CatalogEntry, catalog
-from internimage.zoo.official import to_official
-from internimage.zoo.settings import classifier_from_settings
+from internimage.hub.factory import load
 
 CASES = Path(__file__).parent / "parity" / "cases"
 PUBLISHED = [entry for entry in catalog().values() if entry.source != "bundled"]

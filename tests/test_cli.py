@@ -86,7 +86,7 @@ def test_wrong_usage_exits_with_2() -> None:
     ("error", "exit_code"),
     [
         (UnknownName("model", "x", ["y"]), 2),
-        (ValueError("[broken] picture"), 1),
+        (ValueError("[broken] image"), 1),
         (OSError(28, "No space left on device"), 1),
         (FloatingPointError("the loss is not finite"), 1),
         (BackendUnavailable("no compiler"), 1),
@@ -101,7 +101,7 @@ def test_errors_a_user_can_mend_are_one_message(
     def fail(name: str) -> None:
         raise error
 
-    monkeypatch.setattr("internimage.zoo.info", fail)
+    monkeypatch.setattr("internimage.checkpoints.catalog.info", fail)
     result = CliRunner().invoke(app, ["info", "x"])
     assert result.exit_code == exit_code
     assert result.stdout == ""
@@ -114,7 +114,7 @@ def test_bugs_show_their_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("internimage.zoo.info", fail)
+    monkeypatch.setattr("internimage.checkpoints.catalog.info", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         CliRunner().invoke(app, ["info", "x"], catch_exceptions=False)
 

@@ -24,13 +24,13 @@ import torch
 import typer.main
 from typer.testing import CliRunner
 
+import internimage
 from examples.closet import write_closet
-from internimage import zoo
 from internimage.backbones import VARIANTS
+from internimage.checkpoints.catalog import BUNDLED, find
 from internimage.cli import app
 from internimage.training import RECIPES
 from internimage.training import recipe as find_recipe
-from internimage.zoo.catalog import BUNDLED, find
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,12 +91,12 @@ ALL = [block for page in PAGES for block in blocks(page)]
 def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages speak of: images of the demo, the closet, class folders, photos."""
     folder = tmp_path_factory.mktemp("things")
-    pictures = BUNDLED / "pictures"
+    images = BUNDLED / "pictures"
     (folder / "internimage_demo").mkdir()
-    shutil.copy(pictures / "closet_scene.jpg", folder / "internimage_demo" / "scene.jpg")
-    shutil.copy(pictures / "fashion_0018_bag.png", folder / "internimage_demo" / "garment.png")
+    shutil.copy(images / "closet_scene.jpg", folder / "internimage_demo" / "scene.jpg")
+    shutil.copy(images / "fashion_0018_bag.png", folder / "internimage_demo" / "garment.png")
     (folder / "photos").mkdir()
-    shutil.copy(pictures / "closet_scene.jpg", folder / "photos" / "a.jpg")
+    shutil.copy(images / "closet_scene.jpg", folder / "photos" / "a.jpg")
     _write_fashion(folder / "fashion")
     write_closet(folder / "closet", fashion_mnist=folder / "fashion", train_scenes=6, val_scenes=2, size_hw=(96, 96))
     rng = np.random.default_rng(0)
@@ -262,4 +262,4 @@ def test_the_readme_names_what_this_release_needs() -> None:
     assert python and f"Python {python[1]} or later" in text
     assert least_torch and f"torch {least_torch[1]} or later" in text
     for name in re.findall(r"`((?:flash_intern|intern|mask_|cascade_|dino_|upernet_|mask2)[a-z0-9_]+)`", text):
-        assert zoo.list_models(name) or name in RECIPES or name in ("internimage_demo",), name
+        assert internimage.list_models(name) or name in RECIPES or name in ("internimage_demo",), name

@@ -17,7 +17,7 @@ from internimage.detection import RCNNConfig
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.segmentation import SegmentorConfig
 
-PICTURES = [np.random.default_rng(i).integers(0, 255, (32, 48, 3), dtype=np.uint8) for i in range(2)]
+IMAGES = [np.random.default_rng(i).integers(0, 255, (32, 48, 3), dtype=np.uint8) for i in range(2)]
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +38,9 @@ def test_threads_get_the_answers_of_one_thread_and_leave_the_model_alone(kind: s
     model.backbone.levels[0].eval()  # a frozen part
     state = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    expected = [numbers(model.predict([picture])[0]) for picture in PICTURES]
+    expected = [numbers(model.predict([image])[0]) for image in IMAGES]
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda i: numbers(model.predict([PICTURES[i % 2]])[0]), range(8)))
+        answers = list(pool.map(lambda i: numbers(model.predict([IMAGES[i % 2]])[0]), range(8)))
     for i, answer in enumerate(answers):
         torch.testing.assert_close(answer, expected[i % 2])
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())

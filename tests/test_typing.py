@@ -12,7 +12,7 @@ from pathlib import Path
 
 import internimage as ii
 from internimage.backbones.config import VARIANTS, SizeName
-from internimage.zoo.loaded import CreateOptions
+from internimage.hub.loaded import CreateOptions
 
 LINES = """
 import torch

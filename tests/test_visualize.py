@@ -29,8 +29,8 @@ def grey(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), 128, dtype=np.uint8)
 
 
-def count(picture: PIL.Image.Image, color: tuple[int, int, int]) -> int:
-    return int((np.asarray(picture) == color).all(axis=-1).sum())
+def count(image: PIL.Image.Image, color: tuple[int, int, int]) -> int:
+    return int((np.asarray(image) == color).all(axis=-1).sum())
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_caption_is_legible_at_every_size(hw: tuple[int, int]) -> None:
     assert 360 <= drawn.width <= 2048 and drawn.height <= 2 * 2048
     shown = count(drawn, (128, 128, 128))
     scale = min(2048 / max(hw), max(1.0, 400 / max(hw)))
-    assert shown >= 0.5 * hw[0] * hw[1] * scale**2  # the picture itself, enlarged or reduced
+    assert shown >= 0.5 * hw[0] * hw[1] * scale**2  # the image itself, enlarged or reduced
     panel = np.asarray(drawn)[-60:].reshape(-1, 3)
     assert count(drawn, ACCENT) > 100 and (panel == PANEL).all(axis=1).mean() > 0.5
 
 
-def test_small_pictures_keep_their_pixels() -> None:
+def test_small_images_keep_their_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     drawn = np.asarray(draw(answer(1.0, 0.0), pixels, longest_side=448))
     np.testing.assert_array_equal(drawn[:448:16, ::16], pixels)
@@ -62,7 +62,7 @@ def test_the_bar_is_as_long_as_the_probability() -> None:
         assert longest == pytest.approx(score * 460, abs=4)
 
 
-def test_few_classes_make_a_small_panel_and_the_picture_is_left_alone() -> None:
+def test_few_classes_make_a_small_panel_and_the_image_is_left_alone() -> None:
     source = PIL.Image.fromarray(grey(500, 500))
     heights = [draw(answer(*range(k)), source).height for k in (1, 2, 5, 9)]
     assert heights[0] < heights[1] < heights[2] == heights[3]
@@ -123,7 +123,7 @@ def test_wrong_contact_sheets() -> None:
 
 def test_confusion_matrix() -> None:
     counts = torch.tensor([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
-    drawn = np.asarray(draw_confusion(counts, ("cat", "dog", "a class without pictures")))
+    drawn = np.asarray(draw_confusion(counts, ("cat", "dog", "a class without images")))
     assert drawn.shape[2] == 3
     cells = [
         [tuple(drawn.astype(int)[196 + 56 * row + 6, 180 + 56 * column + 6]) for column in range(3)] for row in range(3)
@@ -143,7 +143,7 @@ def test_wrong_confusion_matrix(shape: tuple[int, int], number: int) -> None:
 
 
 @pytest.mark.parametrize("hw", [(160, 160), (3000, 2300), (7, 900)])
-def test_drawn_pictures_keep_the_size_and_the_place_of_every_pixel(hw: tuple[int, int]) -> None:
+def test_drawn_images_keep_the_size_and_the_place_of_every_pixel(hw: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
     boxes = torch.tensor([[1.0, 1.0, 4.0, 4.0]])
     found = np.asarray(draw(Detections(boxes, torch.tensor([0.1]), torch.tensor([0]), original_hw=hw), pixels))

@@ -21,7 +21,7 @@ import skimage.data
 from PIL.Image import Resampling
 
 from internimage.data import FashionMNIST
-from internimage.data.fashion_mnist import CLASS_NAMES as CLASS_NAMES
+from internimage.data.readers.fashion_mnist import CLASS_NAMES as CLASS_NAMES
 
 from .garments import garment_mask, turned
 
@@ -150,7 +150,7 @@ class Closet:
     def _patch(self, rng: np.random.Generator) -> _Patch:
         """Scale and turn a random garment and choose its place."""
         index = int(rng.integers(len(self.garments)))
-        gray = self.garments.pictures[index]
+        gray = self.garments.images[index]
         mask = garment_mask(gray)
         if rng.random() < 0.5:
             gray, mask = gray[:, ::-1], mask[:, ::-1]

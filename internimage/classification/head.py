@@ -59,7 +59,7 @@ class AttentionPoolHead(nn.Module):
         """Return the (N, 768) vector in front of the last linear layer."""
         x3 = self.project_x3(features.maps[-2])
         x4 = F.pixel_shuffle(self.project_x4(features.maps[-1]), 2)
-        # An odd stage-3 side makes the shuffled map one row or column larger; the surplus lies outside of the picture.
+        # An odd stage-3 side makes the shuffled map one row or column larger; the surplus lies outside of the image.
         x = x3 + x4[:, :, : x3.shape[2], : x3.shape[3]]
         return self.norm(self.attention_pool(x.flatten(2).transpose(1, 2)))
 
@@ -96,7 +96,7 @@ class MetadataEncoder(nn.Module):
 
 
 class MetadataHead(nn.Module):
-    """Attention-pool head plus logits from the date and the place of a picture (iNaturalist).
+    """Attention-pool head plus logits from the date and the place of an image (iNaturalist).
 
     Source: InternImage release, iNaturalist-2018 model.
     """
@@ -112,7 +112,7 @@ class MetadataHead(nn.Module):
         self.classifier = nn.Linear(2 * self.CHANNELS, num_classes)
 
     def pool(self, features: Features) -> Tensor:
-        """Return the (N, 768) picture vector."""
+        """Return the (N, 768) image vector."""
         return self.image.pool(features)
 
     def forward(self, features: Features, metadata: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from internimage.classification.head import SPATIAL_SIZE, TEMPORAL_SIZE, HeadKin
 from internimage.classification.loss import classification_loss
 from internimage.classification.postprocess import classify
 from internimage.classification.preprocess import Observation, PreprocessConfig, encode_observation, prepare
-from internimage.data.normalize import fitting_channels
-from internimage.flow import Picture, TaskModel
+from internimage.data.images.normalize import fitting_channels
+from internimage.flow import ImageInput, TaskModel
 from internimage.ranges import Range, check_ranges
 from internimage.types import Classification, Images
 
@@ -31,7 +31,7 @@ class ClassifierConfig:
         backbone: architecture of the backbone.
         num_classes: K, at least 1.
         head: "conv" (T to XL), "attention_pool" (H, G) or "attention_pool_metadata" (iNaturalist).
-        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
+        preprocess: how images become pixels; its statistics are those of the channels that the backbone reads.
         class_names: K names, or None.
         conv_head_ratio: width of the convolution of a "conv" head over the width of the last level.
     """
@@ -97,18 +97,20 @@ class Classifier(TaskModel[Classification]):
 
     @property
     def takes_metadata(self) -> bool:
-        """Whether the head reads the date and the place of a picture."""
+        """Whether the head reads the date and the place of an image."""
         return isinstance(self.head, MetadataHead)
 
-    def preprocess(self, images: Sequence[Picture], observations: Sequence[Observation | None] | None = None) -> Images:
-        """Read, resize, crop and normalise pictures.
+    def preprocess(
+        self, images: Sequence[ImageInput], observations: Sequence[Observation | None] | None = None
+    ) -> Images:
+        """Read, resize, crop and normalise images.
 
         Args:
-            images: pictures, see `TaskModel.predict`.
-            observations: date and place of each picture, for models that take metadata; None where unknown.
+            images: images, see `TaskModel.predict`.
+            observations: date and place of each image, for models that take metadata; None where unknown.
 
         Raises:
-            ValueError: a picture cannot be read, or `observations` is given to a model that does not take it.
+            ValueError: an image cannot be read, or `observations` is given to a model that does not take it.
         """
         if observations is not None:
             self._check_observations(images, observations)
@@ -120,21 +122,21 @@ class Classifier(TaskModel[Classification]):
 
     def predict(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageInput],
         *,
         batch_size: int = 8,
         observations: Sequence[Observation | None] | None = None,
     ) -> list[Classification]:
-        """Answer for each picture, see `TaskModel.predict`.
+        """Answer for each image, see `TaskModel.predict`.
 
         Args:
-            images: pictures, see `TaskModel.predict`.
-            batch_size: pictures in one forward pass, at least 1.
-            observations: date and place of each picture, for models that take metadata; None where unknown.
+            images: images, see `TaskModel.predict`.
+            batch_size: images in one forward pass, at least 1.
+            observations: date and place of each image, for models that take metadata; None where unknown.
 
         Raises:
-            TypeError: `images` is one picture instead of a list of them.
-            ValueError: a picture cannot be read, or `observations` has another length than `images` or is given to a
+            TypeError: `images` is one image instead of a list of them.
+            ValueError: an image cannot be read, or `observations` has another length than `images` or is given to a
                 model that does not take it.
         """
         if observations is None:
@@ -144,18 +146,18 @@ class Classifier(TaskModel[Classification]):
             images, lambda part: self.preprocess(images[part], observations[part]), batch_size=batch_size
         )
 
-    def _check_observations(self, images: Sequence[Picture], observations: Sequence[Observation | None]) -> None:
+    def _check_observations(self, images: Sequence[ImageInput], observations: Sequence[Observation | None]) -> None:
         if not self.takes_metadata:
             raise ValueError("this classifier does not use observations (date and place); leave them out")
         if len(observations) != len(images):
-            raise ValueError(f"observations must hold one entry per picture: {len(images)}, given {len(observations)}")
+            raise ValueError(f"observations must hold one entry per image: {len(images)}, given {len(observations)}")
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None, metadata: Tensor | None = None) -> Tensor:
         """Return logits.
 
         Args:
             pixels: (N, C, H, W) normalised pixels.
-            valid_hw: ignored; a classifier looks at the whole picture.
+            valid_hw: ignored; a classifier looks at the whole image.
             metadata: (N, 7) encoded date and place, zeros where unknown; for models that take metadata.
 
         Returns:
@@ -181,5 +183,5 @@ class Classifier(TaskModel[Classification]):
         return {"cross_entropy": classification_loss(self.run(images), targets, label_smoothing=label_smoothing)}
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Return the (N, F) picture vectors in front of the last linear layer."""
+        """Return the (N, F) image vectors in front of the last linear layer."""
         return self.head.pool(self.backbone(pixels))

@@ -8,7 +8,7 @@ from internimage.types import Classification, Images
 
 
 def classify(logits: Tensor, images: Images, class_names: tuple[str, ...] | None) -> list[Classification]:
-    """Turn (N, K) logits into one result for each picture.
+    """Turn (N, K) logits into one result for each image.
 
     Raises:
         ValueError: a logit is not finite, which means broken weights or a broken input.
@@ -17,7 +17,7 @@ def classify(logits: Tensor, images: Images, class_names: tuple[str, ...] | None
     broken = (~scores.isfinite().all(dim=-1)).nonzero().flatten().tolist()
     if broken:
         raise ValueError(
-            f"the model answered with NaN or infinite scores for pictures {broken} of the batch; "
+            f"the model answered with NaN or infinite scores for images {broken} of the batch; "
             "check the weights (NaN parameters?) and, in half precision, try float32"
         )
     return [

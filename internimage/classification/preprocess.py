@@ -1,4 +1,4 @@
-"""From pictures to pixels: shorter side to S, centre crop S x S, ImageNet statistics.
+"""From images to pixels: shorter side to S, centre crop S x S, ImageNet statistics.
 
 Shape legend: N images, S side of the crop in pixels, C channels.
 """
@@ -15,31 +15,31 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor
 
-from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalization
-from internimage.data.pictures import read_image
-from internimage.data.raster import Image, original_size, pixels_of
-from internimage.flow import Picture
+from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from internimage.data.images.raster import Image, original_size, pixels_of
+from internimage.data.images.read import read_image
+from internimage.flow import ImageInput
 from internimage.ranges import Range, check_ranges
 from internimage.types import Images
 
 RESAMPLING = {"bicubic": Resampling.BICUBIC, "bilinear": Resampling.BILINEAR}
-# Half width of the widest resampling kernel (bicubic), in source pixels of a picture that is not made smaller.
+# Half width of the widest resampling kernel (bicubic), in source pixels of an image that is not made smaller.
 KERNEL_SUPPORT = 2
-# Beyond this aspect ratio a picture is cut to what the centre crop can see before it is resized.
+# Beyond this aspect ratio an image is cut to what the centre crop can see before it is resized.
 MAX_ASPECT_RATIO = 32
 
 
 @dataclass(frozen=True)
 class PreprocessConfig(Normalization):
-    """How a classifier reads a picture.
+    """How a classifier reads an image.
 
     Args:
         size: side S of the square input in pixels.
-        crop: True resizes the shorter side to S and crops the centre; False squashes the whole picture to S x S.
+        crop: True resizes the shorter side to S and crops the centre; False squashes the whole image to S x S.
         interpolation: "bicubic" or "bilinear", both with antialiasing.
         mean: mean of each channel of pixels scaled to 0..1, for RGB those of ImageNet; as many as channels are read.
         std: standard deviation of each channel of pixels scaled to 0..1.
-        value_range: values of black and white in images of more than 8 bits, see `internimage.data.raster.Reading`.
+        value_range: values of black and white in images of more than 8 bits, see `data.images.raster.Reading`.
     """
 
     size: Annotated[int, Range(1, 16_384)] = 224
@@ -65,10 +65,10 @@ class PreprocessConfig(Normalization):
 
 @dataclass(frozen=True)
 class Observation:
-    """When and where a picture was taken.
+    """When and where an image was taken.
 
     Args:
-        date: day of the picture; only the month is used, as in the published model. None if unknown.
+        date: day of the image; only the month is used, as in the published model. None if unknown.
         latitude: degrees north, -90..90, or None if unknown.
         longitude: degrees east, -180..180, or None if unknown.
 
@@ -96,7 +96,7 @@ def encode_observation(observations: Sequence[Observation | None]) -> Tensor:
     """Encode dates and places the way the iNaturalist model reads them.
 
     Args:
-        observations: one entry for each picture; None where nothing is known.
+        observations: one entry for each image; None where nothing is known.
 
     Returns:
         (N, 7) float32: sine and cosine of the month's angle, two zeros for the time of day, which the model has never
@@ -129,18 +129,18 @@ def _encode_place(observation: Observation) -> tuple[float, float, float]:
     )
 
 
-def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
-    """Read, resize, crop and normalise pictures.
+def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
+    """Read, resize, crop and normalise images.
 
     Args:
-        images: pictures, see `internimage.data.pictures.read_image`.
+        images: images, see `internimage.data.images.read.read_image`.
         config: size of the input, crop, interpolation and statistics.
 
     Returns:
         A batch of (N, C, S, S) float32 pixels on the CPU, channels last in memory.
 
     Raises:
-        BadPicture: a ValueError; a picture cannot be read.
+        BadImage: a ValueError; an image cannot be read.
     """
     pixels = torch.empty(len(images), config.size, config.size, config.channels, dtype=torch.uint8)  # (N, S, S, C)
     original_hw: list[tuple[int, int]] = []
@@ -160,30 +160,30 @@ def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     return (pixels.float().div_(255) - torch.tensor(config.mean)).div_(torch.tensor(config.std)).permute(0, 3, 1, 2)
 
 
-def fit(picture: Image, config: PreprocessConfig) -> Image:
+def fit(image: Image, config: PreprocessConfig) -> Image:
     """Bring an image to S x S; the numbers are those of Pillow and of torchvision's PIL transforms."""
     size, resampling = config.size, RESAMPLING[config.interpolation]
-    shorter, longer = sorted(picture.size)
+    shorter, longer = sorted(image.size)
     is_thin = longer > MAX_ASPECT_RATIO * shorter
     if not config.crop:
-        if is_thin:  # shrink first: enlarging the shorter side of a very long picture would need gigabytes
-            picture = picture.resize((min(picture.width, size), min(picture.height, size)), resampling)
-        return picture.resize((size, size), resampling)
+        if is_thin:  # shrink first: enlarging the shorter side of a very long image would need gigabytes
+            image = image.resize((min(image.width, size), min(image.height, size)), resampling)
+        return image.resize((size, size), resampling)
     if is_thin:
-        return _resize_centre(picture, size, resampling)
+        return _resize_centre(image, size, resampling)
     resized_longer = int(size * longer / shorter)
-    is_tall = picture.height >= picture.width
-    resized = picture.resize((size, resized_longer) if is_tall else (resized_longer, size), resampling)
+    is_tall = image.height >= image.width
+    resized = image.resize((size, resized_longer) if is_tall else (resized_longer, size), resampling)
     left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
     return resized.crop((left, top, left + size, top + size))
 
 
-def _resize_centre(picture: Image, size: int, resampling: Resampling) -> Image:
-    """Resize the shorter side to S and crop the centre, computing only the crop: for very thin pictures.
+def _resize_centre(image: Image, size: int, resampling: Resampling) -> Image:
+    """Resize the shorter side to S and crop the centre, computing only the crop: for very thin images.
 
-    Equal to resizing the whole picture up to the rounding of Pillow's single-precision box.
+    Equal to resizing the whole image up to the rounding of Pillow's single-precision box.
     """
-    shorter, longer = sorted(picture.size)
+    shorter, longer = sorted(image.size)
     resized_longer = int(size * longer / shorter)
     scale = longer / resized_longer  # source pixels for one pixel of the result
     first = round((resized_longer - size) / 2.0)
@@ -191,8 +191,8 @@ def _resize_centre(picture: Image, size: int, resampling: Resampling) -> Image:
     margin = math.ceil(KERNEL_SUPPORT * max(scale, 1.0)) + 1
     low, high = max(0, math.floor(start) - margin), min(longer, math.ceil(stop) + margin)
     start, stop = start - low, min(stop - low, high - low)
-    if picture.height >= picture.width:
-        part = picture.crop((0, low, shorter, high))
+    if image.height >= image.width:
+        part = image.crop((0, low, shorter, high))
         return part.resize((size, size), resampling, box=(0, start, shorter, stop))
-    part = picture.crop((low, 0, high, shorter))
+    part = image.crop((low, 0, high, shorter))
     return part.resize((size, size), resampling, box=(start, 0, stop, shorter))

@@ -1,4 +1,4 @@
-"""Rows of answers: of pictures in batches, of videos frame by frame; saved, drawn, and shown as a table."""
+"""Rows of answers: of images in batches, of videos frame by frame; saved, drawn, and shown as a table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from internimage.cli.terminal import note, print_table
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from internimage.data.video import BadVideo, Frame, VideoReader, VideoWriter
-    from internimage.flow import Picture, TaskModel
+    from internimage.data.images.video import BadVideo, Frame, VideoReader, VideoWriter
+    from internimage.flow import ImageInput, TaskModel
 
 # Good enough to read small text, a tenth of the bytes of a PNG.
 JPEG_OPTIONS = {"quality": 92, "subsampling": 0}
@@ -35,9 +35,9 @@ class Drawing:
     Args:
         out: folder to write to, or None to save nothing.
         sources: the files that must not be overwritten.
-        draws: whether answers are drawn on their pictures.
+        draws: whether answers are drawn on their images.
         score_threshold: objects below are not drawn, 0..1.
-        longest_side: longest side of drawn pictures in pixels, None for the picture's own.
+        longest_side: longest side of drawn images in pixels, None for the image's own.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Drawing:
                 return target
         raise AssertionError("there is no end to the numbers")
 
-    def save(self, stem: str, result: Any, picture: Picture) -> dict[str, str]:
-        """Save the label map and the drawing of one picture; return their paths."""
+    def save(self, stem: str, result: Any, image: ImageInput) -> dict[str, str]:
+        """Save the label map and the drawing of one image; return their paths."""
+        from internimage.files import replacing
         from internimage.types import Segmentation
-        from internimage.zoo.saving import replacing
 
         written: dict[str, str] = {}
         if self.out is None:
@@ -83,15 +83,15 @@ class Drawing:
         if self.draws:
             target = self.free(stem, ".jpg")
             with replacing(target) as temporary:
-                self._drawn(result, picture).save(temporary, "JPEG", **JPEG_OPTIONS)
+                self._drawn(result, image).save(temporary, "JPEG", **JPEG_OPTIONS)
             written["drawn"] = str(target)
-            self.kinds.add("drawn pictures")
+            self.kinds.add("drawn images")
         return written
 
     def video(self, stem: str, reader: VideoReader, stack: ExitStack) -> tuple[Path, VideoWriter] | None:
         """Start an annotated video, complete when the stack closes; None where nothing is drawn."""
-        from internimage.data.video import VideoWriter
-        from internimage.zoo.saving import replacing
+        from internimage.data.images.video import VideoWriter
+        from internimage.files import replacing
 
         if not self.draws:
             return None
@@ -100,16 +100,16 @@ class Drawing:
         self.kinds.add("annotated videos")
         return target, stack.enter_context(VideoWriter(temporary, reader.rate))
 
-    def frame(self, result: Any, picture: Image) -> Image:
+    def frame(self, result: Any, image: Image) -> Image:
         """Draw an answer on a frame; all frames of a video get one size."""
-        return self._drawn(result, picture, has_legend=False)
+        return self._drawn(result, image, has_legend=False)
 
-    def _drawn(self, result: Any, picture: Picture, *, has_legend: bool = True) -> Image:
+    def _drawn(self, result: Any, image: ImageInput, *, has_legend: bool = True) -> Image:
         from internimage.visualize import draw
 
         height, width = result.original_hw
         longest = self.longest_side or (MAX_JPEG_SIDE if max(height, width) > MAX_JPEG_SIDE else None)
-        return draw(result, picture, score_threshold=self.score_threshold, has_legend=has_legend, longest_side=longest)
+        return draw(result, image, score_threshold=self.score_threshold, has_legend=has_legend, longest_side=longest)
 
 
 @dataclass
@@ -140,8 +140,8 @@ class Answering:
     results: list[Row] = field(default_factory=list)
 
     def rows(self, sources: Sequence[Path], *, batch_size: int, progress: Progress) -> Iterator[Row]:
-        """Give the rows of pictures, batch by batch, and of the frames of videos, in the order of the sources."""
-        from internimage.data.video import is_video
+        """Give the rows of images, batch by batch, and of the frames of videos, in the order of the sources."""
+        from internimage.data.images.video import is_video
 
         numbers = self._image_ids(sources)
         done = 0
@@ -150,13 +150,13 @@ class Answering:
             step = 1 if is_moving else batch_size
             for start in range(0, len(paths), step):
                 part = paths[start : start + step]
-                yield from self._video(part[0], batch_size, numbers) if is_moving else self._pictures(part, numbers)
+                yield from self._video(part[0], batch_size, numbers) if is_moving else self._images(part, numbers)
                 done += len(part)
                 progress(done, len(sources))
 
     def _image_ids(self, sources: Sequence[Path]) -> Iterator[int]:
-        """Number pictures by the numbers that their files are named with, else from 1 on."""
-        from internimage.data.video import is_video
+        """Number images by the numbers that their files are named with, else from 1 on."""
+        from internimage.data.images.video import is_video
 
         stems = [path.stem for path in sources]
         is_numbered = all(stem.isdecimal() for stem in stems) and len(set(stems)) == len(stems)
@@ -164,35 +164,35 @@ class Answering:
             return iter([int(stem) for stem in stems])
         return itertools.count(1)
 
-    def _pictures(self, paths: Sequence[Path], numbers: Iterator[int]) -> Iterator[Row]:
+    def _images(self, paths: Sequence[Path], numbers: Iterator[int]) -> Iterator[Row]:
         """Answer for one batch of files; a row for each, with "error" for those that cannot be read."""
-        from internimage.data.pictures import BadPicture, read_image, shown_name
+        from internimage.data.images.read import BadImage, read_image, shown_name
 
         config: Any = self.predictor.config
         network_hw = None if self.drawing.draws else config.preprocess.network_hw  # drawn are all pixels
         errors: dict[Path, str] = {}
-        pictures: dict[Path, Picture] = {}
+        images: dict[Path, ImageInput] = {}
         for path in paths:
             try:
-                pictures[path] = read_image(path, config.preprocess.reading, network_hw=network_hw)
-            except BadPicture as error:
+                images[path] = read_image(path, config.preprocess.reading, network_hw=network_hw)
+            except BadImage as error:
                 errors[path] = str(error)
                 note(f"error: {error}")
-        results = dict(zip(pictures, self._answer(list(pictures.values())), strict=True))
+        results = dict(zip(images, self._answer(list(images.values())), strict=True))
         for path in paths:
             number = next(numbers)
             if path in errors:
                 yield {"image": shown_name(path), "error": errors[path]}
             else:
                 row = {"image": str(path), **self._row(results[path], number)}
-                yield {**row, **self.drawing.save(path.stem, results[path], pictures[path])}
+                yield {**row, **self.drawing.save(path.stem, results[path], images[path])}
 
     def _video(self, source: Path, batch_size: int, numbers: Iterator[int]) -> Iterator[Row]:
         """Answer for the frames of a video in order; a camera is watched frame by frame until it is interrupted.
 
         What was drawn until then is kept, also where a file is damaged in the middle.
         """
-        from internimage.data.video import BadVideo, VideoReader, camera_number
+        from internimage.data.images.video import BadVideo, VideoReader, camera_number
 
         is_camera = camera_number(source) is not None
         with ExitStack() as stack:
@@ -216,19 +216,19 @@ class Answering:
     def _frames(
         self, source: Path, frames: Sequence[Frame], target: tuple[Path, VideoWriter] | None, numbers: Iterator[int]
     ) -> Iterator[Row]:
-        results = self._answer([frame.picture for frame in frames])
+        results = self._answer([frame.image for frame in frames])
         for frame, result in zip(frames, results, strict=True):
             row = {"image": str(source), "frame": frame.index, "time_s": round(frame.time_s, 4)}
             row |= self._row(result, next(numbers))
             if target is not None:
-                target[1].write(self.drawing.frame(result, frame.picture), frame.time_s)
+                target[1].write(self.drawing.frame(result, frame.image), frame.time_s)
                 row["drawn"] = str(target[0])
             yield row
 
-    def _answer(self, pictures: Sequence[Picture]) -> list[Any]:
+    def _answer(self, images: Sequence[ImageInput]) -> list[Any]:
         from internimage.types import Detections
 
-        results = self.predictor.predict(pictures, batch_size=max(1, len(pictures)))
+        results = self.predictor.predict(images, batch_size=max(1, len(images)))
         return [
             result.filter(score_threshold=self.score_threshold, classes=self.classes)
             if isinstance(result, Detections)
@@ -247,7 +247,7 @@ class Answering:
         row = {**size, "objects": result.to_dict(masks=self.masks)["objects"]}
         if not self.keeps_results:
             return row
-        from internimage.evaluation.detection.classes import category_ids
+        from internimage.evaluation.object_classes import category_ids
 
         ids = None if result.class_names is None else category_ids(result.class_names)
         self.results += result.to_coco(number, category_ids=ids)
@@ -256,7 +256,7 @@ class Answering:
 
 def _next_frames(frames: Iterator[Frame], number: int) -> list[Frame | BadVideo]:
     """Take some frames; where the video is damaged, the error comes behind those before it."""
-    from internimage.data.video import BadVideo
+    from internimage.data.images.video import BadVideo
 
     part: list[Frame | BadVideo] = []
     try:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from internimage.zoo.document import AnyModel
+    from internimage.checkpoints.header import AnyModel
 
 # Largest accepted difference from the reference, over the largest value of the reference.
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}

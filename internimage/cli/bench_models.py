@@ -10,20 +10,20 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor, nn
 
-from internimage import zoo
 from internimage.backbones import VARIANTS
-from internimage.data.normalize import IMAGENET_MEAN, IMAGENET_STD
-from internimage.data.pictures import read_picture
+from internimage.checkpoints.catalog import BUNDLED, info
+from internimage.checkpoints.header import MODELS, AnyModel
+from internimage.checkpoints.local import local_copy
+from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD
+from internimage.data.images.read import read_rgb
 from internimage.detection import RCNN
+from internimage.hub.factory import create, load
+from internimage.hub.inspection import row_config
 from internimage.layers.deform_attention import MSDeformAttention
 from internimage.layers.deform_conv import DCNv3, DCNv4
-from internimage.zoo.catalog import BUNDLED
-from internimage.zoo.document import MODELS, AnyModel
-from internimage.zoo.inspection import row_config
-from internimage.zoo.local import local_copy
 
 if TYPE_CHECKING:
-    from internimage.zoo.document import AnyConfig
+    from internimage.checkpoints.header import AnyConfig
 
 RANDOM = "random"
 # Standard deviation of the logits of a region among the classes, with random weights.
@@ -43,15 +43,15 @@ def model_to_measure(name: str, backend: str) -> tuple[AnyModel, str]:
         ValueError: the model is not built by this release.
     """
     if Path(name).exists():
-        return cast("AnyModel", zoo.load(name, dtype=None, backend=backend)), name
+        return cast("AnyModel", load(name, dtype=None, backend=backend)), name
     if name in VARIANTS:
-        return busy(cast("AnyModel", zoo.create(name, backend=backend))), RANDOM
-    entry = zoo.info(name)
+        return busy(cast("AnyModel", create(name, backend=backend))), RANDOM
+    entry = info(name)
     config = row_config(entry)
     copy = local_copy(entry)
     if copy is not None:
         origin = "of this package" if entry.source == "bundled" else str(copy)
-        return cast("AnyModel", zoo.load(name, dtype=None, backend=backend, offline=True)), origin
+        return cast("AnyModel", load(name, dtype=None, backend=backend, offline=True)), origin
     build = cast("Callable[..., AnyModel]", MODELS[type(config)])  # each takes its own type of configuration
     return busy(build(cast("AnyConfig", config), backend=backend)), RANDOM
 
@@ -97,7 +97,7 @@ def operators(network: nn.Module) -> list[Any]:
 
 def scene(network: AnyModel, batch_size: int, size_hw: tuple[int, int]) -> Tensor:
     """Return the bundled scene as (batch_size, in_chans, height, width) float32: a detector finds nothing in noise."""
-    image = read_picture(SCENE).resize((size_hw[1], size_hw[0]), Resampling.BILINEAR)
+    image = read_rgb(SCENE).resize((size_hw[1], size_hw[0]), Resampling.BILINEAR)
     values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(*size_hw, 3) / 255
     pixels = ((values - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).permute(2, 0, 1)
     config = network.config

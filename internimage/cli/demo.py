@@ -1,4 +1,4 @@
-"""`internimage demo`: the bundled models answer for the bundled pictures, without a network."""
+"""`internimage demo`: the bundled models answer for the bundled images, without a network."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class _Runner:
     backend: str
     out: Path
 
-    def answer(self, name: str, pictures: Sequence[Path]) -> tuple[Any, list[Any], str]:
+    def answer(self, name: str, images: Sequence[Path]) -> tuple[Any, list[Any], str]:
         """Return a model, its answers, and its seconds and device in words."""
         model = load_predictor(name, device=self.device, dtype=Precision.float32, backend=self.backend)
         started = time.perf_counter()
-        answers = model.predict(list(pictures))
+        answers = model.predict(list(images))
         return model, answers, f"{time.perf_counter() - started:.2f} s on {model.device}"
 
 
@@ -66,7 +66,7 @@ def demo(
     Needs no network. Shows tables, and writes a contact sheet, two drawn scenes, the scene and a garment to try things
     on, and a JSON file.
     """
-    from internimage.zoo.saving import replacing
+    from internimage.files import replacing
 
     runner = _Runner(device, backend, out)
     for name, copy in ((SCENE, SCENE_COPY), (GARMENT, GARMENT_COPY)):
@@ -83,8 +83,8 @@ def demo(
 
 def _classify(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     """Classify the bundled garments, whose true classes their names hold."""
+    from internimage.checkpoints.catalog import BUNDLED
     from internimage.visualize import contact_sheet
-    from internimage.zoo.catalog import BUNDLED
 
     paths = sorted((BUNDLED / "pictures").glob("fashion_*.png"))
     classifier, results, effort = runner.answer(CLASSIFIER, paths)
@@ -131,14 +131,14 @@ def _segment(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     file = _draw(labeled, path, runner.out / "segmentation.png")
     if shows:
         cells = [[name, f"{share:.1%}"] for name, share in labeled.areas()]
-        print_table(["class", "share of the picture"], cells, right="share of the picture")
+        print_table(["class", "share of the image"], cells, right="share of the image")
     note(f"{SEGMENTOR}: {len(labeled.areas())} classes, {effort}; look at {file}")
     return {"model": SEGMENTOR, "picture": path.name, **labeled.to_dict(), "drawing": str(file)}
 
 
 def _bundled(name: str) -> Path:
     """Return an image that comes with the package."""
-    from internimage.zoo.catalog import BUNDLED
+    from internimage.checkpoints.catalog import BUNDLED
 
     return BUNDLED / "pictures" / name
 
@@ -150,15 +150,15 @@ def _draw(result: Any, path: Path, file: Path) -> Path:
     return file
 
 
-def _save(picture: Any, file: Path) -> None:
-    from internimage.zoo.saving import replacing
+def _save(image: Any, file: Path) -> None:
+    from internimage.files import replacing
 
     with replacing(file) as temporary:
-        picture.save(temporary, "PNG")
+        image.save(temporary, "PNG")
 
 
 def _truth(path: Path, class_names: tuple[str, ...]) -> str:
-    """Return the class in the name of a bundled picture, `fashion_<number>_<class>.png`."""
+    """Return the class in the name of a bundled image, `fashion_<number>_<class>.png`."""
     written = path.stem.rsplit("_", 1)[1]
     return next(name for name in class_names if re.sub(r"[^a-z0-9]+", "-", name.lower()).startswith(written))
 

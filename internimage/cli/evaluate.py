@@ -31,9 +31,9 @@ from internimage.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from internimage.evaluation import ClassificationReport
+    from internimage.checkpoints.catalog import CatalogEntry
+    from internimage.classification.evaluate import ClassificationReport
     from internimage.flow import TaskModel
-    from internimage.zoo import CatalogEntry
 
 MAX_CLASS_ROWS = 100
 CLASSIFIER_BATCH = 64
@@ -82,7 +82,7 @@ class Request:
     batch_size: int | None
     workers: int
     metric: str | None
-    pictures: Path | None
+    images: Path | None
     multi_scale: bool
     merge: str | None
     out: Path | None
@@ -101,7 +101,7 @@ def evaluate(
         DetectionMetric | None,
         typer.Option("--metric", help="How a detector is measured; default: coco.", show_default=False),
     ] = None,
-    pictures: Annotated[
+    images: Annotated[
         Path | None,
         typer.Option("--pictures", help="Folder with the images of an annotations file.", show_default=False),
     ] = None,
@@ -139,20 +139,20 @@ def evaluate(
     """
     if data.suffix.lower() != ".json" or not data.exists():  # the annotations of a detector, read as they are
         data = data_folder(data, "DATA")
-    from internimage import zoo
+    from internimage.checkpoints.catalog import info
 
     logging.getLogger("internimage.evaluation.identity").setLevel(logging.INFO)  # what is taken up again is said
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
     with progress("pictures", None) as advance:
         request = Request(
             predictor,
-            None if Path(model).exists() else zoo.info(model),
+            None if Path(model).exists() else info(model),
             data,
             split.value,
             batch_size,
             workers,
             None if metric is None else metric.value,
-            pictures,
+            images,
             multi_scale,
             None if merge is None else merge.value,
             out,
@@ -162,7 +162,7 @@ def evaluate(
         _refuse_foreign_options(request)
         report = MEASURES[predictor.task](request)
     for index, reason in report.skipped:
-        note(f"left out picture {index}: {reason}")
+        note(f"left out image {index}: {reason}")
     if out is not None:
         note(f"kept in {out}")
     if as_json:
@@ -180,7 +180,7 @@ def _refuse_foreign_options(request: Request) -> None:
     task = request.model.task
     options: Mapping[str, tuple[bool, tuple[str, ...]]] = {
         "--metric": (request.metric is not None, ("detection",)),
-        "--pictures": (request.pictures is not None, ("detection",)),
+        "--pictures": (request.images is not None, ("detection",)),
         "--merge": (request.merge is not None, ("detection",)),
         "--multi-scale": (request.multi_scale, ("detection", "segmentation")),
         "--out": (request.out is not None, ("detection", "segmentation")),
@@ -195,9 +195,9 @@ def _refuse_foreign_options(request: Request) -> None:
 
 def _measure_classifier(request: Request) -> Any:
     from internimage.classification import Classifier
-    from internimage.evaluation import evaluate as measure
+    from internimage.classification.evaluate import evaluate as measure
+    from internimage.files import replacing
     from internimage.visualize import draw_confusion
-    from internimage.zoo.saving import replacing
 
     assert isinstance(request.model, Classifier)
     metrics = {} if request.entry is None else request.entry.metrics
@@ -221,7 +221,9 @@ def _measure_detector(request: Request) -> Any:
     from dataclasses import replace
 
     from internimage.detection import Detector
-    from internimage.evaluation.detection import evaluate_detection, published_figures, usual_scales
+    from internimage.detection.evaluate import evaluate_detection
+    from internimage.detection.report import published_figures
+    from internimage.detection.tta import usual_scales
 
     assert isinstance(request.model, Detector)
     metric: Any = request.metric or "coco"
@@ -238,7 +240,7 @@ def _measure_detector(request: Request) -> Any:
         request.model,
         request.data,
         split=request.split,  # type: ignore[arg-type]  # the command line has checked it
-        pictures=request.pictures,
+        images=request.images,
         metric=metric,
         batch_size=request.batch_size or 1,
         workers=request.workers,
@@ -250,14 +252,10 @@ def _measure_detector(request: Request) -> Any:
 
 
 def _measure_segmentor(request: Request) -> Any:
-    from internimage.evaluation.segmentation import (
-        MultiScale,
-        evaluate_segmentation,
-        published_miou,
-        published_scales,
-    )
-    from internimage.evaluation.segmentation.test_time import SINGLE_SCALE
     from internimage.segmentation import Segmentor
+    from internimage.segmentation.evaluate import evaluate_segmentation
+    from internimage.segmentation.report import published_miou
+    from internimage.segmentation.tta import SINGLE_SCALE, MultiScale, published_scales
 
     assert isinstance(request.model, Segmentor)
     entry = request.entry
@@ -283,12 +281,12 @@ MEASURES: dict[str, Callable[[Request], Any]] = {
 
 
 def _print_classification(report: ClassificationReport, model: str, dataset: str | None) -> None:
-    from internimage.evaluation.classification import TOP_K
+    from internimage.classification.evaluate import TOP_K
 
     published = report.published
     num_known = len(report.class_names) + len(report.absent_classes)
     fields = {
-        "pictures": _pictures(report),
+        "pictures": _images(report),
         "top-1": f"{report.top1:.2%}",
         "published": None if published is None else f"{published:.2%} on {dataset or ''}",
         "top-5": f"{report.top5:.2%}" if num_known > TOP_K else None,  # else always 100 %
@@ -300,7 +298,7 @@ def _print_classification(report: ClassificationReport, model: str, dataset: str
 
 def _print_figures(report: Any, model: str, dataset: str | None) -> None:
     """Show the metrics of a detector or a segmentor: those that are quoted, each class, and then all others."""
-    print_fields({"pictures": _pictures(report)}, title=model)
+    print_fields({"pictures": _images(report)}, title=model)
     rows: Rows = report.rows()
     quoted = [row for row in rows if row[0] in QUOTED]
     _print_metrics(quoted, dataset, style="bold")
@@ -326,7 +324,7 @@ def _print_metrics(rows: Rows, dataset: str | None, *, style: str = "") -> None:
     stdout().print()
 
 
-def _pictures(report: Any) -> str:
+def _images(report: Any) -> str:
     return f"{report.num_images}" + (f", {len(report.skipped)} left out" if report.skipped else "")
 
 

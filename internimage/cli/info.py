@@ -11,7 +11,7 @@ from internimage.cli.terminal import JsonOption, ModelArgument, print_fields, pr
 from internimage.errors import printable
 
 if TYPE_CHECKING:
-    from internimage.zoo import CatalogEntry
+    from internimage.checkpoints.catalog import CatalogEntry
 
 SHOWN_NAMES = 8
 
@@ -21,12 +21,12 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
 
     A file or a folder is read, not loaded: its architecture, preprocessing, classes, size and SHA-256 are shown.
     """
-    from internimage import zoo
+    from internimage.checkpoints.catalog import info as catalog_row
 
     if Path(model).exists():
         _tell_file(model, as_json)
         return
-    entry = zoo.info(model)
+    entry = catalog_row(model)
     facts = _facts(entry)
     if as_json:
         print_json({**to_dict(entry), **facts})
@@ -58,7 +58,7 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
 
 def _tell_file(path: str, as_json: bool) -> None:
     """Show what a file or a folder holds."""
-    from internimage.zoo.inspection import inspect_checkpoint
+    from internimage.hub.inspection import inspect_checkpoint
 
     facts = inspect_checkpoint(path)
     if as_json:
@@ -82,12 +82,12 @@ def _tell_file(path: str, as_json: bool) -> None:
 
 def _facts(entry: CatalogEntry) -> dict[str, Any]:
     """Return settings and preprocessing of a row that this release builds, and the files on this machine."""
-    from internimage.zoo.local import local_copy
+    from internimage.checkpoints.local import local_copy
 
     copy = local_copy(entry)
     if not entry.is_built and copy is None:
         return {}
-    from internimage.zoo.inspection import describe_config, describe_files, inspect_checkpoint, row_config
+    from internimage.hub.inspection import describe_config, describe_files, inspect_checkpoint, row_config
 
     facts: dict[str, Any] = {} if copy is None else {"files": describe_files(copy)}
     if entry.is_built:

@@ -19,7 +19,7 @@ def load_predictor(
         ValueError: MODEL is a bare backbone, which answers nothing.
     """
     from internimage.flow import TaskModel
-    from internimage.zoo import load
+    from internimage.hub.factory import load
 
     model = load(
         name,

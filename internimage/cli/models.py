@@ -12,7 +12,7 @@ from rich.text import Text
 from internimage.cli.terminal import JsonOption, note, print_json, print_table, stdout
 
 if TYPE_CHECKING:
-    from internimage.zoo import CatalogEntry
+    from internimage.checkpoints.catalog import CatalogEntry
 
 GAP = 2  # blanks between two columns
 
@@ -50,11 +50,11 @@ def list_models(
 
     A terminal shows as many columns as fit; names are never cut.
     """
-    from internimage import zoo
+    from internimage.checkpoints.catalog import info, list_models
 
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
-    entries = [zoo.info(name) for name in zoo.list_models(pattern, task=task or None)]
+    entries = [info(name) for name in list_models(pattern, task=task or None)]
     if not entries:
         raise ValueError(f"no checkpoint matches {pattern!r}; `internimage list` shows them all")
     if as_json:
@@ -73,7 +73,7 @@ def list_models(
 
 def _fold(entries: Sequence[CatalogEntry]) -> tuple[list[CatalogEntry], dict[str, str]]:
     """Leave out Transformers folders beside the file with the same weights; also return file name: folder name."""
-    from internimage.zoo.catalog import find
+    from internimage.checkpoints.catalog import find
 
     files = {entry.name for entry in entries}
     doubles: dict[str, str] = {}
@@ -171,7 +171,7 @@ def parameters(entry: CatalogEntry, *, exact: bool) -> str:
 
 def local_state(entry: CatalogEntry) -> str:
     """Where the weights are now: with this package, in the cache, to be downloaded, or nowhere."""
-    from internimage.zoo.local import local_copy
+    from internimage.checkpoints.local import local_copy
 
     if entry.source == "bundled":
         return "in this package"

@@ -1,4 +1,4 @@
-"""`internimage predict`: answers for pictures, videos and cameras; a broken one does not stop the others."""
+"""`internimage predict`: answers for images, videos and cameras; a broken one does not stop the others."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def predict(
     """
     sources = find_sources(images)
     if not sources:
-        raise typer.BadParameter(f"there is no picture in {', '.join(images)}", param_hint="IMAGES")
+        raise typer.BadParameter(f"there is no image in {', '.join(images)}", param_hint="IMAGES")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     elif form is Format.coco and not as_json:
@@ -143,7 +143,7 @@ def predict(
     if out is not None:
         _tell(out, answering.drawing, form)
     if num_failed:
-        note(f"{num_failed} of {len(sources)} pictures could not be read")
+        note(f"{num_failed} of {len(sources)} images could not be read")
         raise typer.Exit(1)
 
 
@@ -178,7 +178,7 @@ def _lines_into(out: Path | None) -> Iterator[Callable[[str], None]]:
 
 def _write_results(entries: Sequence[Row], out: Path | None, *, as_json: bool) -> None:
     """Write a COCO results file, and to stdout where asked for."""
-    from internimage.zoo.saving import replacing
+    from internimage.files import replacing
 
     text = json_text(entries)
     if out is not None:

@@ -1,4 +1,4 @@
-"""What the arguments of a command name: pictures, folders, patterns, videos, cameras."""
+"""What the arguments of a command name: images, folders, patterns, videos, cameras."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def find_sources(texts: Sequence[str]) -> list[Path]:
-    """Return the pictures, videos and cameras that arguments name, each once, in order.
+    """Return the images, videos and cameras that arguments name, each once, in order.
 
-    A file stands for itself, whatever its suffix; a folder for the pictures in and below it; a pattern for the files
+    A file stands for itself, whatever its suffix; a folder for the images in and below it; a pattern for the files
     that it matches ("**" for any number of folders); "camera:0" for a camera. What is hidden below a folder is left
     out, see `internimage.data.listing`. What does not exist is kept, so that it is reported beside the others.
     """

@@ -41,7 +41,7 @@ class Precision(str, Enum):
 
 def model_names(incomplete: str) -> list[str]:
     """Complete the name of a model."""
-    from internimage.zoo import list_models
+    from internimage.checkpoints.catalog import list_models
 
     return list_models(f"{incomplete}*")
 

@@ -1,4 +1,4 @@
-"""The classes of own data, from a file beside the pictures: `classes.txt` and what other tools call it."""
+"""The classes of own data, from a file beside the images: `classes.txt` and what other tools call it."""
 
 from __future__ import annotations
 

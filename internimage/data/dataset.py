@@ -1,4 +1,4 @@
-"""What a data set is here: numbered pictures with a target and a name, read one at a time.
+"""What a data set is here: numbered images with a target and a name, read one at a time.
 
 Every task uses the same protocol; only the type of the target differs (a class index for classification).
 """
@@ -13,23 +13,23 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from internimage.data.raster import Image, Reading
+from internimage.data.images.raster import Image, Reading
 
 Target = TypeVar("Target", covariant=True)
-AnyDataset = TypeVar("AnyDataset", bound="PictureDataset[Any]")
+AnyDataset = TypeVar("AnyDataset", bound="ImageDataset[Any]")
 
 
 @dataclass(frozen=True)
 class Sample(Generic[Target]):
-    """One picture of a data set.
+    """One image of a data set.
 
     Args:
-        picture: RGB picture of PIL; grey, or a `Raster` of other channels, where the data set was opened for them.
+        image: RGB image of PIL; grey, or a `Raster` of other channels, where the data set was opened for them.
         target: what is to be learned, for classification the class index.
         name: file name, or file and number, for messages.
     """
 
-    picture: Image
+    image: Image
     target: Target
     name: str
 
@@ -51,8 +51,8 @@ class SampleSource:
     truth_note: str = ""
 
 
-class PictureDataset(Protocol[Target]):
-    """Numbered samples; `dataset[i]` raises a ValueError that names the file when picture `i` cannot be read."""
+class ImageDataset(Protocol[Target]):
+    """Numbered samples; `dataset[i]` raises a ValueError that names the file when image `i` cannot be read."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ class Selection(Generic[Target]):
         indices: which of them, each in 0..len(dataset) - 1.
     """
 
-    def __init__(self, dataset: PictureDataset[Target], indices: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, dataset: ImageDataset[Target], indices: Sequence[int] | np.ndarray) -> None:
         self.dataset = dataset
         self.indices = np.asarray(indices, dtype=np.int64)
         if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
@@ -100,7 +100,7 @@ class Selection(Generic[Target]):
         return self.dataset[int(self.indices[index])]
 
 
-def hold_out(dataset: PictureDataset[Target], count: int) -> tuple[Selection[Target], Selection[Target]]:
+def hold_out(dataset: ImageDataset[Target], count: int) -> tuple[Selection[Target], Selection[Target]]:
     """Split off `count` randomly chosen samples; the same ones whenever the data set has the same length.
 
     Returns:
@@ -135,7 +135,7 @@ def read_as(dataset: AnyDataset, reading: Reading) -> AnyDataset:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A picture that could not be read.
+    """An image that could not be read.
 
     Args:
         index: its number in the data set.
@@ -146,8 +146,8 @@ class Unreadable:
     reason: str
 
 
-def read_sample(dataset: PictureDataset[Target], index: int) -> Sample[Target] | Unreadable:
-    """Read one sample; a broken picture becomes an `Unreadable`, which the caller must count and report."""
+def read_sample(dataset: ImageDataset[Target], index: int) -> Sample[Target] | Unreadable:
+    """Read one sample; a broken image becomes an `Unreadable`, which the caller must count and report."""
     try:
         return dataset[index]
     except (ValueError, OSError) as error:

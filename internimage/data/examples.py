@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from internimage.data.dataset import PictureDataset
+from internimage.data.dataset import ImageDataset
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Labeled(Protocol):
         ...
 
 
-def count_images(dataset: PictureDataset[int]) -> ExampleCount | None:
+def count_images(dataset: ImageDataset[int]) -> ExampleCount | None:
     """Count the images of each class of a classification data set, None where it does not know them unread."""
     if not isinstance(dataset, Labeled):
         return None

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from internimage.data.class_names import some_names
-from internimage.data.dataset import PictureDataset, SampleSource, Selection, Unreadable, read_sample
+from internimage.data.dataset import ImageDataset, SampleSource, Selection, Unreadable, read_sample
 
 # The contents of all files are read where they are no more than this together; else those of some, evenly chosen.
 WHOLE_BYTES = 2**29
@@ -82,7 +82,7 @@ class DataFingerprint:
     truths: tuple[str, ...]
 
     @classmethod
-    def of(cls, dataset: PictureDataset[Any]) -> DataFingerprint:
+    def of(cls, dataset: ImageDataset[Any]) -> DataFingerprint:
         """Take the fingerprint of a data set: one look at each file, and a bounded number of bytes."""
         sources = _sources(dataset)
         home = _common_folder(source.image for source in sources)
@@ -135,7 +135,7 @@ class DataFingerprint:
         return cls(*map(tuple, lists))
 
 
-def _sources(dataset: PictureDataset[Any]) -> list[SampleSource]:
+def _sources(dataset: ImageDataset[Any]) -> list[SampleSource]:
     """Return where every sample comes from; what a foreign data set does not tell is read, for some samples."""
     indices: np.ndarray = np.arange(len(dataset))
     whole: Any = dataset
@@ -147,14 +147,14 @@ def _sources(dataset: PictureDataset[Any]) -> list[SampleSource]:
     return [_read_source(whole, i, is_read=place % step == 0) for place, i in enumerate(indices.tolist())]
 
 
-def _read_source(dataset: PictureDataset[Any], index: int, *, is_read: bool) -> SampleSource:
+def _read_source(dataset: ImageDataset[Any], index: int, *, is_read: bool) -> SampleSource:
     """Describe a sample of a data set that does not tell where it comes from."""
     entry = read_sample(dataset, index) if is_read else None
     if entry is None or isinstance(entry, Unreadable):
         return SampleSource(b"", b"" if entry is None else entry.reason.encode(), name=f"sample {index}")
     target = entry.target
     truth = target.tobytes() if isinstance(target, np.ndarray) else repr(target).encode()
-    return SampleSource(np.asarray(entry.picture).tobytes(), truth, name=f"sample {index}")
+    return SampleSource(np.asarray(entry.image).tobytes(), truth, name=f"sample {index}")
 
 
 def _entries(contents: Sequence[Path | bytes]) -> tuple[str, ...]:

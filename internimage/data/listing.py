@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from internimage.data.formats import ARRAY_SUFFIXES, PICTURE_SUFFIXES, UNREAD_SUFFIXES
+from internimage.data.images.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: `folder` is no folder.
     """
-    files = list_files(folder, PICTURE_SUFFIXES)
+    files = list_files(folder, IMAGE_SUFFIXES)
     images = {path.with_suffix("") for path in files if path.suffix.lower() not in ARRAY_SUFFIXES}
     kept = [path for path in files if path.suffix.lower() not in ARRAY_SUFFIXES or path.with_suffix("") not in images]
     if len(kept) < len(files):

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def derived_seed(*keys: int) -> int:
-    """Mix non-negative numbers (run seed, epoch, picture, ...) into one 32-bit seed.
+    """Mix non-negative numbers (run seed, epoch, image, ...) into one 32-bit seed.
 
     Example:
         >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(1, 0)

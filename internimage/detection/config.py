@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from internimage.backbones import BackboneConfig
-from internimage.data.normalize import fitting_channels
+from internimage.data.images.normalize import fitting_channels
 from internimage.detection.preprocess import PreprocessConfig
 from internimage.ranges import Length, Range, check_ranges
 
@@ -43,7 +43,7 @@ class AssignConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How many boxes of a picture are looked at in a training step.
+    """How many boxes of an image are looked at in a training step.
 
     Args:
         number: boxes drawn, at least 1.
@@ -65,7 +65,7 @@ class ProposalConfig:
 
     Args:
         pre_nms: best candidates of each level before suppression.
-        kept: best candidates of the picture after suppression.
+        kept: best candidates of the image after suppression.
         nms_iou: overlap from which the worse of two candidates is dropped, 0..1.
         min_size: candidates must be wider and higher than this, in pixels.
     """
@@ -111,7 +111,7 @@ class RPNConfig:
         train: proposals in training.
         assign: which anchors are examples.
         sample: how many anchors are looked at.
-        allowed_border: how far an anchor may leave the picture in training, in pixels; -1 for any distance.
+        allowed_border: how far an anchor may leave the image in training, in pixels; -1 for any distance.
     """
 
     channels: Width = 256
@@ -202,7 +202,7 @@ class RCNNConfig:
         score_threshold: objects below are dropped before suppression, 0..1.
         nms_iou: overlap from which the worse of two boxes of a class is dropped, 0..1.
         max_per_image: largest number of objects in an answer.
-        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
+        preprocess: how images become pixels; its statistics are those of the channels that the backbone reads.
         class_names: names of the classes, or None.
 
     Source: Cascade R-CNN, https://arxiv.org/abs/1712.00726; repeated passes: LocNet, https://arxiv.org/abs/1511.07763.
@@ -242,7 +242,7 @@ class DenoisingConfig:
     """Contrastive denoising, which trains the decoder on true boxes with noise (Source: DINO, section 3.3).
 
     Args:
-        num_queries: denoising queries of a picture, shared by its objects.
+        num_queries: denoising queries of an image, shared by its objects.
         label_noise: twice the share of wrong labels, 0..2.
         box_noise: largest shift of a corner, in halves of the side.
     """
@@ -302,7 +302,7 @@ class DINOConfig:
         denoising: denoising in training.
         set_loss: matching and losses.
         max_per_image: largest number of objects in an answer.
-        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
+        preprocess: how images become pixels; its statistics are those of the channels that the backbone reads.
         class_names: names of the classes, or None.
     """
 

@@ -17,7 +17,7 @@ from internimage.backbones.composite import CompositeInternImage
 from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.postprocess import RawDetections, to_detections
 from internimage.detection.preprocess import prepare
-from internimage.flow import Picture, TaskModel
+from internimage.flow import ImageInput, TaskModel
 from internimage.layers.packed_linear import Packable
 from internimage.types import Detections, DetectionTargets, Images
 
@@ -47,7 +47,7 @@ class Detector(TaskModel[Detections]):
             valid_hw: (N, 2) sizes before padding, or None when nothing is padded.
 
         Returns:
-            The objects of all pictures, in pixels of the input.
+            The objects of all images, in pixels of the input.
         """
 
     @abstractmethod
@@ -56,13 +56,13 @@ class Detector(TaskModel[Detections]):
 
         Args:
             images: the batch.
-            targets: what is in each picture, on the device of the model.
+            targets: what is in each image, on the device of the model.
         """
 
     def run(self, images: Images) -> RawDetections:
-        """Call `forward` on the pictures of a batch that is already on the right device, one padded size at a time.
+        """Call `forward` on the images of a batch that is already on the right device, one padded size at a time.
 
-        Padding reaches into a picture through the layers, so each one gets the padding that it has alone, and its
+        Padding reaches into an image through the layers, so each one gets the padding that it has alone, and its
         objects do not depend on its neighbors. `forward` takes a batch as it is.
         """
         groups = self._padded_sizes(images)
@@ -78,7 +78,7 @@ class Detector(TaskModel[Detections]):
         return joined.select(joined.image.argsort(stable=True))
 
     def _padded_sizes(self, images: Images) -> dict[tuple[int, int], list[int]]:
-        """Numbers of the pictures of each size that they would be padded to alone."""
+        """Numbers of the images of each size that they would be padded to alone."""
         divisor, groups = self.config.preprocess.divisor, dict[tuple[int, int], list[int]]()
         for i, sides in enumerate(images.valid_hw.tolist()):
             height, width = (
@@ -88,32 +88,32 @@ class Detector(TaskModel[Detections]):
             groups.setdefault((height, width), []).append(i)
         return groups
 
-    def preprocess(self, images: Sequence[Picture]) -> Images:
-        """Read, resize, normalise and pad pictures.
+    def preprocess(self, images: Sequence[ImageInput]) -> Images:
+        """Read, resize, normalise and pad images.
 
         Raises:
-            ValueError: a picture cannot be read.
+            ValueError: an image cannot be read.
         """
         return prepare(images, self.config.preprocess)
 
     def postprocess(self, outputs: RawDetections, images: Images) -> list[Detections]:
-        """Turn raw outputs into one result for each picture, in original coordinates."""
+        """Turn raw outputs into one result for each image, in original coordinates."""
         threshold = self.config.mask.threshold if isinstance(self.config, RCNNConfig) and self.config.mask else 0.5
         return to_detections(outputs, images, self.config.class_names, mask_threshold=threshold)
 
     def predict(
-        self, images: Sequence[Picture], *, batch_size: int = 1, score_threshold: float = 0.0
+        self, images: Sequence[ImageInput], *, batch_size: int = 1, score_threshold: float = 0.0
     ) -> list[Detections]:
-        """Find the objects of each picture, see `TaskModel.predict`.
+        """Find the objects of each image, see `TaskModel.predict`.
 
         Args:
-            images: pictures, see `TaskModel.predict`.
-            batch_size: pictures read at a time, at least 1; those of equal padded size share a forward pass.
+            images: images, see `TaskModel.predict`.
+            batch_size: images read at a time, at least 1; those of equal padded size share a forward pass.
             score_threshold: objects below are left out, 0..1; 0 keeps whatever the model reports.
 
         Raises:
-            TypeError: `images` is one picture instead of a list of them.
-            ValueError: a picture cannot be read, or `score_threshold` is out of range.
+            TypeError: `images` is one image instead of a list of them.
+            ValueError: an image cannot be read, or `score_threshold` is out of range.
         """
         if not 0.0 <= score_threshold <= 1.0:
             raise ValueError(f"score_threshold must lie in 0..1, given {score_threshold}")
@@ -121,11 +121,11 @@ class Detector(TaskModel[Detections]):
         return [result.filter(score_threshold=score_threshold) for result in found] if score_threshold else found
 
     def check_targets(self, images: Images, targets: Sequence[DetectionTargets], *, masks: bool) -> None:
-        """Raise unless there is one target for each picture with fitting labels and, where wanted, masks."""
+        """Raise unless there is one target for each image with fitting labels and, where wanted, masks."""
         if not len(images):
-            raise ValueError("a loss needs at least one picture, given an empty batch")
+            raise ValueError("a loss needs at least one image, given an empty batch")
         if len(targets) != len(images):
-            raise ValueError(f"targets must hold one entry per picture: {len(images)}, given {len(targets)}")
+            raise ValueError(f"targets must hold one entry per image: {len(images)}, given {len(targets)}")
         height, width = images.pixels.shape[2:]
         for i, target in enumerate(targets):
             number, labels = len(target), target.labels

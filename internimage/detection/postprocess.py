@@ -1,6 +1,6 @@
-"""From raw outputs to `Detections` in the coordinates of the original pictures.
+"""From raw outputs to `Detections` in the coordinates of the original images.
 
-Shape legend: N images, R objects of all pictures, S side of a mask's probability map.
+Shape legend: N images, R objects of all images, S side of a mask's probability map.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from internimage.types import Detections, Images
 
 
 class RawDetections(NamedTuple):
-    """What a detector's graph gives: the objects of all pictures, best first within each picture."""
+    """What a detector's graph gives: the objects of all images, best first within each image."""
 
     boxes: Tensor  # (R, 4) corners in pixels of the network's input
     scores: Tensor  # (R,) 0..1
     labels: Tensor  # (R,) int64
-    image: Tensor  # (R,) int64 number of the picture
+    image: Tensor  # (R,) int64 number of the image
     mask_probabilities: Tensor | None = None  # (R, S, S), 0..1, inside of the box
 
     @classmethod
@@ -49,7 +49,7 @@ def to_detections(
     *,
     mask_threshold: float = 0.5,
 ) -> list[Detections]:
-    """Lead objects back to the original pictures.
+    """Lead objects back to the original images.
 
     Args:
         outputs: raw outputs of the batch.
@@ -58,7 +58,7 @@ def to_detections(
         mask_threshold: probability from which a pixel belongs to a mask, 0..1.
 
     Returns:
-        One result for each picture.
+        One result for each image.
 
     Raises:
         ValueError: a score, a box or a mask is not finite, which means broken weights or a broken input.

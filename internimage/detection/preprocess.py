@@ -1,4 +1,4 @@
-"""From pictures to pixels: keep the aspect ratio, normalise, pad at the right and the bottom.
+"""From images to pixels: keep the aspect ratio, normalise, pad at the right and the bottom.
 
 Shape legend: N images, H W size of the padded batch in pixels, C channels.
 """
@@ -13,11 +13,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from internimage.data.normalize import Normalization
-from internimage.data.pictures import read_image
-from internimage.data.raster import Image, original_size, pixels_of
-from internimage.data.resize import keep_ratio_size, resize_bilinear
-from internimage.flow import Picture
+from internimage.data.images.normalize import Normalization
+from internimage.data.images.raster import Image, original_size, pixels_of
+from internimage.data.images.read import read_image
+from internimage.data.images.resize import keep_ratio_size, resize_bilinear
+from internimage.flow import ImageInput
 from internimage.ranges import Range, check_ranges
 from internimage.types import Images
 
@@ -27,15 +27,15 @@ IMAGENET_STD_255 = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class PreprocessConfig(Normalization):
-    """How a detector reads a picture.
+    """How a detector reads an image.
 
     Args:
-        shorter_side: the picture is enlarged or reduced until its shorter side has this many pixels...
+        shorter_side: the image is enlarged or reduced until its shorter side has this many pixels...
         longer_side: ... or its longer side this many, whatever comes first.
         divisor: the padded batch is a multiple of this, in pixels.
         mean: mean of each channel of pixels in 0..255, for RGB those of ImageNet; as many as channels are read.
         std: standard deviation of each channel of pixels in 0..255.
-        value_range: values of black and white in images of more than 8 bits, see `internimage.data.raster.Reading`.
+        value_range: values of black and white in images of more than 8 bits, see `data.images.raster.Reading`.
     """
 
     shorter_side: Annotated[int, Range(1, 16_384)] = 800
@@ -58,18 +58,18 @@ class PreprocessConfig(Normalization):
         return keep_ratio_size(original_hw, (self.longer_side, self.shorter_side))
 
 
-def prepare(images: Sequence[Picture], config: PreprocessConfig) -> Images:
-    """Read, resize, normalise and pad pictures.
+def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
+    """Read, resize, normalise and pad images.
 
     Args:
-        images: pictures, see `internimage.data.pictures.read_image`.
+        images: images, see `internimage.data.images.read.read_image`.
         config: size of the input and statistics.
 
     Returns:
         A batch of (N, C, H, W) float32 pixels on the CPU, channels last in memory.
 
     Raises:
-        BadPicture: a ValueError; a picture cannot be read.
+        BadImage: a ValueError; an image cannot be read.
     """
     read = [read_image(source, config.reading, network_hw=config.network_hw) for source in images]
     return batch([fit(image, config) for image in read], [original_size(image) for image in read], config)
@@ -92,9 +92,9 @@ def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     return (pixels.float() - torch.tensor(config.mean)).mul_(scale.float())
 
 
-def fit(picture: Image, config: PreprocessConfig) -> Tensor:
+def fit(image: Image, config: PreprocessConfig) -> Tensor:
     """Bring an image to its size in the network, as (h, w, C) uint8."""
-    return resize_bilinear(torch.from_numpy(pixels_of(picture)), config.network_hw(original_size(picture)))
+    return resize_bilinear(torch.from_numpy(pixels_of(image)), config.network_hw(original_size(image)))
 
 
 def _padded(side: int, divisor: int) -> int:

@@ -19,9 +19,9 @@ from internimage.detection.config import (
     RPNConfig,
     SampleConfig,
 )
-from internimage.detection.dino import DINO
+from internimage.detection.dino.network import DINO
 from internimage.detection.model import DetectorConfig
-from internimage.detection.rcnn import RCNN
+from internimage.detection.rcnn.network import RCNN
 
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 CASCADE_IOUS = (0.5, 0.6, 0.7)
@@ -71,7 +71,7 @@ def dino(backbone: BackboneConfig, num_classes: int) -> DINOConfig:
 
 
 def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
-    """Return the settings of a narrow Mask R-CNN for pictures of 200 to 300 pixels.
+    """Return the settings of a narrow Mask R-CNN for images of 200 to 300 pixels.
 
     Its anchors are 24 to 192 pixels wide, all but the largest regions are read from the finest map, and its box head
     looks twice, which gained 2 points of box AP in the scenes of `examples/closet`.

@@ -1,8 +1,15 @@
-"""Numbers: how good a model is on a data set."""
+"""Metrics: how good predictions are, given the ground truth; no model in it."""
 
-from internimage.evaluation.classification import ClassificationReport as ClassificationReport
-from internimage.evaluation.classification import evaluate as evaluate
-from internimage.evaluation.detection import DetectionReport as DetectionReport
-from internimage.evaluation.detection import evaluate_detection as evaluate_detection
-from internimage.evaluation.segmentation import SegmentationReport as SegmentationReport
-from internimage.evaluation.segmentation import evaluate_segmentation as evaluate_segmentation
+from internimage.moved import renamed
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "ClassificationReport": "internimage.classification.evaluate",
+        "DetectionReport": "internimage.detection.report",
+        "SegmentationReport": "internimage.segmentation.report",
+        "evaluate": "internimage.classification.evaluate",
+        "evaluate_detection": "internimage.detection.evaluate",
+        "evaluate_segmentation": "internimage.segmentation.evaluate",
+    },
+)

@@ -1,4 +1,4 @@
-"""A whole data set in preprocessed batches, each picture once, broken ones reported."""
+"""A whole data set in preprocessed batches, each image once, broken ones reported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import torch.utils.data
 
-from internimage.data import PictureDataset, Sample, Unreadable, read_sample
-from internimage.flow import Picture
+from internimage.data import ImageDataset, Sample, Unreadable, read_sample
+from internimage.flow import ImageInput
 from internimage.processors import bounded_workers
 
 Prepared = TypeVar("Prepared")
@@ -17,12 +17,12 @@ Prepared = TypeVar("Prepared")
 
 @dataclass(frozen=True)
 class Batch(Generic[Prepared]):
-    """Some pictures of a data set.
+    """Some images of a data set.
 
     Args:
-        images: the preprocessed pictures, None when not one of them could be read.
+        images: the preprocessed images, None when not one of them could be read.
         targets: their targets, in the same order.
-        unreadable: the pictures that are missing from `images`.
+        unreadable: the images that are missing from `images`.
     """
 
     images: Prepared | None
@@ -31,9 +31,9 @@ class Batch(Generic[Prepared]):
 
 
 class _Reading(torch.utils.data.Dataset):
-    """Reads samples in the worker processes; a broken picture arrives as `Unreadable`."""
+    """Reads samples in the worker processes; a broken image arrives as `Unreadable`."""
 
-    def __init__(self, dataset: PictureDataset[Any]) -> None:
+    def __init__(self, dataset: ImageDataset[Any]) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -46,29 +46,29 @@ class _Reading(torch.utils.data.Dataset):
 class _Collating(Generic[Prepared]):
     """Turns what was read into a batch, in the worker process."""
 
-    def __init__(self, preprocess: Callable[[Sequence[Picture]], Prepared]) -> None:
+    def __init__(self, preprocess: Callable[[Sequence[ImageInput]], Prepared]) -> None:
         self.preprocess = preprocess
 
     def __call__(self, entries: list[Sample[Any] | Unreadable]) -> Batch[Prepared]:
         samples = [entry for entry in entries if isinstance(entry, Sample)]
-        images = self.preprocess([sample.picture for sample in samples]) if samples else None
+        images = self.preprocess([sample.image for sample in samples]) if samples else None
         unreadable = [entry for entry in entries if isinstance(entry, Unreadable)]
         return Batch(images, [sample.target for sample in samples], unreadable)
 
 
 def batches(
-    dataset: PictureDataset[Any],
-    preprocess: Callable[[Sequence[Picture]], Prepared],
+    dataset: ImageDataset[Any],
+    preprocess: Callable[[Sequence[ImageInput]], Prepared],
     *,
     batch_size: int,
     workers: int = 0,
 ) -> Iterator[Batch[Prepared]]:
-    """Yield every picture of a data set exactly once, in order.
+    """Yield every image of a data set exactly once, in order.
 
     Args:
         dataset: what is read.
-        preprocess: maps a list of pictures to a batch; runs in the worker processes.
-        batch_size: pictures of one batch, at least 1.
+        preprocess: maps a list of images to a batch; runs in the worker processes.
+        batch_size: images of one batch, at least 1.
         workers: reading processes; 0 reads here.
     """
     loader = torch.utils.data.DataLoader(

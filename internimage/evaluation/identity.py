@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from internimage.data import PictureDataset, Unreadable, read_sample
+from internimage.data import ImageDataset, Unreadable, read_sample
 
 logger = logging.getLogger(__name__)
 
 # Values of each tensor, and samples of a data set, that go into a fingerprint.
-SAMPLED_VALUES, SAMPLED_PICTURES = 1024, 16
+SAMPLED_VALUES, SAMPLED_IMAGES = 1024, 16
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -46,10 +46,10 @@ def warn_unchecked(path: Path) -> None:
     )
 
 
-def older_data_fingerprint(dataset: PictureDataset[Any]) -> str:
+def older_data_fingerprint(dataset: ImageDataset[Any]) -> str:
     """Return the text that older releases kept of a data set: of its classes, its length, some names."""
     digest = hashlib.sha256(repr((dataset.class_names, len(dataset))).encode())
-    step = max(1, len(dataset) // SAMPLED_PICTURES)
+    step = max(1, len(dataset) // SAMPLED_IMAGES)
     for index in range(0, len(dataset), step):
         entry = read_sample(dataset, index)
         digest.update((entry.reason if isinstance(entry, Unreadable) else entry.name).encode())

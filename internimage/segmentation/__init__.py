@@ -1,6 +1,6 @@
 """Semantic segmentation: preprocess -> backbone -> head -> postprocess."""
 
-from internimage.segmentation.mask2former import Mask2FormerConfig as Mask2FormerConfig
+from internimage.segmentation.mask2former.network import Mask2FormerConfig as Mask2FormerConfig
 from internimage.segmentation.model import Segmentor as Segmentor
 from internimage.segmentation.model import SegmentorConfig as SegmentorConfig
 from internimage.segmentation.preprocess import PreprocessConfig as PreprocessConfig

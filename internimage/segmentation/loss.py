@@ -1,6 +1,6 @@
 """Losses: cross entropy of pixels, and the set losses of Mask2Former.
 
-Shape legend: N images, H W picture, K classes, Q queries, T targets of a picture, M matched masks, P points.
+Shape legend: N images, H W image, K classes, Q queries, T targets of an image, M matched masks, P points.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from internimage.ops.assignment import match_least_cost
-from internimage.segmentation.mask2former import Mask2FormerConfig, QueryOutput
+from internimage.segmentation.mask2former.network import Mask2FormerConfig, QueryOutput
 from internimage.segmentation.upernet import resize_map
 from internimage.types import Images
 
@@ -22,7 +22,7 @@ DICE_EPS = 1.0
 
 
 class MaskTargets(NamedTuple):
-    """The regions of a picture: (T,) class of each and (T, H, W) its mask, 0 or 1 in the type of the predictions."""
+    """The regions of an image: (T,) class of each and (T, H, W) its mask, 0 or 1 in the type of the predictions."""
 
     labels: Tensor
     masks: Tensor
@@ -178,7 +178,7 @@ def _layer_losses(output: QueryOutput, regions: Sequence[MaskTargets], config: M
 def _match(
     class_logits: Tensor, mask_logits: Tensor, region: MaskTargets, config: Mask2FormerConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return the matched queries and regions of one picture."""
+    """Return the matched queries and regions of one image."""
     points = random_points(1, config.loss_points, mask_logits)
     mask_points = sample_points(mask_logits, points.expand(len(mask_logits), -1, -1))
     if len(region.labels) == 0:

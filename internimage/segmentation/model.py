@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import BackboneConfig, InternImage
-from internimage.data.normalize import fitting_channels
-from internimage.flow import Picture, TaskModel
+from internimage.data.images.normalize import fitting_channels
+from internimage.flow import ImageInput, TaskModel
 from internimage.layers.packed_linear import Packable
 from internimage.ranges import Range, check_ranges
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
-from internimage.segmentation.mask2former import Mask2FormerConfig, Mask2FormerHead
+from internimage.segmentation.mask2former.network import Mask2FormerConfig, Mask2FormerHead
 from internimage.segmentation.postprocess import ScoreMap, Window, segment
 from internimage.segmentation.preprocess import PreprocessConfig, SlidingWindow, prepare
 from internimage.segmentation.segformer import SegFormerConfig, SegFormerHead
@@ -38,7 +38,7 @@ class SegmentorConfig:
         backbone: architecture of the backbone.
         num_classes: K, at least 1.
         head: kind and settings of the head.
-        preprocess: how pictures become pixels; its statistics are those of the channels that the backbone reads.
+        preprocess: how images become pixels; its statistics are those of the channels that the backbone reads.
         class_names: K names, or None.
         palette: K colors (red, green, blue) 0..255, or None.
         classifier_rows: outputs of the last layer where they are more than the classes; the surplus is never answered.
@@ -117,38 +117,38 @@ class Segmentor(TaskModel[Segmentation]):
         Packable.pack_all(self)
         return self
 
-    def preprocess(self, images: Sequence[Picture], config: PreprocessConfig | None = None) -> Images:
-        """Read, resize and normalise pictures.
+    def preprocess(self, images: Sequence[ImageInput], config: PreprocessConfig | None = None) -> Images:
+        """Read, resize and normalise images.
 
         Args:
-            images: pictures, see `TaskModel.predict`.
+            images: images, see `TaskModel.predict`.
             config: how, None for the model's own.
 
         Raises:
-            ValueError: a picture cannot be read.
+            ValueError: an image cannot be read.
         """
         return prepare(images, config or self.config.preprocess)
 
     def predict(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageInput],
         *,
         batch_size: int = 1,
         preprocess: PreprocessConfig | None = None,
         probabilities: bool = False,
     ) -> list[Segmentation]:
-        """Answer for each picture, see `TaskModel.predict`.
+        """Answer for each image, see `TaskModel.predict`.
 
         Args:
-            images: pictures, see `TaskModel.predict`.
-            batch_size: pictures in one batch; those of different sizes run one after the other.
-            preprocess: how pictures become pixels, None for the model's own; for a huge picture at full detail, take
+            images: images, see `TaskModel.predict`.
+            batch_size: images in one batch; those of different sizes run one after the other.
+            preprocess: how images become pixels, None for the model's own; for a huge image at full detail, take
                 `PreprocessConfig(scale=None, window=SlidingWindow((1024, 1024), (768, 768)))`.
             probabilities: also return the probability of every class in every pixel, 4 * K bytes for each pixel.
 
         Raises:
-            TypeError: `images` is one picture instead of a list of them.
-            ValueError: a picture cannot be read, or the scores are not finite.
+            TypeError: `images` is one image instead of a list of them.
+            ValueError: an image cannot be read, or the scores are not finite.
         """
         config = preprocess or self.config.preprocess
         return self.predict_in_batches(
@@ -163,7 +163,7 @@ class Segmentor(TaskModel[Segmentation]):
 
         Args:
             pixels: (N, C, H, W) normalised pixels.
-            valid_hw: ignored; padding would change the answer, so `run` gives pictures without it.
+            valid_hw: ignored; padding would change the answer, so `run` gives images without it.
 
         Returns:
             (N, K, H / 4, W / 4), sides rounded up: logits of UperNet and SegFormer, summed probabilities (0 and up)
@@ -172,7 +172,7 @@ class Segmentor(TaskModel[Segmentation]):
         return self.head(self.backbone(pixels))[:, : self.config.num_classes]
 
     def run(self, images: Images, *, preprocess: PreprocessConfig | None = None) -> list[ScoreMap]:
-        """Return the scores of each picture of a batch that is already on the right device.
+        """Return the scores of each image of a batch that is already on the right device.
 
         Args:
             images: the batch.
@@ -195,13 +195,13 @@ class Segmentor(TaskModel[Segmentation]):
                 found[i] = ScoreMap([part], (height, width), images.original_hw[i])
         return [found[i] for i in range(len(sizes))]
 
-    def _windows(self, picture: Tensor, size_hw: tuple[int, int], window: SlidingWindow) -> Iterator[Window]:
-        """Compute the windows of a (C, H, W) picture a few at a time, row by row."""
+    def _windows(self, image: Tensor, size_hw: tuple[int, int], window: SlidingWindow) -> Iterator[Window]:
+        """Compute the windows of a (C, H, W) image a few at a time, row by row."""
         corners = window.corners(size_hw)
         height, width = (min(size, side) for size, side in zip(window.size_hw, size_hw, strict=True))
         for start in range(0, len(corners), WINDOWS_AT_ONCE):
             some = corners[start : start + WINDOWS_AT_ONCE]
-            pixels = torch.stack([picture[:, top : top + height, left : left + width] for top, left in some])
+            pixels = torch.stack([image[:, top : top + height, left : left + width] for top, left in some])
             for (top, left), scores in zip(some, self(pixels), strict=True):
                 yield Window(top, left, height, width, scores)
 
@@ -232,7 +232,7 @@ class Segmentor(TaskModel[Segmentation]):
             "class", "mask" and "dice" of the last layer of Mask2Former, and of the others as "layer0_class" and so on.
 
         Raises:
-            ValueError: the targets do not fit the pictures or hold other classes, or UperNet is given one picture.
+            ValueError: the targets do not fit the images or hold other classes, or UperNet is given one image.
         """
         check_targets(targets, images, self.config.rows)
         if isinstance(self.head, UperNetHead) and self.head.training and len(images) < self.head.config.least_batch:

@@ -1,6 +1,6 @@
 """From scores at stride 4 to label maps of the original size, strip by strip.
 
-The scores of all classes at full size would take gigabytes for a large picture; only a few rows of them exist at a
+The scores of all classes at full size would take gigabytes for a large image; only a few rows of them exist at a
 time. The numbers are those of two resizes in a row, to the size of the input and to the original size.
 
 Shape legend: K classes, H W size of the network's input, Ho Wo original size, h w size of a score map.
@@ -35,12 +35,12 @@ class Window(NamedTuple):
 
 
 class ScoreMap:
-    """The scores of one picture, put together from windows while they are read; can be read once.
+    """The scores of one image, put together from windows while they are read; can be read once.
 
     Args:
         windows: windows that cover the input, row by row; they may be computed while they are asked for.
         input_hw: (H, W) size of the network's input in pixels.
-        original_hw: (Ho, Wo) size of the picture in pixels.
+        original_hw: (Ho, Wo) size of the image in pixels.
     """
 
     def __init__(self, windows: Iterable[Window], input_hw: tuple[int, int], original_hw: tuple[int, int]) -> None:
@@ -127,10 +127,10 @@ def segment(
     palette: Palette | None,
     probabilities: bool = False,
 ) -> list[Segmentation]:
-    """Turn score maps into one result for each picture.
+    """Turn score maps into one result for each image.
 
     Args:
-        outputs: one score map for each picture; they are read.
+        outputs: one score map for each image; they are read.
         images: the batch.
         class_names: names of the classes, or None.
         palette: colors of the classes, or None.

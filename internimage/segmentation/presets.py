@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from internimage.segmentation.mask2former import Mask2FormerConfig
+from internimage.segmentation.mask2former.network import Mask2FormerConfig
 from internimage.segmentation.model import HeadConfig
 from internimage.segmentation.segformer import SegFormerConfig
 from internimage.segmentation.upernet import UperNetConfig

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from internimage.data import PictureDataset, hold_out
+from internimage.data import ImageDataset, hold_out
 from internimage.training.overrides import setting, setting_names
 from internimage.training.published import published_checkpoint, published_class_names
 from internimage.training.settings import Recipe
@@ -150,8 +150,8 @@ def with_holdout(recipe: RecipeT, class_names: Sequence[str], images: int, *, ha
 
 
 def divided(
-    train_set: PictureDataset[Target], own_val: PictureDataset[Target] | None, holdout: int
-) -> tuple[PictureDataset[Target], PictureDataset[Target]]:
+    train_set: ImageDataset[Target], own_val: ImageDataset[Target] | None, holdout: int
+) -> tuple[ImageDataset[Target], ImageDataset[Target]]:
     """Return what is trained and what is validated on.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from internimage.zoo.catalog import CatalogEntry, catalog, find
-from internimage.zoo.factory import load
+from internimage.checkpoints.catalog import CatalogEntry, catalog, find
+from internimage.hub.factory import load
 
 
 def published_checkpoint(recipe: str) -> CatalogEntry | None:

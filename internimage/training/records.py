@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from internimage.errors import MissingExtra
-from internimage.files import writing
+from internimage.files import replacing, writing
 from internimage.training.settings import RunSettings
-from internimage.zoo.saving import replacing
 
 
 class Records:

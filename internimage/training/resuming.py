@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from internimage.checkpoints.header import from_plain
 from internimage.training.overrides import setting_names
 from internimage.training.own_data import as_started
 from internimage.training.recipes import RECIPES
 from internimage.training.settings import Recipe
 from internimage.training.state import flat_settings
-from internimage.zoo.document import from_plain
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from internimage.data import PictureDataset
+from internimage.checkpoints.read import read_checkpoint
+from internimage.data import ImageDataset
 from internimage.data.class_names import some_names
 from internimage.data.fingerprint import DataFingerprint
+from internimage.files import replacing
 from internimage.training.state import DATA_FILE, LAST_WEIGHTS
-from internimage.zoo.saving import replacing
-from internimage.zoo.weights import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class RunData:
         self._expected: Mapping[str, str] | None = None if state is None else state.get("data")
         self._found: dict[str, DataFingerprint] = {}
 
-    def examine(self, parts: Mapping[str, PictureDataset[Any]]) -> bool:
+    def examine(self, parts: Mapping[str, ImageDataset[Any]]) -> bool:
         """Look at the parts of the data set, see `internimage.training.task.used_parts`; return whether the run is new.
 
         Raises:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from internimage.checkpoints.save import write_torch_file
+from internimage.files import replacing
 from internimage.training.settings import Recipe
-from internimage.zoo.saving import replacing, write_torch_file
 
 STATE_FILE, RECIPE_FILE, DATA_FILE = "state.pt", "recipe.json", "data.json.gz"
 FORMAT = 2

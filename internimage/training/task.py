@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from internimage.data import PictureDataset
+from internimage.checkpoints.header import AnyModel
+from internimage.data import ImageDataset
 from internimage.training.schedule import Schedule
-from internimage.zoo.document import AnyModel
 
 Batch = TypeVar("Batch")
 Model = TypeVar("Model", bound=AnyModel)
@@ -19,12 +19,12 @@ Model = TypeVar("Model", bound=AnyModel)
 
 # Looks at the parts of a data set as they were opened, before anything is built on them; what it raises stops the run.
 # Returns whether the run begins here: one that goes on has its weights and takes no start weights.
-Examine = Callable[[Mapping[str, PictureDataset[Any]]], bool]
+Examine = Callable[[Mapping[str, ImageDataset[Any]]], bool]
 
 
 def used_parts(
-    train_set: PictureDataset[Any], own_val: PictureDataset[Any] | None, holdout: int
-) -> dict[str, PictureDataset[Any]]:
+    train_set: ImageDataset[Any], own_val: ImageDataset[Any] | None, holdout: int
+) -> dict[str, ImageDataset[Any]]:
     """Return the parts of a data set that a run uses, by name.
 
     Args:
@@ -45,7 +45,7 @@ class TrainingTask(ABC, Generic[Batch, Model]):
         model: what is trained, with its start weights.
         schedule: lengths and learning rates.
         batches_per_epoch: batches that one pass over the training set gives to this process.
-        batch_size: pictures of a batch.
+        batch_size: images of a batch.
     """
 
     recipe: Any  # a Recipe; each task declares its own kind

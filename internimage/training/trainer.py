@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import torch
 
+from internimage.checkpoints.header import AnyModel
+from internimage.checkpoints.read import save_model
 from internimage.files import finite_or_none, locked, remove_leftovers
 from internimage.training.busy import BusyHint
 from internimage.training.console import stop_on_signals
@@ -41,8 +43,6 @@ from internimage.training.state import (
 )
 from internimage.training.task import TrainingTask
 from internimage.training.tasks import build_task
-from internimage.zoo.document import AnyModel
-from internimage.zoo.weights import save_model
 
 logger = logging.getLogger(__name__)
 CHECK_EVERY = 50
@@ -263,14 +263,14 @@ class Trainer:
         since, delivered = self._since, self.delivered
         with display.validation() as progress:
             measured = self.task.validate(delivered, progress)
-        pictures = since.steps * self.recipe.optimizer.accumulation_steps * self.task.batch_size
+        images = since.steps * self.recipe.optimizer.accumulation_steps * self.task.batch_size
         row = {
             "epoch": epoch,
             "step": self.step,
             "lr": self.schedule.lr(self.step - 1),
             "train_loss": self._mean_loss(),
             **measured,
-            "images_per_second": pictures * self.engine.world / since.seconds,
+            "images_per_second": images * self.engine.world / since.seconds,
             "seconds": since.seconds,
         }
         logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.5g}" for key, value in row.items()))

@@ -1,4 +1,4 @@
-"""Broken pictures of a training set: reported once each, and not too many."""
+"""Broken images of a training set: reported once each, and not too many."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 class UnreadableLimit:
-    """Warns once for each broken picture and stops the run when there are too many.
+    """Warns once for each broken image and stops the run when there are too many.
 
     Args:
-        limit: broken pictures that are bearable, the setting data.max_unreadable.
+        limit: broken images that are bearable, the setting data.max_unreadable.
     """
 
     def __init__(self, limit: int) -> None:
@@ -22,7 +22,7 @@ class UnreadableLimit:
         self.seen: set[int] = set()
 
     def report(self, unreadable: Iterable[Unreadable]) -> None:
-        """Count and log broken pictures that were not seen before.
+        """Count and log broken images that were not seen before.
 
         Raises:
             ValueError: there are more than the limit.
@@ -31,9 +31,9 @@ class UnreadableLimit:
             if broken.index in self.seen:
                 continue
             self.seen.add(broken.index)
-            logger.warning("left out a picture that cannot be read: %s", broken.reason)
+            logger.warning("left out an image that cannot be read: %s", broken.reason)
             if len(self.seen) > self.limit:
                 raise ValueError(
-                    f"more than {self.limit} training pictures cannot be read (data.max_unreadable); "
+                    f"more than {self.limit} training images cannot be read (data.max_unreadable); "
                     f"the last one: {broken.reason}"
                 )

@@ -1,4 +1,4 @@
-"""Results to look at: drawn on their pictures, on sheets, as confusion matrices."""
+"""Results to look at: drawn on their images, on sheets, as confusion matrices."""
 
 from internimage.visualize.draw import draw as draw
 from internimage.visualize.sheets import contact_sheet as contact_sheet

@@ -1,4 +1,4 @@
-"""Results drawn on pictures: `draw(result, picture)`.
+"""Results drawn on images: `draw(result, drawn)`.
 
 Sizes are (width, height) here, as Pillow has them.
 """
@@ -15,18 +15,18 @@ import torch
 from PIL import ImageDraw
 from PIL.Image import Image
 
-from internimage.data.pictures import Picture, read_shown
+from internimage.data.images.read import ImageInput, read_shown
 from internimage.types import Classification, Detections, Segmentation
 from internimage.visualize.tags import place_tags, write_tag
 from internimage.visualize.text import ACCENT, FAINT, PANEL, SECONDARY, Color, bar_row, distinct_color
 from internimage.visualize.viewing import fit_inside
 
-# The side of a square picture at which text has its natural size; beyond it, text grows with the picture.
+# The side of a square image at which text has its natural size; beyond it, text grows with the drawn.
 NATURAL_SIDE = 560
 PANEL_WIDTH = 360
 NUM_ROWS = 5
 NUM_LEGEND_ROWS = 8
-OPACITY = 0.5  # of the class colors over a picture
+OPACITY = 0.5  # of the class colors over an image
 LOWEST_SCORE = 0.3  # of objects that are drawn
 BACKGROUND = "background"  # pixels of a class of this name stay as they are, unless it has a color
 
@@ -34,31 +34,31 @@ BACKGROUND = "background"  # pixels of a class of this name stay as they are, un
 @singledispatch
 def draw(
     result: object,
-    image: Picture,
+    image: ImageInput,
     *,
     score_threshold: float = LOWEST_SCORE,
     has_legend: bool = True,
     longest_side: int | None = None,
 ) -> Image:
-    """Draw a result on its picture, which keeps its size.
+    """Draw a result on its drawn, which keeps its size.
 
     Args:
         result: what `predict` answered: a `Classification`, `Detections` or a `Segmentation`.
-        image: the picture it belongs to, see `internimage.data.pictures.read_picture`; of images of other channels than
+        image: the image it belongs to, see `data.images.read.read_rgb`; of images of other channels than
             RGB, the first three are shown, or the first as grey.
         score_threshold: detected objects below are left out, 0..1.
         has_legend: whether the classes of a segmentation are named below it.
-        longest_side: the picture is enlarged or reduced until its longest side has this many pixels; None leaves it.
+        longest_side: the image is enlarged or reduced until its longest side has this many pixels; None leaves it.
 
     Returns:
-        RGB picture. For a classification: the picture above a panel with the five most probable classes, which is at
-        least 360 pixels wide. For a segmentation: the picture, blended with the colors of its classes (but for one
+        RGB drawn. For a classification: the image above a panel with the five most probable classes, which is at
+        least 360 pixels wide. For a segmentation: the drawn, blended with the colors of its classes (but for one
         named "background" that has none), above a legend with the shares of the largest ones. For detections: the
-        picture with boxes, names, scores and masks.
+        image with boxes, names, scores and masks.
 
     Raises:
         TypeError: `result` is no result that can be drawn.
-        ValueError: the picture cannot be read, or is not the one of the result.
+        ValueError: the image cannot be read, or is not the one of the result.
 
     Example:
         >>> import numpy as np, torch
@@ -73,7 +73,7 @@ def draw(
 
 @draw.register
 def _draw_classification(
-    result: Classification, image: Picture, *, longest_side: int | None = None, **_: object
+    result: Classification, image: ImageInput, *, longest_side: int | None = None, **_: object
 ) -> Image:
     rows = [(name, score, SECONDARY if i else ACCENT) for i, (name, score) in enumerate(result.top(NUM_ROWS))]
     return _above_panel(_viewed(read_shown(image), longest_side), rows)
@@ -81,15 +81,15 @@ def _draw_classification(
 
 @draw.register
 def _draw_segmentation(
-    result: Segmentation, image: Picture, *, has_legend: bool = True, longest_side: int | None = None, **_: object
+    result: Segmentation, image: ImageInput, *, has_legend: bool = True, longest_side: int | None = None, **_: object
 ) -> Image:
-    picture = _own_picture(result, image, longest_side)
+    drawn = _own_image(result, image, longest_side)
     colors = np.array(result.palette or [distinct_color(i) for i in range(result.num_classes)], dtype=np.uint8)
     unpainted = [i for i in range(result.num_classes) if not result.palette and result.class_name(i) == BACKGROUND]
     colors[unpainted] = FAINT
-    labels = result.label_map.numpy()[np.ix_(*_source_pixels(picture, result.original_hw))]
-    blended = PIL.Image.blend(picture, PIL.Image.fromarray(colors[labels]), OPACITY)
-    blended.paste(picture, mask=PIL.Image.fromarray(np.isin(labels, unpainted)))
+    labels = result.label_map.numpy()[np.ix_(*_source_pixels(drawn, result.original_hw))]
+    blended = PIL.Image.blend(drawn, PIL.Image.fromarray(colors[labels]), OPACITY)
+    blended.paste(drawn, mask=PIL.Image.fromarray(np.isin(labels, unpainted)))
     if not has_legend:
         return blended
     shares = result.pixel_counts / result.label_map.numel()
@@ -101,66 +101,66 @@ def _draw_segmentation(
 @draw.register
 def _draw_detections(
     result: Detections,
-    image: Picture,
+    image: ImageInput,
     *,
     score_threshold: float = LOWEST_SCORE,
     longest_side: int | None = None,
     **_: object,
 ) -> Image:
-    picture = _own_picture(result, image, longest_side)
+    drawn = _own_image(result, image, longest_side)
     shown = result.filter(score_threshold=score_threshold)
     colors = [distinct_color(label) for label in shown.labels.tolist()]
     if shown.run_length_masks is not None:
-        rows, columns = _source_pixels(picture, result.original_hw)
-        pixels = np.array(picture)
+        rows, columns = _source_pixels(drawn, result.original_hw)
+        pixels = np.array(drawn)
         for mask, color in reversed(list(zip(shown.run_length_masks.sampled(rows, columns), colors, strict=True))):
             pixels[mask] = ((1 - OPACITY) * pixels[mask] + OPACITY * np.array(color)).astype(np.uint8)
-        picture = PIL.Image.fromarray(pixels)
-    unit = _unit(picture)
+        drawn = PIL.Image.fromarray(pixels)
+    unit = _unit(drawn)
     height, width = result.original_hw
-    scale = torch.tensor([picture.width / width, picture.height / height]).repeat(2)
-    pen = ImageDraw.Draw(picture)
+    scale = torch.tensor([drawn.width / width, drawn.height / height]).repeat(2)
+    pen = ImageDraw.Draw(drawn)
     boxes = (shown.boxes_xyxy * scale).round().int().tolist()
     texts = [f"{name} {score:.0%}" for name, score in zip(shown.names, shown.scores.tolist(), strict=True)]
     size = round(14 * unit)
-    places = place_tags([(box[0], box[1], box[2], box[3]) for box in boxes], texts, size, picture.size)
+    places = place_tags([(box[0], box[1], box[2], box[3]) for box in boxes], texts, size, drawn.size)
     for box, color in reversed(list(zip(boxes, colors, strict=True))):  # the best on top
         pen.rectangle(box, outline=color, width=max(2, round(2 * unit)))
     for place, text, color in reversed(list(zip(places, texts, colors, strict=True))):
-        write_tag(picture, place, text, size, color)
-    return picture
+        write_tag(drawn, place, text, size, color)
+    return drawn
 
 
-def _own_picture(result: Detections | Segmentation, image: Picture, longest_side: int | None) -> Image:
-    """Read the picture of a result in the size it is drawn in."""
-    picture = read_shown(image)
-    if (picture.height, picture.width) != result.original_hw:
+def _own_image(result: Detections | Segmentation, image: ImageInput, longest_side: int | None) -> Image:
+    """Read the image of a result in the size it is drawn in."""
+    drawn = read_shown(image)
+    if (drawn.height, drawn.width) != result.original_hw:
         raise ValueError(
-            f"the result is of a picture of (height, width) {result.original_hw}, given one of "
-            f"{(picture.height, picture.width)}"
+            f"the result is of an image of (height, width) {result.original_hw}, given one of "
+            f"{(drawn.height, drawn.width)}"
         )
-    return _viewed(picture, longest_side)
+    return _viewed(drawn, longest_side)
 
 
-def _viewed(picture: Image, longest_side: int | None) -> Image:
-    """Return the picture in the size it is drawn in."""
-    if longest_side is None or longest_side == max(picture.size):
-        return picture
+def _viewed(drawn: Image, longest_side: int | None) -> Image:
+    """Return the image in the size it is drawn in."""
+    if longest_side is None or longest_side == max(drawn.size):
+        return drawn
     if longest_side < 1:
         raise ValueError(f"longest_side must be at least 1 pixel, given {longest_side}")
-    return fit_inside(picture, (longest_side, longest_side))
+    return fit_inside(drawn, (longest_side, longest_side))
 
 
-def _unit(picture: Image) -> float:
-    """Return the size of text and lines, 1 for pictures of ordinary size; thin ones count by their area."""
-    return max(1.0, math.sqrt(picture.width * picture.height) / NATURAL_SIDE)
+def _unit(drawn: Image) -> float:
+    """Return the size of text and lines, 1 for images of ordinary size; thin ones count by their area."""
+    return max(1.0, math.sqrt(drawn.width * drawn.height) / NATURAL_SIDE)
 
 
-def _source_pixels(picture: Image, original_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row and the column of the original that each row and column of the viewed picture shows."""
+def _source_pixels(drawn: Image, original_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row and the column of the original that each row and column of the viewed image shows."""
     rows, columns = (
         ((np.arange(side) + 0.5) * (whole / side)).astype(np.int64)
-        for side, whole in zip((picture.height, picture.width), original_hw, strict=True)
+        for side, whole in zip((drawn.height, drawn.width), original_hw, strict=True)
     )
     return rows, columns
 
@@ -169,15 +169,15 @@ def _color(values: np.ndarray) -> Color:
     return (int(values[0]), int(values[1]), int(values[2]))
 
 
-def _above_panel(picture: Image, rows: Sequence[tuple[str, float, Color]]) -> Image:
-    """Put a panel of names, shares and bars under a picture."""
-    unit = _unit(picture)
-    width = max(picture.width, round(PANEL_WIDTH * unit))
+def _above_panel(drawn: Image, rows: Sequence[tuple[str, float, Color]]) -> Image:
+    """Put a panel of names, shares and bars under a drawn."""
+    unit = _unit(drawn)
+    width = max(drawn.width, round(PANEL_WIDTH * unit))
     margin, row_height = round(20 * unit), round(40 * unit)
     panel_height = 2 * margin + row_height * len(rows) - round(10 * unit)
-    canvas = PIL.Image.new("RGB", (width, picture.height + panel_height), PANEL)
-    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    canvas = PIL.Image.new("RGB", (width, drawn.height + panel_height), PANEL)
+    canvas.paste(drawn, ((width - drawn.width) // 2, 0))
     for i, (name, score, color) in enumerate(rows):
-        top = picture.height + margin + i * row_height
+        top = drawn.height + margin + i * row_height
         bar_row(canvas, (margin, top, width - margin), name, score, color=color, unit=unit)
     return canvas

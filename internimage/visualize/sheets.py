@@ -1,4 +1,4 @@
-"""Overviews: many pictures on one sheet, and confusion matrices.
+"""Overviews: many images on one sheet, and confusion matrices.
 
 Sizes are (width, height) here, as Pillow has them.
 """
@@ -15,7 +15,7 @@ from PIL import ImageDraw
 from PIL.Image import Image, Resampling, Transpose
 from torch import Tensor
 
-from internimage.data.pictures import Picture, read_shown
+from internimage.data.images.read import ImageInput, read_shown
 from internimage.types import Classification
 from internimage.visualize.text import ACCENT, PANEL, TEXT, TILE, WRONG, bar_row, fonts, rounded, write_text
 from internimage.visualize.viewing import fit_inside
@@ -25,31 +25,31 @@ MAX_LABELLED_CLASSES = 30
 
 def contact_sheet(
     results: Sequence[Classification],
-    images: Sequence[Picture],
+    images: Sequence[ImageInput],
     *,
     truths: Sequence[str] | None = None,
     columns: int | None = None,
     heading: str = "",
 ) -> Image:
-    """Lay out many pictures with their most probable class on one sheet.
+    """Lay out many images with their most probable class on one sheet.
 
     Args:
-        results: one classification for each picture.
-        images: the pictures.
+        results: one classification for each image.
+        images: the images.
         truths: the right class names; a wrong answer is marked and shows the right one. None if unknown.
         columns: tiles side by side, at least 1; None takes a layout of full rows where there is one.
         heading: a line above the tiles.
 
     Returns:
-        RGB picture.
+        RGB image.
 
     Raises:
         TypeError: a result cannot be drawn.
-        ValueError: the numbers of results, pictures and truths differ, there are none, or a picture cannot be read.
+        ValueError: the numbers of results, images and truths differ, there are none, or an image cannot be read.
     """
     if not (results and len(results) == len(images) == (len(images) if truths is None else len(truths))):
         raise ValueError(
-            "a contact sheet needs as many results as pictures (and truths), at least one; given "
+            "a contact sheet needs as many results as images (and truths), at least one; given "
             f"{len(results)}, {len(images)}{'' if truths is None else f', {len(truths)}'}"
         )
     if columns is None:
@@ -76,16 +76,16 @@ def _fewest_empty_places(number: int) -> int:
     return min(choices, key=lambda columns: (-number % columns, -columns))
 
 
-def _tile(result: Classification, image: Picture, truth: str | None, size: tuple[int, int]) -> Image:
-    """One picture of a contact sheet with its answer."""
+def _tile(result: Classification, image: ImageInput, truth: str | None, size: tuple[int, int]) -> Image:
+    """One image of a contact sheet with its answer."""
     if not isinstance(result, Classification):
         raise TypeError(f"a contact sheet takes Classification results, given {type(result).__name__}")
     width, height = size
     tile = PIL.Image.new("RGB", size, PANEL)
     rounded(tile, (0, 0, width, height), 10, TILE)
     inner = width - 12
-    picture = fit_inside(read_shown(image), (inner, inner))
-    tile.paste(picture, ((width - picture.width) // 2, 6 + (inner - picture.height) // 2))
+    drawn = fit_inside(read_shown(image), (inner, inner))
+    tile.paste(drawn, ((width - drawn.width) // 2, 6 + (inner - drawn.height) // 2))
     is_wrong = truth is not None and truth != result.name
     bar_row(tile, (12, width, width - 12), result.name, result.score, color=WRONG if is_wrong else ACCENT, unit=0.95)
     if is_wrong:
@@ -101,7 +101,7 @@ def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
         class_names: K names.
 
     Returns:
-        RGB picture; up to 30 classes are labelled, and their shares in percent written into the cells.
+        RGB image; up to 30 classes are labelled, and their shares in percent written into the cells.
 
     Raises:
         ValueError: the matrix is not (K, K) or (K, K + 1).

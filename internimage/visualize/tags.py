@@ -14,7 +14,7 @@ from PIL.Image import Image
 from internimage.visualize.text import MAX_CHARACTERS, PANEL, Color, fonts, write_text
 
 Rectangle = tuple[int, int, int, int]
-# Beyond, a picture is full of names anyway, and looking for free places takes long.
+# Beyond, an image is full of names anyway, and looking for free places takes long.
 MAX_PLACED = 200
 
 
@@ -25,7 +25,7 @@ def place_tags(boxes: Sequence[Rectangle], texts: Sequence[str], size: int, canv
         boxes: the boxes, best first.
         texts: their names.
         size: height of the letters in pixels.
-        canvas: size of the picture.
+        canvas: size of the image.
     """
     taken: list[Rectangle] = []
     for i, (box, text) in enumerate(zip(boxes, texts, strict=True)):

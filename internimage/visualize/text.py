@@ -1,4 +1,4 @@
-"""Text and shapes on pictures: fonts, colors, bars.
+"""Text and shapes on images: fonts, colors, bars.
 
 Sizes are (width, height) here, as Pillow has them.
 """

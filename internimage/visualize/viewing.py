@@ -1,4 +1,4 @@
-"""The size in which pictures are viewed.
+"""The size in which images are viewed.
 
 Sizes are (width, height) here, as Pillow has them.
 """
@@ -10,13 +10,13 @@ import math
 from PIL.Image import Image, Resampling
 
 
-def fit_inside(picture: Image, size: tuple[int, int]) -> Image:
-    """Scale a picture to the largest size inside of a box, every side at least 1 pixel."""
-    factor = min(size[0] / picture.width, size[1] / picture.height)
-    # Enlarged several times, a smooth picture is a blur: show its pixels, which are what the model saw.
+def fit_inside(image: Image, size: tuple[int, int]) -> Image:
+    """Scale an image to the largest size inside of a box, every side at least 1 pixel."""
+    factor = min(size[0] / image.width, size[1] / image.height)
+    # Enlarged several times, a smooth image is a blur: show its pixels, which are what the model saw.
     shows_pixels = factor >= 3
     if shows_pixels:
         factor = math.floor(factor)
-    target = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    target = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     resampling = Resampling.NEAREST if shows_pixels else Resampling.LANCZOS
-    return picture.resize(target, resampling, reducing_gap=3.0 if factor < 1 else None)
+    return image.resize(target, resampling, reducing_gap=3.0 if factor < 1 else None)

@@ -14,7 +14,7 @@ CONFIG = replace(variant("internimage_pico"), channels=16, groups=(1, 2, 4, 8))
 
 
 def maps(height: int, width: int, batch: int = 2) -> Features:
-    """Random maps of the sizes that a picture of (height, width) leads to."""
+    """Random maps of the sizes that an image of (height, width) leads to."""
     sides = [(-(-height // s), -(-width // s)) for s in (4, 8, 16, 32)]
     return Features(tuple(torch.randn(batch, c, h, w) for c, (h, w) in zip(CONFIG.widths, sides, strict=True)))
 
@@ -39,7 +39,7 @@ def test_attention_pool_head_adds_the_last_two_maps() -> None:
 
 
 @pytest.mark.parametrize("hw", [(48, 64), (17, 17), (1, 1), (33, 100)])
-def test_attention_pool_head_ignores_what_lies_outside_of_the_picture(hw: tuple[int, int]) -> None:
+def test_attention_pool_head_ignores_what_lies_outside_of_the_image(hw: tuple[int, int]) -> None:
     head = AttentionPoolHead(CONFIG, 7).eval()
     features = maps(*hw)
     shuffled = F.pixel_shuffle(head.project_x4(features.maps[3]), 2)

@@ -22,7 +22,7 @@ from internimage.classification.preprocess import (
     fit,
     prepare,
 )
-from internimage.data.pictures import BadPicture
+from internimage.data.images.read import BadImage
 
 PARITY = Path(__file__).parent.parent / "parity"
 RNG = np.random.default_rng(0)
@@ -44,8 +44,8 @@ def test_recorded_numbers_of_the_original() -> None:
             photo, size, crop = tag.split(".")
             seed, shape = photo.split("_")
             height, width = map(int, shape.split("x"))
-            picture = PIL.Image.fromarray(seeding.photo(int(seed), height, width))
-            found = np.asarray(fit(picture, PreprocessConfig(int(size), crop=crop == "crop")))
+            image = PIL.Image.fromarray(seeding.photo(int(seed), height, width))
+            found = np.asarray(fit(image, PreprocessConfig(int(size), crop=crop == "crop")))
             index = seeding.summary(found, 2048)["index"]
             difference = found.reshape(-1)[index].astype(int) - recorded[f"{tag}.uint8_value"]
             # Recorded with Pillow 13; older ones take the two passes of a resize in another order.
@@ -59,25 +59,25 @@ def test_recorded_numbers_of_the_original() -> None:
 @pytest.mark.parametrize("hw", [(1, 1), (3, 5), (224, 225), (301, 199), (17, 400), (620, 20)])
 @pytest.mark.parametrize("size", [32, 97])
 def test_equal_to_torchvision(hw: tuple[int, int], size: int, interpolation: str) -> None:
-    picture = noise(*hw)
+    image = noise(*hw)
     mode = v2.InterpolationMode(interpolation)
     tail = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
     for crop in (True, False):
         head = [v2.Resize(size, mode), v2.CenterCrop(size)] if crop else [v2.Resize((size, size), mode)]
-        expected = v2.Compose(head + tail)(picture)
-        batch = prepare([picture], PreprocessConfig(size, crop=crop, interpolation=interpolation))
+        expected = v2.Compose(head + tail)(image)
+        batch = prepare([image], PreprocessConfig(size, crop=crop, interpolation=interpolation))
         torch.testing.assert_close(batch.pixels[0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("hw", [(17, 1200), (900, 20), (40, 1400), (1, 300), (300, 2)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_thin_pictures_equal_the_whole_resize(hw: tuple[int, int], interpolation: str) -> None:
-    picture = noise(*hw)
+def test_thin_images_equal_the_whole_resize(hw: tuple[int, int], interpolation: str) -> None:
+    image = noise(*hw)
     mode = v2.InterpolationMode(interpolation)
-    expected = np.asarray(v2.Compose([v2.Resize(32, mode), v2.CenterCrop(32)])(picture))
+    expected = np.asarray(v2.Compose([v2.Resize(32, mode), v2.CenterCrop(32)])(image))
     for found in (
-        fit(picture, PreprocessConfig(32, interpolation=interpolation)),
-        _resize_centre(picture, 32, PIL.Image.Resampling[interpolation.upper()]),
+        fit(image, PreprocessConfig(32, interpolation=interpolation)),
+        _resize_centre(image, 32, PIL.Image.Resampling[interpolation.upper()]),
     ):
         assert np.abs(np.asarray(found).astype(int) - expected).max() <= 1
 
@@ -86,7 +86,7 @@ def test_thin_pictures_equal_the_whole_resize(hw: tuple[int, int], interpolation
 @pytest.mark.parametrize("crop", [True, False])
 def test_extreme_shapes_stay_small(hw: tuple[int, int], crop: bool) -> None:
     ramp = np.linspace(0, 255, max(hw)).astype(np.uint8)
-    picture = PIL.Image.fromarray(np.broadcast_to(ramp[:, None] if hw[0] > hw[1] else ramp, hw).copy())
+    image = PIL.Image.fromarray(np.broadcast_to(ramp[:, None] if hw[0] > hw[1] else ramp, hw).copy())
     resized: list[tuple[int, int]] = []
     original = PIL.Image.Image.resize
 
@@ -96,7 +96,7 @@ def test_extreme_shapes_stay_small(hw: tuple[int, int], crop: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PIL.Image.Image, "resize", watch)
-        batch = prepare([picture], PreprocessConfig(224, crop=crop))
+        batch = prepare([image], PreprocessConfig(224, crop=crop))
     assert batch.original_hw == (hw,)
     assert all(after <= 224 for _, after in resized)
     middle = batch.pixels[0].permute(1, 2, 0)[112, 112] * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
@@ -129,8 +129,8 @@ def test_orientation_counts_for_the_original_size(tmp_path: Path) -> None:
     assert prepare([tmp_path / "turned.jpg"], PreprocessConfig(8)).original_hw == ((20, 10),)
 
 
-def test_a_bad_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadPicture, match=r"nowhere\.png"):
+def test_a_bad_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadImage, match=r"nowhere\.png"):
         prepare([noise(4, 4), tmp_path / "nowhere.png"], PreprocessConfig(8))
 
 

@@ -10,12 +10,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 from internimage.backbones import variant
+from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier, PreprocessConfig
 from internimage.cli import app
 from internimage.detection import RCNN, RCNNConfig
 from internimage.detection import PreprocessConfig as DetectionPreprocess
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig, ProposalConfig, RPNConfig
-from internimage.zoo import create, save_model
+from internimage.hub.factory import create
 
 Run = Callable[..., Result]
 
@@ -69,13 +70,13 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder with three pictures, one of them below a folder, and a file that is none."""
+    """A folder with three images, one of them below a folder, and a file that is none."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     for name, hw in (("a.png", (40, 60)), ("b.jpg", (33, 20)), ("more/a.png", (8, 8))):
         PIL.Image.fromarray(rng.integers(0, 256, (*hw, 3), dtype=np.uint8)).save(folder / name)
-    (folder / "notes.txt").write_text("no picture", encoding="utf-8")
+    (folder / "notes.txt").write_text("no image", encoding="utf-8")
     return folder
 
 

@@ -9,14 +9,16 @@ import torch
 from typer.testing import Result
 
 from internimage.backbones import variant
+from internimage.checkpoints.catalog import BUNDLED
+from internimage.checkpoints.read import save_model
 from internimage.cli.bench import TOLERANCES, _percentile, _usual_size
 from internimage.cli.bench_models import busy, model_to_measure, scene
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
+from internimage.hub.conversion import convert
+from internimage.hub.factory import create
 from internimage.ops.native import library
 from internimage.segmentation import SegFormerConfig
-from internimage.zoo import convert, create, save_model
-from internimage.zoo.catalog import BUNDLED
 
 Run = Callable[..., Result]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from typer.testing import Result
 
-import internimage.zoo
+import internimage
 
 Run = Callable[..., Result]
 
@@ -18,7 +18,7 @@ def test_round_trip_through_every_format(run: Run, pets: Path, tmp_path: Path) -
         assert result.exit_code == 0
         assert result.stdout.strip() == str(tmp_path / name)
         source = tmp_path / name
-    first, last = internimage.zoo.load(pets).state_dict(), internimage.zoo.load(source).state_dict()
+    first, last = internimage.load(pets).state_dict(), internimage.load(source).state_dict()
     assert first.keys() == last.keys()
     assert all(torch.equal(first[key], last[key]) for key in first)
 

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from typer.testing import Result
 
-from internimage.zoo.catalog import BUNDLED
+from internimage.checkpoints.catalog import BUNDLED
 
 Run = Callable[..., Result]
 
@@ -22,7 +22,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def test_demo_classifies_the_bundled_pictures_offline(run: Run, tmp_path: Path) -> None:
+def test_demo_classifies_the_bundled_images_offline(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run("demo", "--out", out)
     assert result.exit_code == 0
@@ -40,8 +40,8 @@ def test_demo_classifies_the_bundled_pictures_offline(run: Run, tmp_path: Path) 
         assert row["picture"] in result.stdout and row["name"] in result.stdout
     for name in drawn:
         assert str(out / name) in result.stderr.replace("\n", "")
-        with PIL.Image.open(out / name) as picture:
-            assert min(picture.size) >= 384
+        with PIL.Image.open(out / name) as image:
+            assert min(image.size) >= 384
 
 
 def test_demo_finds_the_garments_of_the_bundled_scene(run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from typer.testing import Result
 
-import internimage.zoo
+import internimage
 
 Run = Callable[..., Result]
 
@@ -26,9 +26,9 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_measures_every_picture(run: Run, pets: Path, data: Path, tmp_path: Path) -> None:
+def test_measures_every_image(run: Run, pets: Path, data: Path, tmp_path: Path) -> None:
     report = json.loads(run("evaluate", pets, data, "--json", "--batch-size", 4).stdout)
-    model = internimage.zoo.load(pets)
+    model = internimage.load(pets)
     files = sorted((data / "val").rglob("*.png"))
     right = sum(answer.name == file.parent.name for answer, file in zip(model.predict(files), files, strict=True))
     assert report["images"] == 9 and report["top1"] == pytest.approx(right / 9)
@@ -37,8 +37,8 @@ def test_measures_every_picture(run: Run, pets: Path, data: Path, tmp_path: Path
     result = run("evaluate", pets, data, "--confusion", tmp_path / "confusion.png")
     assert result.exit_code == 0
     assert f"{right / 9:.2%}" in result.stdout and "owl" in result.stdout
-    with PIL.Image.open(tmp_path / "confusion.png") as picture:
-        assert picture.width >= 640
+    with PIL.Image.open(tmp_path / "confusion.png") as image:
+        assert image.width >= 640
 
 
 def test_the_part_is_chosen(run: Run, pets: Path, data: Path) -> None:
@@ -53,7 +53,7 @@ def test_the_part_is_chosen(run: Run, pets: Path, data: Path) -> None:
     assert result.exit_code == 1 and "no folder 'train'" in " ".join(result.stderr.split())
 
 
-def test_unreadable_pictures_are_listed(run: Run, pets: Path, data: Path) -> None:
+def test_unreadable_images_are_listed(run: Run, pets: Path, data: Path) -> None:
     (data / "val" / "cat" / "broken.png").write_bytes(b"broken")
     result = run("evaluate", pets, data, "--json")
     assert json.loads(result.stdout)["images"] == 9

@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 from typer.testing import Result
 
-import internimage.zoo
-from internimage.evaluation import evaluate_detection
+import internimage
+from internimage.detection.evaluate import evaluate_detection
 from internimage.segmentation import PreprocessConfig, SegFormerConfig
 
 pytest.importorskip("faster_coco_eval")
@@ -20,8 +20,8 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def zoo_pictures(tmp_path: Path) -> Path:
-    """Three pictures with an owl and a cat each, with masks."""
+def zoo_images(tmp_path: Path) -> Path:
+    """Three images with an owl and a cat each, with masks."""
     root = tmp_path / "data"
     (root / "annotations").mkdir(parents=True)
     (root / "val").mkdir()
@@ -50,29 +50,29 @@ def zoo_pictures(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_part_is_chosen(run: Run, animals: Path, zoo_pictures: Path) -> None:
-    (zoo_pictures / "val").rename(zoo_pictures / "Test")
-    (zoo_pictures / "annotations" / "instances_val.json").rename(zoo_pictures / "annotations" / "instances_Test.json")
-    named = run("evaluate", animals, zoo_pictures, "--split", "test", "--json")
+def test_the_part_is_chosen(run: Run, animals: Path, zoo_images: Path) -> None:
+    (zoo_images / "val").rename(zoo_images / "Test")
+    (zoo_images / "annotations" / "instances_val.json").rename(zoo_images / "annotations" / "instances_Test.json")
+    named = run("evaluate", animals, zoo_images, "--split", "test", "--json")
     assert json.loads(named.stdout)["images"] == 3 and "part" not in named.stderr
-    result = run("evaluate", animals, zoo_pictures, "--json")
+    result = run("evaluate", animals, zoo_images, "--json")
     assert json.loads(result.stdout)["figures"] == json.loads(named.stdout)["figures"]
     assert "no validation part" in " ".join(result.stderr.split())
 
 
-def test_a_detector(run: Run, animals: Path, zoo_pictures: Path, tmp_path: Path) -> None:
-    arguments = ("evaluate", animals, zoo_pictures, "--out", tmp_path / "out")
+def test_a_detector(run: Run, animals: Path, zoo_images: Path, tmp_path: Path) -> None:
+    arguments = ("evaluate", animals, zoo_images, "--out", tmp_path / "out")
     report = json.loads(run(*arguments, "--json").stdout)
     assert report["images"] == 3 and report["metric"] == "coco" and "mask_AP" in report["figures"]
-    expected = evaluate_detection(internimage.zoo.load(animals), zoo_pictures)  # type: ignore[arg-type]
+    expected = evaluate_detection(internimage.load(animals), zoo_images)  # type: ignore[arg-type]
     assert report["figures"] == pytest.approx(expected.figures.values)
     assert (tmp_path / "out" / "results.json").exists()
     shown = run(*arguments)
     assert "box_AP50" in shown.stdout and "owl" in shown.stdout and "kept in" in shown.stderr
 
 
-def test_what_is_quoted_comes_first_then_the_classes_then_the_rest(run: Run, animals: Path, zoo_pictures: Path) -> None:
-    lines = [line.split() for line in run("evaluate", animals, zoo_pictures).stdout.splitlines() if line.split()]
+def test_what_is_quoted_comes_first_then_the_classes_then_the_rest(run: Run, animals: Path, zoo_images: Path) -> None:
+    lines = [line.split() for line in run("evaluate", animals, zoo_images).stdout.splitlines() if line.split()]
     first_words = [line[0] for line in lines]
     headings = [index for index, word in enumerate(first_words) if word == "metric"]
     assert len(headings) == 2
@@ -82,9 +82,9 @@ def test_what_is_quoted_comes_first_then_the_classes_then_the_rest(run: Run, ani
     assert {"owl", "cat"} <= set(first_words[first_words.index("class") : headings[1]])
 
 
-def test_an_annotations_file_and_other_metrics(run: Run, animals: Path, zoo_pictures: Path) -> None:
-    file = zoo_pictures / "annotations" / "instances_val.json"
-    options = ("--pictures", zoo_pictures / "val", "--json", "--metric", "voc2012")
+def test_an_annotations_file_and_other_metrics(run: Run, animals: Path, zoo_images: Path) -> None:
+    file = zoo_images / "annotations" / "instances_val.json"
+    options = ("--pictures", zoo_images / "val", "--json", "--metric", "voc2012")
     report = json.loads(run("evaluate", animals, file, *options).stdout)
     assert set(report["figures"]) == {"mAP", "mAP_at_iou_0.75"} and report["images"] == 3
     several = run("evaluate", animals, file, *options, "--multi-scale", "--merge", "fusion")
@@ -93,14 +93,14 @@ def test_an_annotations_file_and_other_metrics(run: Run, animals: Path, zoo_pict
 
 def test_a_segmentor(run: Run, tmp_path: Path) -> None:
     head = SegFormerConfig(channels=8)
-    model = internimage.zoo.create(
+    model = internimage.create(
         "segformer",
         backbone="internimage_pico",
         class_names=["sky", "road"],
         head=head,
         preprocess=PreprocessConfig(scale=(64, 48)),
     )
-    scene = internimage.zoo.save_model(model, tmp_path / "scene.safetensors")
+    scene = internimage.save_model(model, tmp_path / "scene.safetensors")
     data = tmp_path / "scenes"
     for part in ("images", "annotations"):
         (data / part / "val").mkdir(parents=True)
@@ -130,24 +130,22 @@ def test_a_segmentor(run: Run, tmp_path: Path) -> None:
         ({"bbox": [1, 1, -1, 3], "segmentation": None}, "width -1 and height 3 must be positive"),
     ],
 )
-def test_nothing_to_measure(
-    run: Run, animals: Path, zoo_pictures: Path, change: dict[str, object], message: str
-) -> None:
-    file = zoo_pictures / "annotations" / "instances_val.json"
+def test_nothing_to_measure(run: Run, animals: Path, zoo_images: Path, change: dict[str, object], message: str) -> None:
+    file = zoo_images / "annotations" / "instances_val.json"
     document = json.loads(file.read_text())
     for entry in document["annotations"]:
         entry |= change
     file.write_text(json.dumps(document))
-    result = run("evaluate", animals, zoo_pictures)
+    result = run("evaluate", animals, zoo_images)
     assert result.exit_code == 1 and not result.stdout
     text = " ".join(result.stderr.split())
     assert "there is nothing to measure" in text and message in text
 
 
-def test_images_that_cannot_be_read_are_nothing_to_measure(run: Run, animals: Path, zoo_pictures: Path) -> None:
+def test_images_that_cannot_be_read_are_nothing_to_measure(run: Run, animals: Path, zoo_images: Path) -> None:
     for i in range(3):
-        (zoo_pictures / "val" / f"{i}.png").write_bytes(b"no image")
-    result = run("evaluate", animals, zoo_pictures)
+        (zoo_images / "val" / f"{i}.png").write_bytes(b"no image")
+    result = run("evaluate", animals, zoo_images)
     assert result.exit_code == 1 and not result.stdout
     assert "none of 3 images could be read; the first one: " in " ".join(result.stderr.split())
 
@@ -164,9 +162,9 @@ def test_images_that_cannot_be_read_are_nothing_to_measure(run: Run, animals: Pa
     ],
 )
 def test_wrong_requests(
-    run: Run, animals: Path, pets: Path, zoo_pictures: Path, arguments: list[str], exit_code: int, message: str
+    run: Run, animals: Path, pets: Path, zoo_images: Path, arguments: list[str], exit_code: int, message: str
 ) -> None:
-    texts = [text.format(animals=animals, pets=pets, data=zoo_pictures) for text in arguments]
+    texts = [text.format(animals=animals, pets=pets, data=zoo_images) for text in arguments]
     result = run("evaluate", *texts)
     assert result.exit_code == exit_code
     assert message in " ".join(result.stderr.split())

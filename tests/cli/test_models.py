@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import Result
 
-from internimage import zoo
+import internimage
 from internimage.training import RECIPES
 from internimage.training import recipe as find_recipe
 
@@ -27,7 +27,7 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_list_shows_every_checkpoint(run: Run) -> None:
     result = run("list")
     assert result.exit_code == 0
-    for name in zoo.list_models():
+    for name in internimage.list_models():
         assert name in result.stdout
     assert "83.5" in result.stdout and "…" not in result.stdout
 
@@ -38,7 +38,7 @@ def test_list_fits_the_width_and_never_cuts_a_name(run: Run, monkeypatch: pytest
     lines = run("list").stdout.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= max(width, 70)  # the longest name, with what it reached
     first_words = {line.split()[0] for line in lines if line and not line.startswith(" ")}
-    assert {name for name in zoo.list_models() if not name.startswith("hf:")} <= first_words
+    assert {name for name in internimage.list_models() if not name.startswith("hf:")} <= first_words
     assert ("GFLOPs" in " ".join(lines)) == (width > 80)
 
 
@@ -55,8 +55,8 @@ def test_list_folds_doubles_and_marks_what_can_be_trained_and_what_cannot_be_loa
     assert rows["dino_4scale_cbinternimage_g_objects365_coco"] == ["65.1", "none"]
     assert rows["mask_rcnn_flash_internimage_t_fpn_1x_coco"] == ["48.0", "yes"]  # its recipe has another name
     for name, row in rows.items():
-        if (row and row[-1] == "yes") and zoo.list_models(name):
-            assert find_recipe(name).name == zoo.info(name).recipe
+        if (row and row[-1] == "yes") and internimage.list_models(name):
+            assert find_recipe(name).name == internimage.info(name).recipe
     assert text.index("not loaded by this release") > text.index("mask2former_flash_internimage_l")
     assert "hf:internimage_t_1k_224" in run("list", "hf:*").stdout
     assert "hf:internimage_t_1k_224" in run("list", "internimage_t", "--long").stdout
@@ -71,13 +71,13 @@ def test_reading_the_catalog_loads_no_torch(arguments: list[str]) -> None:
 
 
 def test_the_catalog_names_the_recipe_of_every_checkpoint_that_has_one() -> None:
-    recipes = {name: zoo.info(name).recipe for name in zoo.list_models()}
+    recipes = {name: internimage.info(name).recipe for name in internimage.list_models()}
     assert {recipe for recipe in recipes.values() if recipe} <= set(RECIPES)
     assert all(recipes[name] == name for name in recipes if name in RECIPES)
     assert recipes["mask_rcnn_flash_internimage_t_fpn_1x_coco"] == "mask_rcnn_flash_intern_image_t_fpn_1x_coco"
     assert recipes["dino_4scale_internimage_t_1x_coco"] == "dino_4scale_internimage_t_1x_coco_layer_wise_lr"
-    for name in zoo.list_models():  # the configuration of the release has the name of the recipe
-        config = zoo.info(name).config_path
+    for name in internimage.list_models():  # the configuration of the release has the name of the recipe
+        config = internimage.info(name).config_path
         if recipes[name] and config and not name.startswith("hf:"):
             stem = config.rsplit("/", 1)[1].rsplit(".", 1)[0]
             assert stem.split("{")[0] in str(recipes[name])
@@ -85,9 +85,9 @@ def test_the_catalog_names_the_recipe_of_every_checkpoint_that_has_one() -> None
 
 def test_list_takes_patterns_parts_and_tasks(run: Run) -> None:
     names = [entry["name"] for entry in json.loads(run("list", "*_t_1k_*", "--json").stdout)]
-    assert names == zoo.list_models("*_t_1k_*")
+    assert names == internimage.list_models("*_t_1k_*")
     part = [entry["name"] for entry in json.loads(run("list", "cascade", "--json").stdout)]
-    assert part == zoo.list_models("*cascade*") and part
+    assert part == internimage.list_models("*cascade*") and part
     tasks = {entry["task"] for entry in json.loads(run("list", "--task", "segmentation", "--json").stdout)}
     assert tasks == {"segmentation"}
 
@@ -124,7 +124,7 @@ def test_info_of_a_file_and_of_a_folder(run: Run, pets: Path, animals: Path, tmp
     text = " ".join(run("info", pets).stdout.split())
     for fact in ("task classification", "class names cat, dog, owl", "size 32", "floating type float32", "sha256"):
         assert fact in text
-    zoo.convert(pets, tmp_path / "folder")
+    internimage.convert(pets, tmp_path / "folder")
     of_folder = json.loads(run("info", tmp_path / "folder", "--json").stdout)
     of_file = json.loads(run("info", pets, "--json").stdout)
     assert [Path(file["path"]).name for file in of_folder["files"]] == ["model.safetensors"]
@@ -133,14 +133,16 @@ def test_info_of_a_file_and_of_a_folder(run: Run, pets: Path, animals: Path, tmp
     detector = json.loads(run("info", animals, "--json").stdout)
     assert (detector["task"], detector["model"]) == ("detection", "mask_rcnn")
     assert detector["preprocessing"]["shorter_side"] == 64
-    zoo.save_model(zoo.create("internimage_pico"), tmp_path / "backbone.safetensors")
+    internimage.save_model(internimage.create("internimage_pico"), tmp_path / "backbone.safetensors")
     backbone = json.loads(run("info", tmp_path / "backbone.safetensors", "--json").stdout)
     assert backbone["task"] == "backbone" and backbone["backbone"]["channels"] == [24, 48, 96, 192]
 
 
 def test_info_shows_no_control_characters_and_builds_nothing_of_a_described_size(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "notes.safetensors"
-    zoo.save_model(zoo.create("internimage_pico"), path, info={"by\x1b[31m": "\x1b]0;title\x07" + "x" * 100_000})
+    internimage.save_model(
+        internimage.create("internimage_pico"), path, info={"by\x1b[31m": "\x1b]0;title\x07" + "x" * 100_000}
+    )
     text = run("info", path).stdout
     assert "\x1b" not in text and "\x07" not in text and len(text) < 5000 and "note: by" in text
     with safe_open(path, "pt") as file:

@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 from typer.testing import Result
 
-import internimage.zoo
+import internimage
 from internimage.cli.answers import Drawing
 from internimage.cli.sources import find_sources
 from internimage.segmentation import SegFormerConfig
@@ -33,13 +33,13 @@ def test_answers_equal_those_of_the_library(run: Run, pets: Path, photos: Path) 
     rows = lines(result.stdout)
     files = [photos / "a.png", photos / "b.jpg", photos / "more" / "a.png"]
     assert [row["image"] for row in rows] == [str(file) for file in files]
-    for row, answer in zip(rows, internimage.zoo.load(pets).predict(files), strict=True):
+    for row, answer in zip(rows, internimage.load(pets).predict(files), strict=True):
         assert (row["height"], row["width"]) == answer.original_hw
         assert row["name"] == answer.name and row["score"] == pytest.approx(answer.score, abs=1e-4)
         assert len(row["top"]) == 2 and "drawn" not in row
 
 
-def test_out_gets_lines_and_drawn_pictures(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
+def test_out_gets_lines_and_drawn_images(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     result = run("predict", pets, photos, "--out", out)
     assert result.exit_code == 0
@@ -49,8 +49,8 @@ def test_out_gets_lines_and_drawn_pictures(run: Run, pets: Path, photos: Path, t
     drawn = [Path(row["drawn"]) for row in rows]
     assert sorted(drawn) == sorted(out.glob("*.jpg")) and len(set(drawn)) == 3  # two sources are named a.png
     for path in drawn:
-        with PIL.Image.open(path) as picture:
-            assert picture.width >= 360
+        with PIL.Image.open(path) as image:
+            assert image.width >= 360
     assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "a_2.jpg", "b.jpg", "predictions.jsonl"]
 
 
@@ -66,7 +66,7 @@ def test_sources_are_never_overwritten(run: Run, pets: Path, photos: Path) -> No
     assert (photos / "b_2.jpg").exists()
 
 
-def test_one_bad_picture_does_not_stop_the_others(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
+def test_one_bad_image_does_not_stop_the_others(run: Run, pets: Path, photos: Path, tmp_path: Path) -> None:
     whole = (photos / "b.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "empty.png").touch()
@@ -74,14 +74,14 @@ def test_one_bad_picture_does_not_stop_the_others(run: Run, pets: Path, photos: 
     assert result.exit_code == 1
     for name in ("cut.jpg", "empty.png", "notes.txt", "missing.png"):
         assert str(photos / name) in result.stderr
-    assert "4 of 7 pictures could not be read" in result.stderr
+    assert "4 of 7 images could not be read" in result.stderr
     assert result.stdout.count("cannot be read") == 4 and "%" in result.stdout
     rows = lines((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8"))
     assert [("error" in row, "score" in row) for row in rows].count((True, False)) == 4
     assert len(rows) == 7
 
 
-def test_every_picture_bad(run: Run, pets: Path, photos: Path) -> None:
+def test_every_image_bad(run: Run, pets: Path, photos: Path) -> None:
     result = run("predict", pets, photos / "notes.txt", "--json")
     assert result.exit_code == 1
     assert "error" in lines(result.stdout)[0]
@@ -140,7 +140,7 @@ def test_the_progress_bar_stays_out_of_the_result(pets: Path, photos: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["{pets}", "{photos}/*.bmp"], 2, "there is no picture in"),
+        (["{pets}", "{photos}/*.bmp"], 2, "there is no image in"),
         (["intrnimage_t_1k", "{photos}"], 2, "internimage_t_1k_224"),
         (["{photos}/notes.txt", "{photos}"], 1, "notes.txt"),
         (["{pets}", "{photos}", "--out", "{photos}/notes.txt"], 1, "notes.txt"),
@@ -179,8 +179,8 @@ def test_a_full_disk_is_reported_and_keeps_the_lines_so_far(
 
 def test_segmentors_write_label_maps(run: Run, photos: Path, tmp_path: Path) -> None:
     head = SegFormerConfig(channels=8)
-    model = internimage.zoo.create("segformer", backbone="internimage_pico", class_names=["sky", "road"], head=head)
-    scene = internimage.zoo.save_model(model, tmp_path / "scene.safetensors")
+    model = internimage.create("segformer", backbone="internimage_pico", class_names=["sky", "road"], head=head)
+    scene = internimage.save_model(model, tmp_path / "scene.safetensors")
     result = run("predict", scene, photos, "--out", tmp_path / "out")
     assert result.exit_code == 0 and "area" in result.stdout
     for row in lines((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")):
@@ -214,7 +214,7 @@ def test_folders_give_every_format_that_is_read(run: Run, pets: Path, tmp_path: 
             continue
         PIL.Image.new("RGB", (40, 30), "teal").save(tmp_path / name, {"jp2": "JPEG2000", "jfif": "JPEG"}.get(name[2:]))
     (tmp_path / "c.heic").write_bytes(b"0")
-    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     result = run("predict", pets, tmp_path, "--json")
     assert [Path(row["image"]).name for row in lines(result.stdout)] == names
     assert "c.heic" in result.stderr and "notes.txt" not in result.stderr

@@ -13,12 +13,12 @@ import PIL.Image
 import pytest
 from typer.testing import Result
 
-import internimage.zoo
+import internimage
 from internimage.cli.answers import print_answers
-from internimage.data import video
-from internimage.data.video import Frame, VideoReader, VideoWriter
+from internimage.data.images import video
+from internimage.data.images.video import Frame, VideoReader, VideoWriter
 from internimage.detection import Detector
-from internimage.evaluation.detection.classes import category_ids
+from internimage.evaluation.object_classes import category_ids
 from internimage.segmentation import SegFormerConfig
 from internimage.types import RunLengthMasks
 
@@ -30,7 +30,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def library(path: Path) -> Detector:
-    model = internimage.zoo.load(path)
+    model = internimage.load(path)
     assert isinstance(model, Detector)
     return model
 
@@ -66,10 +66,10 @@ def test_classes_and_masks(run: Run, animals: Path, photos: Path) -> None:
     assert refused.exit_code == 1 and "unknown class 'yak'" in refused.stderr
 
 
-def test_drawn_pictures_and_table(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
+def test_drawn_images_and_table(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "broken.png").write_bytes(b"broken")
     result = run("predict", animals, photos, "--out", tmp_path / "out")
-    assert result.exit_code == 1 and "1 of 4 pictures could not be read" in result.stderr
+    assert result.exit_code == 1 and "1 of 4 images could not be read" in result.stderr
     rows = lines((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8"))
     assert sum("error" in row for row in rows) == 1 and "objects" in result.stdout
     for row in rows:
@@ -98,9 +98,9 @@ def test_a_results_file(run: Run, animals: Path, photos: Path, tmp_path: Path) -
 
 
 def test_numbers_of_classes() -> None:
-    coco = internimage.zoo.label_set("coco_80").class_names
+    coco = internimage.data.labels.label_set("coco_80").class_names
     assert dict(zip(coco, category_ids(coco), strict=True))["toothbrush"] == 90
-    assert category_ids(internimage.zoo.label_set("lvis_v1_1203").class_names)[-1] == 1203
+    assert category_ids(internimage.data.labels.label_set("lvis_v1_1203").class_names)[-1] == 1203
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def clip(tmp_path: Path) -> Path:
 @pytest.fixture
 def road(tmp_path: Path) -> Path:
     head = SegFormerConfig(channels=8)
-    model = internimage.zoo.create("segformer", backbone="internimage_pico", class_names=["sky", "road"], head=head)
-    return internimage.zoo.save_model(model, tmp_path / "road.safetensors")
+    model = internimage.create("segformer", backbone="internimage_pico", class_names=["sky", "road"], head=head)
+    return internimage.save_model(model, tmp_path / "road.safetensors")
 
 
 @pytest.mark.parametrize("kind", ["objects", "classes", "top"])
@@ -137,7 +137,7 @@ def test_a_video_of_every_task(
     assert clip.stat().st_size > 0  # the source is untouched
 
 
-def test_parts_of_a_video_beside_pictures(run: Run, animals: Path, clip: Path, photos: Path) -> None:
+def test_parts_of_a_video_beside_images(run: Run, animals: Path, clip: Path, photos: Path) -> None:
     result = run(
         "predict", animals, photos / "a.png", clip, photos / "b.jpg", "--every", 2, "--max-frames", 2, "--json"
     )
@@ -225,7 +225,7 @@ def test_the_command_line_answers_as_the_library_does(run: Run, animals: Path, p
     assert str(sum(entry["score"] >= 0.3 for entry in rows[0]["objects"])) in shown.stdout
 
 
-def test_the_size_of_drawn_pictures_is_an_option(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
+def test_the_size_of_drawn_images_is_an_option(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
     run("predict", animals, photos, "--out", tmp_path / "out", "--draw-size", 448)
     for row in lines((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")):
         with PIL.Image.open(row["drawn"]) as drawn:

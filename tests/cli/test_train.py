@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import Result
 
-import internimage.zoo
+import internimage
 from tests.training.runs import stop_after
 
 Run = Callable[..., Result]
@@ -42,7 +42,7 @@ def test_train_then_predict(run: Run, data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
     assert len(summary["history"]) == 2 and not summary["interrupted"]
-    assert internimage.zoo.load(summary["best"]).config.class_names == ("cat", "dog")
+    assert internimage.load(summary["best"]).config.class_names == ("cat", "dog")
     assert run("predict", summary["last"], data / "val", "--json").exit_code == 0
 
     again = run("train", "internimage_pico_fashion", "--data", data, "--out", out, *SETTINGS)
@@ -59,7 +59,10 @@ def test_train_then_predict(run: Run, data: Path, tmp_path: Path) -> None:
     assert run("predict", out, data / "val", "--json").exit_code == 0
     assert "top-1" in run("evaluate", out, data).stdout
     converted = run("convert", out, tmp_path / "pets.pth")
-    assert converted.exit_code == 0 and internimage.zoo.load(tmp_path / "pets.pth").config.class_names == ("cat", "dog")
+    assert converted.exit_code == 0 and internimage.load(tmp_path / "pets.pth").config.class_names == (
+        "cat",
+        "dog",
+    )
 
 
 def test_a_log_file_shows_how_far_the_run_is(run: Run, data: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import torch
 from PIL.Image import Resampling
 
 from internimage.data import ImageFolder, Selection, read_as
-from internimage.data import value_range as value_range_module
-from internimage.data.pictures import BadPicture, picture_size, read_image, read_picture
-from internimage.data.raster import Raster, Reading, pixels_of
+from internimage.data.images import value_range as value_range_module
+from internimage.data.images.raster import Raster, Reading, pixels_of
+from internimage.data.images.read import BadImage, image_size, read_image, read_rgb
 
 RNG = np.random.default_rng(0)
 FOUR = RNG.integers(0, 256, (6, 9, 4), dtype=np.uint8)  # (H, W, C)
@@ -49,7 +49,7 @@ def test_every_source_of_four_channels_gives_the_same_pixels(tmp_path: Path) -> 
     for source in (*sorted(tmp_path.iterdir()), *arrays, chw, chw.float() / 255, PIL.Image.fromarray(FOUR)):
         np.testing.assert_array_equal(read(source, 4), FOUR, err_msg=str(source))
     for path in tmp_path.iterdir():
-        assert picture_size(path) == (6, 9), path
+        assert image_size(path) == (6, 9), path
 
 
 @pytest.mark.parametrize("channels", [2, 5, 13])
@@ -63,7 +63,7 @@ def test_other_numbers_of_bands(tmp_path: Path, channels: int) -> None:
     expected = np.rint(values * np.float32(255 / 65535)).astype(np.uint8)
     for path in sorted(tmp_path.iterdir()):
         np.testing.assert_array_equal(read(path, channels), expected, err_msg=path.name)
-        assert picture_size(path) == (5, 8)
+        assert image_size(path) == (5, 8)
 
 
 def test_grey_models_read_grey_and_color(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_grey_models_read_grey_and_color(tmp_path: Path) -> None:
     expected = np.asarray(PIL.Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
     for source in (tmp_path / "rgb.png", rgb):
         np.testing.assert_array_equal(read(source, 1)[..., 0], expected)
-    np.testing.assert_array_equal(np.asarray(read_picture(tmp_path / "grey.npy"))[..., 1], grey)
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "grey.npy"))[..., 1], grey)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_grey_models_read_grey_and_color(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_channels_and_types_say_what_to_do(source: Any, channels: int, reason: str) -> None:
-    with pytest.raises(BadPicture, match=reason):
+    with pytest.raises(BadImage, match=reason):
         read(source, channels)
 
 
@@ -108,7 +108,7 @@ def test_files_of_other_channels_are_named(tmp_path: Path) -> None:
     PIL.Image.fromarray(np.ascontiguousarray(FOUR[..., :3])).save(tmp_path / "rgb.tif")
     np.save(tmp_path / "five.npy", np.zeros((4, 4, 5), np.uint8))
     for name in ("rgb.png", "rgb.tif", "five.npy"):
-        with pytest.raises(BadPicture, match=rf"{name}: the model reads images of 4 channels, given [35]"):
+        with pytest.raises(BadImage, match=rf"{name}: the model reads images of 4 channels, given [35]"):
             read(tmp_path / name, 4)
 
 
@@ -152,7 +152,7 @@ def test_ranges_that_make_no_sense(value_range: tuple[float, float]) -> None:
 def test_16_bit_color_png_cannot_take_a_range(tmp_path: Path) -> None:
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x10\2\0\0\0"
     (tmp_path / "deep.png").write_bytes(header + b"\0" * 20)
-    with pytest.raises(BadPicture, match="upper 8 bits"):
+    with pytest.raises(BadImage, match="upper 8 bits"):
         read(tmp_path / "deep.png", 3, (0, 4095))
 
 
@@ -202,7 +202,7 @@ def test_arrays_are_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with zipfile.ZipFile(tmp_path / "pickle.npz", "w") as archive:
         archive.writestr("image.npy", pickle.dumps(Bomb()))
     for name in ("objects.npy", "pickle.npy", "objects.npz", "pickle.npz"):
-        with pytest.raises(BadPicture, match=name):
+        with pytest.raises(BadImage, match=name):
             read(tmp_path / name, 3)
     assert not (tmp_path / "executed").exists()
 
@@ -223,11 +223,11 @@ def test_announced_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> N
     }
     for name, (content, reason) in cases.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(BadPicture, match=reason) as caught:
+        with pytest.raises(BadImage, match=reason) as caught:
             read(tmp_path / name, 4)
         assert name in str(caught.value)
     np.savez(tmp_path / "several.npz", a=FOUR, b=FOUR)
-    with pytest.raises(BadPicture, match="named 'image', given 2"):
+    with pytest.raises(BadImage, match="named 'image', given 2"):
         read(tmp_path / "several.npz", 4)
 
 
@@ -237,7 +237,7 @@ def test_damaged_bands(tmp_path: Path) -> None:
     data = path.read_bytes()
     for stop in (10, len(data) // 2, len(data) - 40):
         path.write_bytes(data[:stop])
-        with pytest.raises(BadPicture, match=r"a\.tif"):
+        with pytest.raises(BadImage, match=r"a\.tif"):
             read(path, 5)
 
 
@@ -253,5 +253,5 @@ def test_data_sets_are_read_as_a_model_wants_them(tmp_path: Path) -> None:
     assert [path.name for path, _ in folder.files] == ["a.npy", "b.png"]
     for opened in (read_as(folder, Reading(4)), read_as(Selection(folder, [1, 0]), Reading(4))):
         for i in range(2):
-            np.testing.assert_array_equal(pixels_of(opened[i].picture), FOUR)
-    assert folder.reading == Reading() and pixels_of(folder[1].picture).shape == (6, 9, 3)
+            np.testing.assert_array_equal(pixels_of(opened[i].image), FOUR)
+    assert folder.reading == Reading() and pixels_of(folder[1].image).shape == (6, 9, 3)

@@ -10,8 +10,8 @@ import pytest
 
 from internimage.data import (
     FashionMNIST,
+    ImageDataset,
     ImageFolder,
-    PictureDataset,
     Sample,
     Selection,
     Unreadable,
@@ -27,9 +27,9 @@ def idx(values: np.ndarray) -> bytes:
 
 @pytest.fixture
 def fashion(tmp_path: Path) -> Path:
-    pictures = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 251
+    images = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 251
     for part in ("train", "t10k"):
-        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures)))
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
         (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.array([0, 9, 3, 3, 1, 2])))
     return tmp_path
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     for i, path in enumerate(("train/cat/b.png", "train/cat/a.jpg", "train/dog/deep/c.png", "val/dog/d.png")):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.new("RGB", (8, 6), (40 * i, 0, 0)).save(tmp_path / path)
-    (tmp_path / "train/cat/notes.txt").write_text("no picture")
+    (tmp_path / "train/cat/notes.txt").write_text("no image")
     (tmp_path / "train/cat/.hidden.png").write_bytes(b"")
     (tmp_path / "train/.cache").mkdir()
     return tmp_path
@@ -50,8 +50,8 @@ def test_fashion_mnist(fashion: Path) -> None:
     assert len(dataset) == 6 and len(dataset.class_names) == 10
     sample = dataset[1]
     assert sample.target == 9 and sample.name == "t10k-images-idx3-ubyte.gz#1"
-    assert sample.picture.mode == "RGB"
-    assert (np.asarray(sample.picture)[..., 2] == dataset.pictures[1]).all()
+    assert sample.image.mode == "RGB"
+    assert (np.asarray(sample.image)[..., 2] == dataset.images[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_fashion_mnist(fashion: Path) -> None:
         ("train-labels-idx1-ubyte", idx(np.zeros(6))[:-1], "announces 6 bytes .* but holds 5"),
         ("train-labels-idx1-ubyte", idx(np.zeros(6)) + b"x", "but holds 7"),
         ("train-labels-idx1-ubyte", idx(np.zeros((6, 1, 1))), "starts with 0x00000803, expected 0x00000801"),
-        ("train-labels-idx1-ubyte", idx(np.zeros(5)), "holds 6 pictures but .* 5 labels"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(5)), "holds 6 images but .* 5 labels"),
         ("train-labels-idx1-ubyte", idx(np.full(6, 10)), "holds the label 10"),
         ("train-images-idx3-ubyte.gz", b"not packed", "damaged or not complete"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((6, 28, 28))))[:40], "damaged or not complete"),
@@ -110,7 +110,7 @@ def put(root: Path, *paths: str) -> Path:
     return root
 
 
-def names(dataset: PictureDataset[int], root: Path) -> list[str]:
+def names(dataset: ImageDataset[int], root: Path) -> list[str]:
     return [Path(dataset[i].name).relative_to(root).as_posix() for i in range(len(dataset))]
 
 
@@ -173,14 +173,14 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is no folder"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(ValueError, match="holds no image"):
         ImageFolder(tmp_path)
     (tmp_path / "train").mkdir()
     with pytest.raises(FileNotFoundError, match="none of val"):
         open_dataset(tmp_path, "val")
 
 
-def test_a_broken_picture_is_reported_by_file_name(folder: Path) -> None:
+def test_a_broken_image_is_reported_by_file_name(folder: Path) -> None:
     (folder / "train/cat/b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     dataset = ImageFolder(folder / "train")
     entry = read_sample(dataset, 1)

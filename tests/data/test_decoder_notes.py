@@ -12,8 +12,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data import decoder_notes
-from internimage.data.pictures import BadPicture, read_picture
+from internimage.data.images import decoder_notes
+from internimage.data.images.read import BadImage, read_rgb
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
@@ -35,7 +35,7 @@ def test_a_note_names_the_file_and_comes_once(
     path = strange_jpeg(tmp_path / "strange.jpg")
     with caplog.at_level(logging.WARNING, logger="internimage"):
         for _ in range(3):
-            read_picture(path)
+            read_rgb(path)
     [record] = caplog.records
     assert record.getMessage().startswith(f"{path}: read, but the decoder notes: ")
     assert "\n" not in record.getMessage() and capfd.readouterr().err == ""
@@ -44,7 +44,7 @@ def test_a_note_names_the_file_and_comes_once(
 def test_many_strange_files_do_not_fill_the_terminal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="internimage"):
         for i in range(30):
-            read_picture(strange_jpeg(tmp_path / f"{i}.jpg"))
+            read_rgb(strange_jpeg(tmp_path / f"{i}.jpg"))
     assert len(caplog.records) == decoder_notes.MAX_REPORTED + 1
     assert "those of further files are not shown" in caplog.records[-1].getMessage()
 
@@ -60,10 +60,10 @@ def test_libtiff_writes_nothing_to_stderr(tmp_path: Path, compression: str) -> N
     path.write_bytes(data)
     code = """
 import sys
-from internimage.data.pictures import BadPicture, read_picture
+from internimage.data.images.read import BadImage, read_rgb
 try:
-    read_picture(sys.argv[1])
-except BadPicture as error:
+    read_rgb(sys.argv[1])
+except BadImage as error:
     print(error)
 """
     done = subprocess.run(
@@ -79,6 +79,6 @@ def test_the_library_is_found_where_the_wheel_brings_it() -> None:
 
 def test_errors_are_no_notes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0\x08\0\0\0")
-    with pytest.raises(BadPicture, match=r"a\.tif"):
-        read_picture(tmp_path / "a.tif")
+    with pytest.raises(BadImage, match=r"a\.tif"):
+        read_rgb(tmp_path / "a.tif")
     assert not caplog.records

@@ -15,14 +15,14 @@ import PIL.Image
 import pytest
 
 from internimage.data import Sample, Selection, fingerprint, open_dataset
-from internimage.data.detection import open_detection_dataset
 from internimage.data.fingerprint import DataFingerprint
-from internimage.data.segmentation import open_segmentation_dataset
+from internimage.data.label_maps.open import open_segmentation_dataset
+from internimage.data.readers.open_objects import open_detection_dataset
 
 Open = Callable[[Path], Any]
 
 
-def picture(path: Path, seed: int, mode: str = "RGB") -> None:
+def image(path: Path, seed: int, mode: str = "RGB") -> None:
     """Write an uncompressed image: all have the same size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (12, 16, 3) if mode == "RGB" else (12, 16)
@@ -33,7 +33,7 @@ def picture(path: Path, seed: int, mode: str = "RGB") -> None:
 def folders(root: Path) -> Path:
     for i, name in enumerate(("apple", "pear")):
         for k in range(3):
-            picture(root / "train" / name / f"{k}.bmp", 10 * i + k)
+            image(root / "train" / name / f"{k}.bmp", 10 * i + k)
     return root
 
 
@@ -43,7 +43,7 @@ def coco(root: Path) -> Path:
         {"id": k, "image_id": k, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0} for k in range(3)
     ]
     for k in range(3):
-        picture(root / "train" / f"{k}.bmp", k)
+        image(root / "train" / f"{k}.bmp", k)
         objects[k]["segmentation"] = [[1, 1, 10, 1, 10, 10, 1, 10]]
     document = {
         "images": images,
@@ -57,15 +57,15 @@ def coco(root: Path) -> Path:
 
 def masks(root: Path) -> Path:
     for k in range(3):
-        picture(root / "images" / "train" / f"{k}.bmp", k)
-        picture(root / "masks" / "train" / f"{k}.tif", k, mode="L")
+        image(root / "images" / "train" / f"{k}.bmp", k)
+        image(root / "masks" / "train" / f"{k}.tif", k, mode="L")
     (root / "classes.txt").write_text("a\nb\n")
     return root
 
 
 def yolo(root: Path) -> Path:
     for k in range(3):
-        picture(root / "images" / "train" / f"{k}.bmp", k)
+        image(root / "images" / "train" / f"{k}.bmp", k)
         path = root / "labels" / "train" / f"{k}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("0 0.5 0.5 0.5 0.5\n")
@@ -128,7 +128,7 @@ def test_a_replaced_image_of_the_same_size_and_time_is_seen(data: tuple[Path, Op
     before = DataFingerprint.of(opened(root))
     path = first(root)
     stat = path.stat()
-    picture(path, 99)
+    image(path, 99)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
     changes = before.changes(DataFingerprint.of(opened(root)))
@@ -199,7 +199,7 @@ def test_the_form_of_an_annotation_file_does_not_count(tmp_path: Path) -> None:
 def test_changed_masks_and_their_meaning(tmp_path: Path) -> None:
     root = masks(tmp_path)
     before = DataFingerprint.of(open_masks(root))
-    picture(root / "masks" / "train" / "1.tif", 50, mode="L")
+    image(root / "masks" / "train" / "1.tif", 50, mode="L")
     assert before.changes(DataFingerprint.of(open_masks(root))).truths == ("1.bmp",)
     shutil.rmtree(root)
     masks(root)
@@ -264,7 +264,7 @@ def test_of_much_data_some_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     after = DataFingerprint.of(open_folders(root))
     assert sum(":" in entry for entry in after.images) == 2
     assert before.changes(after).are_none and after.changes(before).are_none
-    picture(root / "train" / "apple" / "0.bmp", 77)  # one of the two
+    image(root / "train" / "apple" / "0.bmp", 77)  # one of the two
     (root / "train" / "pear" / "1.bmp").write_bytes(b"of another size")
     assert after.changes(DataFingerprint.of(open_folders(root))).images == ("apple/0.bmp", "pear/1.bmp")
 
@@ -303,7 +303,7 @@ def test_a_million_images_take_seconds(tmp_path: Path) -> None:
         def source(self, index: int) -> fingerprint.SampleSource:
             return fingerprint.SampleSource(self.path, b"0", str(index))
 
-    picture(tmp_path / "0.bmp", 0)
+    image(tmp_path / "0.bmp", 0)
     started = time.monotonic()
     DataFingerprint.of(Many(tmp_path / "0.bmp"))
     assert time.monotonic() - started < 60

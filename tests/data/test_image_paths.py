@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data.detection import open_detection_dataset
-from internimage.data.image_paths import ImagePaths
-from internimage.data.segmentation import open_segmentation_dataset
+from internimage.data.images.image_paths import ImagePaths
+from internimage.data.label_maps.open import open_segmentation_dataset
+from internimage.data.readers.open_objects import open_detection_dataset
 
 
 def image(path: Path) -> Path:
@@ -74,13 +74,13 @@ def test_nothing_is_guessed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is missing"):
         paths.find("train/three.png")  # an image of another part
     for name in ("../../outside.png", f"{tmp_path.parent}/outside.png", "/etc/hosts"):
-        with pytest.raises(ValueError, match="leads out of the folder of the pictures"):
+        with pytest.raises(ValueError, match="leads out of the folder of the images"):
             paths.find(name)
     for name in (None, 3, "", " ", ".", "..", "a\0b", "x" * 300, "a/" * 500 + "b", "//", "C:"):
-        with pytest.raises(ValueError, match="expected the name of a picture file"):
+        with pytest.raises(ValueError, match="expected the name of an image file"):
             paths.find(name)
     assert paths.num_missing == 17
-    with pytest.raises(FileNotFoundError, match=r"(?s)none of the 17 pictures of x\.json .*one.*\n.*two.*\n.*three"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)none of the 17 images of x\.json .*one.*\n.*two.*\n.*three"):
         paths.refuse_none(0, Path("x.json"))
     paths.refuse_none(1, Path("x.json"))
 
@@ -123,7 +123,7 @@ def test_yolo_lists(tmp_path: Path, line: str) -> None:
     dataset = open_detection_dataset(tmp_path, "train", broken="raise")
     assert dataset.file(0) == path and len(dataset[0].target) == 1
     (tmp_path / "train.txt").write_text("C:\\x\\gone.png\nC:\\x\\lost.png\n")
-    with pytest.raises(FileNotFoundError, match=r"(?s)none of the 2 pictures of .*train\.txt .*gone\.png.*lost\.png"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)none of the 2 images of .*train\.txt .*gone\.png.*lost\.png"):
         open_detection_dataset(tmp_path, "train")
 
 
@@ -186,7 +186,7 @@ def test_xml_files_of_other_names_than_their_images(tmp_path: Path) -> None:
         xml.write_text(XML.format(*names))
         assert open_detection_dataset(tmp_path, "train", broken="raise").file(0) == path
     xml.write_text(XML.format("C:\\x\\gone.png", ""))
-    with pytest.raises(FileNotFoundError, match=r"none of the 1 pictures of .*train is where it was looked for"):
+    with pytest.raises(FileNotFoundError, match=r"none of the 1 images of .*train is where it was looked for"):
         open_detection_dataset(tmp_path, "train")
 
 
@@ -227,4 +227,4 @@ def test_lists_of_segmentation(tmp_path: Path, line: str) -> None:
     listing.parent.mkdir(parents=True)
     listing.write_text(f"{line}\n")
     [pair] = open_segmentation_dataset(tmp_path, split="train").files
-    assert (pair.picture, pair.mask) == (path, mask)
+    assert (pair.image, pair.mask) == (path, mask)

@@ -9,9 +9,9 @@ import pytest
 
 from internimage.cli.sources import find_sources
 from internimage.data import ImageFolder, open_dataset
-from internimage.data.detection import open_detection_dataset
+from internimage.data.label_maps.open import open_segmentation_dataset
 from internimage.data.listing import is_hidden, list_files, list_folders
-from internimage.data.segmentation import open_segmentation_dataset
+from internimage.data.readers.open_objects import open_detection_dataset
 
 SYSTEM_FOLDERS = (
     *(".ipynb_checkpoints", ".thumbnails", ".Trash-1000", "@eaDir", "@EADIR", "__MACOSX", "$RECYCLE.BIN"),
@@ -19,23 +19,23 @@ SYSTEM_FOLDERS = (
 )
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.new("RGB", (40, 40), (200, 30, 30)).save(path)
     return path
 
 
 def with_system_folders(folder: Path, name: str) -> None:
-    """Put a copy of a picture into every kind of hidden folder, and a file of macOS beside it."""
+    """Put a copy of an image into every kind of hidden folder, and a file of macOS beside it."""
     for hidden in SYSTEM_FOLDERS:
-        picture(folder / hidden / name)
-        picture(folder / hidden / "deeper" / name)
-    picture(folder / f"._{name}")
+        image(folder / hidden / name)
+        image(folder / hidden / "deeper" / name)
+    image(folder / f"._{name}")
 
 
 def test_hidden_and_system_entries_are_left_out_at_any_depth(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / ".cache" / "@eaDir"  # the given folder may be called as it likes
-    kept = [picture(root / "a" / "1.png"), picture(root / "a" / "deep" / "2.PNG"), picture(root / "b.png")]
+    kept = [image(root / "a" / "1.png"), image(root / "a" / "deep" / "2.PNG"), image(root / "b.png")]
     with_system_folders(root, "x.png")
     with_system_folders(root / "a" / "deep", "x.png")
     (root / "notes.txt").touch()
@@ -55,13 +55,13 @@ def test_names_of_people_are_kept() -> None:
 
 def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for name in ("b/1.png", "a.b/1.png", "a/2.png", "a/10.png", "a.png", "B/1.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     assert list_files(tmp_path, {".png"}) == sorted(tmp_path.rglob("*.png"))
 
 
 def test_links_are_followed_once_and_loops_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
-    one, two = picture(root / "z" / "1.png"), picture(outside / "deep" / "2.png")
+    one, two = image(root / "z" / "1.png"), image(outside / "deep" / "2.png")
     (root / "a").symlink_to(root / "z")  # a second way to a folder: listed under its own place only
     (root / "m").symlink_to(outside)
     (root / "n").symlink_to(outside)
@@ -84,8 +84,8 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path, caplog: pytest.Lo
 def test_a_closed_folder_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = picture(tmp_path / "open" / "1.png")
-    picture(tmp_path / "closed" / "2.png")
+    kept = image(tmp_path / "open" / "1.png")
+    image(tmp_path / "closed" / "2.png")
     scan = os.scandir
 
     def refuse(path: Path) -> os.ScandirIterator[str]:  # root may open every folder
@@ -113,10 +113,10 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 
 def test_classification_leaves_hidden_folders_out(tmp_path: Path) -> None:
     for name in ("train/cat/a.png", "train/dog/b.png", "val/cat/c.png", "val/dog/d.png"):
-        path = picture(tmp_path / name)
+        path = image(tmp_path / name)
         with_system_folders(path.parent, path.name)
     with_system_folders(tmp_path / "train", "x.png")
-    linked = picture(tmp_path / "elsewhere" / "e.png")
+    linked = image(tmp_path / "elsewhere" / "e.png")
     (tmp_path / "train" / "cat" / "more").symlink_to(linked.parent)
     (tmp_path / "train" / "dog" / "loop").symlink_to(tmp_path / "train")
     train, val = open_dataset(tmp_path, "train"), open_dataset(tmp_path, "val")
@@ -126,7 +126,7 @@ def test_classification_leaves_hidden_folders_out(tmp_path: Path) -> None:
 
 
 def test_yolo_leaves_hidden_folders_out(tmp_path: Path) -> None:
-    path = picture(tmp_path / "images" / "val" / "a.png")
+    path = image(tmp_path / "images" / "val" / "a.png")
     with_system_folders(path.parent, path.name)
     (tmp_path / "labels" / "val").mkdir(parents=True)
     (tmp_path / "labels" / "val" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
@@ -137,7 +137,7 @@ def test_yolo_leaves_hidden_folders_out(tmp_path: Path) -> None:
 
 
 def test_segmentation_leaves_hidden_folders_out(tmp_path: Path) -> None:
-    path = picture(tmp_path / "images" / "val" / "a.png")
+    path = image(tmp_path / "images" / "val" / "a.png")
     with_system_folders(path.parent, path.name)
     mask = tmp_path / "masks" / "val" / "a.png"
     mask.parent.mkdir(parents=True)
@@ -145,11 +145,11 @@ def test_segmentation_leaves_hidden_folders_out(tmp_path: Path) -> None:
     with_system_folders(mask.parent, mask.name)
     (tmp_path / "classes.txt").write_text("ground\napple\n")
     dataset = open_segmentation_dataset(tmp_path, split="val")
-    assert [(file.picture, file.mask) for file in dataset.files] == [(path, mask)]
+    assert [(file.image, file.mask) for file in dataset.files] == [(path, mask)]
 
 
 def test_prediction_leaves_hidden_folders_out(tmp_path: Path) -> None:
-    path = picture(tmp_path / "deep" / "a.png")
+    path = image(tmp_path / "deep" / "a.png")
     with_system_folders(tmp_path, "x.png")
     with_system_folders(path.parent, "x.png")
     (tmp_path / "deep" / "loop").symlink_to(tmp_path)

@@ -12,16 +12,16 @@ import PIL.Image
 import pytest
 import torch
 
-from internimage.data.pictures import FORMATS, BadPicture, read_picture
+from internimage.data.images.read import FORMATS, BadImage, read_rgb
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)  # (H, W, 3)
 
 
 def pixels_of(source: object) -> np.ndarray:
-    picture = read_picture(source)
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = read_rgb(source)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
 def pgm16(values: np.ndarray, path: Path) -> Path:
@@ -97,7 +97,7 @@ def test_16_bit_files_are_scaled(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(pixels_of(path)[..., 1], [[0, 0, 1], [128, 254, 255]])
 
 
-def test_a_dark_16_bit_picture_stays_dark(tmp_path: Path) -> None:
+def test_a_dark_16_bit_image_stays_dark(tmp_path: Path) -> None:
     for suffix in ("png", "pgm", "tif"):
         values = np.full((2, 2), 200, dtype=np.uint16)
         path = (pgm16 if suffix == "pgm" else as_png)(values, tmp_path / f"dark.{suffix}")
@@ -108,8 +108,8 @@ def test_a_dark_16_bit_picture_stays_dark(tmp_path: Path) -> None:
 def test_16_bit_byte_orders(mode: str) -> None:
     order = ">u2" if mode == "I;16B" else "<u2"
     data = np.array([[0, 25700], [51400, 65535]], dtype=order)
-    picture = PIL.Image.frombytes(mode, (2, 2), data.tobytes())
-    np.testing.assert_array_equal(pixels_of(picture)[..., 0], [[0, 100], [200, 255]])
+    image = PIL.Image.frombytes(mode, (2, 2), data.tobytes())
+    np.testing.assert_array_equal(pixels_of(image)[..., 0], [[0, 100], [200, 255]])
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_32_bit_grey_takes_the_first_range_that_fits(values: np.ndarray, expecte
 
 @pytest.mark.parametrize("value", [-1.0, 70000.0, float("nan"), float("inf")])
 def test_32_bit_grey_without_a_meaning_is_refused(value: float) -> None:
-    with pytest.raises(BadPicture, match="scale them to 8 bits"):
-        read_picture(PIL.Image.fromarray(np.array([[0.5, value]], dtype=np.float32)))
+    with pytest.raises(BadImage, match="scale them to 8 bits"):
+        read_rgb(PIL.Image.fromarray(np.array([[0.5, value]], dtype=np.float32)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -174,34 +174,34 @@ def test_the_file_is_closed_and_may_vanish(tmp_path: Path) -> None:
         path = as_png(PIXELS, tmp_path / f"a.{suffix}")
         with warnings.catch_warnings():
             warnings.simplefilter("error", ResourceWarning)
-            picture = read_picture(path)
+            image = read_rgb(path)
             path.unlink()
-            picture.resize((3, 3)).tobytes()
+            image.resize((3, 3)).tobytes()
 
 
-# --- files that are no pictures -------------------------------------------------------------------
+# --- files that are no images -------------------------------------------------------------------
 
 
 def test_missing_empty_folder_and_text(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.jpg").write_text("this is no picture", encoding="utf-8")
-    cases = {"missing.png": "no such file", "empty.png": "0 bytes", ".": "folder", "text.jpg": "no picture"}
+    (tmp_path / "text.jpg").write_text("this is no image", encoding="utf-8")
+    cases = {"missing.png": "no such file", "empty.png": "0 bytes", ".": "folder", "text.jpg": "no image"}
     for name, reason in cases.items():
-        with pytest.raises(BadPicture, match=reason) as caught:
-            read_picture(tmp_path / name)
+        with pytest.raises(BadImage, match=reason) as caught:
+            read_rgb(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(BadPicture, match="no regular file"):
-        read_picture(tmp_path / "pipe.png")
+    with pytest.raises(BadImage, match="no regular file"):
+        read_rgb(tmp_path / "pipe.png")
 
 
 def test_names_the_system_cannot_look_up() -> None:
     for name in ("x" * 5000, "a\0b"):
-        with pytest.raises(BadPicture, match=r"cannot be opened|no such file"):
-            read_picture(name)
+        with pytest.raises(BadImage, match=r"cannot be opened|no such file"):
+            read_rgb(name)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tif", "bmp"])
@@ -213,8 +213,8 @@ def test_truncated_files(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(data[: int(len(data) * share)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about cut TIFF tags
-            with pytest.raises(BadPicture, match=f"part.{suffix}"):
-                read_picture(path)
+            with pytest.raises(BadImage, match=f"part.{suffix}"):
+                read_rgb(path)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns about damaged tags
@@ -230,8 +230,8 @@ def test_damaged_files_are_read_or_refused_with_their_name(tmp_path: Path, kind:
             data[place] = RNG.integers(0, 256)
         path.write_bytes(data)
         try:
-            read_picture(path)
-        except BadPicture as error:
+            read_rgb(path)
+        except BadImage as error:
             assert str(path) in str(error)
             refused += 1
     assert refused
@@ -247,18 +247,18 @@ def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
     for height, width in ((20_000, 20_000), (100_000, 100_000), (14_143, 14_143)):
-        with pytest.raises(BadPicture, match=r"more pixels .*limit of 200000000"):
-            read_picture(huge_png(tmp_path / "huge.png", height, width))
+        with pytest.raises(BadImage, match=r"more pixels .*limit of 200000000"):
+            read_rgb(huge_png(tmp_path / "huge.png", height, width))
     limit = PIL.Image.MAX_IMAGE_PIXELS
-    with pytest.raises(BadPicture, match="limit of 53"):
-        read_picture(as_png(PIXELS, tmp_path / "a.png"), max_pixels=53)
+    with pytest.raises(BadImage, match="limit of 53"):
+        read_rgb(as_png(PIXELS, tmp_path / "a.png"), max_pixels=53)
     assert pixels_of(tmp_path / "a.png").shape == (6, 9, 3)
     assert limit == PIL.Image.MAX_IMAGE_PIXELS
     with pytest.raises(ValueError, match="max_pixels"):
-        read_picture(tmp_path / "a.png", max_pixels=0)
+        read_rgb(tmp_path / "a.png", max_pixels=0)
 
 
-def test_pictures_between_the_limits_of_pillow_and_ours_do_not_warn(
+def test_images_between_the_limits_of_pillow_and_ours_do_not_warn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
@@ -271,8 +271,8 @@ def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
     assert "EPS" not in FORMATS
     path = tmp_path / "a.eps"
     PIL.Image.fromarray(PIXELS).save(path)
-    with pytest.raises(BadPicture, match="no picture of a known format"):
-        read_picture(path)
+    with pytest.raises(BadImage, match="no image of a known format"):
+        read_rgb(path)
 
 
 # --- arrays and tensors ---------------------------------------------------------------------------
@@ -298,11 +298,11 @@ def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arrays_and_tensors(source: object, reason: str) -> None:
-    with pytest.raises(BadPicture, match=reason):
-        read_picture(source)
+    with pytest.raises(BadImage, match=reason):
+        read_rgb(source)
 
 
 @pytest.mark.parametrize("source", [None, 3, b"bytes", [1, 2], io.BytesIO()])
 def test_other_types(source: object) -> None:
-    with pytest.raises(TypeError, match="a picture must be"):
-        read_picture(source)
+    with pytest.raises(TypeError, match="an image must be"):
+        read_rgb(source)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from internimage.classification.preprocess import PreprocessConfig, prepare
-from internimage.data import image_file
-from internimage.data.image_file import decode_reduced
-from internimage.data.pictures import read_image
-from internimage.data.raster import RGB, Raster
+from internimage.data.images import image_file
+from internimage.data.images.image_file import decode_reduced
+from internimage.data.images.raster import RGB, Raster
+from internimage.data.images.read import read_image
 from internimage.detection import PreprocessConfig as DetectionPreprocess
 from internimage.detection.preprocess import prepare as prepare_detection
 from internimage.segmentation import PreprocessConfig as SegmentationPreprocess

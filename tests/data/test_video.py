@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data import video
-from internimage.data.video import BadVideo, VideoReader, VideoWriter, camera_number, is_video
+from internimage.data.images import video
+from internimage.data.images.video import BadVideo, VideoReader, VideoWriter, camera_number, is_video
 from internimage.errors import MissingExtra
 
 pytest.importorskip("av")
@@ -34,8 +34,8 @@ def test_frames_come_in_order(clip: Path) -> None:
     assert [frame.index for frame in frames] == list(range(10))
     assert [frame.time_s for frame in frames] == pytest.approx([i / 10 for i in range(10)], abs=1e-3)
     for i, frame in enumerate(frames):
-        assert frame.picture.mode == "RGB" and frame.picture.size == (48, 32)
-        assert np.abs(np.asarray(frame.picture, dtype=int) - 20 * i).max() <= 4
+        assert frame.image.mode == "RGB" and frame.image.size == (48, 32)
+        assert np.abs(np.asarray(frame.image, dtype=int) - 20 * i).max() <= 4
 
 
 def test_every_third_frame_and_a_limit(clip: Path) -> None:
@@ -59,9 +59,9 @@ def test_frames_of_other_and_odd_sizes(
         for size, time_s in (((31, 17), 0.0), ((62, 34), 0.0), ((15, 8), 0.04)):  # a time that stands still, too
             writer.write(PIL.Image.new("RGB", size, (200, 30, 30)), time_s)
     with VideoReader(path) as reader:
-        pictures = [frame.picture for frame in reader]
-    assert [picture.size for picture in pictures] == [(32, 18)] * 3
-    assert np.asarray(pictures[1])[8, 15].tolist() == pytest.approx([200, 30, 30], abs=12)
+        images = [frame.image for frame in reader]
+    assert [image.size for image in images] == [(32, 18)] * 3
+    assert np.asarray(images[1])[8, 15].tolist() == pytest.approx([200, 30, 30], abs=12)
 
 
 def test_damaged_files_are_named(clip: Path, tmp_path: Path) -> None:
@@ -90,11 +90,11 @@ def test_cameras_and_names() -> None:
 
 
 def test_sideways_frames_are_turned_upright() -> None:
-    picture = PIL.Image.new("RGB", (3, 2))
-    picture.putpixel((2, 0), (255, 0, 0))
-    assert video._upright(picture, 90).getpixel((0, 0)) == (255, 0, 0)  # counter-clockwise
-    assert video._upright(picture, -90).getpixel((1, 2)) == (255, 0, 0)
-    assert video._upright(picture, 0) is picture
+    image = PIL.Image.new("RGB", (3, 2))
+    image.putpixel((2, 0), (255, 0, 0))
+    assert video._upright(image, 90).getpixel((0, 0)) == (255, 0, 0)  # counter-clockwise
+    assert video._upright(image, -90).getpixel((1, 2)) == (255, 0, 0)
+    assert video._upright(image, 0) is image
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:

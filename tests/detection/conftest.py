@@ -1,4 +1,4 @@
-"""Small detectors and pictures."""
+"""Small detectors and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detectors as a user meets them: pictures in, objects out, bad input, training."""
+"""Detectors as a user meets them: images in, objects out, bad input, training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from internimage.detection import DETECTORS, RCNN
-from internimage.detection.rcnn_loss import choose_at_random
+from internimage.detection.rcnn.loss import choose_at_random
 from internimage.types import DetectionTargets, Images
 from internimage.visualize import draw
 
@@ -21,7 +21,7 @@ ALL = sorted(DETECTORS)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_objects_lie_in_the_original_picture(name: str, photo: np.ndarray) -> None:
+def test_objects_lie_in_the_original_image(name: str, photo: np.ndarray) -> None:
     model = small_detector(name)
     [found] = model.predict([photo])
     assert len(found) > 0 and found.original_hw == (60, 90) and set(found.names) <= set(NAMES)
@@ -36,7 +36,7 @@ def test_objects_lie_in_the_original_picture(name: str, photo: np.ndarray) -> No
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_batch_answers_like_single_pictures_of_the_same_size(name: str, photo: np.ndarray) -> None:
+def test_a_batch_answers_like_single_images_of_the_same_size(name: str, photo: np.ndarray) -> None:
     model = small_detector(name)
     other = photo[::-1].copy()
     singles = model.predict([photo, other])
@@ -49,14 +49,14 @@ def test_a_batch_answers_like_single_pictures_of_the_same_size(name: str, photo:
 @pytest.mark.parametrize("name", ["mask_rcnn", "dino"])
 def test_neighbors_of_other_sizes_change_nothing(name: str, photo: np.ndarray) -> None:
     model = small_detector(name)
-    pictures = [photo, photo.transpose(1, 0, 2).copy(), photo[:, :40].copy(), photo[::-1].copy(), photo[:30].copy()]
-    singles = model.predict(pictures)
-    together = model.predict(pictures, batch_size=5)
+    images = [photo, photo.transpose(1, 0, 2).copy(), photo[:, :40].copy(), photo[::-1].copy(), photo[:30].copy()]
+    singles = model.predict(images)
+    together = model.predict(images, batch_size=5)
     for one, two in zip(singles, together, strict=True):
         assert one.original_hw == two.original_hw and len(one) == len(two) > 0
         torch.testing.assert_close(one.scores, two.scores, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(one.boxes_xyxy[:3], two.boxes_xyxy[:3], rtol=1e-3, atol=1e-2)
-    batch = model.preprocess(pictures)
+    batch = model.preprocess(images)
     with torch.inference_mode():
         images = model.run(batch).image
     assert images.tolist() == sorted(images.tolist()) and set(images.tolist()) == set(range(5))
@@ -72,13 +72,13 @@ def test_an_empty_batch_has_no_objects(name: str) -> None:
         assert (field is None) == (other is None)
         if field is not None:
             assert (len(field), field.shape[1:], field.dtype) == (0, other.shape[1:], other.dtype)
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         model.loss(model.preprocess([]), [])
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "dino"])
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (500, 2), (33, 47)])
-def test_odd_pictures(name: str, shape: tuple[int, ...]) -> None:
+def test_odd_images(name: str, shape: tuple[int, ...]) -> None:
     [found] = small_detector(name).predict([np.full(shape, 200, np.uint8)])
     assert found.original_hw == shape[:2] and found.boxes_xyxy.isfinite().all()
 
@@ -148,7 +148,7 @@ def test_nan_weights_are_an_error(name: str, part: str, photo: np.ndarray) -> No
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "dino"])
 @pytest.mark.parametrize("shape", [(1, 1, 3), (20_000, 40, 3), (40, 20_000, 3), (30, 40)])
-def test_extreme_pictures(name: str, shape: tuple[int, ...]) -> None:
+def test_extreme_images(name: str, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     [found] = small_detector(name).predict([pixels])
     assert found.original_hw == shape[:2]
@@ -160,10 +160,10 @@ def test_extreme_pictures(name: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
-def test_grey_and_alpha_pictures(mode: str, photo: np.ndarray) -> None:
+def test_grey_and_alpha_images(mode: str, photo: np.ndarray) -> None:
     grey = PIL.Image.fromarray(photo[..., 0])
-    picture = PIL.Image.new("I;16", (90, 60), 9000) if mode == "I;16" else grey.convert(mode)
-    [found] = small_detector("faster_rcnn").predict([picture])
+    image = PIL.Image.new("I;16", (90, 60), 9000) if mode == "I;16" else grey.convert(mode)
+    [found] = small_detector("faster_rcnn").predict([image])
     assert found.original_hw == (60, 90)
 
 
@@ -201,7 +201,7 @@ def test_a_batch_without_objects_trains(name: str, training_batch: tuple[Images,
 def test_targets_are_checked(training_batch: tuple[Images, list[DetectionTargets]]) -> None:
     images, [full, empty] = training_batch
     model = small_detector("mask_rcnn").train()
-    with pytest.raises(ValueError, match="one entry per picture"):
+    with pytest.raises(ValueError, match="one entry per image"):
         model.loss(images, [full])
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
         model.loss(images, [replace(full, labels=full.labels + 1), empty])
@@ -240,7 +240,7 @@ def test_settings_are_checked() -> None:
 
 
 def test_a_fresh_dino_with_sliced_layers_is_the_same_function() -> None:
-    from internimage.detection.dino_transformer import SlicedFeedForward
+    from internimage.detection.dino.transformer import SlicedFeedForward
     from internimage.layers.feed_forward import FeedForward
 
     whole, sliced = FeedForward(8, 32), SlicedFeedForward(8, 32, 4)

@@ -1,4 +1,4 @@
-"""Pictures to pixels: sizes, padding, recorded values of the original, extreme shapes."""
+"""Images to pixels: sizes, padding, recorded values of the original, extreme shapes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from internimage.detection import PreprocessConfig
+from internimage.detection.original.settings import preprocess_from_pipeline
 from internimage.detection.preprocess import prepare
-from internimage.zoo.settings_detection import preprocess_from_pipeline
 
 CASE = Path(__file__).parents[1] / "parity" / "cases" / "preprocess_detection"
 
@@ -34,7 +34,7 @@ def test_recorded_pixels(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sys.modules.pop("seeding")
 
 
-def test_a_batch_is_padded_to_its_largest_picture_with_zeros_and_stays_channels_last() -> None:
+def test_a_batch_is_padded_to_its_largest_image_with_zeros_and_stays_channels_last() -> None:
     config = PreprocessConfig(shorter_side=40, longer_side=64)
     images = prepare([np.full((20, 30, 3), 255, np.uint8), np.full((30, 20, 3), 255, np.uint8)], config)
     assert tuple(images.pixels.shape) == (2, 3, 64, 64)
@@ -50,7 +50,7 @@ def test_extreme_shapes(size_hw: tuple[int, int]) -> None:
     assert 1 <= min(height, width) <= 64 and max(height, width) <= 96
 
 
-def test_no_pictures_and_bad_settings() -> None:
+def test_no_images_and_bad_settings() -> None:
     assert len(prepare([], PreprocessConfig())) == 0
     for settings in (
         {"shorter_side": 0},

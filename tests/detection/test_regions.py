@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from internimage.detection.anchors import base_anchors, grid_anchors, inside_flags
 from internimage.detection.config import RPNConfig
-from internimage.detection.roi_heads import in_parts, region_features, region_levels
-from internimage.detection.rpn import RPN, RPNOutputs
+from internimage.detection.rcnn.anchors import base_anchors, grid_anchors, inside_flags
+from internimage.detection.rcnn.roi_heads import in_parts, region_features, region_levels
+from internimage.detection.rcnn.rpn import RPN, RPNOutputs
 
 STORED = np.load(Path(__file__).parents[1] / "parity" / "ops_det" / "outputs.npz")
 
@@ -59,7 +59,7 @@ def test_no_regions() -> None:
     assert region_features([torch.rand(1, 3, 8, 8)], torch.zeros(0, 5), 7, strides=[4], finest_scale=56).shape[0] == 0
 
 
-def test_anchors_outside_of_the_picture_or_in_the_padding_of_the_batch_are_left_out() -> None:
+def test_anchors_outside_of_the_image_or_in_the_padding_of_the_batch_are_left_out() -> None:
     anchors = grid_anchors((4, 4), 8, base_anchors(8, 1.0, [1.0]))
     valid, padded = torch.tensor([[32, 32], [16, 24]]), torch.tensor([[32, 32], [16, 32]])
     anywhere = inside_flags(anchors, (4, 4), 8, valid, padded, -1).view(2, 4, 4)

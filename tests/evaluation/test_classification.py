@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import variant
+from internimage.classification.evaluate import evaluate
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
 from internimage.data import Sample
 from internimage.data.labels import label_set
-from internimage.evaluation import evaluate
 from internimage.evaluation.classes import known_classes
 
 RECORDED = np.load(Path(__file__).parents[1] / "parity" / "training" / "classification_training.npz")
@@ -24,7 +24,7 @@ LOGITS, TARGETS = RECORDED["acc.logits"], RECORDED["acc.targets"]
 
 
 class Numbered:
-    """A data set whose picture `i` is the grey value `i`; some pictures are broken."""
+    """A data set whose image `i` is the grey value `i`; some images are broken."""
 
     def __init__(self, targets: np.ndarray, num_classes: int, broken: tuple[int, ...] = ()) -> None:
         self.targets, self.num_classes, self.broken = targets, num_classes, broken
@@ -43,7 +43,7 @@ class Numbered:
 
 
 class Recited(Classifier):
-    """Answers picture `i` with the recorded logits of row `i`."""
+    """Answers image `i` with the recorded logits of row `i`."""
 
     def __init__(self, logits: np.ndarray) -> None:
         preprocess = PreprocessConfig(size=4, mean=(0, 0, 0), std=(1 / 255,) * 3)
@@ -55,8 +55,8 @@ class Recited(Classifier):
         return self.logits[pixels[:, 0, 0, 0].round().long()]
 
 
-def test_every_picture_counts_once() -> None:
-    """The original counted the pictures that its sampler repeats; the exact figures were recorded beside."""
+def test_every_image_counts_once() -> None:
+    """The original counted the images that its sampler repeats; the exact figures were recorded beside."""
     calls: list[tuple[int, int]] = []
     report = evaluate(
         Recited(LOGITS), Numbered(TARGETS, 20), batch_size=4, progress=lambda done, total: calls.append((done, total))
@@ -78,7 +78,7 @@ def test_confusion_and_classes() -> None:
     assert summary["top1"] == 0.5 and summary["published_top1"] == 0.9 and summary["top5"] == 1.0
 
 
-def test_broken_pictures_are_left_out_and_listed() -> None:
+def test_broken_images_are_left_out_and_listed() -> None:
     dataset = Numbered(TARGETS, 20, broken=(0, 1, 2, 3, 5))
     report = evaluate(Recited(LOGITS), dataset, batch_size=4)
     assert report.num_images == 22
@@ -108,7 +108,7 @@ ANSWERS = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]  # apple, pear, plum, plum
 
 
 class Named(Numbered):
-    """The same pictures under other names."""
+    """The same images under other names."""
 
     def __init__(self, targets: list[int], names: tuple[str, ...]) -> None:
         super().__init__(np.array(targets), len(names))

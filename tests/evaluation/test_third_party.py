@@ -9,9 +9,9 @@ from torchmetrics.functional import accuracy, confusion_matrix, jaccard_index
 
 from internimage.backbones import variant
 from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
+from internimage.classification.evaluate import evaluate
 from internimage.data import Sample
-from internimage.evaluation import evaluate
-from internimage.evaluation.segmentation.confusion import PixelConfusion
+from internimage.evaluation.confusion import PixelConfusion
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -57,7 +57,7 @@ def test_top1_top5_and_confusion() -> None:
     model = Classifier(ClassifierConfig(variant("internimage_pico"), num_classes=8, preprocess=small)).eval()
     data = Noise()
     report = evaluate(model, data, batch_size=16)
-    scores = torch.stack([found.scores for found in model.predict([data[i].picture for i in range(40)])])
+    scores = torch.stack([found.scores for found in model.predict([data[i].image for i in range(40)])])
     targets = torch.tensor([data[i].target for i in range(40)])
     settings = dict(task="multiclass", num_classes=8)
     assert report.top1 == pytest.approx(float(accuracy(scores, targets, average="micro", **settings)))

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from internimage.checkpoints import save as saving
 from internimage.training import train
 from internimage.training.trainer import Trainer
-from internimage.zoo import saving
 
 
 def kill_at_step(number: int) -> None:

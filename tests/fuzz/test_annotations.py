@@ -16,10 +16,10 @@ import PIL.Image
 import pytest
 
 from internimage.data import FashionMNIST
-from internimage.data.detection import open_detection_dataset
-from internimage.data.detection.census import count_examples, count_truth
-from internimage.data.segmentation import open_segmentation_dataset
-from internimage.data.segmentation.census import count_pixels
+from internimage.data.label_maps.census import count_pixels
+from internimage.data.label_maps.open import open_segmentation_dataset
+from internimage.data.objects.census import count_examples, count_truth
+from internimage.data.readers.open_objects import open_detection_dataset
 from tests.fuzz.mutations import mutated
 from tests.fuzz.structures import damaged_document, damaged_text
 
@@ -125,10 +125,10 @@ def masks(root: Path) -> list[Path]:
 
 
 def idx(root: Path) -> list[Path]:
-    pictures = np.arange(4 * 28 * 28, dtype=np.uint32).astype(np.uint8).tobytes()
+    images = np.arange(4 * 28 * 28, dtype=np.uint32).astype(np.uint8).tobytes()
     images, labels = root / "train-images-idx3-ubyte", root / "train-labels-idx1-ubyte.gz"
     root.mkdir(parents=True, exist_ok=True)
-    images.write_bytes(struct.pack(">4I", 0x0803, 4, 28, 28) + pictures)
+    images.write_bytes(struct.pack(">4I", 0x0803, 4, 28, 28) + images)
     labels.write_bytes(gzip.compress(struct.pack(">2I", 0x0801, 4) + bytes([0, 9, 3, 1])))
     return [images, labels]
 

@@ -28,11 +28,13 @@ import torch
 from safetensors.torch import save_file
 
 from internimage.backbones import variant
+from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.config import MaskHeadConfig
+from internimage.hub.conversion import convert
+from internimage.hub.factory import load
 from internimage.segmentation import Mask2FormerConfig, SegFormerConfig, SegmentorConfig
-from internimage.zoo import convert, load, save_model
 
 SECONDS = 8.0
 CHARACTERS = 1000

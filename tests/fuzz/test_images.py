@@ -20,9 +20,9 @@ import torch
 
 from internimage.backbones import variant
 from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
-from internimage.data import decoder_notes
-from internimage.data.pictures import BadPicture, picture_size, read_image
-from internimage.data.raster import Reading, num_channels
+from internimage.data.images import decoder_notes
+from internimage.data.images.raster import Reading, num_channels
+from internimage.data.images.read import BadImage, image_size, read_image
 from tests.fuzz.mutations import mutated
 
 SHORT, LONG = 8, 100  # damaged files of each kind
@@ -33,8 +33,8 @@ DEEP = np.random.default_rng(1).integers(0, 65536, (37, 52, 4), dtype=np.uint16)
 
 def saved(kind: str, image: np.ndarray = RGB, mode: str | None = None, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture = PIL.Image.fromarray(image)
-    (picture.convert(mode) if mode else picture).save(buffer, kind, **options)
+    image = PIL.Image.fromarray(image)
+    (image.convert(mode) if mode else image).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -119,16 +119,16 @@ def attack(path: Path, channels: int, model: Classifier) -> bool:
         image = read_image(path, Reading(channels))
         assert num_channels(image) == channels and min(image.size) >= 1
         answered = True
-    except BadPicture as error:
+    except BadImage as error:
         assert str(path) in str(error) and len(str(error)) < 1000
     try:
-        assert min(picture_size(path)) >= 1
-    except BadPicture as error:
+        assert min(image_size(path)) >= 1
+    except BadImage as error:
         assert str(path) in str(error)
     try:
         [found] = model.predict([path])
         assert answered and found.scores.isfinite().all()
-    except BadPicture:
+    except BadImage:
         assert not answered
     assert time.monotonic() - started < SECONDS, f"{path} takes long"
     return answered

@@ -9,9 +9,9 @@ import numpy as np
 import seeding
 import torch
 
+from internimage.checkpoints.rename import to_official
 from internimage.classification import Classifier
-from internimage.zoo import from_original
-from internimage.zoo.official import to_official
+from internimage.hub.factory import from_original
 
 
 def run(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import CompositeInternImage
+from internimage.checkpoints.rename import to_official
 from internimage.detection import DINO, RCNN
-from internimage.detection.denoising import Noise
+from internimage.detection.dino.denoising import Noise
+from internimage.detection.original.settings import preprocess_from_pipeline
 from internimage.detection.preprocess import prepare
-from internimage.detection.rcnn_loss import rpn_losses
-from internimage.detection.roi_heads import region_levels
+from internimage.detection.rcnn.loss import rpn_losses
+from internimage.detection.rcnn.roi_heads import region_levels
+from internimage.hub.factory import from_original
 from internimage.types import Detections, DetectionTargets, Images
-from internimage.zoo import from_original
-from internimage.zoo.official import to_official
-from internimage.zoo.settings_detection import preprocess_from_pipeline
 
 Arrays = dict[str, Any]
 
@@ -148,7 +148,7 @@ def queries(model: DINO, images: Images) -> Arrays:
 
 
 def objects(result: Detections, prefix: str) -> Arrays:
-    """The objects of one picture."""
+    """The objects of one image."""
     arrays = {"det_boxes": result.boxes_xyxy, "det_scores": result.scores, "det_labels": result.labels}
     if result.run_length_masks is not None:
         arrays |= {"det_masks": result.masks, "det_mask_area": result.run_length_masks.areas}

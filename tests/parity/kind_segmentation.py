@@ -14,22 +14,22 @@ import seeding
 import torch
 from torch import Tensor, nn
 
+from internimage.checkpoints.rename import to_official
+from internimage.hub.factory import from_original
 from internimage.segmentation import Segmentor
 from internimage.segmentation import loss as losses
-from internimage.segmentation.mask2former import Mask2FormerHead
+from internimage.segmentation.mask2former.network import Mask2FormerHead
+from internimage.segmentation.original.settings import preprocess_from_pipeline
 from internimage.segmentation.postprocess import ScoreMap
 from internimage.segmentation.preprocess import prepare
 from internimage.segmentation.upernet import UperNetHead, resize_map
 from internimage.types import Images
-from internimage.zoo import from_original
-from internimage.zoo.official import to_official
-from internimage.zoo.settings_segmentation import preprocess_from_pipeline
 
 Arrays = dict[str, np.ndarray]
 
 
 def run(manifest: Mapping[str, Any]) -> Arrays:
-    """All stations of one picture, from the pixels or from the photo."""
+    """All stations of one image, from the pixels or from the photo."""
     folder = Path(manifest["folder"])
     if "grad_norm_names" in manifest:
         return run_training(manifest, np.load(folder / "outputs.npz")["gt_semantic_seg"])
@@ -46,7 +46,7 @@ def run(manifest: Mapping[str, Any]) -> Arrays:
     with torch.inference_mode():
         extra |= answers(model, images)
         with recorded(model) as arrays:
-            model(images.pixels)  # the maps of the whole picture are recorded, also where windows give the answer
+            model(images.pixels)  # the maps of the whole image are recorded, also where windows give the answer
         extra |= heads(model, images)
     return {**extra, **arrays}
 

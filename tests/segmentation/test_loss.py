@@ -23,7 +23,7 @@ from internimage.segmentation.loss import (
     pixel_loss,
     sample_points,
 )
-from internimage.segmentation.mask2former import QueryOutput
+from internimage.segmentation.mask2former.network import QueryOutput
 from internimage.types import Images
 
 RECORDED = Path(__file__).parents[1] / "parity" / "training" / "losses_segmentation.npz"
@@ -99,7 +99,7 @@ def test_right_queries_cost_little() -> None:
     assert good["mask"] < bad["mask"] / 5 and good["dice"] < bad["dice"] / 2
 
 
-def test_pictures_without_labels_train_the_classes_only() -> None:
+def test_images_without_labels_train_the_classes_only() -> None:
     masks = torch.randn(2, 4, 8, 8, requires_grad=True)
     classes = torch.randn(2, 4, 6, requires_grad=True)
     outputs = [QueryOutput(classes, masks)] * 2

@@ -61,12 +61,12 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("kind", HEADS)
 def test_answers_do_not_depend_on_the_batch(kind: str) -> None:
     model = build(kind)
-    pictures = [photo(50, 70), photo(40, 90, 1), photo(50, 70, 2)]
-    together = model.predict(pictures, batch_size=3, probabilities=True)
-    for picture, answer in zip(pictures, together, strict=True):
-        [alone] = model.predict([picture], probabilities=True)
+    images = [photo(50, 70), photo(40, 90, 1), photo(50, 70, 2)]
+    together = model.predict(images, batch_size=3, probabilities=True)
+    for image, answer in zip(images, together, strict=True):
+        [alone] = model.predict([image], probabilities=True)
         assert answer.label_map.dtype == torch.uint8
-        assert tuple(answer.label_map.shape) == picture.shape[:2] == answer.original_hw
+        assert tuple(answer.label_map.shape) == image.shape[:2] == answer.original_hw
         assert answer.probabilities is not None and alone.probabilities is not None
         torch.testing.assert_close(answer.probabilities, alone.probabilities, atol=1e-4, rtol=1e-4)
     assert model.predict([]) == []
@@ -80,17 +80,17 @@ def test_every_size_is_answered(kind: str, hw: tuple[int, int]) -> None:
     assert answer.original_hw == hw
 
 
-def test_one_window_is_the_whole_picture_and_more_cover_it() -> None:
+def test_one_window_is_the_whole_image_and_more_cover_it() -> None:
     model = build("segformer")
-    picture = photo(90, 120)
+    image = photo(90, 120)
     whole = PreprocessConfig(scale=None)
-    [plain] = model.predict([picture], preprocess=whole, probabilities=True)
+    [plain] = model.predict([image], preprocess=whole, probabilities=True)
     one = dataclasses.replace(whole, window=SlidingWindow((128, 128), (128, 128)))
-    [windowed] = model.predict([picture], preprocess=one, probabilities=True)
+    [windowed] = model.predict([image], preprocess=one, probabilities=True)
     assert plain.probabilities is not None and windowed.probabilities is not None
     torch.testing.assert_close(windowed.probabilities, plain.probabilities)
     many = dataclasses.replace(whole, window=SlidingWindow((64, 48), (32, 32)))
-    [answer] = model.predict([picture], preprocess=many)
+    [answer] = model.predict([image], preprocess=many)
     assert answer.original_hw == (90, 120)
 
 
@@ -147,7 +147,7 @@ def test_contradictions_are_refused(changes: dict[str, object], text: str) -> No
         SegmentorConfig(**{"backbone": BACKBONE, "num_classes": 4, **changes})  # type: ignore[arg-type]
 
 
-def test_bad_pictures_are_named() -> None:
+def test_bad_images_are_named() -> None:
     with pytest.raises(ValueError, match=r"nowhere\.jpg"):
         build("segformer").predict(["nowhere.jpg"])
     with pytest.raises(TypeError, match="list"):
@@ -156,9 +156,9 @@ def test_bad_pictures_are_named() -> None:
 
 def test_fuse_changes_nothing_but_speed() -> None:
     model = build("upernet")
-    picture = photo(40, 60)
-    [before] = model.predict([picture], probabilities=True)
-    [after] = model.fuse().predict([picture], probabilities=True)
+    image = photo(40, 60)
+    [before] = model.predict([image], probabilities=True)
+    [after] = model.fuse().predict([image], probabilities=True)
     assert before.probabilities is not None and after.probabilities is not None
     torch.testing.assert_close(after.probabilities, before.probabilities, atol=1e-4, rtol=1e-4)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from internimage.data.resize import keep_ratio_size, resize_bilinear
+from internimage.data.images.resize import keep_ratio_size, resize_bilinear
 from internimage.segmentation import PreprocessConfig, SlidingWindow
 from internimage.segmentation.preprocess import prepare
 
@@ -15,26 +15,26 @@ def noise(height: int, width: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("old", "new"), [((7, 9), (20, 31)), ((40, 30), (11, 13)), ((5, 5), (5, 8)), ((1, 1), (3, 4))])
 def test_resize_is_bilinear_to_a_grey_level(old: tuple[int, int], new: tuple[int, int]) -> None:
-    picture = noise(*old)
+    image = noise(*old)
     exact = torch.nn.functional.interpolate(
-        picture.permute(2, 0, 1)[None].double(), size=new, mode="bilinear", align_corners=False
+        image.permute(2, 0, 1)[None].double(), size=new, mode="bilinear", align_corners=False
     )
-    assert (resize_bilinear(picture, new).permute(2, 0, 1) - exact[0]).abs().max() < 1
+    assert (resize_bilinear(image, new).permute(2, 0, 1) - exact[0]).abs().max() < 1
 
 
 def test_halving_averages_blocks_of_four() -> None:
-    picture = noise(8, 6)
-    blocks = picture.long().unflatten(0, (4, 2)).unflatten(2, (3, 2)).sum(dim=(1, 3))
-    assert torch.equal(resize_bilinear(picture, (4, 3)).long(), (blocks + 2) // 4)
+    image = noise(8, 6)
+    blocks = image.long().unflatten(0, (4, 2)).unflatten(2, (3, 2)).sum(dim=(1, 3))
+    assert torch.equal(resize_bilinear(image, (4, 3)).long(), (blocks + 2) // 4)
 
 
-def test_equal_size_is_no_work_and_bad_pictures_are_refused() -> None:
-    picture = noise(4, 5)
-    assert resize_bilinear(picture, (4, 5)) is picture
+def test_equal_size_is_no_work_and_bad_images_are_refused() -> None:
+    image = noise(4, 5)
+    assert resize_bilinear(image, (4, 5)) is image
     with pytest.raises(ValueError, match="uint8"):
-        resize_bilinear(picture.float(), (2, 2))
+        resize_bilinear(image.float(), (2, 2))
     with pytest.raises(ValueError, match="at least 1"):
-        resize_bilinear(picture, (0, 2))
+        resize_bilinear(image, (0, 2))
 
 
 def test_sizes() -> None:
@@ -72,23 +72,23 @@ def test_impossible_settings_are_refused(wrong: object) -> None:
         wrong()
 
 
-def test_a_batch_holds_each_picture_unchanged() -> None:
+def test_a_batch_holds_each_image_unchanged() -> None:
     config = PreprocessConfig(scale=(64, 48), multiple=8)
-    pictures = [noise(30, 50).numpy(), noise(60, 40).numpy()]
-    batch = prepare(pictures, config)
+    images = [noise(30, 50).numpy(), noise(60, 40).numpy()]
+    batch = prepare(images, config)
     assert batch.original_hw == ((30, 50), (60, 40))
     assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
-    for i, picture in enumerate(pictures):
-        alone = prepare([picture], config)
+    for i, image in enumerate(images):
+        alone = prepare([image], config)
         height, width = alone.valid_hw[0].tolist()
-        assert batch.valid_hw[i].tolist() == [height, width] == list(config.input_size(picture.shape[:2]))
+        assert batch.valid_hw[i].tolist() == [height, width] == list(config.input_size(image.shape[:2]))
         assert torch.equal(batch.pixels[i, :, :height, :width], alone.pixels[0])
     assert prepare([], config).pixels.shape[0] == 0
 
 
 def test_statistics() -> None:
-    picture = np.full((4, 4, 3), (124, 116, 104), dtype=np.uint8)
-    pixels = prepare([picture], PreprocessConfig(scale=None)).pixels
+    image = np.full((4, 4, 3), (124, 116, 104), dtype=np.uint8)
+    pixels = prepare([image], PreprocessConfig(scale=None)).pixels
     expected = (torch.tensor([124.0, 116.0, 104.0]) - torch.tensor([123.675, 116.28, 103.53])) / torch.tensor(
         [58.395, 57.12, 57.375]
     )

@@ -59,7 +59,7 @@ def test_classes_without_colors_get_some() -> None:
     assert drawn[0, 200].tolist() != drawn[300, 200].tolist()
 
 
-def test_the_background_keeps_the_colors_of_the_picture() -> None:
+def test_the_background_keeps_the_colors_of_the_image() -> None:
     grey, names = np.full((60, 80, 3), 100, dtype=np.uint8), ("background", *NAMES[1:])
     label_map = torch.zeros(60, 80, dtype=torch.uint8)
     label_map[30:] = 1
@@ -69,6 +69,6 @@ def test_the_background_keeps_the_colors_of_the_picture() -> None:
     assert colored[0, 200].tolist() != [100, 100, 100]
 
 
-def test_the_picture_must_be_the_right_one() -> None:
+def test_the_image_must_be_the_right_one() -> None:
     with pytest.raises(ValueError, match="given one of"):
         draw(scene(), np.zeros((60, 81, 3), dtype=np.uint8))

@@ -46,15 +46,15 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """72 training and 24 test pictures in the files of Fashion-MNIST; the class decides which rows are bright."""
+    """72 training and 24 test images in the files of Fashion-MNIST; the class decides which rows are bright."""
     root = tmp_path_factory.mktemp("fashion")
     rng = np.random.default_rng(0)
     for part, count in (("train", 72), ("t10k", 24)):
         labels = np.arange(count) % 10
-        pictures = rng.integers(0, 60, (count, 28, 28))
-        for picture, label in zip(pictures, labels, strict=True):
-            picture[2 * label + 3 : 2 * label + 7] += 190
-        write_idx(root / f"{part}-images-idx3-ubyte.gz", pictures)
+        images = rng.integers(0, 60, (count, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label + 3 : 2 * label + 7] += 190
+        write_idx(root / f"{part}-images-idx3-ubyte.gz", images)
         write_idx(root / f"{part}-labels-idx1-ubyte", labels)
     return root
 
@@ -65,7 +65,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes") / "data")
 
 
-# Two epochs of four steps with two pictures each; no start weights.
+# Two epochs of four steps with two images each; no start weights.
 TINY_DENSE = (
     "model.backbone_weights=none",
     "data.batch_size=2",
@@ -78,7 +78,7 @@ TINY_DENSE = (
 )
 
 
-# Small enough that an epoch takes a second: 3 steps of 16 pictures with 32 pixels.
+# Small enough that an epoch takes a second: 3 steps of 16 images with 32 pixels.
 TINY = (
     "data.size=32",
     "data.batch_size=16",

@@ -23,15 +23,15 @@ def write_scenes(root: Path, *, train: int = 8, val: int = 4) -> Path:
         (root / "labels" / split).mkdir(parents=True)
         images, objects = [], []
         for index in range(1, number + 1):
-            picture = rng.integers(0, 80, (SIDE, SIDE, 3), dtype=np.uint8)
+            image = rng.integers(0, 80, (SIDE, SIDE, 3), dtype=np.uint8)
             label_map = np.zeros((SIDE, SIDE), dtype=np.uint8)
             for label in (int(rng.integers(3)), int(rng.integers(3))):
                 height, width = (int(side) for side in rng.integers(16, 40, 2))
                 top, left = int(rng.integers(SIDE - height)), int(rng.integers(SIDE - width))
-                picture[top : top + height, left : left + width, label] = 220
+                image[top : top + height, left : left + width, label] = 220
                 label_map[top : top + height, left : left + width] = label + 1
                 objects.append(_object(len(objects) + 1, index, label, left, top, width, height))
-            PIL.Image.fromarray(picture).save(root / split / f"{index}.png")
+            PIL.Image.fromarray(image).save(root / split / f"{index}.png")
             PIL.Image.fromarray(label_map).save(root / "labels" / split / f"{index}.png")
             images.append({"id": index, "file_name": f"{index}.png", "height": SIDE, "width": SIDE})
         categories = [{"id": 10 * i, "name": name} for i, name in enumerate(CLASS_NAMES, 1)]

@@ -28,7 +28,7 @@ def test_a_run_of_upernet_names_the_batch_size_and_the_head(architecture: str, s
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
-def test_other_heads_take_single_pictures() -> None:
+def test_other_heads_take_single_images() -> None:
     for name in ("segformer", "mask2former_small"):
         settings = ["data.batch_size=1", f"model.architecture={name}"]
         chosen = recipe("upernet_internimage_pico_closet").with_overrides(settings)
@@ -36,20 +36,20 @@ def test_other_heads_take_single_pictures() -> None:
         chosen.check_batch()
 
 
-def test_small_pictures_of_a_classifier() -> None:
+def test_small_images_of_a_classifier() -> None:
     settings = ["data.batch_size=1", "augment.mixup=0", "augment.cutmix=0"]
     with pytest.raises(ValueError, match=r"data.batch_size must be at least 2 for the head conv and images of 32"):
         recipe("internimage_pico_fashion").with_overrides([*settings, "data.size=32"])
     assert recipe("internimage_pico_fashion").with_overrides([*settings, "data.size=33"]).data.batch_size == 1
 
 
-def test_one_training_picture_is_refused_before_the_first_step(scenes: Path, tmp_path: Path) -> None:
+def test_one_training_image_is_refused_before_the_first_step(scenes: Path, tmp_path: Path) -> None:
     chosen = recipe("upernet_internimage_pico_closet").with_overrides(["data.holdout=7"])
     with pytest.raises(ValueError, match=r"data.batch_size"):
         train(chosen, data=scenes, out=tmp_path / "run", progress=False)
 
 
-def test_the_loss_of_one_picture() -> None:
+def test_the_loss_of_one_image() -> None:
     targets = torch.zeros(1, 64, 64, dtype=torch.int64)
     config = SegmentorConfig(variant("internimage_pico"), 3, head=UperNetConfig(channels=32, auxiliary_channels=None))
     model = Segmentor(config)
@@ -65,7 +65,7 @@ def test_the_loss_of_one_picture() -> None:
     assert Segmentor(other).loss(batch(1), targets)["cross_entropy"].isfinite()
 
 
-def test_the_loss_of_one_small_picture_of_a_classifier() -> None:
+def test_the_loss_of_one_small_image_of_a_classifier() -> None:
     model = Classifier(ClassifierConfig(variant("internimage_pico"), num_classes=3))
     with pytest.raises(ValueError, match=r"data.batch_size=2"):
         model.loss(batch(1, 32), torch.tensor([0]))

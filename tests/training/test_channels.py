@@ -12,13 +12,13 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
+from internimage.classification.evaluate import evaluate
 from internimage.cli import app
-from internimage.data.pictures import BadPicture
-from internimage.evaluation import evaluate
-from internimage.evaluation.detection import evaluate_detection
-from internimage.evaluation.segmentation import evaluate_segmentation
+from internimage.data.images.read import BadImage
+from internimage.detection.evaluate import evaluate_detection
+from internimage.hub.factory import load
+from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.training import recipe, train
-from internimage.zoo import load
 from tests.training.conftest import TINY, TINY_DENSE
 
 SMALL = {
@@ -30,14 +30,14 @@ RANGE = (0, 1023)
 
 
 def four_channels(path: Path, rng: np.random.Generator) -> np.ndarray:
-    """Return the picture with a fourth channel, in 10 bits."""
+    """Return the image with a fourth channel, in 10 bits."""
     rgb = np.asarray(PIL.Image.open(path)).astype(np.uint16)
     return np.dstack([rgb, rng.integers(0, 256, rgb.shape[:2], dtype=np.uint16)]) * 4
 
 
 @pytest.fixture(scope="module")
 def deep_scenes(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scenes with four channels of 10 bits: training pictures as TIFF, validation pictures as arrays."""
+    """The scenes with four channels of 10 bits: training images as TIFF, validation images as arrays."""
     root = shutil.copytree(scenes, tmp_path_factory.mktemp("deep") / "data")
     rng = np.random.default_rng(0)
     for split, suffix in (("train", ".tif"), ("val", ".npy")):
@@ -68,7 +68,7 @@ def test_dense_models_of_four_channels(deep_scenes: Path, scenes: Path, tmp_path
     arrays = [np.load(file) for file in files]
     for one, other in zip(model.predict(files), model.predict(arrays), strict=True):
         assert one.to_dict() == other.to_dict() and one.original_hw == (64, 64)
-    with pytest.raises(BadPicture, match="reads images of 4 channels, given 3"):
+    with pytest.raises(BadImage, match="reads images of 4 channels, given 3"):
         model.predict([scenes / "val" / "1.png"])
     out = CliRunner().invoke(
         app, ["predict", str(result.last), str(deep_scenes / "val"), "--out", str(tmp_path / "out")]

@@ -11,11 +11,12 @@ import PIL.Image
 import pytest
 
 from internimage.data import ImageFolder, Selection, open_dataset
-from internimage.data.detection import open_coco, open_detection_dataset
-from internimage.data.detection.census import count_examples, count_truth
 from internimage.data.examples import ExampleCount, count_images
-from internimage.data.segmentation import open_segmentation_dataset
-from internimage.data.segmentation.census import count_pixels
+from internimage.data.label_maps.census import count_pixels
+from internimage.data.label_maps.open import open_segmentation_dataset
+from internimage.data.objects.census import count_examples, count_truth
+from internimage.data.readers.coco import open_coco
+from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.training import train
 from internimage.training.detection.task import DetectionTask
 from internimage.training.examples import check_examples, check_truth
@@ -77,9 +78,9 @@ NOTHING = {
     "lines": (to_all(bbox=[10, 10, 0.5, 40]), "4 objects thinner than a pixel"),
     "broken boxes": (to_all(bbox=[10, 10, -4, 40]), r"4 broken annotations.*annotations\[0\].*width -4"),
     "texts": (to_all(bbox="left"), r"4 broken annotations.*expected \[left, top, width, height\]"),
-    "ids of another set": (to_all(image_id=77), r"2 of 2 pictures have no annotated object.*no picture has the id 77"),
+    "ids of another set": (to_all(image_id=77), r"2 of 2 images have no annotated object.*no image has the id 77"),
     "classes of another set": (to_all(category_id="cat"), r"4 broken annotations .*no category has the id 'cat'"),
-    "no objects": (lambda d: d.update(annotations=[]), "2 of 2 pictures have no annotated object of a known class$"),
+    "no objects": (lambda d: d.update(annotations=[]), "2 of 2 images have no annotated object of a known class$"),
 }
 
 
@@ -102,7 +103,7 @@ def test_small_images_are_named(tmp_path: Path) -> None:
     write_objects(tmp_path, lambda d: [entry.update(width=31) for entry in d["images"]])
     for i in range(2):
         image(tmp_path / "train" / f"{i}.png", (31, 60))
-    with pytest.raises(ValueError, match="2 pictures are smaller than 32 pixels a side"):
+    with pytest.raises(ValueError, match="2 images are smaller than 32 pixels a side"):
         open_detection_dataset(tmp_path, "train")
 
 
@@ -110,9 +111,9 @@ def test_small_images_are_named(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("0 0.5 0.5 0.001 0.002", "2 objects thinner than a pixel"),  # divided by the size twice
-        ("0 40 30 20 20", r"2 broken annotations.*coordinates must be shares of the picture, 0\.\.1"),
+        ("0 40 30 20 20", r"2 broken annotations.*coordinates must be shares of the image, 0\.\.1"),
         ("7 0.5 0.5 0.1 0.1", r"2 broken annotations.*unknown class 7"),
-        ("", "2 of 2 pictures have no annotated object"),
+        ("", "2 of 2 images have no annotated object"),
     ],
 )
 def test_yolo_files_without_examples(tmp_path: Path, line: str, message: str) -> None:

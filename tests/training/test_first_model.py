@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from internimage.detection import RCNN
+from internimage.hub.factory import load
 from internimage.segmentation import Segmentor
 from internimage.training import train
-from internimage.zoo import load
 from tests.training.scenes import CLASS_NAMES
 
 QUICK = ("run.tensorboard=false", "run.plot=false", "schedule.epochs=3", "data.val_batch_size=4")

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from internimage.checkpoints.catalog import info, list_models
 from internimage.errors import UnknownName
 from internimage.training import RECIPES, recipe
 from internimage.training.own_data import (
@@ -21,7 +22,6 @@ from internimage.training.own_data import (
 from internimage.training.precision import has_bf16_instructions, with_precision
 from internimage.training.published import Advice, advice_for, published_checkpoint, published_class_names
 from internimage.training.state import flat_settings
-from internimage.zoo import info, list_models
 
 FRUIT = ("apple", "pear")
 

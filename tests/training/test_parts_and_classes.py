@@ -33,7 +33,7 @@ def parts(root: Path, task: str, *settings: str) -> tuple[Any, Any]:
 
 
 def put(root: Path, task: str, *names: str) -> Path:
-    """Write one picture for each part, called like the part."""
+    """Write one image for each part, called like the part."""
     for name in names:
         home = root / name / {"classification": "apple", "detection": "images", "segmentation": "images"}[task]
         home.mkdir(parents=True)

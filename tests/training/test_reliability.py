@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from internimage.files import locked
+from internimage.hub.factory import load
 from internimage.training import TrainingResult, train
 from internimage.training.records import Records
 from internimage.training.settings import RunSettings
 from internimage.training.state import LOCK_FILE, load_state
 from internimage.training.trainer import Trainer
-from internimage.zoo import load
 from tests.full_disk import largest_file
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_state, stop_after

@@ -1,6 +1,6 @@
-"""How training pictures are varied: one picture at a time (ImageNet) or a batch at a time (small pictures).
+"""How training images are varied: one image at a time (ImageNet) or a batch at a time (small images).
 
-Shape legend: B pictures of a batch, C channels, S side in pixels, K classes.
+Shape legend: B images of a batch, C channels, S side in pixels, K classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig
-from internimage.data.raster import Image, pixels_of
+from internimage.data.images.raster import Image, pixels_of
 from internimage.errors import MissingExtra
 from internimage.training.classification.config import AugmentSettings
 from internimage.training.randomness import seeded
@@ -25,10 +25,10 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> Callable[[Any], Tensor]:
-    """Return the published training transform: picture to (C, S, S) normalised pixels.
+    """Return the published training transform: image to (C, S, S) normalised pixels.
 
     Random resized crop, flip, RandAugment, normalisation, random erasing. It draws from the global generators.
-    RandAugment is made for colors: pictures of other channels than RGB are cropped, mirrored and erased only.
+    RandAugment is made for colors: images of other channels than RGB are cropped, mirrored and erased only.
 
     Raises:
         MissingExtra: timm is not installed.
@@ -73,12 +73,12 @@ class _ChannelTransform:
         if settings.erase_probability:
             steps.append(RandomErasing(settings.erase_probability, mode="pixel", max_count=1, device="cpu"))
         if settings.rand_augment:
-            log.info("pictures of %d channels are not varied by RandAugment, which is for RGB", preprocess.channels)
+            log.info("images of %d channels are not varied by RandAugment, which is for RGB", preprocess.channels)
         self.steps = v2.Compose(steps)
 
-    def __call__(self, picture: Image) -> Tensor:
-        """Map a picture to (C, S, S) normalised pixels."""
-        return self.steps(torch.from_numpy(pixels_of(picture)).permute(2, 0, 1))
+    def __call__(self, image: Image) -> Tensor:
+        """Map an image to (C, S, S) normalised pixels."""
+        return self.steps(torch.from_numpy(pixels_of(image)).permute(2, 0, 1))
 
 
 def batch_mixer(
@@ -112,7 +112,7 @@ def batch_mixer(
 
 
 def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: PreprocessConfig, seed: int) -> Tensor:
-    """Move, flip, normalise and erase a batch, each picture on its own.
+    """Move, flip, normalise and erase a batch, each image on its own.
 
     Args:
         pixels: (B, C, S, S) uint8, or (B, 1, S, S) where all channels are equal.
@@ -131,7 +131,7 @@ def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: Preproces
 
 
 def _move_and_flip(pixels: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
-    """Shift each picture by up to `shift_pixels` in both directions and mirror some."""
+    """Shift each image by up to `shift_pixels` in both directions and mirror some."""
     batch, _, height, width = pixels.shape
     reach = settings.shift_pixels
     padded = torch.nn.functional.pad(pixels, (reach, reach, reach, reach))
@@ -145,7 +145,7 @@ def _move_and_flip(pixels: Tensor, settings: AugmentSettings, generator: torch.G
 
 
 def _erase(pixels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Overwrite a random box of some pictures with normal noise, as in Zhong et al., arXiv 1708.04896."""
+    """Overwrite a random box of some images with normal noise, as in Zhong et al., arXiv 1708.04896."""
     batch, channels, height, width = pixels.shape
     chosen = (torch.rand(batch, generator=generator) < probability).nonzero().flatten().tolist()
     draws = torch.rand(batch, 4, generator=generator).tolist()

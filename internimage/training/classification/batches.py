@@ -1,6 +1,6 @@
 """Training batches in an order that follows from the seed alone: a resumed run sees what the first one would have.
 
-Shape legend: B pictures of a batch, S side in pixels, K classes.
+Shape legend: B images of a batch, S side in pixels, K classes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch.utils.data
 from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig, fit
-from internimage.data import PictureDataset, Unreadable, read_sample
-from internimage.data.raster import Image, pixels_of
+from internimage.data import ImageDataset, Unreadable, read_sample
+from internimage.data.images.raster import Image, pixels_of
 from internimage.processors import bounded_workers
 from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
 from internimage.training.classification.config import ClassificationRecipe
@@ -43,7 +43,7 @@ class TrainBatches(ABC):
 
     Args:
         recipe: batch size, augmentation, seed.
-        num_samples: pictures of the training set.
+        num_samples: images of the training set.
         num_classes: K.
         rank: number of this process among those that train together.
         world: their count.
@@ -60,7 +60,7 @@ class TrainBatches(ABC):
         self.batches_per_epoch = num_samples // world // recipe.data.batch_size // accumulation * accumulation
         if self.batches_per_epoch == 0:
             raise ValueError(
-                f"{num_samples} training pictures do not fill one step of {world} x {recipe.data.batch_size} x "
+                f"{num_samples} training images do not fill one step of {world} x {recipe.data.batch_size} x "
                 f"{accumulation}; lower data.batch_size or optimizer.accumulation_steps"
             )
         self._mix = batch_mixer(recipe.augment, num_classes=num_classes, label_smoothing=recipe.label_smoothing)
@@ -89,10 +89,10 @@ class TrainBatches(ABC):
 
 
 class ShiftBatches(TrainBatches):
-    """Small pictures, decoded and resized once, augmented a batch at a time."""
+    """Small images, decoded and resized once, augmented a batch at a time."""
 
     def __init__(
-        self, dataset: PictureDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
+        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
     ) -> None:
         logger.info("decodes %d images, which stay in memory", len(dataset))
         self.pixels, self.labels = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
@@ -108,10 +108,10 @@ class ShiftBatches(TrainBatches):
 
 
 class CropBatches(TrainBatches):
-    """Pictures read and augmented one at a time, in worker processes."""
+    """Images read and augmented one at a time, in worker processes."""
 
     def __init__(
-        self, dataset: PictureDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
+        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
     ) -> None:
         super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names), **ranks)
         self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
@@ -132,9 +132,9 @@ class CropBatches(TrainBatches):
 
 
 class _Augmented(torch.utils.data.Dataset):
-    """Reads and augments picture `index` with random numbers that depend on seed, epoch and index alone."""
+    """Reads and augments image `index` with random numbers that depend on seed, epoch and index alone."""
 
-    def __init__(self, dataset: PictureDataset[int], transform: Callable[[Image], Tensor], seed: int) -> None:
+    def __init__(self, dataset: ImageDataset[int], transform: Callable[[Image], Tensor], seed: int) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
     def __len__(self) -> int:
@@ -149,8 +149,8 @@ class _Augmented(torch.utils.data.Dataset):
                 unreadable.append(entry)
                 continue
             with seeded(derived_seed(self.seed, _AUGMENT, epoch, index)):
-                return self.transform(entry.picture), entry.target, unreadable
-        raise ValueError(f"not one picture of the training set can be read: {unreadable[0].reason}")
+                return self.transform(entry.image), entry.target, unreadable
+        raise ValueError(f"not one image of the training set can be read: {unreadable[0].reason}")
 
 
 def _collate(entries: list[tuple[Tensor, int, list[Unreadable]]]) -> tuple[TrainBatch, list[Unreadable]]:
@@ -160,16 +160,16 @@ def _collate(entries: list[tuple[Tensor, int, list[Unreadable]]]) -> tuple[Train
 
 
 def load_resized(
-    dataset: PictureDataset[int], preprocess: PreprocessConfig, *, max_unreadable: int
+    dataset: ImageDataset[int], preprocess: PreprocessConfig, *, max_unreadable: int
 ) -> tuple[Tensor, Tensor]:
     """Decode and resize a whole data set.
 
     Returns:
-        (N, C, S, S) uint8 pixels, C = 1 when all channels of every picture are equal, else as many as are read; and
+        (N, C, S, S) uint8 pixels, C = 1 when all channels of every image are equal, else as many as are read; and
         (N,) labels.
 
     Raises:
-        ValueError: more than `max_unreadable` pictures are broken.
+        ValueError: more than `max_unreadable` images are broken.
     """
     limit = UnreadableLimit(max_unreadable)
     parts: list[Tensor] = []
@@ -180,8 +180,8 @@ def load_resized(
         samples = [entry for entry in entries if not isinstance(entry, Unreadable)]
         if not samples:
             continue
-        pictures = np.stack([pixels_of(fit(sample.picture, preprocess)) for sample in samples])
-        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        images = np.stack([pixels_of(fit(sample.image, preprocess)) for sample in samples])
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         is_grey = bool((pixels == pixels[:, :1]).all())
         parts.append(pixels[:, :1].clone() if is_grey else pixels)
         labels += [sample.target for sample in samples]
@@ -190,7 +190,7 @@ def load_resized(
 
 
 def train_batches(
-    dataset: PictureDataset[int],
+    dataset: ImageDataset[int],
     recipe: ClassificationRecipe,
     preprocess: PreprocessConfig,
     *,

@@ -49,11 +49,11 @@ class DataSettings:
 
     Args:
         size: side of the square input in pixels.
-        batch_size: pictures of one forward pass on one device.
+        batch_size: images of one forward pass on one device.
         workers: reading processes; 0 reads in the training process.
-        holdout: training pictures set aside for validation; 0 validates on the data set's own validation part.
-        max_unreadable: broken pictures that are skipped and reported before the run stops.
-        val_split: part to validate on, "val" or "test"; None is "val". Without one, training pictures are set aside.
+        holdout: training images set aside for validation; 0 validates on the data set's own validation part.
+        max_unreadable: broken images that are skipped and reported before the run stops.
+        val_split: part to validate on, "val" or "test"; None is "val". Without one, training images are set aside.
         mean: mean of each channel of pixels scaled to 0..1; None for those of ImageNet, or their average for other
             channels than RGB.
         std: standard deviation of each channel, likewise.
@@ -73,12 +73,12 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How training pictures are varied.
+    """How training images are varied.
 
     Args:
-        kind: "crop" cuts and resizes random regions (ImageNet, one picture at a time); "shift" moves the whole
-            picture by a few pixels (a batch at a time; keeps the resized training set in memory).
-        crop_scale: smallest and largest share of the picture that "crop" keeps.
+        kind: "crop" cuts and resizes random regions (ImageNet, one image at a time); "shift" moves the whole
+            image by a few pixels (a batch at a time; keeps the resized training set in memory).
+        crop_scale: smallest and largest share of the image that "crop" keeps.
         shift_pixels: largest move of "shift" in input pixels.
         horizontal_flip: probability.
         rand_augment: policy in timm's notation, "" for none; for "crop" only.
@@ -103,10 +103,10 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class ScaledOptimizerSettings(OptimizerSettings):
-    """How weights move, with rates for 512 pictures in a step.
+    """How weights move, with rates for 512 images in a step.
 
     Args:
-        lr_per_512: learning rate for 512 pictures in one step; scaled with the true number, as are the next two.
+        lr_per_512: learning rate for 512 images in one step; scaled with the true number, as are the next two.
         warmup_lr_per_512: learning rate at the first step.
         min_lr_per_512: learning rate at the end.
         dcn_lr_multiplier: factor on the operator's offset and gate layers; acts with `layer_decay` < 1 only, as in
@@ -197,4 +197,4 @@ def _check(recipe: ClassificationRecipe) -> None:
             f"more than {STRIDE} pixels can be taken one by one"
         )
     if recipe.augment.kind == "shift" and recipe.augment.rand_augment:
-        raise ValueError("augment.rand_augment works on one picture at a time; it needs augment.kind=crop")
+        raise ValueError("augment.rand_augment works on one image at a time; it needs augment.kind=crop")

@@ -19,7 +19,7 @@ from internimage.training.settings import EmaSettings, RunSettings
 
 
 def _from_scratch(size: str, drop_path_rate: float, top1: float) -> ClassificationRecipe:
-    """300 epochs of ImageNet-1k at 224 pixels; published with 4096 pictures in a step."""
+    """300 epochs of ImageNet-1k at 224 pixels; published with 4096 images in a step."""
     return ClassificationRecipe(
         name=f"internimage_{size}_1k_224",
         model=ModelSettings(backbone=f"internimage_{size}", drop_path_rate=drop_path_rate),
@@ -33,7 +33,7 @@ _FINE_TUNE_AUGMENT = AugmentSettings(mixup=0.0, cutmix=0.0, erase_probability=0.
 def _fine_tune(
     size: str, pixels: int, batch_size: int, drop_path_rate: float, weights: str, top1: float
 ) -> ClassificationRecipe:
-    """20 epochs of ImageNet-1k from ImageNet-22k weights; published with 512 pictures in a step."""
+    """20 epochs of ImageNet-1k from ImageNet-22k weights; published with 512 images in a step."""
     return ClassificationRecipe(
         name=f"internimage_{size}_22kto1k_{pixels}",
         model=ModelSettings(

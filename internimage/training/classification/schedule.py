@@ -70,13 +70,13 @@ def build_schedule(
     batch_size: int,
     world: int = 1,
 ) -> EpochSchedule:
-    """Return the schedule of a run; all three rates are scaled with the pictures of one step over 512.
+    """Return the schedule of a run; all three rates are scaled with the images of one step over 512.
 
     Args:
         settings: kind and lengths.
-        optimizer: rates for 512 pictures, and the number of accumulated batches.
+        optimizer: rates for 512 images, and the number of accumulated batches.
         steps_per_epoch: optimizer steps of one epoch.
-        batch_size: pictures of one forward pass on one device.
+        batch_size: images of one forward pass on one device.
         world: devices that train together.
     """
     scale = batch_size * world / 512 * optimizer.accumulation_steps

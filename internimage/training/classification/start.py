@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from internimage.checkpoints.class_rows import match_to_weights, take_rows
 from internimage.classification.model import Classifier, ClassifierConfig
+from internimage.hub.factory import load
 from internimage.training.classification.config import ModelSettings
 from internimage.training.start import compare_weights
-from internimage.zoo.class_rows import match_to_weights, take_rows
-from internimage.zoo.factory import load
 
 # A new last layer starts near zero, so that the first steps do not tear up the weights below it (as published).
 NEW_LAYER_SCALE = 1e-3
-LAST_LAYERS = ("head.classifier.", "head.image.classifier.")  # of all models; of the pictures in models with metadata
+LAST_LAYERS = ("head.classifier.", "head.image.classifier.")  # of all models; of the images in models with metadata
 
 
 def load_start_weights(model: Classifier, settings: ModelSettings) -> None:

@@ -1,6 +1,6 @@
 """Training a classifier: its data, model, losses and validation.
 
-Shape legend: B pictures of a batch, S side in pixels, K classes.
+Shape legend: B images of a batch, S side in pixels, K classes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import variant
+from internimage.classification.evaluate import evaluate
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
-from internimage.data import FashionMNIST, ImageFolder, PictureDataset, open_dataset, read_as
+from internimage.data import FashionMNIST, ImageDataset, ImageFolder, open_dataset, read_as
 from internimage.data.examples import count_images
-from internimage.data.fashion_mnist import is_fashion_mnist
+from internimage.data.images.normalize import for_channels
 from internimage.data.listing import list_folders
-from internimage.data.normalize import for_channels
 from internimage.data.parts import PARTS, part_folders
-from internimage.evaluation import evaluate
+from internimage.data.readers.fashion_mnist import is_fashion_mnist
 from internimage.training.classification.batches import TrainBatch, train_batches
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.classification.param_groups import param_groups
@@ -44,7 +44,7 @@ from internimage.types import Images
 
 
 class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
-    """A classifier and the pictures it learns from.
+    """A classifier and the images it learns from.
 
     Args:
         recipe: every setting of the run.
@@ -105,7 +105,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
         return param_groups(self.model, self.recipe.optimizer, depths=self.model.config.backbone.depths)
 
     def validate(self, model: Classifier, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
-        """Return loss, top-1 and top-5 on the validation pictures."""
+        """Return loss, top-1 and top-5 on the validation images."""
         settings = self.recipe.data
         report = evaluate(
             model,
@@ -120,7 +120,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
 
 def open_parts(
     data: str | PathLike[str], val_split: Literal["val", "test"] | None, *, test_stands_in: bool = False
-) -> tuple[PictureDataset[int], PictureDataset[int] | None]:
+) -> tuple[ImageDataset[int], ImageDataset[int] | None]:
     """Open the training part of a data set, and its own validation part or None.
 
     Args:

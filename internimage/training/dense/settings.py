@@ -62,11 +62,11 @@ class DenseDataSettings:
     """How the data set is read.
 
     Args:
-        batch_size: pictures of one forward pass on one device.
-        val_batch_size: pictures of one forward pass in validation.
+        batch_size: images of one forward pass on one device.
+        val_batch_size: images of one forward pass in validation.
         workers: reading processes; 0 reads in the training process.
-        holdout: training pictures set aside for validation; 0 validates on the data set's own validation part.
-        max_unreadable: broken pictures that are skipped and reported before the run stops.
+        holdout: training images set aside for validation; 0 validates on the data set's own validation part.
+        max_unreadable: broken images that are skipped and reported before the run stops.
         classes: names of the classes in the order of their numbers, separated by commas, or a file that holds them;
             None takes those of the data set.
     """
@@ -207,7 +207,7 @@ class DenseRecipe(Recipe):
         steps = batches_per_epoch // self.optimizer.accumulation_steps
         if steps == 0:
             raise ValueError(
-                f"{batches_per_epoch} batches of {self.data.batch_size} pictures do not fill one step of "
+                f"{batches_per_epoch} batches of {self.data.batch_size} images do not fill one step of "
                 f"{self.optimizer.accumulation_steps} batches; lower optimizer.accumulation_steps or data.batch_size"
             )
         return steps

@@ -11,16 +11,16 @@ from dataclasses import replace
 from torch import Tensor
 
 from internimage.backbones import BackboneConfig, CompositeInternImage, InternImage, variant
+from internimage.checkpoints.catalog import COMPOSITE_PREFIX
+from internimage.checkpoints.class_rows import match_to_weights, take_rows
+from internimage.checkpoints.fill import CLASS_LAYERS
 from internimage.detection import Detector, DINOConfig, RCNNConfig
+from internimage.hub.choices import class_rows
+from internimage.hub.factory import create, load
 from internimage.segmentation import Segmentor, SegmentorConfig
+from internimage.segmentation.creation import WITHOUT_SCALES
 from internimage.training.dense.settings import DenseModelSettings
 from internimage.training.start import compare_weights
-from internimage.zoo.catalog import COMPOSITE_PREFIX
-from internimage.zoo.choices import class_rows
-from internimage.zoo.class_rows import match_to_weights, take_rows
-from internimage.zoo.factory import create, load
-from internimage.zoo.filling import CLASS_LAYERS
-from internimage.zoo.segmentor_wish import WITHOUT_SCALES
 
 MASK_HEADS = "mask_heads."
 

@@ -1,4 +1,4 @@
-"""What training a detector and training a segmentor share: batches with broken pictures, schedule, groups."""
+"""What training a detector and training a segmentor share: batches with broken images, schedule, groups."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from internimage.training.unreadable import UnreadableLimit
 
 
 class DenseBatch(Protocol):
-    """A batch that tells which pictures could not be read."""
+    """A batch that tells which images could not be read."""
 
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:
-        """Pictures that others replaced."""
+        """Images that others replaced."""
         ...
 
 

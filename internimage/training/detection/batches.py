@@ -1,6 +1,6 @@
-"""Training batches of pictures with objects; they follow from seed, epoch and number, so that a run can be resumed.
+"""Training batches of images with objects; they follow from seed, epoch and number, so that a run can be resumed.
 
-Shape legend: B pictures of a batch.
+Shape legend: B images of a batch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,12 @@ import torch
 import torch.utils.data
 
 from internimage.data import Unreadable
-from internimage.data.detection import (
-    PIPELINES,
-    DetectionDataset,
-    DrawnView,
-    TrainingViews,
-    collate,
-    endless_batches,
-    epoch_batches,
-    own_data_pipeline,
-)
-from internimage.data.detection.augment import Pipeline
-from internimage.data.normalize import fitting_channels
+from internimage.data.images.normalize import fitting_channels
+from internimage.data.objects.dataset import DetectionDataset
+from internimage.detection.batches.augment import Pipeline
+from internimage.detection.batches.grouping import endless_batches, epoch_batches
+from internimage.detection.batches.loading import DrawnView, TrainingViews, collate
+from internimage.detection.batches.pipelines import PIPELINES, own_data_pipeline
 from internimage.detection.preprocess import PreprocessConfig, normalize
 from internimage.processors import bounded_workers
 from internimage.training.detection.config import OWN, DetectionAugmentSettings, DetectionRecipe
@@ -40,9 +34,9 @@ class DetectionBatch:
     """One training batch.
 
     Args:
-        images: normalised pictures, padded with zeros at the right and the bottom.
-        targets: what is in each of the B pictures.
-        unreadable: broken pictures; others took their places.
+        images: normalised images, padded with zeros at the right and the bottom.
+        targets: what is in each of the B images.
+        unreadable: broken images; others took their places.
     """
 
     images: Images
@@ -55,7 +49,7 @@ class DetectionBatches:
 
     Args:
         dataset: the training set.
-        recipe: batch size, augmentation, seed; where its schedule counts iterations, pictures are drawn without end.
+        recipe: batch size, augmentation, seed; where its schedule counts iterations, images are drawn without end.
         masks: whether the model learns masks.
         rank: number of this process among those that train together.
         world: their count.
@@ -131,7 +125,7 @@ def pipeline_of(settings: DetectionAugmentSettings) -> Pipeline:
 
 
 def readable_orientations(dataset: DetectionDataset) -> np.ndarray:
-    """Return the (N,) group of each picture: 1 where it is wider than high, else 0, also where it cannot be read."""
+    """Return the (N,) group of each image: 1 where it is wider than high, else 0, also where it cannot be read."""
     groups = np.zeros(len(dataset), dtype=np.int64)
     for i in range(len(dataset)):
         try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from internimage.data.detection import PIPELINES
+from internimage.checkpoints.catalog import COMPOSITE_PREFIX
 from internimage.detection import DETECTORS, SMALL_DETECTORS, PreprocessConfig
+from internimage.detection.batches.pipelines import PIPELINES
 from internimage.errors import UnknownName
-from internimage.evaluation.detection.figures import METRICS, Metric
+from internimage.evaluation.object_metrics import METRICS, Metric
 from internimage.training.dense.settings import DenseDataSettings, DenseModelSettings, DenseRecipe
 from internimage.training.overrides import setting
-from internimage.zoo.catalog import COMPOSITE_PREFIX
 
 ARCHITECTURES = {**DETECTORS, **SMALL_DETECTORS}
 OWN = "own"
@@ -41,12 +41,12 @@ class DetectionDataSettings(DenseDataSettings):
     """How the data set is read.
 
     Args:
-        val_split: part to validate on, "val" or "test"; None is "val". Without one, training pictures are set aside.
-        metric: what validation measures, see `internimage.evaluation.detection.evaluate_detection`.
-        keep_empty: also train on pictures without an object; the published runs leave them out, as "auto" does in every
+        val_split: part to validate on, "val" or "test"; None is "val". Without one, training images are set aside.
+        metric: what validation measures, see `internimage.detection.evaluate.evaluate_detection`.
+        keep_empty: also train on images without an object; the published runs leave them out, as "auto" does in every
             layout but OpenImages.
-        balance_threshold: share of the pictures from which on a class is common enough; pictures of rarer classes are
-            repeated, see `internimage.data.detection.class_balanced`; 0 for none.
+        balance_threshold: share of the images from which on a class is common enough; images of rarer classes are
+            repeated, see `internimage.detection.batches.grouping.class_balanced`; 0 for none.
     """
 
     val_split: Literal["val", "test"] | None = None
@@ -57,15 +57,15 @@ class DetectionDataSettings(DenseDataSettings):
 
 @dataclass(frozen=True)
 class DetectionAugmentSettings:
-    """How training pictures are varied.
+    """How training images are varied.
 
     Args:
-        pipeline: a published pipeline of `internimage.data.detection.PIPELINES`, or "own", which the other settings
+        pipeline: a published pipeline of `detection.batches.pipelines.PIPELINES`, or "own", which the other settings
             describe.
         shorter_side: smallest and largest limit of the shorter side in pixels.
         longer_side: limit of the longer side in pixels.
         smallest_crop: smallest share of height and width that is kept, 0..1; 1 for no crops.
-        flip: how often a picture is mirrored, 0..1; 0 where left and right differ.
+        flip: how often an image is mirrored, 0..1; 0 where left and right differ.
     """
 
     pipeline: str = "3x"
@@ -80,8 +80,8 @@ class DetectionRecipe(DenseRecipe):
     """Every setting of a run that trains a detector.
 
     Args:
-        augment: how training pictures are varied.
-        preprocess: how the finished model, and validation, reads pictures.
+        augment: how training images are varied.
+        preprocess: how the finished model, and validation, reads images.
         published_box_ap: box AP that the recipe is known to reach, 0..1, or None.
         published_mask_ap: mask AP that the recipe is known to reach, 0..1, or None.
     """

@@ -73,7 +73,7 @@ def _flash_model(architecture: str, size: str, **changes: Any) -> DetectionModel
 
 
 def _mask_rcnn(size: str, passes: int, box_ap: float, mask_ap: float) -> DetectionRecipe:
-    """Mask R-CNN, published with 16 pictures in a step."""
+    """Mask R-CNN, published with 16 images in a step."""
     return _recipe(
         f"mask_rcnn_internimage_{size}_fpn_{passes}x_coco",
         _model("mask_rcnn", size),
@@ -85,7 +85,7 @@ def _mask_rcnn(size: str, passes: int, box_ap: float, mask_ap: float) -> Detecti
 
 
 def _cascade(size: str, passes: int, box_ap: float, mask_ap: float) -> DetectionRecipe:
-    """Cascade Mask R-CNN, published with 16 pictures in a step, 64 for the three-fold schedule."""
+    """Cascade Mask R-CNN, published with 16 images in a step, 64 for the three-fold schedule."""
     is_short = passes == 1
     drop_path_rate = 0.6 if (size, passes) == ("xl", 3) else 0.4
     return _recipe(
@@ -103,7 +103,7 @@ def _cascade(size: str, passes: int, box_ap: float, mask_ap: float) -> Detection
 
 
 def _dino(size: str, suffix: str, box_ap: float, *, model: dict[str, Any], **optimizer: Any) -> DetectionRecipe:
-    """DINO in twelve epochs, published with 16 pictures in a step."""
+    """DINO in twelve epochs, published with 16 images in a step."""
     return _recipe(
         f"dino_4scale_internimage_{size}_1x_coco_{suffix}",
         _model("dino", size, **model),

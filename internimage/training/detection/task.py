@@ -12,13 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from internimage.checkpoints.catalog import COMPOSITE_PREFIX
 from internimage.data import hold_out, read_as
 from internimage.data.class_list import class_list_setting
-from internimage.data.detection import DetectionDataset, class_balanced, open_detection_dataset
-from internimage.data.detection.census import count_examples, count_truth
-from internimage.data.raster import Reading
+from internimage.data.images.raster import Reading
+from internimage.data.objects.census import count_examples, count_truth
+from internimage.data.objects.dataset import DetectionDataset
+from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig, build_detector
-from internimage.evaluation.detection import evaluate_detection
+from internimage.detection.batches.grouping import class_balanced
+from internimage.detection.evaluate import evaluate_detection
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
 from internimage.training.detection.batches import DetectionBatch, DetectionBatches
@@ -27,7 +30,6 @@ from internimage.training.examples import check_examples, check_truth
 from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_start
 from internimage.training.start import log_start
 from internimage.training.task import Examine, used_parts
-from internimage.zoo.catalog import COMPOSITE_PREFIX
 
 logger = logging.getLogger(__name__)
 # Columns of the validation and the figures that they show, by the metric; masks come first where there are any.
@@ -44,11 +46,11 @@ COLUMNS: dict[str, dict[str, str]] = {
 
 
 class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
-    """A detector and the pictures it learns from.
+    """A detector and the images it learns from.
 
     Args:
         recipe: every setting of the run.
-        data: folder of the data set, see `internimage.data.detection.open_detection_dataset`.
+        data: folder of the data set, see `internimage.data.readers.open_objects.open_detection_dataset`.
         rank: number of this process among those that train together.
         world: their count.
         examine: called with the parts of the data set that the run uses, see `internimage.training.task.Examine`.
@@ -100,7 +102,7 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
         return self.model.loss(batch.images.to(device), [target.to(device) for target in batch.targets])
 
     def validate(self, model: RCNN | DINO, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
-        """Return average precision on the validation pictures, 0..1; NaN where they show nothing."""
+        """Return average precision on the validation images, 0..1; NaN where they show nothing."""
         if not self.can_measure:
             return dict.fromkeys(self.columns, math.nan)
         settings = self.recipe.data
@@ -125,7 +127,7 @@ def open_parts(
 
     Args:
         data: folder of the data set.
-        settings: classes, part to validate on, and which pictures training leaves out.
+        settings: classes, part to validate on, and which images training leaves out.
         test_stands_in: validate on the test part where there is no other one.
     """
     is_filtered = {"auto": None, "yes": False, "no": True}[settings.keep_empty]
@@ -148,7 +150,7 @@ def divided(
     Args:
         train_set: the training part.
         own_val: the data set's own validation part, or None.
-        settings: how many training pictures are set aside, and which ones are repeated.
+        settings: how many training images are set aside, and which ones are repeated.
 
     Raises:
         FileNotFoundError: there is neither a validation part nor a holdout.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from internimage.data.segmentation import Augmentation
 from internimage.segmentation import HEADS, PreprocessConfig, UperNetConfig
+from internimage.segmentation.batches.augment import Augmentation
 from internimage.training.dense.settings import DenseDataSettings, DenseModelSettings, DenseRecipe
 
 
@@ -30,9 +30,9 @@ class SegmentationDataSettings(DenseDataSettings):
     """How the data set is read.
 
     Args:
-        layout: see `internimage.data.segmentation.open_segmentation_dataset`; None recognizes it.
+        layout: see `internimage.data.label_maps.open.open_segmentation_dataset`; None recognizes it.
         train_split: part to train on; several are joined by "+".
-        val_split: part to validate on. Without one, training pictures are set aside.
+        val_split: part to validate on. Without one, training images are set aside.
     """
 
     layout: str | None = None
@@ -45,8 +45,8 @@ class SegmentationRecipe(DenseRecipe):
     """Every setting of a run that trains a segmentor.
 
     Args:
-        augment: how training pictures are varied; its crop is the size of the batches.
-        preprocess: how the finished model, and validation, reads pictures.
+        augment: how training images are varied; its crop is the size of the batches.
+        preprocess: how the finished model, and validation, reads images.
         published_miou: mIoU at one scale that the recipe is known to reach, 0..1, or None.
     """
 
@@ -62,7 +62,7 @@ class SegmentationRecipe(DenseRecipe):
         self.check({}, ())
         self.check_architecture(HEADS)
         if self.augment.crop_hw is None and self.data.batch_size > 1:
-            raise ValueError("augment.crop_hw=none gives pictures of different sizes, which needs data.batch_size=1")
+            raise ValueError("augment.crop_hw=none gives images of different sizes, which needs data.batch_size=1")
 
     def check_batch(self) -> None:
         """Refuse batches that the head cannot be trained on: no process sees the images of another one.

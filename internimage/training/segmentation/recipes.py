@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from internimage.data.segmentation import PUBLISHED, Augmentation
 from internimage.segmentation import PreprocessConfig, SlidingWindow
+from internimage.segmentation.batches.augment import PUBLISHED, Augmentation
 from internimage.training.dense.pretrained import DROP_PATH, FLASH_DROP_PATH, FLASH_PRETRAINED, PRETRAINED
 from internimage.training.dense.settings import DenseOptimizerSettings, DenseScheduleSettings
 from internimage.training.segmentation.config import (
@@ -39,7 +39,7 @@ def _schedule(iterations: int, validate_every: int) -> DenseScheduleSettings:
 
 
 def _read(side: int, *, multiple: int = 32) -> PreprocessConfig:
-    """Pictures with a shorter side of `side` pixels, the longer one at most four times as long."""
+    """Images with a shorter side of `side` pixels, the longer one at most four times as long."""
     return PreprocessConfig(scale=(4 * side, side), multiple=multiple)
 
 

@@ -1,6 +1,6 @@
 """Training a segmentor: its data, model, losses and validation.
 
-Shape legend: N pictures of a batch, H W size of the batch, K classes.
+Shape legend: N images of a batch, H W size of the batch, K classes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,13 @@ from torch import Tensor
 
 from internimage.data import read_as
 from internimage.data.class_list import class_list_setting
-from internimage.data.raster import Reading
-from internimage.data.segmentation import (
-    SegmentationBatch,
-    SegmentationBatches,
-    SegmentationDataset,
-    open_segmentation_dataset,
-)
-from internimage.data.segmentation.census import count_pixels
-from internimage.evaluation.segmentation import evaluate_segmentation
+from internimage.data.images.raster import Reading
+from internimage.data.label_maps.census import count_pixels
+from internimage.data.label_maps.dataset import SegmentationDataset
+from internimage.data.label_maps.open import open_segmentation_dataset
 from internimage.segmentation import HEADS, Mask2FormerConfig, Segmentor, SegmentorConfig
+from internimage.segmentation.batches.batches import SegmentationBatch, SegmentationBatches
+from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.training.dense.start import backbone_of, check_classes, load_start_weights
 from internimage.training.dense.task import DenseTask
 from internimage.training.examples import check_examples, check_truth
@@ -38,11 +35,11 @@ from internimage.types import Palette
 
 
 class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
-    """A segmentor and the pictures it learns from.
+    """A segmentor and the images it learns from.
 
     Args:
         recipe: every setting of the run.
-        data: folder of the data set, see `internimage.data.segmentation.open_segmentation_dataset`.
+        data: folder of the data set, see `internimage.data.label_maps.open.open_segmentation_dataset`.
         rank: number of this process among those that train together.
         world: their count.
         examine: called with the parts of the data set that the run uses, see `internimage.training.task.Examine`.
@@ -102,7 +99,7 @@ class SegmentationTask(DenseTask[SegmentationBatch, Segmentor]):
         return self.model.loss(batch.images.to(device), batch.targets.to(device))
 
     def validate(self, model: Segmentor, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
-        """Return mean intersection over union, mean and overall accuracy on the validation pictures, 0..1, or NaN."""
+        """Return mean intersection over union, mean and overall accuracy on the validation images, 0..1, or NaN."""
         if not self.can_measure:
             return dict.fromkeys(("val_miou", "val_macc", "val_aacc"), math.nan)
         settings = self.recipe.data

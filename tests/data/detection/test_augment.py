@@ -12,15 +12,12 @@ import pytest
 import torch
 
 from internimage.data import Sample
-from internimage.data.detection import (
-    PIPELINES,
-    DetectionDataset,
-    ObjectTargets,
-    augment,
-    open_coco,
-    own_data_pipeline,
-)
-from internimage.data.detection.augment import Crop, CropShare, Flip
+from internimage.data.objects.annotation import ObjectTargets
+from internimage.data.objects.dataset import DetectionDataset
+from internimage.data.readers.coco import open_coco
+from internimage.detection.batches import augment
+from internimage.detection.batches.augment import Crop, CropShare, Flip
+from internimage.detection.batches.pipelines import PIPELINES, own_data_pipeline
 from internimage.types import RunLengthMasks
 
 PARITY = Path(__file__).parents[2] / "parity"
@@ -51,7 +48,7 @@ class Draws:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
+def images(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
     root = tmp_path_factory.mktemp("photos")
     spec = importlib.util.spec_from_file_location("seeding_of_photos", PARITY / "seeding.py")
     assert spec is not None and spec.loader is not None
@@ -71,9 +68,9 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("run", RECORDED["runs"], ids=lambda run: run["tag"])
-def test_recorded_runs_of_the_original(run: Any, pictures: DetectionDataset, arrays: dict[str, np.ndarray]) -> None:
+def test_recorded_runs_of_the_original(run: Any, images: DetectionDataset, arrays: dict[str, np.ndarray]) -> None:
     draws: Any = Draws(run["seed"])
-    view = augment(pictures[run["image"]], PIPELINES[NAMES[run["pipeline"]]], draws)
+    view = augment(images[run["image"]], PIPELINES[NAMES[run["pipeline"]]], draws)
     expected = [[kind, what, rest[-2] if kind == "choice" else rest[0]] for kind, what, *rest in run["draws"]]
     assert draws.seen == expected
     if run["none"]:
@@ -103,7 +100,7 @@ def test_recorded_runs_of_the_original(run: Any, pictures: DetectionDataset, arr
 def sampled_places(
     padded_hw: tuple[int, int], size_hw: tuple[int, int], points: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and channel of the recorded samples, and whether they lie in the picture."""
+    """Row, column and channel of the recorded samples, and whether they lie in the image."""
     total = 3 * padded_hw[0] * padded_hw[1]
     index = np.unique(np.linspace(0, total - 1, min(1024, total)).astype(np.int64))
     assert len(index) == points
@@ -113,7 +110,7 @@ def sampled_places(
 
 
 def sample(boxes: list[list[float]], size_hw: tuple[int, int] = (60, 80)) -> Sample[ObjectTargets]:
-    picture = np.arange(size_hw[0] * size_hw[1] * 3).reshape(*size_hw, 3) % 251
+    image = np.arange(size_hw[0] * size_hw[1] * 3).reshape(*size_hw, 3) % 251
     counts = []
     for left, top, right, bottom in boxes:
         mask = np.zeros(size_hw, dtype=bool)
@@ -127,7 +124,7 @@ def sample(boxes: list[list[float]], size_hw: tuple[int, int] = (60, 80)) -> Sam
         RunLengthMasks(tuple(counts), size_hw),
         torch.zeros(0, 4),
     )
-    return Sample(PIL.Image.fromarray(picture.astype(np.uint8)), target, "made")
+    return Sample(PIL.Image.fromarray(image.astype(np.uint8)), target, "made")
 
 
 def test_masks_follow_their_boxes() -> None:
@@ -162,7 +159,7 @@ def test_flip_moves_pixels_boxes_and_masks_alike() -> None:
     view = augment(given, (Flip(1.0),), np.random.RandomState(0))
     assert view is not None and view.masks is not None and given.target.masks is not None
     assert view.boxes_xyxy.tolist() == [[50, 5, 70, 25]]
-    assert (view.pixels.numpy() == np.array(given.picture)[:, ::-1]).all()
+    assert (view.pixels.numpy() == np.array(given.image)[:, ::-1]).all()
     assert torch.equal(view.masks, given.target.masks.to_bool().flip(2))
 
 

@@ -10,7 +10,9 @@ import PIL.Image
 import pytest
 import torch
 
-from internimage.data.detection import DetectionDataset, open_coco, open_detection_dataset
+from internimage.data.objects.dataset import DetectionDataset
+from internimage.data.readers.coco import open_coco
+from internimage.data.readers.open_objects import open_detection_dataset
 
 TOP_HALF = [0] + [30] * (2 * 80 - 1) + [30]  # 80 columns of 60 rows
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
@@ -68,7 +70,7 @@ def test_targets(root: Path) -> None:
     assert len(dataset) == 3 and dataset.has_masks and dataset.problems == ()
     sample = dataset[0]
     target = sample.target
-    assert sample.name.endswith("a.png") and sample.picture.size == (80, 60)
+    assert sample.name.endswith("a.png") and sample.image.size == (80, 60)
     assert target.boxes_xyxy.tolist() == [[10, 10, 50, 50]], "neither the crowd nor what is thinner than a pixel"
     assert target.labels.tolist() == [0] and target.ignored_boxes_xyxy.tolist() == [[0, 0, 80, 30]]
     assert target.masks is not None
@@ -99,7 +101,7 @@ def test_document_round_trip(root: Path) -> None:
     assert sorted(entry["area"] for entry in document["annotations"]) == [15, 20, 450, 2400]
 
 
-def test_training_leaves_out_empty_and_tiny_pictures(root: Path) -> None:
+def test_training_leaves_out_empty_and_tiny_images(root: Path) -> None:
     document = copy.deepcopy(DOCUMENT)
     document["images"].append({"id": 30, "file_name": "tiny.png", "width": 31, "height": 60})
     document["annotations"].append({"id": 8, "image_id": 30, "category_id": 2, "bbox": [1, 1, 5, 5]})
@@ -108,7 +110,7 @@ def test_training_leaves_out_empty_and_tiny_pictures(root: Path) -> None:
     dataset = open_detection_dataset(root, "train")
     assert [dataset.annotation(i).image_id for i in range(len(dataset))] == [7, 9]
     assert len(open_detection_dataset(root, "train", filter_empty=False)) == 4
-    with pytest.raises(ValueError, match="no picture with an annotated object"):
+    with pytest.raises(ValueError, match="no image with an annotated object"):
         dataset.select([]).for_training()
 
 
@@ -135,24 +137,24 @@ def test_compressed_run_lengths_and_lvis_lists(root: Path) -> None:
 # What is broken in the first annotation, the reason, and what is left of the object: nothing, its box or its mask.
 BROKEN = {
     "size": ({"bbox": [1, 1, -5, 4]}, r"width -5 and height 4 must be positive", "mask"),
-    "outside": ({"bbox": [90, 1, 5, 4]}, "lies outside of the picture", "mask"),
+    "outside": ({"bbox": [90, 1, 5, 4]}, "lies outside of the image", "mask"),
     "not finite": ({"bbox": [1, 1, float("nan"), 4]}, "not finite", "mask"),
     "text": ({"bbox": [1, 1, "wide", 4]}, "bad box", "mask"),
     "huge": ({"bbox": [10**400, 1, 5, 4]}, "bad box", "mask"),
     "neither": ({"bbox": None, "segmentation": None}, r"expected \[left, top, width, height\]", ""),
     "class": ({"category_id": 77}, "no category has the id 77", ""),
     "class type": ({"category_id": [1]}, "unknown class", ""),
-    "picture": ({"image_id": 1000}, "no picture has the id 1000", ""),
+    "picture": ({"image_id": 1000}, "no image has the id 1000", ""),
     "short polygon": ({"segmentation": [[1, 2, 3, 4]]}, "at least 3 pairs", "box"),
     "odd polygon": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "at least 3 pairs", "box"),
-    "far polygon": ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "far out of the picture", "box"),
+    "far polygon": ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "far out of the image", "box"),
     "endless polygon": ({"segmentation": [[0, 0, 80, 60] * 60_000]}, "more than can be drawn", "box"),
     "word polygon": ({"segmentation": ["abc"]}, "bad polygon", "box"),
     "word mask": ({"segmentation": "abc"}, "bad mask", "box"),
     "short runs": ({"segmentation": {"size": [60, 80], "counts": [5, 6]}}, "add up to 11", "box"),
     "negative runs": ({"segmentation": {"size": [60, 80], "counts": [-1, 4801]}}, "run lengths", "box"),
     "huge runs": ({"segmentation": {"size": [60, 80], "counts": [10**4000, 4801]}}, "run lengths", "box"),
-    "size of runs": ({"segmentation": {"size": [6, 8], "counts": [48]}}, "not that of the picture", "box"),
+    "size of runs": ({"segmentation": {"size": [6, 8], "counts": [48]}}, "not that of the image", "box"),
     "letters": ({"segmentation": {"size": [60, 80], "counts": "zz zz"}}, "bad run lengths: the letter 'z'", "box"),
     "endless letters": ({"segmentation": {"size": [60, 80], "counts": "P" * 25}}, "bad run lengths", "box"),
     "other runs": ({"segmentation": {"size": [60, 80], "counts": "11"}}, "they add up to 2", "box"),
@@ -188,7 +190,7 @@ def test_a_broken_part_costs_only_itself(root: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d["images"][2].update(file_name="gone.png"), r"images\[2\]: the picture .*gone.png is missing"),
+        (lambda d: d["images"][2].update(file_name="gone.png"), r"images\[2\]: the image .*gone.png is missing"),
         (lambda d: d["images"][2].update(file_name="../annotations/x.png"), r"images\[2\]: .*leads out of the folder"),
         (lambda d: d["images"][2].update(file_name="/etc/hosts"), "leads out of the folder"),
         (lambda d: d["images"][2].update(id=7), r"images\[2\]: the id 7 is used twice"),
@@ -226,7 +228,7 @@ def test_no_coco_file(root: Path, document: Any, message: str) -> None:
 def test_limits_and_wrong_folders(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="more than 100 bytes"):
         opened(root, max_bytes=100)
-    with pytest.raises(FileNotFoundError, match=r"(?s)none of the 3 pictures.*annotations/a\.png.*b\.png.*empty\.png"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)none of the 3 images.*annotations/a\.png.*b\.png.*empty\.png"):
         open_coco(root / "annotations/instances_train2017.json", root / "annotations")
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_coco(root / "nothing.json", root)
@@ -235,9 +237,9 @@ def test_limits_and_wrong_folders(root: Path, caplog: pytest.LogCaptureFixture) 
     assert len(dataset) == 2 and "b.png is missing" in caplog.text and "1 broken annotations" in caplog.text
 
 
-def test_a_picture_of_another_size(root: Path) -> None:
+def test_a_image_of_another_size(root: Path) -> None:
     PIL.Image.new("RGB", (60, 80)).save(root / "train2017/a.png")
-    with pytest.raises(ValueError, match=r"a\.png: the picture is .*\(80, 60\), but annotated as \(60, 80\)"):
+    with pytest.raises(ValueError, match=r"a\.png: the image is .*\(80, 60\), but annotated as \(60, 80\)"):
         opened(root)[0]
 
 

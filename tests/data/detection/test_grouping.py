@@ -14,20 +14,18 @@ import torch
 from torch import Tensor
 
 from internimage.data import Sample
-from internimage.data.detection import (
-    ObjectTargets,
-    TrainingView,
-    TrainingViews,
+from internimage.data.objects.annotation import ObjectTargets
+from internimage.data.readers.coco import open_coco
+from internimage.detection.batches.augment import Flip, TrainingView
+from internimage.detection.batches.grouping import (
     class_balanced,
-    collate,
     endless_batches,
     epoch_batches,
-    open_coco,
     orientations,
-    own_data_pipeline,
     repeat_factors,
 )
-from internimage.data.detection.augment import Flip
+from internimage.detection.batches.loading import TrainingViews, collate
+from internimage.detection.batches.pipelines import own_data_pipeline
 
 PARITY = Path(__file__).parents[2] / "parity/training"
 RECORDED = json.loads(gzip.decompress((PARITY / "samplers_detection.json.gz").read_bytes()))
@@ -67,7 +65,7 @@ def test_repeat_factors_equal_the_recorded_ones() -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "world"), [(1, 1), (4, 1), (3, 2), (16, 4)])
-def test_every_picture_is_seen_and_no_batch_is_mixed(batch_size: int, world: int) -> None:
+def test_every_image_is_seen_and_no_batch_is_mixed(batch_size: int, world: int) -> None:
     groups = np.random.default_rng(0).integers(0, 2, 37)
     parts = [
         epoch_batches(groups, batch_size=batch_size, seed=1, epoch=2, rank=rank, world=world) for rank in range(world)
@@ -83,7 +81,7 @@ def test_every_picture_is_seen_and_no_batch_is_mixed(batch_size: int, world: int
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(groups=np.zeros(0, dtype=int)), "at least one picture"),
+        (dict(groups=np.zeros(0, dtype=int)), "at least one image"),
         (dict(batch_size=0), "batch_size"),
         (dict(rank=2), r"rank must lie in 0\.\.1"),
     ],
@@ -118,7 +116,7 @@ def test_orientations_and_balance(coco: Path) -> None:
     assert len(class_balanced(dataset)) == 4
 
 
-def test_views_depend_on_seed_visit_and_picture(coco: Path) -> None:
+def test_views_depend_on_seed_visit_and_image(coco: Path) -> None:
     pipeline = own_data_pipeline(shorter_side=(30, 200), longer_side=300)
     dataset = open_coco(coco / "a.json", coco)
     views = TrainingViews(dataset, pipeline, seed=5)
@@ -128,10 +126,10 @@ def test_views_depend_on_seed_visit_and_picture(coco: Path) -> None:
     assert TrainingViews(dataset, pipeline, seed=6)[(0, 1)].view.pixels.shape != first.view.pixels.shape
 
 
-def test_broken_and_rejected_pictures_are_replaced_by_their_like(coco: Path) -> None:
+def test_broken_and_rejected_images_are_replaced_by_their_like(coco: Path) -> None:
     dataset = open_coco(coco / "a.json", coco)
     groups = orientations(dataset)
-    (coco / "0.png").write_bytes(b"no picture")
+    (coco / "0.png").write_bytes(b"no image")
     drawn = TrainingViews(dataset, (Flip(),), seed=0, groups=groups)[(0, 0)]
     assert drawn.view.name.endswith("3.png") and len(drawn.unreadable) >= 1
     assert all("0.png" in entry.reason for entry in drawn.unreadable)
@@ -142,9 +140,9 @@ def test_broken_and_rejected_pictures_are_replaced_by_their_like(coco: Path) -> 
 
     drawn = TrainingViews(dataset, (Picky(),), seed=0, groups=groups)[(0, 1)]
     assert drawn.view.name.endswith("2.png") and drawn.unreadable == ()
-    with pytest.raises(ValueError, match="rejects every picture"):
+    with pytest.raises(ValueError, match="rejects every image"):
         TrainingViews(dataset.select([1]), (Picky(),), seed=0)[(0, 0)]
-    with pytest.raises(ValueError, match="groups of 4 pictures"):
+    with pytest.raises(ValueError, match="groups of 4 images"):
         TrainingViews(dataset, (), seed=0, groups=groups[:2])
 
 

@@ -11,7 +11,10 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from internimage.data.detection import DetectionDataset, open_coco, open_xml, open_yolo
+from internimage.data.objects.dataset import DetectionDataset
+from internimage.data.readers.coco import open_coco
+from internimage.data.readers.voc import open_xml
+from internimage.data.readers.yolo import open_yolo
 
 Document = dict[str, Any]
 Edit = Callable[[Document], object]
@@ -131,7 +134,7 @@ def test_ids_that_differ_as_texts_stay_apart(folder: Path) -> None:
     expected = contents(opened(folder, lambda _: None, broken="raise"))
     assert contents(opened(folder, renamed, broken="raise")) == expected
     ambiguous = opened(folder, both(renamed, of_objects("image_id", lambda _: 1)))
-    assert len(ambiguous.problems) == 3 and "no picture has the id 1" in ambiguous.problems[0].reason
+    assert len(ambiguous.problems) == 3 and "no image has the id 1" in ambiguous.problems[0].reason
 
 
 @pytest.mark.parametrize("value", [1, "1", "1.0", True, "true", " yes "])

@@ -8,7 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data.detection import VOC_CLASSES, open_detection_dataset, open_voc, open_yolo
+from internimage.data.readers.open_objects import open_detection_dataset
+from internimage.data.readers.voc import VOC_CLASSES, open_voc
+from internimage.data.readers.yolo import open_yolo
 
 
 def draw(path: Path, width: int = 100, height: int = 50) -> None:
@@ -86,7 +88,7 @@ def test_two_keys_of_one_number_are_refused(yolo: Path) -> None:
         ("2 0.5 0.5 0.2 0.4", r"unknown class 2; expected 0\.\.1"),
         ("0.5 0.5 0.5 0.2 0.4", "unknown class 0.5"),
         ("1 0.5 0.5 -0.2 0.4", "width -0.2 and height 0.4 must be positive"),
-        ("1 50 50 20 40", "shares of the picture"),
+        ("1 50 50 20 40", "shares of the image"),
         ("1 0.5 0.5 0.2", "given 4"),
         ("1 0.5 0.5 0.2 0.4 0.9", "given 6"),
         ("1 0.5 0.5 0.2 x", "expected numbers"),
@@ -109,7 +111,7 @@ def test_yolo_with_classes_txt_lists_and_roboflow_folders(yolo: Path) -> None:
     assert len(open_detection_dataset(yolo, "train", broken="raise")) == 2
     write(yolo / "train.txt", "images/train/a.png\n\nimages/train/gone.png\n")
     dataset = open_yolo([yolo / "train.txt"], ("apple", "pear"))
-    assert len(dataset) == 1 and "train.txt, line 3: the picture" in str(dataset.problems[0])
+    assert len(dataset) == 1 and "train.txt, line 3: the image" in str(dataset.problems[0])
     (yolo / "valid").mkdir()
     (yolo / "images/train").rename(yolo / "valid/images")
     (yolo / "labels/train").rename(yolo / "valid/labels")
@@ -164,7 +166,7 @@ def test_voc(voc: Path) -> None:
 
 
 def test_voc_equals_the_recorded_original(tmp_path: Path) -> None:
-    """Boxes of the recorded VOC case: first picture, as the original data set class returned them."""
+    """Boxes of the recorded VOC case: first image, as the original data set class returned them."""
     boxes = [[186, 43, 212, 84], [159, 172, 200, 227], [24, 134, 54, 145], [194, 24, 283, 235]]
     difficult = "0010"
     draw(tmp_path / "JPEGImages/000000.png", 320, 240)
@@ -189,7 +191,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]>\n'
         ("", "no valid XML"),
         (voc_xml(voc_object("unicorn", (1, 1, 5, 5))), r"object\[0\]: unknown class 'unicorn'"),
         (voc_xml(voc_object("dog", (9, 1, 5, 5))), r"object\[0\]: bad box: .* no positive width"),
-        (voc_xml(voc_object("dog", (300, 1, 500, 5))), "lies outside of the picture"),
+        (voc_xml(voc_object("dog", (300, 1, 500, 5))), "lies outside of the image"),
         (voc_xml("<object><name>dog</name></object>"), "expected the numbers xmin"),
         (voc_xml(voc_object("dog", (float("inf"), 1, 5, 5))), "not finite"),
     ],
@@ -201,7 +203,7 @@ def test_broken_xml(voc: Path, text: str, message: str) -> None:
     assert "000002.xml" in str(caught.value)
 
 
-def test_xml_beside_the_pictures(voc: Path) -> None:
+def test_xml_beside_the_images(voc: Path) -> None:
     draw(voc / "train/x.png")
     write(voc / "train/x.xml", voc_xml(voc_object("pear", (1, 1, 9, 9)), voc_object("fig", (5, 5, 9, 9)), size=""))
     (voc / "VOCdevkit").rename(voc / "elsewhere")
@@ -272,5 +274,5 @@ def test_selection_and_bounds(yolo: Path) -> None:
     dataset: Any = open_detection_dataset(yolo, "train")
     twice = dataset.select([1, 0, 1])
     assert [twice.file(i).name for i in range(3)] == ["b.png", "a.png", "b.png"]
-    with pytest.raises(IndexError, match="has 3 pictures"):
+    with pytest.raises(IndexError, match="has 3 images"):
         twice.annotation(3)

@@ -8,7 +8,9 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from internimage.data.detection import VOC_CLASSES, DetectionDataset, open_detection_dataset
+from internimage.data.objects.dataset import DetectionDataset
+from internimage.data.readers.open_objects import open_detection_dataset
+from internimage.data.readers.voc import VOC_CLASSES
 
 
 def draw(path: Path) -> None:
@@ -22,7 +24,7 @@ def write(path: Path, text: str) -> None:
 
 
 def coco(root: Path, part: str, folder: str, file: str = "{part}/_annotations.coco.json") -> None:
-    """One picture, called like its part, with one apple."""
+    """One image, called like its part, with one apple."""
     draw(root / folder / f"{part}.png")
     document = {
         "images": [{"id": 1, "file_name": f"{part}.png", "width": 100, "height": 50}],
@@ -102,12 +104,12 @@ def xml(*names: str) -> str:
 
 
 def voc(root: Path, parts: dict[str, dict[str, tuple[str, ...]]]) -> Path:
-    """Pictures with the objects of their names, in the lists of their parts."""
-    for part, pictures in parts.items():
-        for picture, names in pictures.items():
-            draw(root / f"JPEGImages/{picture}.jpg")
-            write(root / f"Annotations/{picture}.xml", xml(*names))
-        write(root / f"ImageSets/Main/{part}.txt", "".join(f"{picture}\n" for picture in pictures))
+    """Images with the objects of their names, in the lists of their parts."""
+    for part, images in parts.items():
+        for image, names in images.items():
+            draw(root / f"JPEGImages/{image}.jpg")
+            write(root / f"Annotations/{image}.xml", xml(*names))
+        write(root / f"ImageSets/Main/{part}.txt", "".join(f"{image}\n" for image in images))
     return root
 
 

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from internimage.data.detection.mask_entries import check_segmentation
-from internimage.data.detection.segmentations import (
-    decode,
-    outline_changes,
-    run_lengths_from_text,
-    run_lengths_of,
-)
+from internimage.data.objects.segmentations import decode, outline_changes, run_lengths_from_text, run_lengths_of
+from internimage.data.readers.mask_entries import check_segmentation
 from internimage.types import RunLengthMasks
 
 
@@ -52,7 +47,7 @@ def test_polygons_equal_the_coco_tools() -> None:
 def test_simple_polygons() -> None:
     square = mask_of([1, 1, 3, 1, 3, 4, 1, 4], size_hw=(5, 6))
     assert square.nonzero().tolist() == [[y, x] for y in (1, 2, 3) for x in (1, 2)]
-    assert mask_of([-4, -3, 12, -3, 12, 8, -4, 8], size_hw=(5, 6)).all(), "what is larger covers the picture"
+    assert mask_of([-4, -3, 12, -3, 12, 8, -4, 8], size_hw=(5, 6)).all(), "what is larger covers the image"
     both = mask_of([0, 0, 2, 0, 2, 2, 0, 2], [1, 1, 3, 1, 3, 3, 1, 3], size_hw=(4, 4))
     assert int(both.sum()) == 7, "two polygons are joined, not taken from one another"
 
@@ -72,5 +67,5 @@ def test_text_round_trip() -> None:
         assert (masks.to_bool()[0].numpy() == mask).all()
         text = masks.to_coco()[0]["counts"]
         assert (run_lengths_from_text(text, (37, 53)) == lengths).all()
-        with pytest.raises(ValueError, match="expected the pixels of the picture"):
+        with pytest.raises(ValueError, match="expected the pixels of the image"):
             run_lengths_from_text(text, (37, 52))

@@ -7,9 +7,13 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from internimage.data import image_file, pictures
-from internimage.data.detection import TrainingViews, open_coco, open_detection_dataset, own_data_pipeline
-from internimage.data.detection import sizes as sizes_module
+from internimage.data.images import image_file
+from internimage.data.images import read as images
+from internimage.data.objects import sizes as sizes_module
+from internimage.data.readers.coco import open_coco
+from internimage.data.readers.open_objects import open_detection_dataset
+from internimage.detection.batches.loading import TrainingViews
+from internimage.detection.batches.pipelines import own_data_pipeline
 from internimage.training import train
 
 
@@ -45,7 +49,7 @@ def test_right_sizes_and_boxes_of_turned_images(tmp_path: Path, caplog: pytest.L
     write(tmp_path, [6, 8], size_wh=(80, 96))
     dataset = open_detection_dataset(tmp_path, "train", broken="raise")
     assert [dataset.size_hw(i) for i in range(2)] == [(96, 80), (96, 80)]
-    assert dataset[0].picture.size == (80, 96) and dataset[0].target.boxes_xyxy.tolist() == [[10, 10, 40, 30]]
+    assert dataset[0].image.size == (80, 96) and dataset[0].target.boxes_xyxy.tolist() == [[10, 10, 40, 30]]
     assert not caplog.records
 
 
@@ -56,9 +60,9 @@ def test_single_images_of_another_size_are_named(tmp_path: Path, caplog: pytest.
     [record] = caplog.records
     assert "1 of 4 images looked at have another size than annotated" in record.message
     assert "1.jpg" in record.message and "EXIF" in record.message
-    with pytest.raises(ValueError, match="the EXIF orientation of the file turns the picture upright"):
+    with pytest.raises(ValueError, match="the EXIF orientation of the file turns the image upright"):
         dataset[1]
-    assert dataset[3].picture.size == (96, 80), "turned upside down, its size is the same"
+    assert dataset[3].image.size == (96, 80), "turned upside down, its size is the same"
 
 
 def test_another_size_without_exif(tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ def test_another_size_without_exif(tmp_path: Path) -> None:
 def test_one_pass_over_the_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, [1] * 30)
     read: list[str] = []
-    header = pictures.picture_size
+    header = images.image_size
 
     def counted(path: Path) -> tuple[int, int]:
         read.append(Path(path).name)
@@ -102,6 +106,6 @@ def test_views_end_when_no_image_can_be_read(tmp_path: Path) -> None:
 
     pipeline = own_data_pipeline(shorter_side=(64, 64), longer_side=96, smallest_crop=0.9, flip=0.5)
     views = TrainingViews(Counting(), pipeline, seed=0)  # type: ignore[arg-type]  # fails before it gives a sample
-    with pytest.raises(ValueError, match="none of 3 pictures can be read; the last one: "):
+    with pytest.raises(ValueError, match="none of 3 images can be read; the last one: "):
         views[0, 0]
     assert set(reads) == {0, 1, 2} and len(reads) < 100

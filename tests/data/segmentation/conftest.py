@@ -12,7 +12,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Write a picture, or a mask of given values; return the root."""
+    """Write an image, or a mask of given values; return the root."""
 
     def write(name: str, values: np.ndarray | None = None, size: tuple[int, int] = (6, 8)) -> Path:
         path = tmp_path / name

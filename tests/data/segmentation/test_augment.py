@@ -16,18 +16,12 @@ import pytest
 import torch
 from numpy.random import RandomState
 
-from internimage.data.segmentation import (
-    PUBLISHED,
-    Augmentation,
-    Photometric,
-    collate,
-    photometric,
-    plain_values,
-    zero_is_nothing,
-)
-from internimage.data.segmentation.augment import _is_mixed
-from internimage.data.segmentation.layouts import mapillary_values
-from internimage.data.segmentation.photometric import distort, hsv_to_rgb, rgb_to_hsv
+from internimage.data.label_maps.label_map import plain_values, zero_is_nothing
+from internimage.data.label_maps.layouts import mapillary_values
+from internimage.segmentation.batches import photometric
+from internimage.segmentation.batches.augment import PUBLISHED, Augmentation, _is_mixed
+from internimage.segmentation.batches.batches import collate
+from internimage.segmentation.batches.photometric import Photometric, distort, hsv_to_rgb, rgb_to_hsv
 from internimage.segmentation.loss import mask_targets
 
 PARITY = Path(__file__).parents[2] / "parity"
@@ -99,7 +93,7 @@ def test_published_pipelines(run: dict[str, Any], photo: Callable[..., np.ndarra
     facts, random = FACTS["photos"][run["image"]], Listed(run["seed"])
     sample = PUBLISHED[name](photo(facts["seed"], facts["height"], facts["width"]), label_map, random)
     assert random.draws == run["draws"]
-    assert list(sample.picture.shape) == run["img_shape"]
+    assert list(sample.image.shape) == run["img_shape"]
 
     images, targets = collate([sample], size_hw=PUBLISHED[name].crop_hw)
     pixels, labels = images.pixels[0].contiguous().numpy(), targets[0].numpy()
@@ -122,26 +116,26 @@ def scene(height: int = 48, width: int = 60) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("ratio", "crop_hw"), [(1.7, (33, 40)), (0.5, (16, 20)), (1.0, (20, 99)), (0.05, (1, 2))])
-def test_a_crop_is_part_of_the_resized_picture(ratio: float, crop_hw: tuple[int, int]) -> None:
+def test_a_crop_is_part_of_the_resized_image(ratio: float, crop_hw: tuple[int, int]) -> None:
     """Only the crop is computed; its numbers are those of the whole."""
-    picture, label_map = scene()
+    image, label_map = scene()
     plain = Augmentation(crop_hw=None, ratio_range=(ratio, ratio), flip_probability=0, photometric=None)
     cropped = dataclasses.replace(plain, crop_hw=crop_hw)
-    whole = plain(picture, label_map, RandomState(3))
+    whole = plain(image, label_map, RandomState(3))
     random = Listed(3)
-    part = cropped(picture, label_map, random)
+    part = cropped(image, label_map, random)
     region = tuple(slice(draw[2], draw[2] + side) for draw, side in zip(random.draws[-3:-1], crop_hw, strict=True))
     assert part.label_map.shape == tuple(min(a, b) for a, b in zip(crop_hw, whole.label_map.shape, strict=True))
-    np.testing.assert_array_equal(part.picture, whole.picture[region])
+    np.testing.assert_array_equal(part.image, whole.image[region])
     np.testing.assert_array_equal(part.label_map, whole.label_map[region])
 
 
-def test_own_pipelines_flip_picture_and_labels_together() -> None:
-    picture, label_map = scene()
+def test_own_pipelines_flip_image_and_labels_together() -> None:
+    image, label_map = scene()
     turned = Augmentation(
         crop_hw=None, ratio_range=(1, 1), flip_probability=1, vertical_flip_probability=1, photometric=None
-    )(picture, label_map, RandomState(0))
-    np.testing.assert_array_equal(turned.picture, picture[::-1, ::-1])
+    )(image, label_map, RandomState(0))
+    np.testing.assert_array_equal(turned.image, image[::-1, ::-1])
     np.testing.assert_array_equal(turned.label_map, label_map[::-1, ::-1])
 
 
@@ -149,9 +143,9 @@ def test_crops_of_one_class_are_drawn_again() -> None:
     labels = np.array([[0, 0, 0, 1], [255, 255, 255, 255]], dtype=np.uint8)
     assert not _is_mixed(labels, 0.75) and _is_mixed(labels, 0.76)
     assert not _is_mixed(np.full((2, 2), 255, np.uint8), 0.75) and not _is_mixed(np.zeros((2, 2), np.uint8), 0.75)
-    picture, label_map = scene()
+    image, label_map = scene()
     random = Listed(0)
-    Augmentation(crop_hw=(4, 4), ratio_range=(1, 1), photometric=None)(picture, label_map * 0, random)
+    Augmentation(crop_hw=(4, 4), ratio_range=(1, 1), photometric=None)(image, label_map * 0, random)
     assert len(random.draws) == 1 + 2 * 11 + 1  # ratio, eleven crops, flip
 
 
@@ -172,20 +166,20 @@ def fresh_conversions() -> Iterator[None]:
 
 def test_colors_are_those_of_opencv(fresh_conversions: None) -> None:
     cv2 = pytest.importorskip("cv2")  # of the extra "train"; the next test holds without it
-    picture = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)[:, ::-1]
-    hsv = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2HSV)
+    image = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)[:, ::-1]
+    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0].astype(int) - 7) % 180
-    np.testing.assert_array_equal(photometric._change_color(picture, None, -7), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    np.testing.assert_array_equal(photometric._change_color(image, None, -7), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def test_without_opencv_colors_are_off_by_one_level_at_most(
     fresh_conversions: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    picture = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)
-    installed = photometric._change_color(picture, None, 11)
+    image = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)
+    installed = photometric._change_color(image, None, 11)
     photometric._conversions.cache_clear()
     monkeypatch.setitem(sys.modules, "cv2", None)  # type: ignore[arg-type]  # what makes an import fail
-    alone = photometric._change_color(picture, None, 11)
+    alone = photometric._change_color(image, None, 11)
     assert "pip install 'internimage[train]'" in caplog.text
     assert np.abs(installed.astype(int) - alone).max() <= 1
 
@@ -218,14 +212,14 @@ def test_settings_without_sense_are_refused(change: dict[str, Any], text: str) -
 
 
 def test_batches_are_padded_after_normalization() -> None:
-    picture, label_map = scene(30, 40)
+    image, label_map = scene(30, 40)
     still = Augmentation(crop_hw=None, ratio_range=(1, 1), flip_probability=0, photometric=None)
-    samples = [still(picture, label_map, RandomState(0)), still(*scene(50, 20), RandomState(0))]
+    samples = [still(image, label_map, RandomState(0)), still(*scene(50, 20), RandomState(0))]
     images, targets = collate(samples)
     assert images.pixels.shape == (2, 3, 64, 64) and targets.shape == (2, 64, 64) and targets.dtype == torch.uint8
     assert images.valid_hw.tolist() == [[30, 40], [50, 20]] and images.original_hw == ((30, 40), (50, 20))
     assert not images.pixels[0, :, 30:].any() and (targets[0, :, 40:] == 255).all() and (targets[0, 30:] == 255).all()
-    expected = (picture[0, 0] / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    expected = (image[0, 0] / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(images.pixels[0, :, 0, 0], expected, rtol=1e-4)
     with pytest.raises(ValueError, match="crop"):
         collate(samples, size_hw=(32, 64))

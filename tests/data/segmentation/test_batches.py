@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from internimage.data import Sample
-from internimage.data.segmentation import Augmentation, SegmentationBatches
+from internimage.segmentation.batches.augment import Augmentation
+from internimage.segmentation.batches.batches import SegmentationBatches
 
 
 class Numbered:
-    """A data set whose picture `i` is grey `i`, half class 0 and half class 1; some are broken."""
+    """A data set whose image `i` is grey `i`, half class 0 and half class 1; some are broken."""
 
     class_names = ("left", "right")
 
@@ -58,11 +59,11 @@ def test_processes_share_an_epoch() -> None:
     assert parts[0].shape == (2, 2) and not set(parts[0].ravel()) & set(parts[1].ravel())
 
 
-def test_broken_pictures_are_replaced_and_reported() -> None:
+def test_broken_images_are_replaced_and_reported() -> None:
     batches = SegmentationBatches(Numbered(4, broken=(1, 2)), SMALL, batch_size=4)
     [batch] = batches.epoch(0)
     assert {entry.index for entry in batch.unreadable} == {1, 2} and len(batch.images) == 4
-    with pytest.raises(ValueError, match=r"not one picture .*0\.png is broken"):
+    with pytest.raises(ValueError, match=r"not one image .*0\.png is broken"):
         next(SegmentationBatches(Numbered(2, broken=(0, 1)), SMALL, batch_size=1).epoch(0))
 
 

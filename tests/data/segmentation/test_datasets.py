@@ -10,7 +10,8 @@ import pytest
 
 from internimage.data import read_sample
 from internimage.data.class_list import read_class_list
-from internimage.data.segmentation import MaskedPicture, SegmentationDataset, open_segmentation_dataset, pair_folders
+from internimage.data.label_maps.dataset import MaskedImage, SegmentationDataset
+from internimage.data.label_maps.open import open_segmentation_dataset, pair_folders
 from internimage.errors import UnknownName
 
 Make = Callable[..., Path]
@@ -25,7 +26,7 @@ def test_ade20k(make: Make, mask: Mask) -> None:
         dataset = open_segmentation_dataset(folder, split="train")
         assert dataset.class_names[:2] == ("wall", "building") and dataset.palette is not None
         assert np.unique(dataset[0].target).tolist() == [0, 149, 255]
-    assert dataset[0].name.endswith("a.jpg") and dataset[0].picture.size == (8, 6)
+    assert dataset[0].name.endswith("a.jpg") and dataset[0].image.size == (8, 6)
 
 
 def test_cityscapes(make: Make, mask: Mask) -> None:
@@ -72,7 +73,7 @@ def test_lists_of_names(make: Make, mask: Mask) -> None:
     with pytest.raises(ValueError, match=r"val\.txt, line 2: .*y\.jpg does not exist"):
         open_segmentation_dataset(root / "voc")
     names.write_text("../../x\n")
-    assert open_segmentation_dataset(root / "voc").files[0].picture.name == "x.jpg", "never out of its folder"
+    assert open_segmentation_dataset(root / "voc").files[0].image.name == "x.jpg", "never out of its folder"
     names.write_text("../..\n")
     with pytest.raises(ValueError, match="line 1: expected the name"):
         open_segmentation_dataset(root / "voc")
@@ -88,13 +89,13 @@ def test_mapillary(make: Make, mask: Mask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "masks"),
+    ("images", "masks"),
     [("train", "labels/train"), ("images/train", "masks/train"), ("train/images", "train/annotations")],
 )
-def test_own_data(make: Make, mask: Mask, pictures: str, masks: str) -> None:
-    make(f"{pictures}/b.png"), make(f"{pictures}/a.jpg")
+def test_own_data(make: Make, mask: Mask, images: str, masks: str) -> None:
+    make(f"{images}/b.png"), make(f"{images}/a.jpg")
     make(f"{masks}/a.png", mask(0, 1)), make(f"{masks}/b.png", mask(1, 255))
-    root = make(f"{pictures}/.hidden.png")
+    root = make(f"{images}/.hidden.png")
     with pytest.raises(ValueError, match=r"classes are not known; write their names into .*classes\.txt"):
         open_segmentation_dataset(root, split="train")
     (root / "classes.txt").write_text("ground\nhouse\n")
@@ -103,7 +104,7 @@ def test_own_data(make: Make, mask: Mask, pictures: str, masks: str) -> None:
     assert np.unique(dataset[1].target).tolist() == [1, 255]
     named = open_segmentation_dataset(root, split="train", class_names=["x", "y"])
     assert named.class_names == ("x", "y")
-    paired = pair_folders(root / pictures, root / masks, class_names=root / "classes.txt")
+    paired = pair_folders(root / images, root / masks, class_names=root / "classes.txt")
     assert len(paired) == 2 and paired.class_names == ("ground", "house")
 
 
@@ -126,7 +127,7 @@ def test_colored_masks_with_a_palette(make: Make) -> None:
     (root / "classes.json").write_text(json.dumps(content | {"ignored_colors": [[0, 0, 0]]}))
     assert open_segmentation_dataset(root, split="train")[0].target[:, 0].tolist() == [0, 0, 1, 1, 255, 255]
     (root / "classes.json").write_text(json.dumps(content["classes"]))
-    with pytest.raises(ValueError, match=r"a\.png: the mask is a colored picture"):
+    with pytest.raises(ValueError, match=r"a\.png: the mask is a colored image"):
         open_segmentation_dataset(root, split="train")[0]
     palette = ((255, 0, 0), (0, 0, 255))
     with pytest.raises(ValueError, match=r"color \(0, 0, 0\)"):
@@ -142,15 +143,15 @@ def test_broken_files_are_named(make: Make, mask: Mask) -> None:
     (root / "val/d.jpg").write_bytes(b"")
     dataset = open_segmentation_dataset(root, class_names=["x", "y"])
     reasons = [read_sample(dataset, i).reason for i in range(4)]  # type: ignore[union-attr]
-    assert "a.png: the mask has (height, width) (5, 8), but its picture" in reasons[0] and "(6, 8)" in reasons[0]
+    assert "a.png: the mask has (height, width) (5, 8), but its image" in reasons[0] and "(6, 8)" in reasons[0]
     assert "b.png: the mask holds the value 2" in reasons[1]
     assert "c.png" in reasons[2] and "d.jpg" in reasons[3]
 
 
-def test_pictures_without_masks_are_refused(make: Make, mask: Mask) -> None:
+def test_images_without_masks_are_refused(make: Make, mask: Mask) -> None:
     make("val/a.jpg"), make("val/b.jpg"), make("labels/val/b.jpg")
     root = make("labels/val/a.png", mask(0))
-    with pytest.raises(ValueError, match=r"1 of 2 pictures have no mask: .*b\.jpg; looked for .*JPEG files cannot"):
+    with pytest.raises(ValueError, match=r"1 of 2 images have no mask: .*b\.jpg; looked for .*JPEG files cannot"):
         open_segmentation_dataset(root, class_names=["x"])
     (root / "labels/val/b.jpg").unlink()
     with pytest.raises(ValueError, match="add the masks"):
@@ -177,14 +178,14 @@ def test_nothing_is_said_clearly(tmp_path: Path, make: Make) -> None:
     with pytest.raises(ValueError, match="needs the names"):
         open_segmentation_dataset(tmp_path, palette=((0, 0, 0),))
     (tmp_path / "val").mkdir(), (tmp_path / "labels/val").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         open_segmentation_dataset(tmp_path, class_names=["x"])
-    with pytest.raises(FileNotFoundError, match="folders of the pictures"):
+    with pytest.raises(FileNotFoundError, match="folders of the images"):
         pair_folders(tmp_path / "val", tmp_path / "masks", class_names=["x"])
 
 
 def test_data_sets_check_their_arguments(tmp_path: Path) -> None:
-    files = [MaskedPicture(tmp_path / "a.jpg", tmp_path / "a.png", None)]  # type: ignore[arg-type]
+    files = [MaskedImage(tmp_path / "a.jpg", tmp_path / "a.png", None)]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one"):
         SegmentationDataset([], ["x"])
     with pytest.raises(ValueError, match="1 colors"):

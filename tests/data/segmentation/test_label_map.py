@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data.segmentation import mapped_values, plain_values, read_label_map, zero_is_nothing
-from internimage.data.segmentation.layouts import cityscapes_values, coco_stuff_values, mapillary_values
+from internimage.data.label_maps.label_map import mapped_values, plain_values, read_label_map, zero_is_nothing
+from internimage.data.label_maps.layouts import cityscapes_values, coco_stuff_values, mapillary_values
 
 VALUES = np.array([[0, 1, 2], [2, 255, 0]], dtype=np.uint8)
 
@@ -68,7 +68,7 @@ def test_colored_masks(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     red, green, black = (255, 0, 0), (0, 255, 0), (0, 0, 0)
     PIL.Image.fromarray(np.array([[red, green, black]], dtype=np.uint8)).save(path)
-    with pytest.raises(ValueError, match=r"mask\.png: the mask is a colored picture [^.]*`palette`"):
+    with pytest.raises(ValueError, match=r"mask\.png: the mask is a colored image [^.]*`palette`"):
         read_label_map(path, plain_values(2))
     with pytest.raises(ValueError, match=r"color \(0, 0, 0\) \(first at row 0, column 2; 1 of 3"):
         read_label_map(path, plain_values(2, palette=(red, green)))

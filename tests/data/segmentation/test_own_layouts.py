@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from internimage.data.segmentation import open_segmentation_dataset
-from internimage.data.segmentation.layouts import own_folders
+from internimage.data.label_maps.layouts import own_folders
+from internimage.data.label_maps.open import open_segmentation_dataset
 
 Make = Callable[..., Path]
 Mask = Callable[..., np.ndarray]
@@ -18,18 +18,18 @@ Mask = Callable[..., np.ndarray]
 
 @pytest.mark.parametrize("valid", ["valid", "Val", "VALIDATION", "dev"])
 @pytest.mark.parametrize(
-    ("pictures", "masks"),
+    ("images", "masks"),
     [("{}/images", "{}/masks"), ("images/{}", "labels/{}"), ("{}", "annotations/{}"), ("Images/{}", "Masks/{}")],
 )
 def test_parts_by_any_name(
-    make: Make, mask: Mask, valid: str, pictures: str, masks: str, caplog: pytest.LogCaptureFixture
+    make: Make, mask: Mask, valid: str, images: str, masks: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for part in ("Train", valid, "test"):
-        make(f"{pictures.format(part)}/{part}.png")
+        make(f"{images.format(part)}/{part}.png")
         root = make(f"{masks.format(part)}/{part}.png", mask(0, 1))
     (root / "classes.txt").write_text("ground\nhouse\n")
     for split, part in (("train", "Train"), ("val", valid), ("test", "test")):
-        assert [Path(files.picture).stem for files in open_segmentation_dataset(root, split=split).files] == [part]
+        assert [Path(files.image).stem for files in open_segmentation_dataset(root, split=split).files] == [part]
     assert len(open_segmentation_dataset(root, split="train+val")) == 2 and not caplog.records
 
 
@@ -122,14 +122,14 @@ def test_published_files_are_what_they_are(make: Make, mask: Mask, caplog: pytes
 
 
 @pytest.mark.parametrize(("orientation", "stored_wh"), [(6, (8, 6)), (1, (6, 8))])
-def test_a_picture_that_the_camera_turned(make: Make, mask: Mask, orientation: int, stored_wh: tuple[int, int]) -> None:
+def test_a_image_that_the_camera_turned(make: Make, mask: Mask, orientation: int, stored_wh: tuple[int, int]) -> None:
     root = make("masks/val/a.png", mask(0))
-    picture = PIL.Image.new("RGB", stored_wh)
-    exif = picture.getexif()
+    image = PIL.Image.new("RGB", stored_wh)
+    exif = image.getexif()
     exif[0x112] = orientation
     (root / "images" / "val").mkdir(parents=True)
-    picture.save(root / "images" / "val" / "a.jpg", exif=exif)
-    with pytest.raises(ValueError, match=r"has \(height, width\) \(6, 8\), but its picture .* has \(8, 6\)") as error:
+    image.save(root / "images" / "val" / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match=r"has \(height, width\) \(6, 8\), but its image .* has \(8, 6\)") as error:
         open_segmentation_dataset(root, class_names=["ground", "lesion"])[0]
     assert ("the EXIF orientation of the file turns" in str(error.value)) == (orientation == 6)
     assert ("give both one size" in str(error.value)) == (orientation == 1)

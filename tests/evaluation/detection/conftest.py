@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from internimage.data.detection import PictureAnnotation
-from internimage.evaluation.detection.classes import TruthClasses
-from internimage.evaluation.detection.predictions import FoundObjects, found_objects
+from internimage.data.objects.annotation import ImageAnnotation
+from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.predictions import FoundObjects, found_objects
 
 FOLDER = Path(__file__).parents[2] / "parity" / "training"
-Recorded = tuple[list[PictureAnnotation], list[FoundObjects]]
+Recorded = tuple[list[ImageAnnotation], list[FoundObjects]]
 
 
 def record(name: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def crowd() -> dict[str, Any]:
     return record("metrics_crowdhuman.json.gz")
 
 
-def true_picture(
+def true_image(
     image_id: int | str,
     size_hw: tuple[int, int],
     boxes_xyxy: Any,
@@ -45,11 +45,11 @@ def true_picture(
     segmentations: Sequence[Any] | None = None,
     negative_labels: Sequence[int] = (),
     incomplete_labels: Sequence[int] = (),
-) -> PictureAnnotation:
+) -> ImageAnnotation:
     """Build an annotation from lists; areas are those of the boxes unless given."""
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
-    return PictureAnnotation(
+    return ImageAnnotation(
         image_id,
         size_hw,
         boxes,
@@ -71,7 +71,7 @@ def corners(boxes: list[list[float]]) -> np.ndarray:
 
 def from_coco(
     gt: dict[str, Any], results: list[dict[str, Any]]
-) -> tuple[list[PictureAnnotation], list[FoundObjects], Any]:
+) -> tuple[list[ImageAnnotation], list[FoundObjects], Any]:
     categories = sorted(gt["categories"], key=lambda entry: entry["id"])
     numbers = {entry["id"]: i for i, entry in enumerate(categories)}
     frequencies = tuple(entry["frequency"] for entry in categories) if "frequency" in categories[0] else None
@@ -80,7 +80,7 @@ def from_coco(
         own = [entry for entry in gt["annotations"] if entry["image_id"] == image["id"]]
         answers = [entry for entry in results if entry["image_id"] == image["id"]]
         truth.append(
-            true_picture(
+            true_image(
                 image["id"],
                 (image["height"], image["width"]),
                 corners([entry["bbox"] for entry in own]),

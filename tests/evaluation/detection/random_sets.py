@@ -1,4 +1,4 @@
-"""Random data sets in the form of COCO with answers to them: crowds, empty pictures, ties, objects without area."""
+"""Random data sets in the form of COCO with answers to them: crowds, empty images, ties, objects without area."""
 
 from __future__ import annotations
 

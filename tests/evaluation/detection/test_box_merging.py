@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import batched_nms
 
-from internimage.evaluation.detection.box_merging import merge_boxes
+from internimage.detection.box_merging import merge_boxes
 
 
 def boxes_of(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

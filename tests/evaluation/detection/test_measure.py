@@ -1,4 +1,4 @@
-"""A whole evaluation: pictures from files, answers kept, cut and taken up again."""
+"""A whole evaluation: images from files, answers kept, cut and taken up again."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from internimage.data.detection import open_coco
+from internimage.checkpoints.catalog import info
+from internimage.data.labels import label_set
+from internimage.data.readers.coco import open_coco
+from internimage.detection.evaluate import _older_data_fingerprint, evaluate_detection
+from internimage.detection.report import DetectionReport, published_figures
+from internimage.detection.tta import MultiScale
 from internimage.evaluation.classes import known_classes
-from internimage.evaluation.detection import DetectionReport, MultiScale, evaluate_detection, published_figures
-from internimage.evaluation.detection.classes import category_ids
-from internimage.evaluation.detection.measure import _older_data_fingerprint
 from internimage.evaluation.identity import model_fingerprint
-from internimage.zoo import info, label_set
+from internimage.evaluation.object_classes import category_ids
 from tests.full_disk import largest_file
 
 from .recited import SIDE, Recited
@@ -27,7 +29,7 @@ NUMBER = 6
 
 
 def coco() -> dict[str, Any]:
-    """Every picture shows a cat and a dog; their numbers in the data set are 7 and 3."""
+    """Every image shows a cat and a dog; their numbers in the data set are 7 and 3."""
     boxes = [(i, j, box) for i in range(NUMBER) for j, box in enumerate(TRUTH)]
     return {
         "images": [{"id": 100 + i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE} for i in range(NUMBER)],
@@ -57,7 +59,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def answers(wrong: int = 0) -> list[list[list[float]]]:
-    """Right answers, but for the dogs of the first `wrong` pictures."""
+    """Right answers, but for the dogs of the first `wrong` images."""
     right = [[*box, 0.9 - 0.1 * j, j] for j, box in enumerate(TRUTH)]
     missed = [right[0], [0.0, 0, 2, 2, 0.8, 1]]
     return [missed if i < wrong else right for i in range(NUMBER)]
@@ -240,7 +242,7 @@ def test_damaged_predictions_are_named(data: Path, tmp_path: Path, line: str, me
         evaluate_detection(Recited(answers(), NAMES), data, folder=folder)
 
 
-def test_broken_pictures_are_left_out_and_listed(data: Path, tmp_path: Path) -> None:
+def test_broken_images_are_left_out_and_listed(data: Path, tmp_path: Path) -> None:
     (data.parent / "1.png").write_bytes(b"broken")
     PIL.Image.new("RGB", (5, 5)).save(data.parent / "4.png")  # not the size in the annotations
     for folder in (None, tmp_path / "run", tmp_path / "run"):
@@ -248,7 +250,7 @@ def test_broken_pictures_are_left_out_and_listed(data: Path, tmp_path: Path) -> 
         assert report.num_images == NUMBER - 2 and [index for index, _ in report.skipped] == [1, 4]
         assert "1.png" in report.skipped[0][1] and "4.png" in report.skipped[1][1]
         assert report.figures.values["box_AP"] == pytest.approx(1.0)
-    with pytest.raises(ValueError, match=r"more than 1 pictures cannot be read[\s\S]*1\.png"):
+    with pytest.raises(ValueError, match=r"more than 1 images cannot be read[\s\S]*1\.png"):
         evaluate_detection(Recited(answers(), NAMES), data, max_unreadable=1)
 
 
@@ -267,7 +269,7 @@ def test_classes_of_model_and_data() -> None:
 
 @pytest.mark.parametrize("order", ["1234567890", "0123456789", "9876543210"])
 def test_digits_are_names(order: str, data: Path, tmp_path: Path) -> None:
-    """The model finds a 1 and a 2 in every picture; the categories stand in any order, under any number."""
+    """The model finds a 1 and a 2 in every image; the categories stand in any order, under any number."""
     document = coco()
     numbers = {name: 100 + i for i, name in enumerate(order)}
     document["categories"] = [{"id": number, "name": name} for name, number in numbers.items()]
@@ -281,7 +283,7 @@ def test_digits_are_names(order: str, data: Path, tmp_path: Path) -> None:
 
 
 def test_classes_that_the_data_lack(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    seen = [[*picture, [0.0, 0, 4, 4, 0.95, 2]] for picture in answers()]  # an owl in every picture
+    seen = [[*image, [0.0, 0, 4, 4, 0.95, 2]] for image in answers()]  # an owl in every image
     report = evaluate_detection(Recited(seen, ("cat", "dog", "owl")), data, folder=tmp_path / "run")
     assert report.figures.values["box_AP"] == pytest.approx(1.0)
     assert report.absent_classes == ("owl",) and report.to_dict()["absent_classes"] == ["owl"]
@@ -308,8 +310,8 @@ def test_wrong_requests(data: Path, tmp_path: Path) -> None:
         evaluate_detection(Recited(answers(), NAMES), data, batch_size=0)
     with pytest.raises(FileNotFoundError):
         evaluate_detection(Recited(answers(), NAMES), tmp_path / "nowhere.json")
-    with pytest.raises(ValueError, match="pictures belongs to an annotations file"):
-        evaluate_detection(Recited(answers(), NAMES), tmp_path, pictures=tmp_path)
+    with pytest.raises(ValueError, match="images belongs to an annotations file"):
+        evaluate_detection(Recited(answers(), NAMES), tmp_path, images=tmp_path)
 
 
 def test_published_figures() -> None:

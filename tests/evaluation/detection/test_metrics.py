@@ -8,23 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from internimage.data.detection import PictureAnnotation
+from internimage.data.objects.annotation import ImageAnnotation
 from internimage.errors import MissingExtra
-from internimage.evaluation.detection.classes import TruthClasses
-from internimage.evaluation.detection.coco import (
-    coco_curves,
-    coco_figures,
-    lvis_curves,
-    lvis_figures,
-    per_class,
-)
-from internimage.evaluation.detection.crowd_human import crowd_figures
-from internimage.evaluation.detection.figures import METRICS, measure
-from internimage.evaluation.detection.open_images import open_images_precision
-from internimage.evaluation.detection.predictions import FoundObjects, found_objects
-from internimage.evaluation.detection.voc import mean_precision, voc_precision
+from internimage.evaluation.coco import coco_curves, coco_figures, lvis_curves, lvis_figures, per_class
+from internimage.evaluation.crowd_human import crowd_figures
+from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.object_metrics import METRICS, measure
+from internimage.evaluation.open_images import open_images_precision
+from internimage.evaluation.predictions import FoundObjects, found_objects
+from internimage.evaluation.voc import mean_precision, voc_precision
 
-from .conftest import by_class, corners, from_coco, true_picture
+from .conftest import by_class, corners, from_coco, true_image
 
 pytest.importorskip("faster_coco_eval")
 SIZES = ("small", "medium", "large")
@@ -69,9 +63,9 @@ def test_lvis(metrics: dict[str, Any]) -> None:
     assert per_class(curves, 6) == pytest.approx(metrics["lvis"]["per_class_ap"], abs=1e-12)
 
 
-def voc(metrics: dict[str, Any]) -> tuple[list[PictureAnnotation], list[FoundObjects]]:
+def voc(metrics: dict[str, Any]) -> tuple[list[ImageAnnotation], list[FoundObjects]]:
     truth = [
-        true_picture(
+        true_image(
             entry["name"],
             (entry["height"], entry["width"]),
             np.array(entry["xml_boxes"]).reshape(-1, 4) - 1.0,
@@ -121,7 +115,7 @@ def test_open_images(metrics: dict[str, Any], case: str) -> None:
         own = [row for row in rows if row["ImageID"] == image["image"]]
         shares = np.array([[row[side] for side in ("XMin", "YMin", "XMax", "YMax")] for row in own]).reshape(-1, 4)
         truth.append(
-            true_picture(
+            true_image(
                 image["image"],
                 (image["height"], image["width"]),
                 shares * np.tile([image["width"], image["height"]], 2),
@@ -139,14 +133,14 @@ def test_open_images(metrics: dict[str, Any], case: str) -> None:
         assert (ours.value or 0.0) == pytest.approx(value, abs=1e-7)
 
 
-def people(crowd: dict[str, Any]) -> tuple[list[PictureAnnotation], list[FoundObjects]]:
+def people(crowd: dict[str, Any]) -> tuple[list[ImageAnnotation], list[FoundObjects]]:
     truth = []
     for entry in crowd["gt_odgt"]:
         boxes = entry["gtboxes"]
         ignored = [box["tag"] != "person" or bool(box.get("extra", {}).get("ignore", 0)) for box in boxes]
         size_hw = (entry["height"], entry["width"])
         places = corners([box["fbox"] for box in boxes])
-        truth.append(true_picture(entry["ID"], size_hw, places, [0] * len(boxes), is_special=ignored))
+        truth.append(true_image(entry["ID"], size_hw, places, [0] * len(boxes), is_special=ignored))
     return truth, [by_class([own]) for own in crowd["detections_xyxy_score"]]
 
 
@@ -164,17 +158,17 @@ DEGENERATE = [[5, 5, 5, 5], [-50, -50, 900, 900], [3, 9, 1, 2], [0, 0, 1e-9, 1e-
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_degenerate_boxes_and_empty_pictures(metric: Any) -> None:
+def test_degenerate_boxes_and_empty_images(metric: Any) -> None:
     nothing = found_objects([], [], [])
-    blank = true_picture(1, (20, 30), [], [])
-    odd = true_picture(2, (20, 30), DEGENERATE, [0] * 5, is_special=[0, 1, 0, 0, 0])
+    blank = true_image(1, (20, 30), [], [])
+    odd = true_image(2, (20, 30), DEGENERATE, [0] * 5, is_special=[0, 1, 0, 0, 0])
     answers = found_objects(DEGENERATE, [0.9, 0.8, 0.7, 0.6, 0.5], [0] * 5)
     for truth, found in (
         ([], []),
         ([blank], [nothing]),
         ([blank, odd], [answers, nothing]),
         ([odd, blank], [answers, answers]),
-        ([true_picture(3, (20, 30), [[0, 0, 1, 1]], [0], is_special=[1])], [answers]),
+        ([true_image(3, (20, 30), [[0, 0, 1, 1]], [0], is_special=[1])], [answers]),
     ):
         for value in measure(metric, truth, found, ONE_CLASS).values.values():
             assert value is None or 0.0 <= value <= 1.0 + 1e-9
@@ -183,7 +177,7 @@ def test_degenerate_boxes_and_empty_pictures(metric: Any) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_perfect_answers(metric: Any) -> None:
     boxes = np.array([[2.0, 3, 12, 15], [14, 2, 28, 18]])
-    truth = [true_picture(i, (20, 30), boxes, [0, 0]) for i in range(3)]
+    truth = [true_image(i, (20, 30), boxes, [0, 0]) for i in range(3)]
     found = [found_objects(boxes, [0.9, 0.8], [0, 0]) for _ in range(3)]
     figures = measure(metric, truth, found, ONE_CLASS)
     main = next(iter(figures.values.values()))
@@ -192,7 +186,7 @@ def test_perfect_answers(metric: Any) -> None:
 
 
 def test_requests_that_do_not_fit() -> None:
-    truth, found = [true_picture(1, (20, 30), [[0, 0, 5, 5]], [0])], [found_objects([[0, 0, 5, 5]], [0.5], [0])]
+    truth, found = [true_image(1, (20, 30), [[0, 0, 5, 5]], [0])], [found_objects([[0, 0, 5, 5]], [0.5], [0])]
     with pytest.raises(ValueError, match="ground truth has no masks"):
         coco_curves(truth, found, ONE_CLASS, kind="mask")
     with pytest.raises(ValueError, match="frequency of each class"):

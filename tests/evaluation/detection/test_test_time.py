@@ -1,4 +1,4 @@
-"""Several looks at a picture."""
+"""Several looks at an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from internimage.backbones import variant
 from internimage.detection import DETECTORS, RCNN, Detector, PreprocessConfig, build_detector
 from internimage.detection.postprocess import RawDetections
-from internimage.evaluation.detection import MultiScale, predict_multi_scale, usual_scales
+from internimage.detection.tta import MultiScale, predict_multi_scale, usual_scales
 from internimage.types import Images
 
 from .recited import small_settings
@@ -71,12 +71,12 @@ class Marked:
 
 
 def test_looks_agree_on_a_bright_corner(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = np.zeros((64, 96, 3), dtype=np.uint8)
-    picture[16:48, 8:40] = 255
+    image = np.zeros((64, 96, 3), dtype=np.uint8)
+    image[16:48, 8:40] = 255
     marked = Marked()
     monkeypatch.setattr(detector, "run", marked)
     looks = MultiScale(((64, 96), (128, 192)), method="fusion")
-    for found in predict_multi_scale(detector, [picture, picture], looks, batch_size=2):
+    for found in predict_multi_scale(detector, [image, image], looks, batch_size=2):
         assert len(found) == 1 and found.scores.tolist() == pytest.approx([0.8])
         assert found.boxes_xyxy[0].tolist() == pytest.approx([8, 16, 40, 48], abs=1.0)
         assert found.masks is not None

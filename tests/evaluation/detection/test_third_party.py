@@ -20,14 +20,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from internimage.data.detection import open_coco
-from internimage.evaluation.detection.classes import TruthClasses
-from internimage.evaluation.detection.coco import coco_curves, coco_figures, lvis_curves, lvis_figures
-from internimage.evaluation.detection.crowd_human import PLACES, crowd_figures
-from internimage.evaluation.detection.figures import measure
-from internimage.evaluation.detection.predictions import FoundObjects, found_objects
+from internimage.data.readers.coco import open_coco
+from internimage.evaluation.coco import coco_curves, coco_figures, lvis_curves, lvis_figures
+from internimage.evaluation.crowd_human import PLACES, crowd_figures
+from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.object_metrics import measure
+from internimage.evaluation.predictions import FoundObjects, found_objects
 
-from .conftest import from_coco, true_picture
+from .conftest import from_coco, true_image
 from .random_sets import random_set
 from .test_metrics import ONE_CLASS, STANDARD
 
@@ -79,8 +79,8 @@ def test_lvis_figures_are_those_of_lvis(kind: Any) -> None:
 def test_an_image_of_unchecked_classes_only_ends_no_lvis_evaluation() -> None:
     [stored] = [lvis_sets()[0]]
     mask = stored["answers"][0]["segmentation"]
-    full = true_picture(1, (40, 60), [[2, 2, 9, 9]], [0], segmentations=[mask])
-    blank = true_picture(2, (40, 60), [], [], segmentations=[])
+    full = true_image(1, (40, 60), [[2, 2, 9, 9]], [0], segmentations=[mask])
+    blank = true_image(2, (40, 60), [], [], segmentations=[])
     found = found_objects([[2, 2, 9, 9]], [0.9], [0], [mask])
     for kind in ("box", "mask"):
         figures = measure("lvis", [full, blank], [found, found], ONE_CLASS, kinds=(kind,))
@@ -101,7 +101,7 @@ def plain_miss_rate(is_right: np.ndarray, people: int, images: int) -> float:
 def test_miss_rate_where_places_are_never_reached(num_wrong: int) -> None:
     draw = np.random.default_rng(num_wrong)
     people = np.array([[20.0 * k, 0, 20 * k + 15, 50] for k in range(4)])
-    truth = [true_picture(i, (100, 400), people, [0] * 4) for i in range(4)]
+    truth = [true_image(i, (100, 400), people, [0] * 4) for i in range(4)]
     boxes = [
         np.concatenate([people[:3], np.tile([300.0, 60, 330, 99], (num_wrong if i == 0 else 0, 1))]) for i in range(4)
     ]
@@ -112,8 +112,8 @@ def test_miss_rate_where_places_are_never_reached(num_wrong: int) -> None:
 
 
 def test_miss_rate_and_jaccard_at_the_ends() -> None:
-    person = true_picture(1, (100, 100), [[10, 10, 40, 90]], [0])
-    crowd = true_picture(2, (100, 100), [[0, 0, 100, 100]], [0], is_special=[1])
+    person = true_image(1, (100, 100), [[10, 10, 40, 90]], [0])
+    crowd = true_image(2, (100, 100), [[0, 0, 100, 100]], [0], is_special=[1])
     right, nothing = found_objects([[10, 10, 40, 90]], [0.9], [0]), found_objects([], [], [])
 
     def jaccard(*found: FoundObjects) -> float | None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from internimage.data.segmentation import plain_values, zero_is_nothing
-from internimage.evaluation.segmentation import PixelConfusion
+from internimage.data.label_maps.label_map import plain_values, zero_is_nothing
+from internimage.evaluation.confusion import PixelConfusion
 
 PARITY = Path(__file__).parents[2] / "parity" / "training"
 RECORDED = np.load(PARITY / "metrics_segmentation.npz")

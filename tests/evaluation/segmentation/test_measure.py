@@ -13,26 +13,18 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import BackboneConfig
+from internimage.checkpoints.catalog import info
 from internimage.data import Sample
 from internimage.data.labels import label_set
-from internimage.evaluation import evaluate_segmentation
+from internimage.evaluation.confusion import PixelConfusion
 from internimage.evaluation.identity import older_data_fingerprint
-from internimage.evaluation.segmentation import (
-    PUBLISHED_RATIOS,
-    MultiScale,
-    PixelConfusion,
-    SegmentationReport,
-    predict_multi_scale,
-    published_miou,
-    published_scales,
-    save_submission,
-    save_worst,
-)
-from internimage.evaluation.segmentation.submission import submission_image
-from internimage.evaluation.segmentation.worst import compare
 from internimage.segmentation import PreprocessConfig, SegFormerConfig, Segmentor, SegmentorConfig, SlidingWindow
+from internimage.segmentation.evaluate import evaluate_segmentation
+from internimage.segmentation.report import SegmentationReport, published_miou
+from internimage.segmentation.submission import save_submission, submission_image
+from internimage.segmentation.tta import PUBLISHED_RATIOS, MultiScale, predict_multi_scale, published_scales
+from internimage.segmentation.worst_images import compare, save_worst
 from internimage.types import Segmentation
-from internimage.zoo import info
 
 PARITY = Path(__file__).parents[2] / "parity" / "training"
 RECORDED = np.load(PARITY / "metrics_segmentation.npz")
@@ -57,7 +49,7 @@ class Reading(Segmentor):
 
 
 class Pairs:
-    """Truths, and pictures that hold the answers; some are broken."""
+    """Truths, and images that hold the answers; some are broken."""
 
     def __init__(
         self,
@@ -81,8 +73,8 @@ class Pairs:
         if index in self.broken:
             raise ValueError(f"{index}.png is broken")
         truth, answer = self.pairs[index]
-        picture = PIL.Image.fromarray(np.repeat(answer[..., None], 3, axis=2).astype(np.uint8))
-        return Sample(picture, truth.astype(np.uint8), f"{index}.png")
+        image = PIL.Image.fromarray(np.repeat(answer[..., None], 3, axis=2).astype(np.uint8))
+        return Sample(image, truth.astype(np.uint8), f"{index}.png")
 
 
 def recorded(case: str) -> Pairs:
@@ -113,13 +105,13 @@ def test_recorded_cases(case: str, batch_size: int) -> None:
     assert report.num_images == 4
 
 
-def test_figures_of_each_picture() -> None:
+def test_figures_of_each_image() -> None:
     calls: list[tuple[int, int]] = []
     report = evaluate_segmentation(
         Reading(3), small(), published=0.5, progress=lambda done, total: calls.append((done, total))
     )
     assert calls == [(i, 5) for i in range(1, 6)]
-    assert report.pictures[1].miou == 1.0 and np.isnan(report.pictures[2].miou)
+    assert report.images[1].miou == 1.0 and np.isnan(report.images[2].miou)
     worst = report.worst(10)
     assert len(worst) == 4 and worst[-1].index == 1 and worst[0].miou <= worst[1].miou
     summary = json.loads(json.dumps(report.to_dict(), allow_nan=False))
@@ -128,11 +120,11 @@ def test_figures_of_each_picture() -> None:
     assert report.rows()[0] == ("mIoU", report.miou, 0.5)
 
 
-def test_broken_pictures_are_left_out_and_listed() -> None:
+def test_broken_images_are_left_out_and_listed() -> None:
     dataset = small(broken=(0, 3))
     report = evaluate_segmentation(Reading(3), dataset, batch_size=2, workers=1)
     assert report.skipped == ((0, "0.png is broken"), (3, "3.png is broken"))
-    assert [score.index for score in report.pictures] == [1, 2, 4]
+    assert [score.index for score in report.images] == [1, 2, 4]
     alone = evaluate_segmentation(Reading(3), Pairs([dataset.pairs[i] for i in (1, 2, 4)], 3))
     assert torch.equal(report.confusion.counts, alone.confusion.counts)
     with pytest.raises(ValueError, match=r"more than 1 .*\n.*0\.png"):
@@ -159,7 +151,7 @@ def test_a_cut_evaluation_goes_on(tmp_path: Path, looks: MultiScale) -> None:
     report = evaluate_segmentation(model, dataset, looks=looks, progress_file=file)
     assert model.calls == 2 * looks.num_looks
     assert torch.equal(report.confusion.counts, expected.confusion.counts)
-    assert report.skipped == expected.skipped and str(report.pictures) == str(expected.pictures)
+    assert report.skipped == expected.skipped and str(report.images) == str(expected.images)
     assert evaluate_segmentation(model, dataset, looks=looks, progress_file=file).num_images == 4
     assert model.calls == 2 * looks.num_looks
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
@@ -331,31 +323,31 @@ def test_several_looks_are_averaged(window: SlidingWindow | None, monkeypatch: p
     """Strips of a few rows give what whole volumes of probabilities give."""
     monkeypatch.setattr("internimage.segmentation.postprocess.STRIP_BYTES", {"cpu": 2**12})
     model, ratios = build(multiple=8, window=window), (0.5, 1.0, 1.75)
-    picture = np.random.default_rng(1).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (37, 61, 3), dtype=np.uint8)
     total = torch.zeros(4, 37, 61)
     for ratio in ratios:
         config = dataclasses.replace(model.config.preprocess, scale=(int(80 * ratio), int(40 * ratio)))
-        images = model.preprocess([picture], config)
+        images = model.preprocess([image], config)
         for turned in (False, True):
             pixels = images.pixels.flip(3) if turned else images.pixels
             with torch.inference_mode():
                 [scores] = model.run(dataclasses.replace(images, pixels=pixels), preprocess=config)
                 volume = torch.cat(list(scores.strips()), dim=1).softmax(dim=0)
             total += volume.flip(2) if turned else volume
-    [answer] = predict_multi_scale(model, [picture], MultiScale(ratios))
+    [answer] = predict_multi_scale(model, [image], MultiScale(ratios))
     agreement = (answer.label_map == total.argmax(dim=0)).float().mean()
     assert agreement > 0.999 and answer.label_map.unique().numel() == 4
 
 
 def test_one_plain_look_is_predict() -> None:
     model = build()
-    picture = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     once = MultiScale((1.0,), flip=False)
     for config in (None, PreprocessConfig(scale=None)):
-        [answer] = predict_multi_scale(model, [picture], once, preprocess=config)
-        [plain] = model.predict([picture], preprocess=config)
+        [answer] = predict_multi_scale(model, [image], once, preprocess=config)
+        [plain] = model.predict([image], preprocess=config)
         assert torch.equal(answer.label_map, plain.label_map)
-    [larger] = predict_multi_scale(model, [picture], MultiScale((1.5,)), preprocess=PreprocessConfig(scale=None))
+    [larger] = predict_multi_scale(model, [image], MultiScale((1.5,)), preprocess=PreprocessConfig(scale=None))
     assert larger.original_hw == (50, 70)
     with pytest.raises(ValueError, match="positive"):
         MultiScale(())
@@ -370,7 +362,7 @@ def test_published_figures_and_scales() -> None:
     assert published_miou(info("upernet_internimage_l_512x1024_80k_mapillary")) is None
 
 
-def test_worst_pictures_are_drawn(tmp_path: Path) -> None:
+def test_worst_images_are_drawn(tmp_path: Path) -> None:
     model, dataset = Reading(3, palette=((200, 0, 0), (0, 200, 0), (0, 0, 200))), small()
     report = evaluate_segmentation(model, dataset)
     files = save_worst(report, model, dataset, tmp_path, count=2)
@@ -381,7 +373,7 @@ def test_worst_pictures_are_drawn(tmp_path: Path) -> None:
     truth = dataset.pairs[report.worst(1)[0].index][0]
     assert drawn.shape == (6 + 28, 3 * 8 + 2 * 8, 3)
     np.testing.assert_array_equal(drawn[28:, 16:24].argmax(axis=2), truth)
-    with pytest.raises(ValueError, match="size of the picture"):
+    with pytest.raises(ValueError, match="size of the image"):
         compare(PIL.Image.new("RGB", (4, 4)), truth, truth, ((0, 0, 0),))
 
 

@@ -24,7 +24,7 @@ SIZE_32 = PreprocessConfig(size=32)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     for i in range(12):
         path = tmp_path / f"train/{i % 3}/{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +79,12 @@ def test_training_transform_equals_the_original(recorded: Any, seed: int) -> Non
     torch.testing.assert_close(values, torch.from_numpy(recorded[f"train.{seed}.final.value"]), rtol=1e-5, atol=1e-5)
 
 
-def test_shifted_batches_are_moved_and_mirrored_pictures(tiny_fashion: Path) -> None:
+def test_shifted_batches_are_moved_and_mirrored_images(tiny_fashion: Path) -> None:
     pixels, _ = load_resized(open_dataset(tiny_fashion, "val"), SIZE_32, max_unreadable=0)
     assert pixels.shape == (24, 1, 32, 32) and pixels.dtype == torch.uint8
     plain = AugmentSettings(kind="shift", shift_pixels=0, horizontal_flip=0, erase_probability=0, rand_augment="")
-    pictures = [open_dataset(tiny_fashion, "val")[i].picture for i in range(24)]
-    expected = prepare(pictures, SIZE_32).pixels
+    images = [open_dataset(tiny_fashion, "val")[i].image for i in range(24)]
+    expected = prepare(images, SIZE_32).pixels
     torch.testing.assert_close(shift_batch(pixels, plain, SIZE_32, 1), expected, rtol=1e-5, atol=1e-6)
     mirrored = shift_batch(pixels, AugmentSettings("shift", (1, 1), 0, 1.0, "", 0.0), SIZE_32, 1)
     torch.testing.assert_close(mirrored, expected.flip(3), rtol=1e-5, atol=1e-6)
@@ -127,10 +127,10 @@ def test_processes_share_an_epoch(tiny_fashion: Path) -> None:
     assert sorted(np.concatenate(orders).flatten()) == list(range(72))
 
 
-def test_crops_do_not_depend_on_the_number_of_workers(pictures: Path) -> None:
+def test_crops_do_not_depend_on_the_number_of_workers(images: Path) -> None:
     pytest.importorskip("timm")
     recipe = RECIPES["internimage_t_1k_224"].with_overrides(["data.batch_size=4", "data.workers=0"])
-    dataset = open_dataset(pictures, "train")
+    dataset = open_dataset(images, "train")
     here = list(train_batches(dataset, recipe, SIZE_32).epoch(0))
     there = list(train_batches(dataset, recipe.with_overrides(["data.workers=1"]), SIZE_32).epoch(0, start=1))
     assert len(here) == 3 and here[0].targets.shape == (4, 3)
@@ -139,25 +139,25 @@ def test_crops_do_not_depend_on_the_number_of_workers(pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["crop", "shift"])
-def test_broken_pictures_are_reported_and_limited(pictures: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+def test_broken_images_are_reported_and_limited(images: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     pytest.importorskip("timm")
     for name in ("0/0.png", "1/4.png"):
-        (pictures / "train" / name).write_bytes(b"\x89PNG\r\n\x1a\n broken")
+        (images / "train" / name).write_bytes(b"\x89PNG\r\n\x1a\n broken")
     overrides = ["data.workers=0", "data.batch_size=2", "augment.rand_augment=", f"augment.kind={kind}"]
     recipe = RECIPES["internimage_t_1k_224"].with_overrides([*overrides, "data.max_unreadable=2"])
-    dataset = ImageFolder(pictures / "train")
+    dataset = ImageFolder(images / "train")
     with caplog.at_level(logging.WARNING):
         batches = list(train_batches(dataset, recipe, SIZE_32).epoch(0))
     assert len(batches) == (6 if kind == "crop" else 5)
     assert sorted(name for name in ("0.png", "4.png") if name in caplog.text) == ["0.png", "4.png"]
     assert len(caplog.records) == 2
-    with pytest.raises(ValueError, match=r"more than 1 training pictures"):
+    with pytest.raises(ValueError, match=r"more than 1 training images"):
         list(train_batches(dataset, recipe.with_overrides(["data.max_unreadable=1"]), SIZE_32).epoch(0))
 
 
-def test_too_few_pictures_for_one_step(tiny_fashion: Path) -> None:
+def test_too_few_images_for_one_step(tiny_fashion: Path) -> None:
     recipe = PICO.with_overrides(["data.batch_size=64", "optimizer.accumulation_steps=2"])
-    with pytest.raises(ValueError, match="72 training pictures do not fill one step of 1 x 64 x 2"):
+    with pytest.raises(ValueError, match="72 training images do not fill one step of 1 x 64 x 2"):
         train_batches(open_dataset(tiny_fashion, "train"), recipe, SIZE_32)
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from internimage.backbones import variant
+from internimage.checkpoints.rename import from_official
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.classification.param_groups import lr_multiplier, param_groups
 from internimage.training.classification.recipes import RECIPES
 from internimage.training.classification.task import build_model
-from internimage.zoo.official import from_official
 from tests.training.conftest import recorded_json
 
 RECORDED = recorded_json("classification_groups.json.gz")

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from internimage.backbones import variant
+from internimage.checkpoints.read import save_model
 from internimage.classification.head import HeadKind
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.data.labels import rows_22k_to_1k
 from internimage.errors import CheckpointMismatch, UnknownName
 from internimage.training.classification.config import ModelSettings
 from internimage.training.classification.start import load_start_weights
-from internimage.zoo.weights import save_model
 
 TINY = replace(variant("internimage_pico"), channels=8, depths=(1, 1, 1, 1), groups=(1, 1, 1, 1))
 

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from internimage.checkpoints.header import config_kind
+from internimage.checkpoints.rename import from_official
 from internimage.detection import DINO, RCNN
 from internimage.segmentation import Segmentor
 from internimage.training import RECIPES
@@ -15,8 +17,6 @@ from internimage.training.detection.config import DetectionRecipe
 from internimage.training.detection.task import build_model as build_detector
 from internimage.training.segmentation.config import SegmentationRecipe
 from internimage.training.segmentation.task import build_model as build_segmentor
-from internimage.zoo.document import config_kind
-from internimage.zoo.official import from_official
 from tests.training.conftest import recorded_json
 
 RECORDED: dict[str, Any] = recorded_json("dense_groups.json.gz")

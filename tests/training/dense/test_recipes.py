@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
+from internimage.checkpoints.catalog import CatalogEntry, catalog, find
 from internimage.data.labels import label_set
 from internimage.detection import DINOConfig
+from internimage.detection.published import detector_of_row
 from internimage.errors import UnknownName
 from internimage.segmentation import SegmentorConfig
+from internimage.segmentation.published import segmentor_of_row
 from internimage.training import RECIPES
 from internimage.training.dense.settings import DenseRecipe
 from internimage.training.detection.config import DetectionRecipe
 from internimage.training.detection.task import build_model as build_detector
 from internimage.training.segmentation.config import SegmentationRecipe
 from internimage.training.segmentation.task import build_model as build_segmentor
-from internimage.zoo.catalog import CatalogEntry, catalog, find
-from internimage.zoo.detection_rows import detector_of_row
-from internimage.zoo.segmentation_rows import segmentor_of_row
 from tests.training.conftest import recorded_json
 
 RECORDED: dict[str, Any] = recorded_json("dense_groups.json.gz")

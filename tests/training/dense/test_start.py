@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from internimage.checkpoints.fill import CLASS_LAYERS
+from internimage.checkpoints.read import save_model
 from internimage.detection import DINO, RCNN, RCNNConfig
 from internimage.errors import CheckpointMismatch, UnknownName
+from internimage.hub.factory import create, load
 from internimage.segmentation import Segmentor
 from internimage.training import recipe
 from internimage.training.dense.settings import DenseModelSettings
@@ -20,9 +23,6 @@ from internimage.training.detection.config import DetectionModelSettings, Detect
 from internimage.training.detection.task import build_model as build_detector
 from internimage.training.segmentation.config import SegmentationRecipe
 from internimage.training.segmentation.task import build_model as build_segmentor
-from internimage.zoo import create, load
-from internimage.zoo.filling import CLASS_LAYERS
-from internimage.zoo.weights import save_model
 
 BUNDLED = "internimage_pico_fashion"
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from internimage.detection import RCNN, DINOConfig, RCNNConfig
+from internimage.hub.factory import load
 from internimage.training import TrainingResult, recipe, train
 from internimage.training.detection.batches import DetectionBatches
 from internimage.training.detection.config import DetectionRecipe
 from internimage.training.detection.task import DetectionTask, divided, open_parts
 from internimage.training.state import load_state
-from internimage.zoo import load
 from tests.training.conftest import TINY_DENSE
 from tests.training.runs import assert_same_state, stop_after
 from tests.training.scenes import CLASS_NAMES
@@ -98,19 +98,19 @@ def test_detectors_of_boxes_read_no_masks(scenes: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_broken_pictures_are_left_out_up_to_a_limit(
+def test_broken_images_are_left_out_up_to_a_limit(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
     data = shutil.copytree(scenes, tmp_path / "data")
-    (data / "train" / "3.png").write_bytes(b"no picture")
+    (data / "train" / "3.png").write_bytes(b"no image")
     settings = ("data.max_unreadable=1", f"data.workers={workers}")
     assert len(list(DetectionTask(tiny("dino", *settings), data).epoch(0))) == 4
-    assert caplog.text.count("left out a picture") == 1 and "3.png" in caplog.text
-    with pytest.raises(ValueError, match=r"more than 0 training pictures.*3\.png"):
+    assert caplog.text.count("left out an image") == 1 and "3.png" in caplog.text
+    with pytest.raises(ValueError, match=r"more than 0 training images.*3\.png"):
         list(DetectionTask(tiny("dino", *settings, "max_unreadable=0"), data).epoch(0))
 
 
-def test_holdout_validates_on_training_pictures(scenes: Path) -> None:
+def test_holdout_validates_on_training_images(scenes: Path) -> None:
     settings = tiny("dino", "data.holdout=3").data
     train_set, val_set = divided(*open_parts(scenes, settings), settings)
     files = [{part.file(i) for i in range(len(part))} for part in (train_set, val_set)]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from internimage.hub.factory import load
 from internimage.segmentation import Segmentor
 from internimage.training import TrainingResult, recipe, train
 from internimage.training.segmentation.config import SegmentationRecipe
 from internimage.training.segmentation.task import SegmentationTask
 from internimage.training.state import load_state
-from internimage.zoo import load
 from tests.training.conftest import TINY_DENSE
 from tests.training.runs import assert_same_state, stop_after
 from tests.training.scenes import CLASS_NAMES
@@ -76,14 +76,14 @@ def test_the_number_of_classes_is_checked(scenes: Path) -> None:
         SegmentationTask(tiny("upernet", "num_classes=3"), scenes)
 
 
-def test_broken_pictures_are_left_out_up_to_a_limit(
+def test_broken_images_are_left_out_up_to_a_limit(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = shutil.copytree(scenes, tmp_path / "data")
     (data / "labels" / "train" / "3.png").write_bytes(b"no mask")
     assert len(list(SegmentationTask(tiny("upernet", "max_unreadable=1"), data).epoch(0))) == 4
-    assert caplog.text.count("left out a picture") == 1 and "3.png" in caplog.text
-    with pytest.raises(ValueError, match=r"more than 0 training pictures.*3\.png"):
+    assert caplog.text.count("left out an image") == 1 and "3.png" in caplog.text
+    with pytest.raises(ValueError, match=r"more than 0 training images.*3\.png"):
         list(SegmentationTask(tiny("upernet", "max_unreadable=0"), data).epoch(0))
 
 
@@ -101,7 +101,7 @@ def test_holdout_and_splits(scenes: Path) -> None:
         (("optimizer.accumulation_steps=5",), r"lower optimizer\.accumulation_steps"),
     ],
 )
-def test_too_few_pictures(scenes: Path, overrides: tuple[str, ...], message: str) -> None:
+def test_too_few_images(scenes: Path, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SegmentationTask(tiny("upernet", *overrides), scenes)
 

@@ -1,0 +1,1 @@
+"""Weights in files: the catalog, downloads, containers, names of parameters, reading and writing."""

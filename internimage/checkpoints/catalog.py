@@ -1,0 +1,262 @@
+"""The catalog: one typed row for every published checkpoint, and for the models that ship with this package.
+
+`tables/checkpoints.tsv` is the one truth; this file gives it types, aliases and a search. Rows are read once, at first
+use.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import fnmatch
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from internimage.backbones import VARIANTS, BackboneConfig
+from internimage.errors import UnknownName, printable
+
+if TYPE_CHECKING:
+    from internimage.classification import PreprocessConfig
+
+TABLES = Path(__file__).parent / "tables"
+BUNDLED = Path(__file__).parent / "bundled"
+
+# Spellings of the same weights on other pages of the releases, beside those that `_normal` already makes equal.
+ALIASES = {
+    "internimage_l_22k_384": "internimage_l_22k_192to384",
+    "internimage_xl_22k_384": "internimage_xl_22k_192to384",
+    "internimage_g_jointto22k_384": "internimage_g_pretrainto22k_384",
+    "hf:internimage_l_22k_192to384": "hf:internimage_l_22k_384",
+    "hf:internimage_xl_22k_192to384": "hf:internimage_xl_22k_384",
+    "hf:internimage_g_pretrainto22k_384": "hf:internimage_g_jointto22k_384",
+}
+
+
+# Two backbones of this size, the second fed by the first.
+COMPOSITE_PREFIX = "cb_"
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One checkpoint.
+
+    Args:
+        name: file name without ".pth"; "hf:" marks a folder in the format of Hugging Face Transformers.
+        task: "classification", "detection", "segmentation", "occupancy", "online_map" or "lane_topology".
+        backbone: name of the backbone's size, see `internimage.backbones.VARIANTS`.
+        layer_scale: start value of the branch scales in this checkpoint's training, None where it has none; detectors
+            and segmentors of T to XL were trained with scales even where the classifier has none.
+        drop_path_rate: stochastic depth of its training recipe, None where it is not known.
+        head: what stands on the backbone.
+        method: method and schedule, as published.
+        dataset: data of the published metrics.
+        labels: name of the label set, see `internimage.data.labels`, or None.
+        num_classes: classes that the model tells apart, or None.
+        input_size: side of the square input of a classifier; the published size text of the other tasks.
+        metrics: published figures in percent, for example {"top1": 83.5}.
+        parameters: exact number of parameters where it is known.
+        published_parameters: the number as published, for example "30M".
+        gflops: published cost of one image in GFLOPs.
+        licence: licence of the release.
+        url: file or folder to download, None where nothing was published.
+        config_path: repository and path of the original configuration, or None.
+        recipe: name of the training recipe that gave this model, see `internimage.training.RECIPES`, or None.
+        remarks: what a user should know besides.
+    """
+
+    name: str
+    task: str
+    backbone: str
+    layer_scale: float | None
+    drop_path_rate: float | None
+    head: str
+    method: str
+    dataset: str
+    labels: str | None
+    num_classes: int | None
+    input_size: str | None
+    metrics: Mapping[str, float]
+    parameters: int | None
+    published_parameters: str | None
+    gflops: float | None
+    licence: str
+    url: str | None
+    config_path: str | None
+    recipe: str | None
+    remarks: str
+
+    @property
+    def source(self) -> Literal["official", "huggingface", "bundled", "unpublished"]:
+        """Where the weights come from: a .pth file, a Transformers folder, this package, or nowhere."""
+        if self.url is None:
+            return "unpublished"
+        if self.url.startswith("bundled:"):
+            return "bundled"
+        return "huggingface" if self.name.startswith("hf:") else "official"
+
+    @property
+    def filename(self) -> str:
+        """Name of the file to download; of the folder for Transformers rows."""
+        if self.source == "huggingface":
+            return self.name.removeprefix("hf:")
+        return f"{self.name}.safetensors" if self.source == "bundled" else f"{self.name}.pth"
+
+    @property
+    def backbone_config(self) -> BackboneConfig | None:
+        """Architecture of each backbone in this checkpoint, or None where this release does not build it."""
+        size = self.backbone.removeprefix(COMPOSITE_PREFIX)
+        if size not in VARIANTS:
+            return None
+        return dataclasses.replace(VARIANTS[size], layer_scale=self.layer_scale)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether this release builds the whole model."""
+        return self.task in ("classification", "detection", "segmentation") and self.backbone_config is not None
+
+    @property
+    def preprocess(self) -> PreprocessConfig:
+        """How a classifier of this row reads images.
+
+        Raises:
+            ValueError: the row is no classifier with a published input size.
+        """
+        if self.task != "classification" or self.input_size is None:
+            raise ValueError(f"{self.name} has no classification preprocessing; its task is {self.task}")
+        from internimage.classification import PreprocessConfig  # with torch, which a table of text does without
+
+        return PreprocessConfig(size=int(self.input_size))
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, or None where the release names none."""
+        from internimage.data.labels import label_set  # as above
+
+        return None if self.labels is None else label_set(self.labels).class_names
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON types."""
+        return {**dataclasses.asdict(self), "metrics": dict(self.metrics), "source": self.source}
+
+
+@functools.cache
+def catalog() -> dict[str, CatalogEntry]:
+    """Return every row by its name, in the order of the releases."""
+    with (TABLES / "checkpoints.tsv").open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return {row["name"]: _entry(row) for row in rows}
+
+
+def info(name: str) -> CatalogEntry:
+    """Return the row of a checkpoint.
+
+    Args:
+        name: a name of `list_models`, in any published spelling, with or without ".pth".
+
+    Raises:
+        UnknownName: no such row; the message suggests the nearest ones.
+        FileNotFoundError: no such row, and the name is that of a weight file.
+
+    Example:
+        >>> info("internimage_g_jointto22k_384.pth").name
+        'internimage_g_pretrainto22k_384'
+        >>> info("internimage_t_1k_224").metrics["top1"]
+        83.5
+    """
+    entry = find(name)
+    if entry is None:
+        raise not_there(name)
+    return entry
+
+
+def not_there(name: str) -> UnknownName | FileNotFoundError:
+    """Return the error for what is neither a file nor in the catalog; names of models that can be loaded are suggested.
+
+    Example:
+        >>> not_there("nothere.pth")
+        FileNotFoundError('no file or folder at nothere.pth, and no checkpoint of the catalog has this name')
+    """
+    path = Path(name)
+    if re.fullmatch(r"\.[A-Za-z]\w*", path.suffix) or len(path.parts) > 1:  # names hold "0.1x", too
+        return FileNotFoundError(
+            f"no file or folder at {printable(path)}, and no checkpoint of the catalog has this name"
+        )
+    names = [entry.name for entry in catalog().values() if entry.is_built]
+    return UnknownName("model", name, names, "internimage.list_models() lists them all.")
+
+
+def find(name: str) -> CatalogEntry | None:
+    """Return the row of a name in any published spelling, or None."""
+    return _index().get(_normal(name))
+
+
+def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
+    """Return the names of checkpoints, in the order of the releases.
+
+    Args:
+        pattern: shell pattern such as "mask_rcnn*".
+        task: keep one task only, for example "classification".
+
+    Raises:
+        UnknownName: no checkpoint has this task.
+
+    Example:
+        >>> list_models("internimage_t*")
+        ['internimage_t_1k_224']
+        >>> len(list_models(task="detection"))
+        36
+    """
+    tasks = sorted({entry.task for entry in catalog().values()})
+    if task is not None and task not in tasks:
+        raise UnknownName("task", task, tasks)
+    matches = (entry for name, entry in catalog().items() if fnmatch.fnmatchcase(name.lower(), pattern.lower()))
+    return [entry.name for entry in matches if task in (None, entry.task)]
+
+
+@functools.cache
+def _index() -> dict[str, CatalogEntry]:
+    """Every accepted spelling, normalised, and its row."""
+    index = {_normal(name): entry for name, entry in catalog().items()}
+    return index | {_normal(alias): catalog()[name] for alias, name in ALIASES.items()}
+
+
+def _normal(name: str) -> str:
+    """Make the spellings of one checkpoint equal.
+
+    The files say "flash_intern_image" and "flash_internimage" for the same models, and the owner of a Hub folder is
+    part of its public name.
+    """
+    name = re.sub(r"\.(pth|pt|safetensors)$", "", name.strip().lower())
+    name = re.sub(r"^opengvlab/", "hf:", name)
+    return name.replace("intern_image", "internimage")
+
+
+def _entry(row: Mapping[str, str]) -> CatalogEntry:
+    """Give one line of the table its types; an empty cell is None."""
+    metrics = dict(item.split("=") for item in row["metrics"].split(";") if item)
+    return CatalogEntry(
+        name=row["name"],
+        task=row["task"],
+        backbone=row["backbone"],
+        layer_scale=float(row["layer_scale"]) if row["layer_scale"] else None,
+        drop_path_rate=float(row["drop_path_rate"]) if row["drop_path_rate"] else None,
+        head=row["head"],
+        method=row["method"],
+        dataset=row["dataset"],
+        labels=row["labels"] or None,
+        num_classes=int(row["num_classes"]) if row["num_classes"] else None,
+        input_size=row["input_size"] or None,
+        metrics={name: float(value) for name, value in metrics.items()},
+        parameters=int(row["parameters"]) if row["parameters"] else None,
+        published_parameters=row["published_parameters"] or None,
+        gflops=float(row["gflops"]) if row["gflops"] else None,
+        licence=row["licence"],
+        url=row["url"] or None,
+        config_path=row["config"] or None,
+        recipe=row["recipe"] or None,
+        remarks=row["remarks"],
+    )

@@ -1,0 +1,199 @@
+"""Filling a model with the tensors of a checkpoint: every one, each where it belongs, or an error that lists the rest.
+
+Models are built without memory (meta device) and take the tensors over, so that loading needs about one copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from internimage.backbones import CompositeInternImage, InternImage
+from internimage.checkpoints.checkpoint import Checkpoint
+from internimage.checkpoints.first_layer import FIRST_LAYER, adapt_first_layer, is_adapted
+from internimage.checkpoints.header import AnyModel, config_kind
+from internimage.checkpoints.rename import from_official, remove_center
+from internimage.data.labels import rows_22k_to_1k
+from internimage.detection.dino.network import PRIOR_LOGIT
+from internimage.errors import CheckpointMismatch
+
+log = logging.getLogger(__name__)
+# Mapped pages count as memory in use until the file is closed, so tensors are copied in portions of this size.
+PORTION_BYTES = 2**30
+# Layers that hold one row, or a few, for each class.
+CLASS_LAYERS = re.compile(
+    r"head\.(image\.|auxiliary\.)?classifier\.|box_heads\.\d+\.(classifier|regressor)\.|mask_heads\.\d+\.logits\."
+    r"|classifiers\.|label_embedding\."
+)
+
+
+def fill(
+    model: AnyModel,
+    checkpoint: Checkpoint,
+    *,
+    new_classes: bool = False,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Give a model on the meta device the weights of a checkpoint.
+
+    Args:
+        model: takes the tensors over.
+        checkpoint: its names must be the model's, no fewer and no more.
+        new_classes: start the layers whose rows are the classes afresh (for 21,841 to 1000 classes: take the rows of
+            the same classes).
+        dtype: floating type of the model, None for the file's.
+        device: where the model goes.
+
+    Raises:
+        CheckpointMismatch: entries are missing, unexpected or of the wrong shape.
+        ValueError: weights are NaN or infinite.
+    """
+    names = from_official({key: key for key in checkpoint.shapes}, config_kind(model.config))  # ours: original
+    names = {ours: key for ours, key in names.items() if not _is_unused(ours, model)}
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    rows = _class_rows(names, checkpoint.shapes, expected) if new_classes else None
+    fresh: set[str] = set()
+    if new_classes and rows is None:
+        others = {k for k, name in names.items() if checkpoint.shapes[name] == expected.get(k)}
+        fresh = {key for key in expected if CLASS_LAYERS.match(key) and key not in others}
+    fresh |= _fresh_scales(names, expected)
+    _compare(model, checkpoint, {k: v for k, v in names.items() if k not in fresh}, expected, fresh, rows)
+
+    state: dict[str, Tensor] = {key: _initial(key, expected[key], model, dtype, device) for key in fresh}
+    wanted = {key: name for key, name in names.items() if key not in fresh}
+    broken: list[str] = []
+    for portion in _portions(list(wanted), expected):
+        tensors = checkpoint.open()
+        for key in portion:
+            value = remove_center(key, tensors[wanted[key]], _backbone(model).config)
+            if is_adapted(key, tuple(value.shape), expected[key]):
+                adapted = adapt_first_layer(value.float(), expected[key][1])
+                value = adapted if dtype is not None else adapted.to(value.dtype)
+            if rows is not None and CLASS_LAYERS.match(key):
+                value = value[rows]
+            if not _is_finite(value):
+                broken.append(key)
+            state[key] = _placed(value, checkpoint.in_memory, dtype, device)
+        del tensors
+    if broken:
+        raise ValueError(
+            f"{checkpoint.source} holds NaN or infinite values in {len(broken)} tensors, first "
+            f"{', '.join(broken[:3])}; the training diverged or the file is damaged"
+        )
+    model.load_state_dict(state, assign=True)
+
+
+def _backbone(model: AnyModel) -> InternImage | CompositeInternImage:
+    return model if isinstance(model, InternImage) else model.backbone
+
+
+def _compare(
+    model: AnyModel,
+    checkpoint: Checkpoint,
+    names: Mapping[str, str],
+    expected: Mapping[str, tuple[int, ...]],
+    fresh: set[str],
+    rows: Tensor | None,
+) -> None:
+    """Raise with the full list if the checkpoint's entries are not the model's."""
+    config = _backbone(model).config
+    missing = [key for key in expected if key not in names and key not in fresh]
+    unexpected = [key for key in names if key not in expected]
+    wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+    for key, name in names.items():
+        if key in expected:
+            # Shapes after the row operations that filling will do.
+            shape = tuple(remove_center(key, torch.empty(checkpoint.shapes[name], device="meta"), config).shape)
+            if rows is not None and CLASS_LAYERS.match(key):
+                shape = (len(rows), *shape[1:])
+            if shape != expected[key] and not is_adapted(key, shape, expected[key]):
+                wrong.append((key, expected[key], shape))
+    if missing or unexpected or wrong:
+        raise CheckpointMismatch(checkpoint.source, missing, unexpected, wrong, _hint(missing, unexpected, wrong))
+
+
+def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tuple]) -> str:
+    """Say what the disagreement usually means."""
+    others = [*missing, *unexpected, *(key for key, _, _ in wrong)]
+    if others and all(FIRST_LAYER.search(key) for key in others):
+        return "Only the channels of the input differ: give the weights' in_chans (3 or 1 can be adapted)."
+    if all(CLASS_LAYERS.match(key) for key in others):
+        return "Only the classes differ: give num_classes to start their layer afresh."
+    if all(key.rsplit(".", 1)[-1].startswith("gamma") for key in others):
+        return "Only the branch scales differ: give layer_scale (None for none)."
+    if not missing and len(wrong) > 10:
+        return "Most shapes differ: the checkpoint is of another size."
+    return ""
+
+
+def _is_unused(key: str, model: AnyModel) -> bool:
+    """Whether the original keeps this parameter without using it: second norms where another arrangement wins."""
+    config = _backbone(model).config
+    ignored = config.res_post_norm and (config.post_norm or config.layer_scale is not None)
+    return ignored and ".res_post_norm" in key
+
+
+def _fresh_scales(names: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]) -> set[str]:
+    """Return the branch scales of the model if the checkpoint has none at all; they start at `layer_scale`."""
+    scales = {key for key in expected if key.rsplit(".", 1)[-1] in ("gamma1", "gamma2")}
+    if scales and not scales & set(names):
+        log.info("the checkpoint has no branch scales; they start at layer_scale")
+        return scales
+    return set()
+
+
+def _class_rows(
+    names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> Tensor | None:
+    """Return the rows to take from a 21,841-way head for the 1000 classes, or None for any other change."""
+    key = "head.classifier.weight"
+    if key not in names or shapes[names[key]][0] != 21841 or expected[key][0] != 1000:
+        return None
+    return torch.tensor(rows_22k_to_1k())
+
+
+def _initial(
+    key: str,
+    shape: tuple[int, ...],
+    model: AnyModel,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> Tensor:
+    """Return the start value of a parameter that the checkpoint does not give."""
+    value = torch.empty(shape, dtype=dtype or torch.float32, device=device)
+    if key.rsplit(".", 1)[-1].startswith("gamma"):
+        return value.fill_(_backbone(model).config.layer_scale or 0.0)
+    if key.endswith("bias"):
+        return value.fill_(PRIOR_LOGIT if key.startswith("classifiers.") else 0.0)
+    return nn.init.trunc_normal_(value, std=0.02)
+
+
+def _placed(value: Tensor, in_memory: bool, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
+    """Return a tensor of the model's own, contiguous, on its device."""
+    target = dtype if dtype is not None and value.is_floating_point() else value.dtype
+    return value.detach().to(device=device, dtype=target, copy=not in_memory).contiguous()
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Whether all values are finite; the sum tells it without another tensor."""
+    return not value.is_floating_point() or math.isfinite(value.sum(dtype=torch.float64).item())
+
+
+def _portions(keys: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
+    """Cut the keys into runs of about `PORTION_BYTES` each."""
+    portion: list[str] = []
+    size = 0
+    for key in keys:
+        portion.append(key)
+        size += 4 * math.prod(shapes.get(key, ()))
+        if size >= PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion

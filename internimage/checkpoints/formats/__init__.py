@@ -1,0 +1,1 @@
+"""The containers that weights come in: torch files, folders of Transformers, configurations of OpenMMLab."""

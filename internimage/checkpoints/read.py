@@ -1,0 +1,183 @@
+"""Weights in and out: read a file or folder of any known kind; write ours.
+
+Reading maps the file where its format allows, so that looking at names and shapes costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from internimage.checkpoints.checkpoint import Checkpoint, plain_names, plain_settings, shapes_of, unpack
+from internimage.checkpoints.foreign import about
+from internimage.checkpoints.formats.huggingface import (
+    CONFIG,
+    read_class_names,
+    read_preprocess,
+    read_settings,
+    shard_names,
+)
+from internimage.checkpoints.formats.openmmlab import stored_meta, stored_names, stored_palette, stored_settings
+from internimage.checkpoints.formats.torch_files import load_torch_file
+from internimage.checkpoints.header import HEADER_KEY, Document, config_kind, from_json, from_plain
+from internimage.checkpoints.local import WEIGHT_FILES
+from internimage.checkpoints.rename import PREFIXED_HEADS, to_official
+from internimage.checkpoints.save import save_model as save_model
+from internimage.classification import PreprocessConfig
+from internimage.errors import printable
+
+# Where `internimage.convert` puts the description of a model among the notes of an original container.
+META_KEY = "internimage"
+# What marks the folder of a training run, and its weights, the ones to prefer first.
+RUN_RECIPE, RUN_WEIGHTS = "recipe.json", ("best.safetensors", "last.safetensors")
+
+logger = logging.getLogger(__name__)
+
+
+def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Checkpoint:
+    """Open a weight file or a Transformers folder of any known kind.
+
+    Args:
+        path: `.safetensors` (ours, with the model's description, or anybody's), a `.pth` in any published container,
+            a folder with `config.json` and `model.safetensors` or `pytorch_model.bin`, or the folder of a training
+            run, see `run_weights`.
+        ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if there
+            are any.
+
+    Returns:
+        Names, shapes and a way to read the tensors, see `Checkpoint`.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the folder holds no weights.
+        ValueError: the file is damaged, dangerous, or holds no weights.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = run_weights(path) or path
+    if not path.exists():
+        raise FileNotFoundError(f"no weight file at {printable(path)}")
+    with about(str(path)):
+        if path.is_dir():
+            return _read_folder(path, ema)
+        return _read_safetensors(path, ema) if path.suffix == ".safetensors" else _read_torch_file(path, ema)
+
+
+def run_weights(folder: Path) -> Path | None:
+    """Return the weights that a training run left in a folder, the best ones where it has any, None for other folders.
+
+    Raises:
+        FileNotFoundError: it is the folder of a run that has no weights.
+    """
+    if not (folder / RUN_RECIPE).is_file() or (folder / CONFIG).exists():
+        return None
+    found = next((folder / name for name in RUN_WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{folder} is the folder of a training run, but has none of {', '.join(RUN_WEIGHTS)}")
+    logger.info("%s: taking %s", folder, found.name)
+    return found
+
+
+def _read_torch_file(path: Path, ema: bool | None) -> Checkpoint:
+    """Open a file of `torch.save`; the older format cannot be mapped and stays in memory."""
+    content = load_torch_file(path)
+    state, is_part, where = unpack(content, str(path), ema)
+    logger.info("%s: taking %s", path, where)
+    is_mapped = zipfile.is_zipfile(path)
+    text = stored_meta(content).get(META_KEY)
+    return Checkpoint(
+        source=str(path),
+        document=from_json(text, str(path)) if isinstance(text, str) else None,
+        shapes=shapes_of(state),
+        open=(lambda: unpack(load_torch_file(path), str(path), ema).tensors) if is_mapped else (lambda: state),
+        in_memory=not is_mapped,
+        settings=plain_settings(content),
+        preprocess=_stored_preprocess(content),
+        class_names=plain_names(content) or stored_names(content),
+        model_settings=stored_settings(content),
+        palette=stored_palette(content),
+        is_part=is_part,
+    )
+
+
+def _read_safetensors(path: Path, ema: bool | None) -> Checkpoint:
+    """Open a safetensors file; without our description it counts as an original state dict."""
+    state, header = _map_safetensors(path)
+    if HEADER_KEY in header:
+        document = from_json(header[HEADER_KEY], str(path))
+        return _described(path, state, document, ema)
+    settings = read_settings(path.parent) if path.name in WEIGHT_FILES else None
+    canonical, is_part, where = unpack(state, str(path), ema)
+    logger.info("%s: taking %s", path, where)
+    return Checkpoint(
+        str(path),
+        shapes_of(canonical),
+        lambda: unpack(_map_safetensors(path)[0], str(path), ema).tensors,
+        settings=settings,
+        is_part=is_part,
+        is_folder=settings is not None,
+    )
+
+
+def _described(path: Path, state: Mapping[str, Tensor], document: Document, ema: bool | None) -> Checkpoint:
+    """Build the checkpoint of a file of ours."""
+    if ema is True:
+        raise ValueError(f"{path} holds one set of weights; ema=True is for training files with two")
+    head = config_kind(document.config)
+    return Checkpoint(
+        source=str(path),
+        shapes=to_official({key: tuple(value.shape) for key, value in state.items()}, head),
+        open=lambda: to_official(_map_safetensors(path)[0], head),
+        document=document,
+        is_part=head in PREFIXED_HEADS,
+    )
+
+
+def _read_folder(folder: Path, ema: bool | None) -> Checkpoint:
+    """Open a folder in the format of Transformers."""
+    found = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    settings = read_settings(folder)
+    if found is None or settings is None:
+        lacking = CONFIG if settings is None else " or ".join(WEIGHT_FILES)
+        raise FileNotFoundError(f"{folder} is no model folder: it has no {lacking}")
+    weights = [folder / name for name in shard_names(folder / found) or [found]]
+    missing = [path.name for path in weights if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; download the folder again")
+
+    def read() -> Mapping[str, Tensor]:
+        state: dict[str, Any] = {}
+        for path in weights:
+            state |= _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
+        return unpack(state, str(folder), ema).tensors
+
+    return Checkpoint(
+        source=str(folder),
+        shapes=shapes_of(read()),
+        open=read,
+        settings=settings,
+        preprocess=read_preprocess(folder),
+        class_names=read_class_names(folder),
+        is_folder=True,
+    )
+
+
+def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Map a safetensors file; return its tensors and its header."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _stored_preprocess(content: Any) -> PreprocessConfig | None:
+    """Return the preprocessing that `internimage.convert` stores beside original weights, or None."""
+    values = content.get("preprocess") if isinstance(content, Mapping) else None
+    return from_plain(PreprocessConfig, values) if isinstance(values, Mapping) else None

@@ -1,0 +1,1 @@
+"""What the original's classification checkpoints call their parameters and settings."""

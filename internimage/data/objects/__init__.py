@@ -1,0 +1,1 @@
+"""Images with objects: boxes, masks and classes, whatever files they come from."""

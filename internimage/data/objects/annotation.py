@@ -1,0 +1,148 @@
+"""What is known about the objects of one image, and how a training step sees it.
+
+Shape legend: G objects of an image, K classes, H W image size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from internimage.data.objects.segmentations import Segmentation, box_corners, decode, to_coco_form
+from internimage.types import RunLengthMasks
+
+
+@dataclass(frozen=True)
+class ObjectTargets:
+    """What a detector should find in one image, before augmentation.
+
+    Args:
+        boxes_xyxy: (G, 4) float32 corners in pixels of the image as it is read.
+        labels: (G,) int64 class numbers, from 0.
+        masks: one mask for each object, or None in data sets without masks.
+        ignored_boxes_xyxy: (I, 4) float32 regions that hold objects which are not marked one by one (crowds), or that
+            need not be found (difficult objects); neither examples nor background.
+    """
+
+    boxes_xyxy: Tensor
+    labels: Tensor
+    masks: RunLengthMasks | None
+    ignored_boxes_xyxy: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageAnnotation:
+    """Everything that a data set says about one image: what metrics compare with.
+
+    Args:
+        image_id: the data set's own number or name of the image.
+        size_hw: (height, width) of the image in pixels.
+        boxes_xyxy: (G, 4) float64 corners in pixels.
+        labels: (G,) int64 class numbers, from 0.
+        is_special: (G,) bool boxes that are no single object to be found: crowds (COCO), groups (OpenImages), difficult
+            objects (VOC), ignored regions (CrowdHuman).
+        areas: (G,) float64 areas in square pixels; those of the masks where the data set gives them.
+        segmentations: masks in the form of COCO for each object, or None without masks.
+        lost_masks: (G,) bool objects whose mask is broken: a region, for figures of masks, that need not be found; its
+            entry in `segmentations` is the box. None where there is no such object.
+        is_ignored: (G,) bool special objects that carry the key "ignore" of files in the form of COCO, which the COCO
+            tools do not read, and are no crowd; None where there is no such object.
+        negative_labels: classes known to be absent (LVIS), or that were checked (OpenImages).
+        incomplete_labels: classes of which only some objects are marked (LVIS).
+    """
+
+    image_id: int | str
+    size_hw: tuple[int, int]
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    is_special: np.ndarray
+    areas: np.ndarray
+    segmentations: tuple[Any, ...] | None = None
+    negative_labels: frozenset[int] = frozenset()
+    incomplete_labels: frozenset[int] = frozenset()
+    lost_masks: np.ndarray | None = None
+    is_ignored: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class RawAnnotation:
+    """One image as the tables of a data set hold it; masks are not decoded yet.
+
+    Args:
+        boxes_xyxy: (G, 4) float64 corners in pixels.
+        labels: (G,) int64.
+        is_special: (G,) bool, see `ImageAnnotation`.
+        areas: (G,) float64, NaN where the data set gives none.
+        segmentations: G masks, None in place of a broken one; or None without masks.
+        is_learnable: (G,) bool boxes that are examples for training.
+        is_ignored: (G,) bool, see `ImageAnnotation`.
+    """
+
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    is_special: np.ndarray
+    areas: np.ndarray
+    segmentations: tuple[Segmentation | None, ...] | None
+    is_learnable: np.ndarray
+    is_ignored: np.ndarray
+
+    def targets(self, size_hw: tuple[int, int]) -> ObjectTargets:
+        """Return the view of training: examples with decoded masks, and ignored boxes apart.
+
+        With masks, an object whose mask is broken is no example, but ignored.
+        """
+        learnable, masks = self.is_learnable, None
+        is_ignored = self.is_special & ~learnable
+        if self.segmentations is not None:
+            has_mask = np.array([mask is not None for mask in self.segmentations], dtype=bool)
+            is_ignored |= learnable & ~has_mask
+            learnable = learnable & has_mask
+            chosen = [self.segmentations[i] for i in np.flatnonzero(learnable)]
+            masks = decode([mask for mask in chosen if mask is not None], size_hw)
+        boxes = self.boxes_xyxy.astype(np.float32)
+        return ObjectTargets(
+            torch.from_numpy(boxes[learnable]),
+            torch.from_numpy(self.labels[learnable]),
+            masks,
+            torch.from_numpy(boxes[is_ignored]),
+        )
+
+    def annotation(
+        self,
+        image_id: int | str,
+        size_hw: tuple[int, int],
+        negative_labels: frozenset[int],
+        incomplete_labels: frozenset[int],
+    ) -> ImageAnnotation:
+        """Return the view of metrics."""
+        sides = np.maximum(self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2], 0)
+        areas = np.where(np.isnan(self.areas), sides.prod(axis=1), self.areas)
+        masks = lost = None
+        if self.segmentations is not None:
+            shown = [
+                (box_corners(box),) if mask is None else mask
+                for mask, box in zip(self.segmentations, self.boxes_xyxy.tolist(), strict=True)
+            ]
+            masks = tuple(to_coco_form(mask, size_hw) for mask in shown)
+            is_lost = np.array([mask is None for mask in self.segmentations], dtype=bool)
+            lost = is_lost if is_lost.any() else None
+        return ImageAnnotation(
+            image_id,
+            size_hw,
+            self.boxes_xyxy,
+            self.labels,
+            self.is_special,
+            areas,
+            masks,
+            negative_labels,
+            incomplete_labels,
+            lost,
+            self.is_ignored if self.is_ignored.any() else None,
+        )

@@ -1,0 +1,1 @@
+"""The layouts of files and folders that data sets come in."""

@@ -1,0 +1,1 @@
+"""DINO: queries that a transformer turns into objects."""

@@ -1,0 +1,143 @@
+"""Losses of DINO: queries are matched with objects, denoising queries know theirs.
+
+Shape legend: N images, Q queries, K classes, G objects of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from internimage.detection.config import DINOConfig, SetLossConfig
+from internimage.detection.dino.denoising import Denoising, relative_boxes
+from internimage.ops.assignment import match_least_cost
+from internimage.ops.boxes import pairwise_overlaps, to_corners
+from internimage.ops.losses import focal_loss, giou_loss
+from internimage.types import DetectionTargets
+
+if TYPE_CHECKING:
+    from internimage.detection.dino.network import Predictions
+
+ALPHA, GAMMA = 0.25, 2.0
+COST_EPS = 1e-12
+
+# For each image: the matched queries and the objects they belong to.
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+def set_losses(
+    chosen: Predictions,
+    layers: Sequence[Predictions],
+    denoising: Denoising | None,
+    targets: Sequence[DetectionTargets],
+    valid_hw: Tensor,
+    config: DINOConfig,
+) -> dict[str, Tensor]:
+    """Return all losses of a batch.
+
+    Args:
+        chosen: what the encoder says of the chosen cells.
+        layers: what each decoder layer says; denoising queries come first.
+        denoising: the denoising queries, or None.
+        targets: true objects of each image.
+        valid_hw: (N, 2) sizes of the images before padding.
+        config: weights.
+
+    Returns:
+        "loss_cls", "loss_bbox" and "loss_iou" of the last layer, with "d0." ... in front of those of the others,
+        "interm_" of the encoder and "dn_" of denoising.
+    """
+    truth = [relative_boxes(target, hw) for target, hw in zip(targets, valid_hw, strict=True)]
+    labels = [target.labels for target in targets]
+    weights = config.set_loss
+    number = 0 if denoising is None else denoising.number
+
+    def matched(predictions: Predictions, prefix: str) -> dict[str, Tensor]:
+        pairs = match(predictions, truth, labels, weights)
+        return _losses(predictions, pairs, truth, labels, valid_hw, weights, prefix)
+
+    losses = matched(chosen, "interm_")
+    for i, layer in enumerate(layers):
+        prefix = "" if i == len(layers) - 1 else f"d{i}."
+        losses |= matched(_part(layer, slice(number, None)), prefix)
+        if denoising is not None:
+            pairs = _own_pairs(denoising, labels)
+            noisy = _part(layer, slice(number))
+            losses |= _losses(noisy, pairs, truth, labels, valid_hw, weights, f"{prefix}dn_")
+    return losses
+
+
+def _part(predictions: Predictions, part: slice) -> Predictions:
+    return predictions._replace(logits=predictions.logits[:, part], boxes=predictions.boxes[:, part])
+
+
+@torch.no_grad()
+def match(predictions: Predictions, truth: Sequence[Tensor], labels: Sequence[Tensor], weights: SetLossConfig) -> Pairs:
+    """Pair the queries of each image with its objects at the lowest total cost.
+
+    Args:
+        predictions: logits and boxes of the queries.
+        truth: (G, 4) true boxes of each image: center and size, 0..1.
+        labels: (G,) their classes.
+        weights: of the three costs.
+    """
+    pairs: Pairs = []
+    for logits, boxes, own, classes in zip(predictions.logits, predictions.boxes, truth, labels, strict=True):
+        cost = weights.class_cost * class_cost(logits.float(), classes)
+        cost = cost + weights.box_cost * torch.cdist(boxes.float(), own, p=1)
+        cost = cost - weights.iou_cost * pairwise_overlaps(to_corners(boxes.float()), to_corners(own), "giou")
+        queries, objects = match_least_cost(cost)
+        pairs.append((queries.to(cost.device), objects.to(cost.device)))
+    return pairs
+
+
+def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the (Q, G) focal cost of giving a query the class of an object."""
+    probability = logits.sigmoid()[:, labels]
+    positive = -(probability + COST_EPS).log() * ALPHA * (1 - probability) ** GAMMA
+    negative = -(1 - probability + COST_EPS).log() * (1 - ALPHA) * probability**GAMMA
+    return positive - negative
+
+
+def _own_pairs(denoising: Denoising, labels: Sequence[Tensor]) -> Pairs:
+    """Pair the slightly moved objects with what they were; the others are background."""
+    size = denoising.number // denoising.groups
+    pairs: Pairs = []
+    for own in labels:
+        index = torch.arange(len(own), device=own.device)
+        starts = size * torch.arange(denoising.groups, device=own.device)
+        pairs.append(((starts[:, None] + index).flatten(), index.repeat(denoising.groups)))
+    return pairs
+
+
+def _losses(
+    predictions: Predictions,
+    pairs: Pairs,
+    truth: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    valid_hw: Tensor,
+    weights: SetLossConfig,
+    prefix: str,
+) -> dict[str, Tensor]:
+    """Return the three losses of one set of queries."""
+    logits, boxes = predictions.logits.float(), predictions.boxes.float()
+    wanted = torch.full(logits.shape[:2], logits.shape[2], dtype=torch.int64, device=logits.device)
+    for row, (queries, objects), own in zip(wanted, pairs, labels, strict=True):
+        row[queries] = own[objects]
+    picked = torch.cat([own[queries] for own, (queries, _) in zip(boxes, pairs, strict=True)])
+    target = torch.cat([own[objects] for own, (_, objects) in zip(truth, pairs, strict=True)])
+    counts = torch.tensor([len(queries) for queries, _ in pairs], device=boxes.device)
+    sides = valid_hw.flip(1).repeat(1, 2).repeat_interleave(counts, dim=0)  # (pairs, 4), so that overlaps are in pixels
+    divisor = max(len(picked), 1)
+    return {
+        f"{prefix}loss_cls": weights.class_weight
+        * focal_loss(logits, wanted, alpha=ALPHA, gamma=GAMMA).sum()
+        / divisor,
+        f"{prefix}loss_bbox": weights.box_weight * (picked - target).abs().sum() / divisor,
+        f"{prefix}loss_iou": weights.iou_weight
+        * giou_loss(to_corners(picked) * sides, to_corners(target) * sides).sum()
+        / divisor,
+    }

@@ -1,0 +1,1 @@
+"""What the original's detection checkpoints call their parameters and settings."""

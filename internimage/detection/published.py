@@ -1,0 +1,48 @@
+"""From a row of the catalog to the detector that its checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from internimage.checkpoints.catalog import COMPOSITE_PREFIX, CatalogEntry
+from internimage.detection import DETECTORS, DINOConfig, PreprocessConfig, RCNNConfig
+from internimage.detection.config import DenoisingConfig
+
+HEADS = {"cb_dino": "dino"}
+# The largest models were trained with more denoising queries on larger images.
+LARGE = ("internimage_h", "internimage_g")
+SLICED = {"internimage_g": 4}
+MAX_PER_IMAGE = {"internimage_t": 100}
+
+
+def detector_of_row(entry: CatalogEntry) -> RCNNConfig | DINOConfig:
+    """Return the detector of a published checkpoint.
+
+    Raises:
+        ValueError: the row is no detector, or its backbone is not built by this release.
+    """
+    backbone = entry.backbone_config
+    if entry.task != "detection" or backbone is None or entry.num_classes is None:
+        raise ValueError(f"{entry.name} is no detector that this release builds; its task is {entry.task}")
+    config = DETECTORS[HEADS.get(entry.head, entry.head)](backbone, entry.num_classes)
+    shared: dict[str, Any] = dict(preprocess=_preprocess(entry), class_names=entry.class_names)
+    if isinstance(config, RCNNConfig):
+        return replace(config, **shared)
+    size = entry.backbone.removeprefix(COMPOSITE_PREFIX)
+    return replace(
+        config,
+        num_backbones=2 if entry.backbone.startswith(COMPOSITE_PREFIX) else 1,
+        feedforward_slices=SLICED.get(entry.backbone, 1),
+        denoising=DenoisingConfig(num_queries=1000 if size in LARGE else 100),
+        max_per_image=MAX_PER_IMAGE.get(entry.backbone, 300),
+        **shared,
+    )
+
+
+def _preprocess(entry: CatalogEntry) -> PreprocessConfig:
+    """Return how the row was evaluated."""
+    if entry.input_size is None:
+        return PreprocessConfig(shorter_side=1000, longer_side=2000)
+    longer, shorter = (int(side) for side in entry.input_size.split("x"))
+    return PreprocessConfig(shorter_side=shorter, longer_side=longer)

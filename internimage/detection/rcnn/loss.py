@@ -1,0 +1,255 @@
+"""Losses of two-stage detectors: examples are assigned and drawn, then compared with what the heads say.
+
+Shape legend: N images, R regions, G objects, B candidates, K classes, L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from internimage.detection.config import AssignConfig, BoxLossConfig, SampleConfig
+from internimage.detection.rcnn.anchors import inside_flags
+from internimage.detection.rcnn.roi_heads import BoxHead, MaskHead
+from internimage.detection.rcnn.rpn import RPN, STDS, Proposals, RPNOutputs
+from internimage.ops.assignment import BACKGROUND, assign_by_overlap
+from internimage.ops.boxes import decode_deltas, encode_deltas
+from internimage.ops.losses import giou_loss, smooth_l1_loss
+from internimage.ops.masks import crop_masks
+from internimage.types import DetectionTargets
+
+if TYPE_CHECKING:
+    from internimage.detection.rcnn.network import RCNN
+
+# Takes (B,) indices and a number, gives that many of them.
+Choose = Callable[[Tensor, int], Tensor]
+
+
+def choose_at_random(candidates: Tensor, number: int) -> Tensor:
+    """Draw `number` of the candidates, each with the same chance, in ascending order."""
+    order = torch.randperm(len(candidates), device=candidates.device)
+    return candidates[order[:number]].sort().values
+
+
+class Sample(NamedTuple):
+    """The examples drawn from one image: of objects first, of the background behind them."""
+
+    boxes: Tensor  # (R, 4)
+    positives: int
+    objects: Tensor  # (positives,) int64 number of the object of each positive
+    is_truth: Tensor  # (R,) bool: the box is a true box that joined the candidates
+    indices: Tensor  # (R,) int64 place among the candidates (behind the true boxes, where those join)
+
+
+def draw_sample(boxes: Tensor, truth: Tensor, assign: AssignConfig, sample: SampleConfig, choose: Choose) -> Sample:
+    """Assign candidates to objects and draw examples.
+
+    Args:
+        boxes: (B, 4) candidates.
+        truth: (G, 4) true boxes.
+        assign: limits of the overlaps.
+        sample: how many are drawn.
+        choose: picks among too many.
+    """
+    is_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
+    assigned = assign_by_overlap(
+        boxes,
+        truth,
+        positive_iou=assign.positive_iou,
+        negative_iou=assign.negative_iou,
+        min_positive_iou=assign.min_positive_iou,
+        match_low_quality=assign.match_low_quality,
+    )
+    if sample.add_truth:
+        boxes = torch.cat([truth.to(boxes.dtype), boxes])
+        is_truth = torch.cat([is_truth.new_ones(len(truth)), is_truth])
+        assigned = torch.cat([torch.arange(len(truth), device=boxes.device), assigned])
+    positive = _at_most((assigned >= 0).nonzero().flatten(), int(sample.number * sample.positive_fraction), choose)
+    negative = _at_most((assigned == BACKGROUND).nonzero().flatten(), sample.number - len(positive), choose)
+    indices = torch.cat([positive, negative])
+    return Sample(boxes[indices], len(positive), assigned[positive], is_truth[indices], indices)
+
+
+def _at_most(candidates: Tensor, number: int, choose: Choose) -> Tensor:
+    return candidates if len(candidates) <= number else choose(candidates, number)
+
+
+def rpn_losses(
+    rpn: RPN,
+    outputs: RPNOutputs,
+    valid_hw: Tensor,
+    targets: Sequence[DetectionTargets],
+    *,
+    divisor: int,
+    choose: Choose,
+) -> tuple[Tensor, Tensor]:
+    """Return the classification and the box losses of the proposal network, (L,) each, one for each level.
+
+    Args:
+        rpn: the network.
+        outputs: what it gave.
+        valid_hw: (N, 2) sizes before padding.
+        targets: true boxes of each image.
+        divisor: images are padded to multiples of this, in pixels.
+        choose: picks examples among too many.
+    """
+    config = rpn.config
+    anchors = rpn.anchors(outputs)
+    padded_hw = (valid_hw + divisor - 1) // divisor * divisor
+    sizes = [(x.shape[2], x.shape[3]) for x in outputs.logits]
+    usable = torch.cat(
+        [
+            inside_flags(a, size, stride, valid_hw, padded_hw, config.allowed_border)
+            for a, size, stride in zip(anchors, sizes, config.strides, strict=True)
+        ],
+        dim=1,
+    )  # (N, B)
+    everything = torch.cat(anchors)  # (B, 4)
+    logits, deltas = torch.cat(outputs.flat_logits(), dim=1), torch.cat(outputs.flat_deltas(), dim=1)
+    level = torch.arange(len(anchors), device=logits.device).repeat_interleave(
+        torch.tensor([len(a) for a in anchors], device=logits.device)
+    )
+    class_losses, box_losses = logits.new_zeros(len(anchors)), logits.new_zeros(len(anchors))
+    total = 0
+    for i, target in enumerate(targets):
+        candidates = usable[i].nonzero().flatten()
+        drawn = draw_sample(everything[candidates], target.boxes_xyxy.float(), config.assign, config.sample, choose)
+        index, positives = candidates[drawn.indices], drawn.positives
+        is_object = torch.arange(len(index), device=index.device) < positives
+        losses = F.binary_cross_entropy_with_logits(logits[i, index], is_object.to(logits.dtype), reduction="none")
+        class_losses = class_losses.index_add(0, level[index], losses)
+        own = index[:positives]
+        truth = target.boxes_xyxy[drawn.objects].float()
+        losses = _box_loss(config.box_loss, everything[own], deltas[i, own], truth, STDS)
+        box_losses = box_losses.index_add(0, level[own], losses)
+        total += len(index)
+    scale = 1 / max(total, 1)
+    return class_losses * scale, box_losses * scale * config.box_loss.weight
+
+
+def _box_loss(config: BoxLossConfig, boxes: Tensor, deltas: Tensor, truth: Tensor, stds: tuple[float, ...]) -> Tensor:
+    """Return the (R,) unweighted regression losses."""
+    if config.kind == "giou":
+        return giou_loss(decode_deltas(boxes, deltas, stds), truth)
+    beta = config.beta if config.kind == "smooth_l1" else 0.0
+    return smooth_l1_loss(deltas, encode_deltas(boxes, truth, stds), beta=beta).sum(dim=1)
+
+
+def stage_losses(
+    model: RCNN,
+    maps: Sequence[Tensor],
+    proposals: Proposals,
+    valid_hw: Tensor,
+    targets: Sequence[DetectionTargets],
+    *,
+    choose: Choose,
+) -> dict[str, Tensor]:
+    """Return the losses of every box stage; with several stages their names begin with "s0.", "s1.", ..."""
+    losses: dict[str, Tensor] = {}
+    candidates = [proposals.of(i)[0] for i in range(len(targets))]
+    for number, head in enumerate(model.box_heads):
+        assert isinstance(head, BoxHead)
+        config = head.config
+        drawn = [
+            draw_sample(boxes, target.boxes_xyxy.float(), config.assign, config.sample, choose)
+            for boxes, target in zip(candidates, targets, strict=True)
+        ]
+        rois = _rois([sample.boxes for sample in drawn])
+        labels = _labels(drawn, targets, model.config.num_classes)
+        logits, deltas = head(model.region_features(maps, rois, model.config.roi_size))
+        logits, deltas = logits.float(), deltas.float()
+        own = {
+            "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1),
+            "loss_bbox": _stage_box_loss(head, rois, deltas, labels, drawn, targets),
+        }
+        if len(model.mask_heads):
+            mask_head = model.mask_heads[number]
+            assert isinstance(mask_head, MaskHead)
+            own["loss_mask"] = _mask_loss(model, mask_head, maps, drawn, targets)
+        prefix = f"s{number}." if len(model.box_heads) > 1 else ""
+        losses |= {prefix + name: value * config.loss_weight for name, value in own.items()}
+        if number < len(model.box_heads) - 1:
+            candidates = _next_candidates(head, rois, labels, logits, deltas, drawn, valid_hw)
+    return losses
+
+
+def _rois(boxes: Sequence[Tensor]) -> Tensor:
+    """Put the boxes of all images into one (R, 5) tensor of regions."""
+    return torch.cat([F.pad(own, (1, 0), value=float(i)) for i, own in enumerate(boxes)])
+
+
+def _labels(drawn: Sequence[Sample], targets: Sequence[DetectionTargets], background: int) -> Tensor:
+    """Return the (R,) class of each example."""
+    labels: list[Tensor] = []
+    for sample, target in zip(drawn, targets, strict=True):
+        own = target.labels.new_full((len(sample.boxes),), background)
+        own[: sample.positives] = target.labels[sample.objects]
+        labels.append(own)
+    return torch.cat(labels)
+
+
+def _positives(drawn: Sequence[Sample]) -> Tensor:
+    """Return the (R,) bool of examples of objects."""
+    flags = [torch.arange(len(s.boxes), device=s.boxes.device) < s.positives for s in drawn]
+    return torch.cat(flags)
+
+
+def _stage_box_loss(
+    head: BoxHead,
+    rois: Tensor,
+    deltas: Tensor,
+    labels: Tensor,
+    drawn: Sequence[Sample],
+    targets: Sequence[DetectionTargets],
+) -> Tensor:
+    """Regression loss of the examples of objects, divided by the number of all examples."""
+    positive = _positives(drawn).nonzero().flatten()
+    truth = torch.cat([t.boxes_xyxy[s.objects].float() for s, t in zip(drawn, targets, strict=True)])
+    chosen = head.of_class(deltas[positive], labels[positive])
+    losses = _box_loss(head.config.box_loss, rois[positive, 1:], chosen, truth, head.config.stds)
+    return losses.sum() * head.config.box_loss.weight / max(len(rois), 1)
+
+
+def _mask_loss(
+    model: RCNN,
+    head: MaskHead,
+    maps: Sequence[Tensor],
+    drawn: Sequence[Sample],
+    targets: Sequence[DetectionTargets],
+) -> Tensor:
+    """Mean cross entropy of the pixels of the masks of examples of objects."""
+    assert model.config.mask is not None
+    side = model.config.mask.roi_size
+    boxes = [sample.boxes[: sample.positives] for sample in drawn]
+    labels = torch.cat([t.labels[s.objects] for s, t in zip(drawn, targets, strict=True)])
+    logits = head.of_class(model.region_features(maps, _rois(boxes), side), labels).float()
+    truth = [
+        crop_masks(target.masks, own, sample.objects, 2 * side)
+        for own, sample, target in zip(boxes, drawn, targets, strict=True)
+        if target.masks is not None
+    ]
+    losses = F.binary_cross_entropy_with_logits(logits, torch.cat(truth), reduction="sum")
+    return losses / max(logits.numel(), 1)
+
+
+@torch.no_grad()
+def _next_candidates(
+    head: BoxHead,
+    rois: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    deltas: Tensor,
+    drawn: Sequence[Sample],
+    valid_hw: Tensor,
+) -> list[Tensor]:
+    """Move the examples by the regression of their class; true boxes that had joined are left out."""
+    background = head.num_classes
+    best = torch.where(labels == background, logits[:, :-1].argmax(dim=1), labels)
+    clip_hw = valid_hw[rois[:, 0].long()]
+    moved = decode_deltas(rois[:, 1:], head.of_class(deltas, best), head.config.stds, clip_hw=clip_hw)
+    parts = moved.split([len(sample.boxes) for sample in drawn])
+    return [part[~sample.is_truth] for part, sample in zip(parts, drawn, strict=True)]

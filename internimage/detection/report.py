@@ -1,0 +1,106 @@
+"""What an evaluation of a detector found, beside what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from internimage.checkpoints.catalog import CatalogEntry
+from internimage.evaluation.object_metrics import Figures, Metric
+
+# Name in the catalog, and the figure of a metric that it is; the second column says whether several looks were merged.
+PUBLISHED: dict[str, dict[str, tuple[bool, str]]] = {
+    "coco": {
+        "boxAP": (False, "box_AP"),
+        "maskAP": (False, "mask_AP"),
+        "boxAP_val_ss": (False, "box_AP"),
+        "boxAP_val_tta": (True, "box_AP"),
+    },
+    "lvis": {"boxAP_val_ss": (False, "box_AP"), "boxAP_val_ms": (True, "box_AP")},
+    "voc2007": {"VOC2007": (False, "mAP")},
+    "voc2012": {"VOC2012": (False, "mAP")},
+    "openimages": {"mAP_ss": (False, "mAP")},
+}
+DATA_SETS = {
+    "coco": ("coco", "closet"),
+    "lvis": ("lvis",),
+    "voc2007": ("voc",),
+    "voc2012": ("voc",),
+    "openimages": ("openimages",),
+}
+LVIS_MINIVAL = "boxAP_minival_ss"
+
+
+@dataclass(frozen=True)
+class DetectionReport:
+    """What an evaluation of a detector found.
+
+    Args:
+        metric: how it was measured.
+        figures: the measured figures.
+        num_images: images that were read and counted.
+        skipped: (number, reason) of each image that could not be read.
+        published: figures of the original by the names of `figures`, 0..1.
+        results_file: the COCO results file, or None where nothing was kept.
+        absent_classes: classes of the model that the data set lacks; no figure is about them.
+    """
+
+    metric: Metric
+    figures: Figures
+    num_images: int
+    skipped: tuple[tuple[int, str], ...] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
+    results_file: Path | None = None
+    absent_classes: tuple[str, ...] = ()
+
+    def rows(self) -> list[tuple[str, float | None, float | None]]:
+        """Return (name, measured, published) of every figure; None where there is none."""
+        return [(name, value, self.published.get(name)) for name, value in self.figures.values.items()]
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Return one row for each class: its name, its objects and its figures."""
+        return [dict(row) for row in self.figures.per_class]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready summary with the published figures beside the measured ones."""
+        return {
+            "task": "detection",
+            "metric": self.metric,
+            "images": self.num_images,
+            "figures": dict(self.figures.values),
+            "published": dict(self.published),
+            "skipped": [{"index": index, "reason": reason} for index, reason in self.skipped],
+            "per_class": self.per_class(),
+            "absent_classes": list(self.absent_classes),
+            "results_file": None if self.results_file is None else str(self.results_file),
+        }
+
+
+def published_figures(
+    entry: CatalogEntry, metric: Metric, *, several_looks: bool = False, lvis_minival: bool = False
+) -> dict[str, float]:
+    """Return the published figures of a checkpoint by the names of a report, 0..1.
+
+    Args:
+        entry: row of the catalog.
+        metric: how it is measured.
+        several_looks: whether the answers of several looks at each image are merged.
+        lvis_minival: whether the 5,000 images of LVIS minival are measured instead of all of val.
+
+    Example:
+        >>> from internimage import info
+        >>> published_figures(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["box_AP"]
+        0.472
+    """
+    if metric not in PUBLISHED or not entry.dataset.lower().startswith(DATA_SETS[metric]):
+        return {}
+    table = PUBLISHED[metric]
+    if metric == "lvis" and lvis_minival:
+        table = {LVIS_MINIVAL: (False, "box_AP")}
+    return {
+        figure: round(entry.metrics[name] / 100, 6)
+        for name, (is_merged, figure) in table.items()
+        if name in entry.metrics and is_merged == several_looks
+    }

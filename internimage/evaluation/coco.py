@@ -1,0 +1,254 @@
+"""Average precision and recall of COCO and of LVIS, for boxes and masks.
+
+The matching and the counting are those of the package `faster-coco-eval`, whose figures equal those of the COCO tools.
+
+Shape legend: T overlap thresholds, R recall places, K classes, A area ranges, M limits on the number of answers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from internimage.data.objects.annotation import ImageAnnotation
+from internimage.errors import MissingExtra
+from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.predictions import FoundObjects
+
+Kind = Literal["box", "mask"]
+AREAS = ("all", "small", "medium", "large")
+# The COCO tools count 1, 10 and 100 answers for each image and class; the published detectors were measured with
+# 100, 300 and 1000.
+LIMITS = (1, 10, 100, 300, 1000)
+STANDARD, PUBLISHED_LARGEST = 100, 1000
+LVIS_LIMIT = 300
+FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Precision and recall of every class, NaN where there is nothing to be found.
+
+    Args:
+        precision: (T, R, K, A, M) 0..1.
+        recall: (T, K, A, M) 0..1.
+        limits: M limits on the number of answers for each image and class.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    limits: tuple[int, ...]
+
+    def ap(
+        self, *, limit: int, iou: float | None = None, area: str = "all", classes: np.ndarray | int | None = None
+    ) -> float | None:
+        """Return the mean precision over thresholds, recalls and classes; None where there is nothing to be found."""
+        rows = slice(None) if iou is None else slice(round((iou - 0.5) / 0.05), round((iou - 0.5) / 0.05) + 1)
+        chosen = self.precision[rows, :, :, AREAS.index(area), self.limits.index(limit)]
+        return _mean(chosen if classes is None else chosen[:, :, classes])
+
+    def ar(self, *, limit: int, area: str = "all") -> float | None:
+        """Return the mean recall over thresholds and classes; None where there is nothing to be found."""
+        return _mean(self.recall[:, :, AREAS.index(area), self.limits.index(limit)])
+
+
+def coco_curves(
+    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
+) -> Curves:
+    """Match answers with true objects as COCO does.
+
+    Args:
+        truth: the images; special objects are crowds, which need not be found and swallow any number of answers. Of
+            these, `is_ignored` are objects to be found: the COCO tools do not read the key "ignore".
+        found: what was found in each of them.
+        classes: the classes of the data set.
+        kind: compare boxes or masks.
+
+    Raises:
+        MissingExtra: the package `faster-coco-eval` is not installed.
+        ValueError: masks are to be compared, and one side has none.
+
+    Source: https://cocodataset.org/#detection-eval.
+    """
+    return _curves(truth, found, classes, kind, limits=LIMITS, is_lvis=False)
+
+
+def lvis_curves(
+    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
+) -> Curves:
+    """Match answers with true objects as LVIS does: the 300 best answers of each image, whatever their class.
+
+    Answers count for the classes in an image and for those known to be absent (`negative_labels`); where a class is
+    incomplete (`incomplete_labels`), surplus answers do not count. Answers and true objects without area do not exist.
+
+    Args:
+        truth: the images.
+        found: what was found in each of them.
+        classes: the classes of the data set.
+        kind: compare boxes or masks.
+
+    Raises:
+        MissingExtra: the package `faster-coco-eval` is not installed.
+        ValueError: masks are to be compared, and one side has none.
+
+    Source: LVIS, section 2, https://arxiv.org/abs/1908.03195.
+    """
+    truth = [_with_area(true) for true in truth]
+    checked = [_checked(own.best(LVIS_LIMIT), true, kind) for own, true in zip(found, truth, strict=True)]
+    return _curves(truth, checked, classes, kind, limits=(LVIS_LIMIT,), is_lvis=True)
+
+
+def coco_figures(curves: Curves, kind: Kind) -> dict[str, float | None]:
+    """Name the figures of COCO: those of the COCO tools, then those comparable with the published detectors."""
+    at = STANDARD
+    figures = {f"{kind}_AP": curves.ap(limit=at)}
+    figures |= {f"{kind}_AP{round(100 * iou)}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
+    figures |= {f"{kind}_AP_{area}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
+    figures |= {f"{kind}_AR_{limit}": curves.ar(limit=limit) for limit in (1, 10, at)}
+    figures |= {f"{kind}_AR_{area}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
+    at = PUBLISHED_LARGEST
+    figures |= {f"{kind}_AP{round(100 * iou)}_at_{at}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
+    figures |= {f"{kind}_AP_{area}_at_{at}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
+    figures |= {f"{kind}_AR_{limit}": curves.ar(limit=limit) for limit in (300, at)}
+    return figures | {f"{kind}_AR_{area}_at_{at}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
+
+
+def lvis_figures(curves: Curves, kind: Kind, frequencies: Sequence[str]) -> dict[str, float | None]:
+    """Name the figures of LVIS; `frequencies` holds "r", "c" or "f" for each class."""
+    at = LVIS_LIMIT
+    figures = {f"{kind}_AP": curves.ap(limit=at)}
+    figures |= {f"{kind}_AP{round(100 * iou)}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
+    figures |= {f"{kind}_AP_{area}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
+    letters = np.array(list(frequencies))
+    for letter, name in FREQUENCIES.items():
+        figures[f"{kind}_AP_{name}"] = curves.ap(limit=at, classes=np.flatnonzero(letters == letter))
+    figures[f"{kind}_AR_{at}"] = curves.ar(limit=at)
+    return figures | {f"{kind}_AR_{area}_{at}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
+
+
+def per_class(curves: Curves, number: int) -> list[float | None]:
+    """Return the average precision of each class, with 1000 answers where they were counted, as published."""
+    limit = curves.limits[-1]
+    return [curves.ap(limit=limit, classes=label) for label in range(number)]
+
+
+def _curves(
+    truth: Sequence[ImageAnnotation],
+    found: Sequence[FoundObjects],
+    classes: TruthClasses,
+    kind: Kind,
+    *,
+    limits: tuple[int, ...],
+    is_lvis: bool,
+) -> Curves:
+    coco = _faster_coco_eval()
+    if kind == "mask" and not all(len(true.labels) == 0 or true.segmentations for true in truth):
+        raise ValueError("the ground truth has no masks; measure boxes, or take annotations with segmentations")
+    if kind == "mask" and not all(len(own) == 0 or own.masks is not None for own in found):
+        raise ValueError("the predictions have no masks; measure boxes, or take a model with masks")
+    true_set = coco.COCO()
+    true_set.dataset = {
+        "images": [_image(i, true) for i, true in enumerate(truth)],
+        "annotations": _annotations(truth, kind),
+        "categories": [_category(label, classes) for label in range(len(classes))],
+    }
+    true_set.createIndex()
+    found_set = true_set.loadRes(_entries(found, kind))
+    evaluation = coco.COCOeval_faster(true_set, found_set, "bbox" if kind == "box" else "segm", lvis_style=is_lvis)
+    evaluation.params.maxDets = list(limits)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision, recall = (np.asarray(evaluation.eval[name], dtype=np.float64) for name in ("precision", "recall"))
+    return Curves(np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall), limits)
+
+
+def _faster_coco_eval() -> Any:
+    try:
+        return importlib.import_module("faster_coco_eval")
+    except ImportError as error:
+        raise MissingExtra("faster-coco-eval", "train", "measuring average precision") from error
+
+
+def _with_area(true: ImageAnnotation) -> ImageAnnotation:
+    """Leave out true objects of area 0."""
+    keep = true.areas > 0
+    if keep.all():
+        return true
+    masks = true.segmentations and tuple(mask for mask, kept in zip(true.segmentations, keep, strict=True) if kept)
+    fields = ("boxes_xyxy", "labels", "is_special", "areas", "lost_masks", "is_ignored")
+    arrays = {name: value[keep] for name in fields if (value := getattr(true, name)) is not None}
+    return replace(true, segmentations=masks, **arrays)
+
+
+def _checked(own: FoundObjects, true: ImageAnnotation, kind: Kind) -> FoundObjects:
+    """Leave out answers without area, and those of classes that nobody looked for in the image.
+
+    The second is for faster-coco-eval: it ends with an IndexError where no answer to an image without objects counts.
+    """
+    classes = np.union1d(true.labels, np.array(sorted(true.negative_labels), dtype=np.int64))
+    keep = np.isin(own.labels, classes)
+    if kind == "mask" and own.masks:
+        keep &= _faster_coco_eval().mask.area(list(own.masks)) > 0
+    else:
+        keep &= (own.boxes_xyxy[:, 2:] - own.boxes_xyxy[:, :2]).prod(axis=1) > 0
+    return own if keep.all() else own.take(np.flatnonzero(keep))
+
+
+def _image(number: int, true: ImageAnnotation) -> dict[str, Any]:
+    height, width = true.size_hw
+    return {
+        "id": number,
+        "height": height,
+        "width": width,
+        "neg_category_ids": sorted(true.negative_labels),
+        "not_exhaustive_category_ids": sorted(true.incomplete_labels),
+    }
+
+
+def _category(label: int, classes: TruthClasses) -> dict[str, Any]:
+    entry: dict[str, Any] = {"id": label, "name": classes.names[label]}
+    return entry if classes.frequencies is None else {**entry, "frequency": classes.frequencies[label]}
+
+
+def _annotations(truth: Sequence[ImageAnnotation], kind: Kind) -> list[dict[str, Any]]:
+    """Return the true objects as the COCO tools read them; their numbers start at 1, since 0 means none there."""
+    annotations: list[dict[str, Any]] = []
+    for i, true in enumerate(truth):
+        sides = _sides(true.boxes_xyxy)
+        is_crowd = true.is_special if true.is_ignored is None else true.is_special & ~true.is_ignored
+        if kind == "mask" and true.lost_masks is not None:
+            is_crowd = is_crowd | true.lost_masks
+        rows = zip(sides, true.labels.tolist(), true.areas.tolist(), is_crowd.tolist(), strict=True)
+        for j, (box, label, area, crowd) in enumerate(rows):
+            entry: dict[str, Any] = {"id": len(annotations) + 1, "image_id": i, "category_id": label, "bbox": box}
+            entry |= {"area": area, "iscrowd": int(crowd)}
+            if kind == "mask" and true.segmentations is not None:
+                entry["segmentation"] = true.segmentations[j]
+            annotations.append(entry)
+    return annotations
+
+
+def _entries(found: Sequence[FoundObjects], kind: Kind) -> list[dict[str, Any]]:
+    """Return the answers as the COCO tools read them; a mask is measured by its own area, not by its box."""
+    entries: list[dict[str, Any]] = []
+    for i, own in enumerate(found):
+        masks: Sequence[Mapping[str, Any]] = own.masks or ()
+        sides = _sides(own.boxes_xyxy)
+        for j, (label, score) in enumerate(zip(own.labels.tolist(), own.scores.tolist(), strict=True)):
+            place = {"segmentation": masks[j]} if kind == "mask" else {"bbox": sides[j]}
+            entries.append({"image_id": i, "category_id": label, "score": score, **place})
+    return entries
+
+
+def _sides(boxes: np.ndarray) -> list[list[float]]:
+    """Turn corners into (left, top, width, height)."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,168 @@
+"""The three figures of CrowdHuman: average precision, miss rate over false positives, Jaccard index.
+
+Shape legend: D found boxes, G true boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from internimage.data.objects.annotation import ImageAnnotation
+from internimage.evaluation.matching import overlaps
+from internimage.evaluation.predictions import FoundObjects
+from internimage.ops.assignment import match_least_cost
+
+# False positives of an image at which the miss rate is read: nine places from 10^-2, or 10^-4, to 1.
+PLACES = {
+    2: (0.0100, 0.0178, 0.0316, 0.0562, 0.1000, 0.1778, 0.3162, 0.5623, 1.000),
+    4: (0.0001, 0.0003, 0.00100, 0.0032, 0.0100, 0.0316, 0.1000, 0.3162, 1.000),
+}
+SCORE_LEVELS = tuple(0.1 * i for i in range(10))
+
+
+@dataclass(frozen=True)
+class CrowdFigures:
+    """Figures of a detector of people.
+
+    Args:
+        precision: average precision at an overlap of 0.5, 0..1, higher is better; None without people.
+        miss_rate: geometric mean of the miss rates (MR^-2), 0..1, lower is better; None without people.
+        jaccard: best mean Jaccard index (JI) over ten score levels, 0..1, higher is better; None where neither a person
+            nor an answer counts.
+    """
+
+    precision: float | None
+    miss_rate: float | None
+    jaccard: float | None
+
+
+def crowd_figures(
+    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], *, iou: float = 0.5, decades: int = 2
+) -> CrowdFigures:
+    """Return the figures of one class of objects.
+
+    Ignored regions are `is_special`: answers that lie in one (by share of their own area) count neither as right nor as
+    wrong. All boxes are cut at the border of their image.
+
+    Args:
+        truth: the images.
+        found: what was found in each of them.
+        iou: overlap from which an answer is right, 0..1.
+        decades: 2 for MR^-2, 4 for MR^-4.
+
+    Raises:
+        ValueError: `decades` is neither 2 nor 4.
+
+    Source: CrowdHuman, section 3.3, https://arxiv.org/abs/1805.00123; the Jaccard index from
+        https://arxiv.org/abs/2003.09163, section 5.1.
+    """
+    if decades not in PLACES:
+        raise ValueError(f"decades must be 2 or 4, given {decades}")
+    found = [replace(own, boxes_xyxy=_cut(own.boxes_xyxy, true)) for own, true in zip(found, truth, strict=True)]
+    boxes = [_cut(true.boxes_xyxy, true) for true in truth]
+    people = sum(int((~true.is_special).sum()) for true in truth)
+    outcomes = [
+        _outcomes(own, cut, true.is_special, iou)
+        for own, cut, true in zip(found, boxes, truth, strict=True)
+        if len(own)
+    ]
+    scores = np.concatenate([score for score, _ in outcomes] or [np.zeros(0)])
+    is_right = np.concatenate([right for _, right in outcomes] or [np.zeros(0, dtype=bool)])
+    is_right = is_right[np.argsort(-scores, kind="stable")]
+    right, wrong = is_right.cumsum(), (~is_right).cumsum()
+    recall = right / max(people, 1)
+    precision = right / np.maximum(right + wrong, 1)
+    area = float(((precision[1:] + precision[:-1]) / 2 * np.diff(recall)).sum())
+    return CrowdFigures(
+        area if people else None,
+        _miss_rate(1.0 - recall, wrong / max(len(truth), 1), decades) if people else None,
+        _best_jaccard(truth, boxes, found, iou),
+    )
+
+
+def _cut(boxes: np.ndarray, true: ImageAnnotation) -> np.ndarray:
+    """Cut boxes at the border of an image."""
+    height, width = true.size_hw
+    low = np.clip(boxes[:, :2], 0, [width - 1, height - 1])
+    return np.concatenate([low, np.clip(boxes[:, 2:], 0, [width, height])], axis=1)
+
+
+def _outcomes(
+    found: FoundObjects, truth: np.ndarray, is_ignored: np.ndarray, iou: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores and rightness of the answers that count: each takes the free person that it overlaps most."""
+    order = np.argsort(-found.scores, kind="stable")
+    answers = found.boxes_xyxy[order]
+    shared = overlaps(answers, truth[~is_ignored])
+    hidden = (overlaps(answers, truth[is_ignored], "iof") > iou).any(axis=1)
+    is_right = np.zeros(len(answers), dtype=bool)
+    is_free = np.ones(shared.shape[1], dtype=bool)
+    for i in np.flatnonzero((shared > iou).any(axis=1)):
+        row = np.where(is_free, shared[i], -1.0)
+        best = int(row.argmax())
+        if row[best] > iou:
+            is_right[i], is_free[best] = True, False
+    counts = is_right | ~hidden
+    return found.scores[order][counts], is_right[counts]
+
+
+def _miss_rate(missed: np.ndarray, wrong_per_image: np.ndarray, decades: int) -> float:
+    """Geometric mean of the miss rates at the places; one that is never reached has the rate of all answers."""
+    if not len(missed):
+        return 1.0
+    first = np.searchsorted(wrong_per_image, PLACES[decades])
+    rates = missed[first.clip(max=len(missed) - 1)]
+    return float(np.exp(np.log(np.maximum(rates, 1e-300)).mean()))
+
+
+def _best_jaccard(
+    truth: Sequence[ImageAnnotation], boxes: Sequence[np.ndarray], found: Sequence[FoundObjects], iou: float
+) -> float | None:
+    """Best mean over the score levels; at each level, of the images in which a person or an answer counts."""
+    totals, counted = np.zeros(len(SCORE_LEVELS)), np.zeros(len(SCORE_LEVELS), dtype=np.int64)
+    for true, cut, own in zip(truth, boxes, found, strict=True):
+        people, ignored = cut[~true.is_special], cut[true.is_special]
+        shared = overlaps(own.boxes_xyxy, people)
+        for i, level in enumerate(SCORE_LEVELS):
+            keep = own.scores > level
+            index = _jaccard(own.boxes_xyxy[keep], people, shared[keep], ignored, iou)
+            if index is not None:
+                totals[i] += index
+                counted[i] += 1
+    return float((totals / counted.clip(min=1)).max()) if counted.any() else None
+
+
+def _jaccard(
+    answers: np.ndarray, people: np.ndarray, shared: np.ndarray, ignored: np.ndarray, iou: float
+) -> float | None:
+    """Pairs over answers and people together, in the pairing with the most pairs; None where neither counts."""
+    rows, columns = _pairs(shared, iou)
+    pairs = len(rows)
+    others = np.delete(answers, rows, axis=0), np.delete(people, columns, axis=0)
+    hidden = [int((overlaps(boxes, ignored, "iof") > iou).any(axis=1).sum()) for boxes in others]
+    number = len(answers) - hidden[0] + len(people) - hidden[1] - pairs
+    return pairs / (number + 1e-6) if number else None
+
+
+def _pairs(shared: np.ndarray, iou: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pair answers with people, as many as possible; among such pairings, that with the largest overlaps."""
+    near = np.where(shared >= iou, shared, 0.0)
+    is_near = near > 0
+    # Most answers and people have only one another: no pairing can do better.
+    is_alone = is_near & (is_near.sum(axis=1, keepdims=True) == 1) & (is_near.sum(axis=0, keepdims=True) == 1)
+    rows, columns = is_alone.nonzero()
+    is_near &= ~is_alone
+    open_rows, open_columns = np.flatnonzero(is_near.any(axis=1)), np.flatnonzero(is_near.any(axis=0))
+    near = near[np.ix_(open_rows, open_columns)]
+    # One more pair outweighs any sum of overlaps.
+    gain = np.where(near > 0, near + min(near.shape, default=0) + 1.0, 0.0)
+    first, second = (index.numpy() for index in match_least_cost(torch.from_numpy(-gain)))
+    is_pair = near[first, second] > 0
+    return (
+        np.concatenate([rows, open_rows[first[is_pair]]]),
+        np.concatenate([columns, open_columns[second[is_pair]]]),
+    )

@@ -1,0 +1,150 @@
+"""From truth and answers to named figures, one function for each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from internimage.data.objects.annotation import ImageAnnotation
+from internimage.evaluation.coco import (
+    LVIS_LIMIT,
+    PUBLISHED_LARGEST,
+    STANDARD,
+    Kind,
+    coco_curves,
+    coco_figures,
+    lvis_curves,
+    lvis_figures,
+)
+from internimage.evaluation.crowd_human import crowd_figures
+from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.open_images import open_images_precision
+from internimage.evaluation.predictions import FoundObjects
+from internimage.evaluation.voc import ClassPrecision, mean_precision, voc_precision
+
+Metric = Literal["coco", "lvis", "voc2007", "voc2012", "openimages", "crowdhuman"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Measured figures.
+
+    Args:
+        values: name and figure, 0..1; None where there is nothing to be found.
+        per_class: one row for each class: its name and its figures.
+    """
+
+    values: dict[str, float | None]
+    per_class: tuple[dict[str, Any], ...]
+
+
+def measure(
+    metric: Metric,
+    truth: Sequence[ImageAnnotation],
+    found: Sequence[FoundObjects],
+    classes: TruthClasses,
+    *,
+    kinds: Sequence[Kind] = ("box",),
+) -> Figures:
+    """Return the figures of a metric.
+
+    Args:
+        metric: "coco", "lvis", "voc2007", "voc2012", "openimages" or "crowdhuman".
+        truth: the images.
+        found: what was found in each of them.
+        classes: the classes of the data set.
+        kinds: what "coco" and "lvis" compare: "box", "mask" or both.
+
+    Raises:
+        ValueError: the metric is unknown, or the data set lacks what it needs.
+        MissingExtra: a package that it needs is not installed.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
+    return METRICS[metric](truth, found, classes, kinds)
+
+
+def _coco(
+    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
+) -> Figures:
+    values: dict[str, float | None] = {}
+    rows = _named(classes, truth)
+    for kind in kinds:
+        curves = coco_curves(truth, found, classes, kind=kind)
+        values |= coco_figures(curves, kind)
+        for label, row in enumerate(rows):
+            row[f"{kind}_AP"] = curves.ap(limit=STANDARD, classes=label)
+            row[f"{kind}_AP_at_{PUBLISHED_LARGEST}"] = curves.ap(limit=PUBLISHED_LARGEST, classes=label)
+    return Figures(values, tuple(rows))
+
+
+def _lvis(
+    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
+) -> Figures:
+    if classes.frequencies is None:
+        raise ValueError("the metric 'lvis' needs the frequency of each class, as the annotations of LVIS state it")
+    values: dict[str, float | None] = {}
+    rows = _named(classes, truth)
+    for kind in kinds:
+        curves = lvis_curves(truth, found, classes, kind=kind)
+        values |= lvis_figures(curves, kind, classes.frequencies)
+        for label, row in enumerate(rows):
+            row[f"{kind}_AP"] = curves.ap(limit=LVIS_LIMIT, classes=label)
+    return Figures(values, tuple(rows))
+
+
+def _voc(year: Literal[2007, 2012]) -> Callable[..., Figures]:
+    def measured(
+        truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+    ) -> Figures:
+        settings: dict[str, Any] = dict(num_classes=len(classes), year=year)
+        middle, strict = (voc_precision(truth, found, iou=iou, **settings) for iou in (0.5, 0.75))
+        values = {"mAP": mean_precision(middle), "mAP_at_iou_0.75": mean_precision(strict)}
+        return Figures(values, _rows(classes, middle))
+
+    return measured
+
+
+def _open_images(
+    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+) -> Figures:
+    entries = open_images_precision(truth, found, num_classes=len(classes), ancestors=classes.ancestors)
+    return Figures({"mAP": mean_precision(entries)}, _rows(classes, entries))
+
+
+def _crowd_human(
+    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+) -> Figures:
+    if len(classes) != 1:
+        raise ValueError(f"the metric 'crowdhuman' is for one class, the data set has {len(classes)}")
+    figures = crowd_figures(truth, found)
+    values = {"AP": figures.precision, "MR^-2": figures.miss_rate, "JI": figures.jaccard}
+    [row] = _named(classes, truth)
+    return Figures(values, ({**row, "AP": figures.precision},))
+
+
+METRICS: dict[str, Callable[..., Figures]] = {
+    "coco": _coco,
+    "lvis": _lvis,
+    "voc2007": _voc(2007),
+    "voc2012": _voc(2012),
+    "openimages": _open_images,
+    "crowdhuman": _crowd_human,
+}
+
+
+def _named(classes: TruthClasses, truth: Sequence[ImageAnnotation]) -> list[dict[str, Any]]:
+    """Start one row for each class: its name and its objects."""
+    counts = [0] * len(classes)
+    for true in truth:
+        for label in true.labels[~true.is_special].tolist():
+            counts[label] += 1
+    return [{"name": name, "objects": count} for name, count in zip(classes.names, counts, strict=True)]
+
+
+def _rows(classes: TruthClasses, entries: Sequence[ClassPrecision]) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {"name": name, "objects": entry.truth, "found": entry.found, "AP": entry.value}
+        for name, entry in zip(classes.names, entries, strict=True)
+    )

@@ -1,0 +1,121 @@
+"""Average precision as the OpenImages challenge measures it: a hierarchy of classes, groups, checked classes.
+
+Shape legend: D found boxes, G true boxes, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from internimage.data.objects.annotation import ImageAnnotation
+from internimage.evaluation.matching import area_under, curve, first_of_each, overlaps
+from internimage.evaluation.predictions import FoundObjects
+from internimage.evaluation.voc import ClassPrecision
+
+
+def open_images_precision(
+    truth: Sequence[ImageAnnotation],
+    found: Sequence[FoundObjects],
+    *,
+    num_classes: int,
+    ancestors: np.ndarray | None,
+    iou: float = 0.5,
+    group_share: float = 0.5,
+    only_checked_classes: bool = True,
+    has_groups: bool = True,
+) -> list[ClassPrecision]:
+    """Return the average precision of each class.
+
+    A true box also counts for every class above its own, and so does an answer where the image was checked for that
+    class. Answers of classes that the image was not checked for are dropped: those neither boxed nor among
+    `negative_labels` (the image-level labels, present or absent). A group (`is_special`) is found when an answer that
+    belongs to no single object lies in it; all such answers count once.
+
+    Args:
+        truth: the images.
+        found: what was found in each of them.
+        num_classes: K.
+        ancestors: (K, K) bool, see `TruthClasses`; None where the classes have no hierarchy.
+        iou: overlap from which an answer is right, 0..1.
+        group_share: share of an answer that must lie in a group, 0..1.
+        only_checked_classes: whether answers of unchecked classes are dropped.
+        has_groups: False takes groups for single objects.
+
+    Source: OpenImages V4, section 6.2, https://arxiv.org/abs/1811.00982.
+    """
+    scores: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
+    rights: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
+    wanted = np.zeros(num_classes, dtype=np.int64)
+    for true, own in zip(truth, found, strict=True):
+        if ancestors is not None:
+            true = _with_ancestors(true, ancestors)
+        answers = _checked(own, true, ancestors, only_checked_classes)
+        wanted += np.bincount(true.labels, minlength=num_classes)
+        for label in np.unique(answers.labels).tolist():
+            part = answers.labels == label
+            objects = true.labels == label
+            is_group = true.is_special[objects] & has_groups
+            score, right = _outcomes(
+                answers.boxes_xyxy[part], answers.scores[part], true.boxes_xyxy[objects], is_group, iou, group_share
+            )
+            scores[label].append(score)
+            rights[label].append(right)
+    classes: list[ClassPrecision] = []
+    for label in range(num_classes):
+        score = np.concatenate(scores[label] or [np.zeros(0)])
+        right = np.concatenate(rights[label] or [np.zeros(0, dtype=bool)])
+        number = int(wanted[label])
+        value = area_under(*curve(score, right, number)) if number else None
+        classes.append(ClassPrecision(number, len(score), value))
+    return classes
+
+
+def _with_ancestors(true: ImageAnnotation, ancestors: np.ndarray) -> ImageAnnotation:
+    """Repeat each true box for every class above its own."""
+    rows, labels = ancestors[true.labels].nonzero()
+    return replace(
+        true,
+        boxes_xyxy=true.boxes_xyxy[rows],
+        labels=labels,
+        is_special=true.is_special[rows],
+        areas=true.areas[rows],
+        segmentations=None,
+    )
+
+
+def _checked(found: FoundObjects, true: ImageAnnotation, ancestors: np.ndarray | None, drops: bool) -> FoundObjects:
+    """Repeat each answer for the checked classes above its own, and drop those of unchecked classes."""
+    num_classes = (len(ancestors) if ancestors is not None else int(found.labels.max(initial=0))) + 1
+    is_checked = np.zeros(max(num_classes, int(true.labels.max(initial=0)) + 1, 1), dtype=bool)
+    is_checked[true.labels] = True
+    is_checked[[label for label in true.negative_labels if label < len(is_checked)]] = True
+    rows, labels = np.arange(len(found)), found.labels
+    if ancestors is not None and len(found):
+        rows, labels = ancestors[found.labels].nonzero()
+        keep = is_checked[labels] | (labels == found.labels[rows])
+        rows, labels = rows[keep], labels[keep]
+    if drops:
+        rows, labels = rows[is_checked[labels]], labels[is_checked[labels]]
+    return FoundObjects(found.boxes_xyxy[rows], found.scores[rows], labels)
+
+
+def _outcomes(
+    boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, is_group: np.ndarray, iou: float, group_share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of the answers that count, and which of them are right, for one class of one image."""
+    order = np.argsort(-scores, kind="stable")
+    boxes, scores = boxes[order], scores[order]
+    is_right = np.zeros(len(boxes), dtype=bool)
+    if not is_group.all():
+        shared = overlaps(boxes, truth[~is_group])
+        is_right = first_of_each(np.where(shared.max(axis=1) >= iou, shared.argmax(axis=1), -1))
+    if not is_group.any():
+        return scores, is_right
+    inside = overlaps(boxes, truth[is_group], "iof")
+    group = np.where(~is_right & (inside.max(axis=1) >= group_share), inside.argmax(axis=1), -1)
+    best = first_of_each(group)  # the answers are sorted, so the first is the best
+    counts = (group < 0) | best
+    return scores[counts], (is_right | best)[counts]

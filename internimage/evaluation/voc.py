@@ -1,0 +1,99 @@
+"""Average precision as Pascal VOC measures it.
+
+Shape legend: D found boxes, G true boxes, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from internimage.data.objects.annotation import ImageAnnotation
+from internimage.evaluation.matching import area_under, curve, first_of_each, mean_of_eleven, overlaps
+from internimage.evaluation.predictions import FoundObjects
+
+RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
+
+
+@dataclass(frozen=True)
+class ClassPrecision:
+    """The average precision of one class.
+
+    Args:
+        truth: objects to be found.
+        found: answers.
+        value: average precision, 0..1; None where there is nothing to be found.
+    """
+
+    truth: int
+    found: int
+    value: float | None
+
+
+def mean_precision(classes: Sequence[ClassPrecision]) -> float | None:
+    """Return the mean over the classes that have objects, None where none has."""
+    values = [entry.value for entry in classes if entry.value is not None]
+    return float(np.mean(values)) if values else None
+
+
+def voc_precision(
+    truth: Sequence[ImageAnnotation],
+    found: Sequence[FoundObjects],
+    *,
+    num_classes: int,
+    year: Literal[2007, 2012],
+    iou: float = 0.5,
+    extent: float = 1.0,
+) -> list[ClassPrecision]:
+    """Return the average precision of each class.
+
+    Each answer belongs to the true object of its class that it overlaps most; the best of several answers to one object
+    is right, the others are wrong. Difficult objects (`is_special`) need not be found, and answers to them do not
+    count.
+
+    Args:
+        truth: the images; corners name the first and the last pixel of a box, counted from 0.
+        found: what was found in each of them.
+        num_classes: K.
+        year: 2007 takes the mean precision at eleven recalls, 2012 the area under the curve.
+        iou: overlap from which an answer is right, 0..1.
+        extent: added to widths and heights, 1 for corners that name pixels.
+
+    Source: The Pascal Visual Object Classes Challenge, section 4.2, https://doi.org/10.1007/s11263-009-0275-4.
+    """
+    outcomes = [
+        voc_outcomes(true, own, iou=iou, extent=extent) for true, own in zip(truth, found, strict=True) if len(own)
+    ]
+    counts = [np.bincount(true.labels[~true.is_special], minlength=num_classes) for true in truth]
+    wanted = np.sum(counts, axis=0) if counts else np.zeros(num_classes, dtype=np.int64)
+    scores = np.concatenate([own.scores for own in found] or [np.zeros(0)])
+    labels = np.concatenate([own.labels for own in found] or [np.zeros(0, int)])
+    outcome = np.concatenate(outcomes or [np.zeros(0, int)])
+    summarize = mean_of_eleven if year == 2007 else area_under
+    classes: list[ClassPrecision] = []
+    for label, number in enumerate(wanted.tolist()):
+        own = labels == label
+        counted = own & (outcome != NOT_COUNTED)
+        value = summarize(*curve(scores[counted], outcome[counted] == RIGHT, number)) if number else None
+        classes.append(ClassPrecision(number, int(own.sum()), value))
+    return classes
+
+
+def voc_outcomes(true: ImageAnnotation, found: FoundObjects, *, iou: float, extent: float) -> np.ndarray:
+    """Return (D,) `RIGHT`, `WRONG` or `NOT_COUNTED` for the answers to one image."""
+    outcome = np.full(len(found), WRONG)
+    if not len(true.labels):
+        return outcome
+    order = np.argsort(-found.scores, kind="stable")
+    shared = overlaps(found.boxes_xyxy[order], true.boxes_xyxy, extent=extent)
+    shared[found.labels[order][:, None] != true.labels[None]] = -1.0
+    shared[:, true.is_special] -= 1e-12  # of equal overlaps, that with an object to be found comes first
+    target = shared.argmax(axis=1)
+    is_match = shared.max(axis=1) >= iou
+    is_first = first_of_each(np.where(is_match, target, -1))
+    outcome[order[is_first]] = RIGHT
+    outcome[order[is_match & true.is_special[target]]] = NOT_COUNTED
+    return outcome

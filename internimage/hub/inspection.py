@@ -1,0 +1,138 @@
+"""What a checkpoint holds, told without loading it: architecture, preprocessing, classes, size and hash of its file."""
+
+from __future__ import annotations
+
+import dataclasses
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from internimage.backbones import BackboneConfig
+from internimage.checkpoints.catalog import CatalogEntry, find
+from internimage.checkpoints.foreign import about, check_description
+from internimage.checkpoints.header import MODELS, AnyConfig, AnyTaskConfig, config_kind
+from internimage.checkpoints.read import read_checkpoint
+from internimage.classification import ClassifierConfig
+from internimage.detection import RCNNConfig
+from internimage.detection.published import detector_of_row
+from internimage.hub.factory import whole_config
+from internimage.segmentation.published import segmentor_of_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from internimage.classification.head import HeadKind
+
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin"})
+# Parts of a backbone's settings that tell one size from another.
+BACKBONE_FIELDS = ("operator", "depths", "groups", "kernel_size", "mlp_ratio", "layer_scale", "post_norm", "in_chans")
+
+
+def row_config(entry: CatalogEntry) -> AnyTaskConfig:
+    """Return the configuration of the model of a catalog row.
+
+    Raises:
+        ValueError: this release does not build it.
+    """
+    if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
+        raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
+    if entry.task == "detection":
+        return detector_of_row(entry)
+    if entry.task == "segmentation":
+        return segmentor_of_row(entry)
+    head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads
+    return ClassifierConfig(entry.backbone_config, entry.num_classes, head, entry.preprocess, entry.class_names)
+
+
+def describe_config(config: AnyConfig) -> dict[str, Any]:
+    """Return the facts of a configuration as JSON types: model, parameters, backbone, preprocessing, classes.
+
+    Example:
+        >>> from internimage import info
+        >>> facts = describe_config(row_config(info("internimage_t_1k_224")))
+        >>> facts["parameters"], facts["backbone"]["channels"], facts["preprocessing"]["interpolation"]
+        (29918424, [64, 128, 256, 512], 'bicubic')
+    """
+    backbone = config if isinstance(config, BackboneConfig) else config.backbone
+    with torch.device("meta"):
+        build = cast("Callable[[AnyConfig], nn.Module]", MODELS[type(config)])
+        parameters = sum(parameter.numel() for parameter in build(config).parameters())
+    facts: dict[str, Any] = {
+        "model": _kind(config),
+        "parameters": parameters,
+        "backbone": {
+            "channels": list(backbone.widths),
+            **{name: _plain(getattr(backbone, name)) for name in BACKBONE_FIELDS},
+        },
+    }
+    if isinstance(config, BackboneConfig):
+        return facts
+    preprocess = {name: _plain(value) for name, value in dataclasses.asdict(config.preprocess).items()}
+    names = config.class_names
+    return {
+        **facts,
+        "num_classes": config.num_classes,
+        "class_names": None if names is None else list(names),
+        "preprocessing": {"interpolation": "bilinear", **preprocess},  # only classifiers have a choice
+    }
+
+
+def inspect_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
+    """Return what a weight file or a folder holds, as JSON types; its weights are not loaded into a model.
+
+    Args:
+        path: whatever `internimage.load` takes beside names.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the folder holds no weights.
+        ValueError: the file is damaged, dangerous, or holds no model of this package.
+    """
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    document = checkpoint.document
+    config: AnyConfig
+    if document is not None and isinstance(document.config, BackboneConfig):
+        task, config = "backbone", document.config
+    else:
+        config = whole_config(checkpoint, find(path.name), None)
+        task = MODELS[type(config)].task  # type: ignore[union-attr]  # a backbone was told apart above
+    source = Path(checkpoint.source)
+    with about(checkpoint.source):
+        check_description(config, checkpoint)  # before anything of the described size is built
+        described = describe_config(config)
+        dtypes = {tensor.dtype for tensor in checkpoint.open().values()}
+    return {
+        "task": task,
+        **described,
+        "dtypes": sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point),
+        "notes": {} if document is None else dict(document.info),
+        "files": describe_files(source if source.exists() else path),
+    }
+
+
+def describe_files(path: Path) -> list[dict[str, Any]]:
+    """Return path, size and SHA-256 of a file, or of each weight file in a folder."""
+    from internimage.checkpoints.download import sha256  # the Hub's client takes long to import
+
+    inside = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]
+    return [{"path": str(file), "bytes": file.stat().st_size, "sha256": sha256(file)} for file in inside]
+
+
+def _kind(config: AnyConfig) -> str:
+    """Return what `create` calls a model of this configuration."""
+    if isinstance(config, RCNNConfig):
+        cascade = "cascade_" if len(config.stages) > 1 else ""
+        kind = "mask_rcnn" if config.mask is not None else "rcnn" if cascade else "faster_rcnn"
+        return cascade + kind
+    if isinstance(config, ClassifierConfig):
+        return "classifier"
+    return config_kind(config) or "backbone"
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as JSON types."""
+    return list(value) if isinstance(value, tuple) else value

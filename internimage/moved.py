@@ -1,0 +1,242 @@
+"""Old names of modules and what they held: they work for one release, with a warning that says the new name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+# Old and new names below `internimage`.
+MODULES: Mapping[str, str] = {
+    "data.array_file": "data.images.array_file",
+    "data.decoder_notes": "data.images.decoder_notes",
+    "data.detection.annotation": "data.objects.annotation",
+    "data.detection.augment": "detection.batches.augment",
+    "data.detection.census": "data.objects.census",
+    "data.detection.coco": "data.readers.coco",
+    "data.detection.coco_entries": "data.readers.coco_entries",
+    "data.detection.dataset": "data.objects.dataset",
+    "data.detection.files": "data.readers.files",
+    "data.detection.grouping": "detection.batches.grouping",
+    "data.detection.loading": "detection.batches.loading",
+    "data.detection.mask_entries": "data.readers.mask_entries",
+    "data.detection.open": "data.readers.open_objects",
+    "data.detection.open_images": "data.readers.open_images",
+    "data.detection.pipelines": "detection.batches.pipelines",
+    "data.detection.problems": "data.objects.problems",
+    "data.detection.segmentations": "data.objects.segmentations",
+    "data.detection.sizes": "data.objects.sizes",
+    "data.detection.table": "data.objects.table",
+    "data.detection.voc": "data.readers.voc",
+    "data.detection.voc_layout": "data.readers.voc_layout",
+    "data.detection.xml_tree": "data.readers.xml_tree",
+    "data.detection.yolo": "data.readers.yolo",
+    "data.fashion_mnist": "data.readers.fashion_mnist",
+    "data.formats": "data.images.formats",
+    "data.image_file": "data.images.image_file",
+    "data.image_folder": "data.readers.folders",
+    "data.image_paths": "data.images.image_paths",
+    "data.normalize": "data.images.normalize",
+    "data.open": "data.readers.open_labels",
+    "data.pictures": "data.images.read",
+    "data.raster": "data.images.raster",
+    "data.resize": "data.images.resize",
+    "data.segmentation.augment": "segmentation.batches.augment",
+    "data.segmentation.batches": "segmentation.batches.batches",
+    "data.segmentation.census": "data.label_maps.census",
+    "data.segmentation.dataset": "data.label_maps.dataset",
+    "data.segmentation.label_map": "data.label_maps.label_map",
+    "data.segmentation.layouts": "data.label_maps.layouts",
+    "data.segmentation.open": "data.label_maps.open",
+    "data.segmentation.pairing": "data.label_maps.pairing",
+    "data.segmentation.photometric": "segmentation.batches.photometric",
+    "data.value_range": "data.images.value_range",
+    "data.video": "data.images.video",
+    "detection.anchors": "detection.rcnn.anchors",
+    "detection.denoising": "detection.dino.denoising",
+    "detection.dino_loss": "detection.dino.loss",
+    "detection.dino_transformer": "detection.dino.transformer",
+    "detection.rcnn_loss": "detection.rcnn.loss",
+    "detection.roi_heads": "detection.rcnn.roi_heads",
+    "detection.rpn": "detection.rcnn.rpn",
+    "evaluation.classification": "classification.evaluate",
+    "evaluation.detection.box_merging": "detection.box_merging",
+    "evaluation.detection.classes": "evaluation.object_classes",
+    "evaluation.detection.coco": "evaluation.coco",
+    "evaluation.detection.crowd_human": "evaluation.crowd_human",
+    "evaluation.detection.figures": "evaluation.object_metrics",
+    "evaluation.detection.matching": "evaluation.matching",
+    "evaluation.detection.measure": "detection.evaluate",
+    "evaluation.detection.open_images": "evaluation.open_images",
+    "evaluation.detection.predictions": "evaluation.predictions",
+    "evaluation.detection.report": "detection.report",
+    "evaluation.detection.test_time": "detection.tta",
+    "evaluation.detection.voc": "evaluation.voc",
+    "evaluation.segmentation.confusion": "evaluation.confusion",
+    "evaluation.segmentation.measure": "segmentation.evaluate",
+    "evaluation.segmentation.progress_file": "segmentation.progress_file",
+    "evaluation.segmentation.report": "segmentation.report",
+    "evaluation.segmentation.submission": "segmentation.submission",
+    "evaluation.segmentation.test_time": "segmentation.tta",
+    "evaluation.segmentation.worst": "segmentation.worst_images",
+    "segmentation.pixel_decoder": "segmentation.mask2former.pixel_decoder",
+    "zoo.arrivals": "checkpoints.arrivals",
+    "zoo.catalog": "checkpoints.catalog",
+    "zoo.checkpoint": "checkpoints.checkpoint",
+    "zoo.choices": "hub.choices",
+    "zoo.class_rows": "checkpoints.class_rows",
+    "zoo.containers": "checkpoints.formats.containers",
+    "zoo.conversion": "hub.conversion",
+    "zoo.detection_rows": "detection.published",
+    "zoo.detector_wish": "detection.creation",
+    "zoo.document": "checkpoints.header",
+    "zoo.download": "checkpoints.download",
+    "zoo.factory": "hub.factory",
+    "zoo.filling": "checkpoints.fill",
+    "zoo.first_layer": "checkpoints.first_layer",
+    "zoo.foreign": "checkpoints.foreign",
+    "zoo.huggingface": "checkpoints.formats.huggingface",
+    "zoo.inference": "classification.original.shapes",
+    "zoo.inspection": "hub.inspection",
+    "zoo.loaded": "hub.loaded",
+    "zoo.local": "checkpoints.local",
+    "zoo.mm_config": "checkpoints.formats.openmmlab",
+    "zoo.mm_values": "checkpoints.formats.openmmlab_values",
+    "zoo.official": "checkpoints.rename",
+    "zoo.official_detection": "detection.original.names",
+    "zoo.official_segmentation": "segmentation.original.names",
+    "zoo.pickle_scan": "checkpoints.formats.pickle_scan",
+    "zoo.recognition": "hub.recognition",
+    "zoo.saving": "checkpoints.save",
+    "zoo.segmentation_rows": "segmentation.published",
+    "zoo.segmentor_wish": "segmentation.creation",
+    "zoo.settings": "classification.original.settings",
+    "zoo.settings_detection": "detection.original.settings",
+    "zoo.settings_dino": "detection.original.settings_dino",
+    "zoo.settings_segmentation": "segmentation.original.settings",
+    "zoo.torch_files": "checkpoints.formats.torch_files",
+    "zoo.transfer": "checkpoints.transfer",
+    "zoo.weights": "checkpoints.read",
+}
+# Packages that are gone, and where to look for what they held, first to last.
+PACKAGES: Mapping[str, Sequence[str]] = {
+    "data.detection": (
+        "data.objects.annotation",
+        "data.objects.dataset",
+        "data.objects.problems",
+        "data.readers.open_objects",
+        "data.readers.coco",
+        "data.readers.open_images",
+        "data.readers.voc",
+        "data.readers.yolo",
+        "detection.batches.augment",
+        "detection.batches.grouping",
+        "detection.batches.loading",
+        "detection.batches.pipelines",
+    ),
+    "data.segmentation": (
+        "data.class_list",
+        "data.label_maps.dataset",
+        "data.label_maps.label_map",
+        "data.label_maps.open",
+        "segmentation.batches.augment",
+        "segmentation.batches.batches",
+        "segmentation.batches.photometric",
+    ),
+    "evaluation.detection": ("detection.evaluate", "detection.report", "detection.tta"),
+    "evaluation.segmentation": (
+        "segmentation.evaluate",
+        "segmentation.report",
+        "segmentation.tta",
+        "segmentation.submission",
+        "segmentation.worst_images",
+        "evaluation.confusion",
+    ),
+    "zoo": ("checkpoints", "checkpoints.catalog", "checkpoints.read", "hub.factory", "hub.conversion", "data.labels"),
+}
+# Names of classes and functions that have changed.
+NAMES: Mapping[str, str] = {
+    "BadPicture": "BadImage",
+    "MaskedPicture": "MaskedImage",
+    "Picture": "ImageInput",
+    "PictureAnnotation": "ImageAnnotation",
+    "PictureDataset": "ImageDataset",
+    "PictureScore": "ImageScore",
+    "decode_picture": "decode_image",
+    "picture_size": "image_size",
+    "read_picture": "read_rgb",
+}
+
+
+def renamed(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module some of whose names live elsewhere now, or are called otherwise.
+
+    Args:
+        module: `__name__` of the module.
+        homes: the module that holds each old name now.
+
+    Example:
+        >>> import pytest
+        >>> get = renamed("internimage.evaluation", {"UnknownName": "internimage.errors"})
+        >>> with pytest.warns(DeprecationWarning, match="internimage.errors.UnknownName"):
+        ...     get("UnknownName").__name__
+        'UnknownName'
+    """
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[name]), NAMES.get(name, name))
+        _warn(f"{module}.{name}", f"{homes[name]}.{NAMES.get(name, name)}")
+        return value
+
+    return get
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Finds the modules of earlier releases."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return how to load an old module, None for every other name."""
+        if not _homes(fullname):
+            return None
+        return ModuleSpec(fullname, self, is_package=fullname.removeprefix("internimage.") in PACKAGES)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Let an old module answer with what the new ones hold."""
+        homes = _homes(module.__name__)
+        module.__file__ = importlib.import_module(homes[0]).__file__
+
+        def get(name: str) -> Any:
+            for home in homes:
+                found = importlib.import_module(home)
+                if hasattr(found, NAMES.get(name, name)) and not name.startswith("__"):
+                    _warn(f"{module.__name__}.{name}", f"{home}.{NAMES.get(name, name)}")
+                    return getattr(found, NAMES.get(name, name))
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+        module.__getattr__ = get  # type: ignore[method-assign]  # what Python asks for a module's missing names
+
+
+def install() -> None:
+    """Let imports find the modules of earlier releases."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())
+
+
+def _homes(fullname: str) -> list[str]:
+    """Return the modules that hold what an old one held."""
+    root, _, name = fullname.partition(".")
+    if root != "internimage":
+        return []
+    homes = PACKAGES.get(name) or ([MODULES[name]] if name in MODULES else [])
+    return [f"internimage.{home}" for home in homes]
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is {new} now; the old name goes with the next release", DeprecationWarning, stacklevel=3)

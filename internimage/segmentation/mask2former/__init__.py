@@ -1,0 +1,1 @@
+"""Mask2Former: queries that predict one mask each."""

@@ -1,0 +1,1 @@
+"""What the original's segmentation checkpoints call their parameters and settings."""

@@ -1,0 +1,70 @@
+"""From a row of the catalog to the segmentor that its checkpoint holds."""
+
+from __future__ import annotations
+
+from internimage.checkpoints.catalog import CatalogEntry
+from internimage.data.labels import label_set
+from internimage.segmentation import (
+    HEADS,
+    PreprocessConfig,
+    SegFormerConfig,
+    SegmentorConfig,
+    SlidingWindow,
+    UperNetConfig,
+)
+from internimage.segmentation.model import HeadConfig
+
+# UperNet and SegFormer were trained with the 150 outputs of ADE20K on every data set.
+DENSE_ROWS = 150
+# Limits of the longer and the shorter side in pixels where they are not (4 * S, S) for an input size of S x S.
+SCALES = {
+    "cityscapes_19": (2048, 1024),
+    "pascal_context_59": (4096, 520),
+    "nyu_40": (640, 480),
+}
+WINDOW_STRIDE = (512, 512)
+
+
+def segmentor_of_row(entry: CatalogEntry) -> SegmentorConfig:
+    """Return the segmentor of a published checkpoint.
+
+    Raises:
+        ValueError: the row is no segmentor, or its backbone is not built by this release.
+    """
+    backbone = entry.backbone_config
+    if entry.task != "segmentation" or backbone is None or entry.labels is None:
+        raise ValueError(f"{entry.name} is no segmentor that this release builds; its task is {entry.task}")
+    labels = label_set(entry.labels)
+    is_dense = entry.head != "mask2former"
+    return SegmentorConfig(
+        backbone=backbone,
+        num_classes=len(labels),
+        head=_head(entry),
+        preprocess=_preprocess(entry),
+        class_names=labels.class_names,
+        palette=labels.palette,
+        classifier_rows=DENSE_ROWS if is_dense and len(labels) != DENSE_ROWS else None,
+    )
+
+
+def _head(entry: CatalogEntry) -> HeadConfig:
+    if entry.head == "upernet":
+        return UperNetConfig(count_ignored_pixels=True)
+    if entry.head == "segformer":
+        return SegFormerConfig(count_ignored_pixels=True)
+    if entry.backbone.startswith("flash_"):
+        return HEADS["mask2former" if entry.backbone == "flash_internimage_t" else "mask2former_flash"]
+    return HEADS["mask2former_large" if entry.labels in ("ade20k_150", "coco_stuff_171") else "mask2former"]
+
+
+def _preprocess(entry: CatalogEntry) -> PreprocessConfig:
+    """Return how the row was evaluated; dense heads on street scenes and one Flash model see sizes as they come."""
+    height, width = (int(side) for side in (entry.input_size or "512x512").split("x"))
+    is_street = entry.labels == "cityscapes_19"
+    is_dense = entry.head != "mask2former"
+    rounds = not (is_dense and (is_street or entry.backbone == "flash_internimage_t"))
+    return PreprocessConfig(
+        scale=SCALES.get(entry.labels or "", (4 * height, height)),
+        multiple=32 if rounds else 1,
+        window=SlidingWindow((height, width), WINDOW_STRIDE) if is_street and not is_dense else None,
+    )

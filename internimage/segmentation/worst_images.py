@@ -1,0 +1,105 @@
+"""The worst images of an evaluation, each beside its truth and its answer.
+
+Shape legend: H W image size in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from PIL import ImageDraw, ImageFont
+from PIL.Image import Image, Resampling
+
+from internimage.data import ImageDataset
+from internimage.data.dataset import read_as
+from internimage.data.images.raster import to_rgb
+from internimage.data.label_maps.label_map import IGNORED
+from internimage.evaluation.classes import known_classes
+from internimage.files import replacing
+from internimage.segmentation import PreprocessConfig, Segmentor
+from internimage.segmentation.evaluate import in_data_order
+from internimage.segmentation.report import SegmentationReport
+from internimage.segmentation.tta import predict_multi_scale
+from internimage.types import Palette
+from internimage.visualize import distinct_color
+
+LONGEST_SIDE = 800  # of each of the three parts, in pixels
+GAP, CAPTION = 8, 28
+BACKGROUND, TEXT = (17, 22, 29), (241, 245, 249)
+OTHER = (128, 128, 128)  # answers of classes that the data set lacks
+
+
+def save_worst(
+    report: SegmentationReport,
+    model: Segmentor,
+    data: ImageDataset[np.ndarray],
+    folder: str | PathLike[str],
+    *,
+    count: int = 8,
+    preprocess: PreprocessConfig | None = None,
+) -> list[Path]:
+    """Draw the images with the smallest mean intersection over union; the model answers them once more.
+
+    Args:
+        report: what the evaluation found.
+        model: the segmentor that was measured.
+        data: the data set it was measured on.
+        folder: where to write; files are named after their place and their image.
+        count: how many.
+        preprocess: as in the evaluation.
+
+    Returns:
+        The files written, worst first.
+    """
+    palette = model.config.palette or tuple(distinct_color(i) for i in range(model.config.num_classes))
+    known = known_classes(model.config.class_names, model.config.num_classes, data.class_names)
+    colors = tuple(palette[output] for output in known.outputs) + (OTHER,) * bool(known.absent)
+    files: list[Path] = []
+    for place, score in enumerate(report.worst(count), start=1):
+        sample = read_as(data, (preprocess or model.config.preprocess).reading)[score.index]
+        [answer] = predict_multi_scale(model, [sample.image], report.looks, preprocess=preprocess)
+        title = f"{Path(score.name).name}   mIoU {score.miou:.1%}, right pixels {score.aacc:.1%}"
+        label_map = in_data_order(answer.label_map, known).numpy()
+        drawn = compare(to_rgb(sample.image), sample.target, label_map, colors, title=title)
+        path = Path(folder) / f"{place:02d}_{Path(score.name).stem}.png"
+        with replacing(path) as temporary:
+            drawn.save(temporary, "PNG")
+        files.append(path)
+    return files
+
+
+def compare(image: Image, truth: np.ndarray, answer: np.ndarray, palette: Palette, *, title: str = "") -> Image:
+    """Draw an image, its truth and its answer side by side; pixels without a label are black in the last two.
+
+    Args:
+        image: RGB image.
+        truth: (H, W) class of every pixel, 255 where there is none.
+        answer: (H, W) class of every pixel.
+        palette: K colors.
+        title: text above the image.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    if not (image.height, image.width) == truth.shape == answer.shape:
+        raise ValueError(
+            f"the label maps must have the size of the image, {(image.height, image.width)}, given {truth.shape} "
+            f"and {answer.shape}"
+        )
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    colors[: len(palette)] = palette
+    painted = [PIL.Image.fromarray(colors[np.where(truth == IGNORED, IGNORED, labels)]) for labels in (truth, answer)]
+    factor = min(1.0, LONGEST_SIDE / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    parts = [(image, title or "picture"), (painted[0], "truth"), (painted[1], "answer")]
+    canvas = PIL.Image.new("RGB", (3 * size[0] + 2 * GAP, size[1] + CAPTION), BACKGROUND)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(16)
+    for i, (part, text) in enumerate(parts):
+        left = i * (size[0] + GAP)
+        canvas.paste(part.resize(size, Resampling.LANCZOS if i == 0 else Resampling.NEAREST), (left, CAPTION))
+        pen.rectangle((left, 0, left + size[0] + GAP, CAPTION - 1), fill=BACKGROUND)
+        pen.text((left + 4, 5), text, fill=TEXT, font=font)
+    return canvas
