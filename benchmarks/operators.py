@@ -25,7 +25,7 @@ from internimage.ops.deform_attn.levels import Levels
 from internimage.ops.deform_conv_v3 import reference as dcnv3_reference
 from internimage.ops.deform_conv_v4 import packed_channels
 from internimage.ops.deform_conv_v4 import reference as dcnv4_reference
-from internimage.ops.native.allocator import keep_freed_memory
+from internimage.ops.runtime.allocator import keep_freed_memory
 from internimage.ops.sampling import Window
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}

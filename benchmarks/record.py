@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torchvision
 
-from internimage.ops.native import library
+from internimage.ops.runtime import library
 
 RESULTS = Path(__file__).parent / "results"
 

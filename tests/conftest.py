@@ -10,7 +10,7 @@ import pytest
 import torch
 from _pytest.terminal import TerminalReporter
 
-from internimage.ops.native import library
+from internimage.ops.runtime import library
 
 
 @pytest.fixture(autouse=True)

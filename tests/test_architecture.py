@@ -63,7 +63,7 @@ LOOKS_UP = {
 
 # A foreign package is imported only by files that match one of its homes (relative to the package).
 HOMES = {
-    "triton": ("ops/**/*triton*.py",),
+    "triton": ("ops/**/kernel_triton.py", "ops/runtime/triton/bilinear.py"),
     "timm": ("training/*.py", "training/classification/*.py", "integrations/*.py"),
     "tensorboard": ("training/*.py",),
     "matplotlib": ("training/*.py", "evaluation/*.py"),

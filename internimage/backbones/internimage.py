@@ -16,11 +16,12 @@ from torchvision.ops import StochasticDepth
 from internimage.backbones.config import BackboneConfig
 from internimage.backbones.pixels import check_pixels
 from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4
+from internimage.layers.fused.rules import can_fuse
 from internimage.layers.layer_norm import LayerNorm
 from internimage.layers.mlp import MLP
 from internimage.layers.packed_linear import Affine, Packable, PackedLinear, conv_norm, patch_layers
-from internimage.ops import rowwise
-from internimage.ops.native.allocator import keep_freed_memory
+from internimage.ops.fused import Residual
+from internimage.ops.runtime.allocator import keep_freed_memory
 from internimage.types import Features
 
 
@@ -152,10 +153,10 @@ class Block(nn.Module):
             normed = self.first_norm(x) if normed is None else normed
         norms = (self.norm1, self.norm2) if self.post_norm else (self.res_post_norm1, self.res_post_norm2)
         second_norm = None if self.post_norm else self.norm2
-        branch = rowwise.Branch.of(gamma=self.gamma1, norm=norms[0], next_norm=second_norm)
-        x, normed = self.dcn.join(x if normed is None else normed, x, branch)
-        branch = rowwise.Branch.of(gamma=self.gamma2, norm=norms[1], next_norm=next_norm)
-        return self.mlp.join(x if normed is None else normed, x, branch)
+        residual = Residual.of(gamma=self.gamma1, norm=norms[0], next_norm=second_norm)
+        x, normed = self.dcn.join(x if normed is None else normed, x, residual)
+        residual = Residual.of(gamma=self.gamma2, norm=norms[1], next_norm=next_norm)
+        return self.mlp.join(x if normed is None else normed, x, residual)
 
 
 def build_operator(config: BackboneConfig, level: int, backend: str) -> DCNv3 | DCNv4:
@@ -209,7 +210,7 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
         """Map (N, H, W, C) to the output of this level, before the way down; `normed`: `first_norm` of x, if known."""
-        if not self.training and rowwise.can_fuse(x, backend=self.backend):
+        if not self.training and can_fuse(x, backend=self.backend):
             return self._forward_fused(x.contiguous(), normed)
         extra_norms = self._extra_norms()
         for i, block in enumerate(self.blocks):

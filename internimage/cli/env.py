@@ -58,8 +58,8 @@ def _machine() -> dict[str, Any]:
     """Facts about the machine and the build of torch."""
     import torch
 
-    from internimage.ops.linear import support_reason
-    from internimage.ops.native import library
+    from internimage.ops.fused import support_reason
+    from internimage.ops.runtime import library
 
     fused_dtypes = torch.float32, torch.bfloat16
     gpus = []

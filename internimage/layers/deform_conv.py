@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from internimage.layers.layer_norm import LayerNorm
 from internimage.layers.packed_linear import Packable, packed_weights
-from internimage.ops import dcnv3, dcnv4, rowwise
+from internimage.ops import dcnv3, dcnv4
 from internimage.ops.deform_conv_v4 import packed_channels
-from internimage.ops.linear import packed_perceptron
+from internimage.ops.fused import Residual, add_shortcut_, depthwise_norm_gelu, packed_perceptron
 
 NORM_EPS = 1e-6
 
@@ -62,22 +62,22 @@ class DeformConv(Packable):
         """Map (N, H, W, C) to (N, H, W, C)."""
         return self._project(self._attend(x, fuse=False))
 
-    def join(self, x: Tensor, shortcut: Tensor, branch: rowwise.Branch) -> tuple[Tensor, Tensor | None]:
-        """For inference: this layer as a residual branch, with the fused steps of `internimage.ops.rowwise`.
+    def join(self, x: Tensor, shortcut: Tensor, residual: Residual) -> tuple[Tensor, Tensor | None]:
+        """For inference: this layer as a residual branch, with the fused steps of `internimage.ops.fused`.
 
         Args:
             x: (N, H, W, C) contiguous map.
             shortcut: (N, H, W, C) contiguous map.
-            branch: scale and norms.
+            residual: scale and norms.
 
         Returns:
             shortcut + gamma * norm(self(x)), and `next_norm` of it, None without `next_norm`.
         """
         y, products = self._attend(x, fuse=True), self.products
         if products and (layers := packed_weights(products["output"])):
-            return packed_perceptron(y, layers, shortcut, branch)
+            return packed_perceptron(y, layers, shortcut, residual)
         y = self._project(y)
-        normed = rowwise.residual_(y, shortcut, branch)
+        normed = add_shortcut_(y, shortcut, residual)
         return y, normed
 
     @abstractmethod
@@ -165,7 +165,7 @@ class DCNv3(DeformConv):
         products = self.products
         value = products["input"](x) if products else self.input_proj(x)
         if fuse:
-            query = rowwise.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
+            query = depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
         else:
             query = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             query = self.act(self.dw_norm(query))

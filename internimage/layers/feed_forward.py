@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from internimage.layers.fused.rules import can_fuse, may_divide
 from internimage.layers.mlp import CHUNK_BYTES
 from internimage.layers.packed_linear import Packable, packed_weights
-from internimage.ops import rowwise
-from internimage.ops.linear import packed_perceptron
-from internimage.ops.registration import may_divide
+from internimage.ops.fused import Residual, add_shortcut_, packed_perceptron
 
 
 class FeedForward(Packable):
@@ -56,8 +55,8 @@ class FeedForward(Packable):
 def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto") -> Tensor:
     """Return norm(x + branch), (..., C), for a layer norm; `branch` is overwritten when there are no gradients."""
     assert isinstance(norm, nn.LayerNorm)
-    if rowwise.can_fuse(branch, backend=backend) and branch.is_contiguous() and branch.dtype == x.dtype:
-        normed = rowwise.residual_(branch, x.contiguous(), rowwise.Branch.of(next_norm=norm))
+    if can_fuse(branch, backend=backend) and branch.is_contiguous() and branch.dtype == x.dtype:
+        normed = add_shortcut_(branch, x.contiguous(), Residual.of(next_norm=norm))
         assert normed is not None
         return normed
     return norm(x + branch)
@@ -65,11 +64,11 @@ def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto
 
 def feed_forward_norm(x: Tensor, layer: nn.Module, norm: nn.Module, *, backend: str = "auto") -> Tensor:
     """Return norm(x + layer(x)), (..., C), for a `FeedForward` or a module of its kind; one kernel if possible."""
-    if isinstance(layer, FeedForward) and (products := layer.products) and rowwise.can_fuse(x, backend=backend):
+    if isinstance(layer, FeedForward) and (products := layer.products) and can_fuse(x, backend=backend):
         layers = packed_weights(products["fc1"], products["fc2"])
         if layers is not None and layers[0].blocks.dtype == x.dtype:
             assert isinstance(norm, nn.LayerNorm)
-            _, normed = packed_perceptron(x, layers, x, rowwise.Branch.of(next_norm=norm), activation="relu")
+            _, normed = packed_perceptron(x, layers, x, Residual.of(next_norm=norm), activation="relu")
             assert normed is not None
             return normed
     return add_norm(x, layer(x), norm, backend=backend)

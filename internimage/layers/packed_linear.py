@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
-from internimage.ops import rowwise
 from internimage.ops.derivatives import is_transformed
-from internimage.ops.linear import (
+from internimage.ops.fused import (
     Activation,
     PackedWeight,
+    Residual,
     Window,
+    gelu_,
     missing_reason,
     pack,
     packed_conv,
@@ -38,7 +39,7 @@ class Affine(NamedTuple):
 class PackedLinear:
     """One or more linear layers with the same input, as one matrix product.
 
-    On a CPU the weights are copied once into the layout of the product, ours (`internimage.ops.linear`) or oneDNN's,
+    On a CPU the weights are copied once into the layout of the product, ours (`internimage.ops.fused`) or oneDNN's,
     whichever is the faster one there; elsewhere the product is a plain one. The copy is as large as the weights.
 
     Args:
@@ -62,7 +63,7 @@ class PackedLinear:
         y = self._product(x)
         if activation == "relu":
             return y.relu_()
-        return rowwise.gelu_(y) if activation == "gelu" else y
+        return gelu_(y) if activation == "gelu" else y
 
     @staticmethod
     def _other_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
@@ -94,12 +95,12 @@ def conv_norm(
     """
     assert product.packed is not None
     window = Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
-    branch = rowwise.Branch.of(norm=norm, next_norm=next_norm)
-    return packed_conv(x, product.packed, window, branch, activation=activation)
+    residual = Residual.of(norm=norm, next_norm=next_norm)
+    return packed_conv(x, product.packed, window, residual, activation=activation)
 
 
 def packed_weights(*products: PackedLinear) -> list[PackedWeight] | None:
-    """The weights for `internimage.ops.linear.packed_perceptron`, or None where that is not the way to go."""
+    """The weights for `internimage.ops.fused.packed_perceptron`, or None where that is not the way to go."""
     packed = [product.packed for product in products if product.packed is not None]
     return packed if len(packed) == len(products) else None
 

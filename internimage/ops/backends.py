@@ -10,6 +10,15 @@ import torch
 from internimage.errors import BackendUnavailable
 
 
+def no_backward(*values: Any) -> Any:
+    """The backward pass of an operator for inference.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("this operator is for inference and has no gradients; run it under torch.no_grad()")
+
+
 class Backend(NamedTuple):
     """One implementation of one operator.
 
@@ -21,7 +30,7 @@ class Backend(NamedTuple):
 
     missing_reason: Callable[[str, torch.dtype], str | None]
     forward: Callable[..., Any]
-    backward: Callable[..., Any]
+    backward: Callable[..., Any] = no_backward
 
 
 class Support(NamedTuple):
@@ -64,6 +73,11 @@ def choose(operator: str, backend: str, device: str, dtype: torch.dtype) -> Back
     return found
 
 
+def runs(operator: str, backend: str, device: str, dtype: torch.dtype) -> bool:
+    """Whether this backend of `operator` runs on tensors of this device type and dtype."""
+    return _TABLE[operator][backend].missing_reason(device, dtype) is None
+
+
 def _find(operator: str, backend: str, device: str, dtype: torch.dtype) -> Backend:
     reasons = []
     for name, candidate in _TABLE[operator].items():
@@ -81,10 +95,12 @@ def support_table(
     devices: tuple[str, ...] = ("cpu", "cuda"),
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16, torch.float64),
 ) -> list[Support]:
-    """Every (operator, backend, device, dtype) with the reason when it does not run here."""
+    """Every (operator with gradients, backend, device, dtype) with the reason when it does not run here."""
     rows = []
     for operator, backends in _TABLE.items():
         for name, backend in backends.items():
+            if backend.backward is no_backward:
+                continue
             for device in devices:
                 for dtype in dtypes:
                     reason = backend.missing_reason(device, dtype)

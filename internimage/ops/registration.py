@@ -72,6 +72,38 @@ def register_operator(
     return run
 
 
+def register_inference_operator(
+    name: str, schema: str, *, implementations: Mapping[str, Backend], fake: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Define `internimage::<name>`, which has no gradients and takes the first backend that can run.
+
+    Args:
+        name: the operator's name.
+        schema: its arguments and results; the first argument is a tensor that decides device and dtype.
+        implementations: backend name to backend, in the order in which they are tried.
+        fake: the arguments to results of the right shapes, without values.
+
+    Returns:
+        A function that runs the operator on the arguments of the schema, by position.
+    """
+    backends.register(name, implementations)
+
+    def run(x: Tensor, *values: Any) -> Any:
+        return choose(name, "auto", x.device.type, x.dtype).forward(x, *values)
+
+    _library.define(name + schema)
+    _library.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"internimage::{name}", fake, lib=_library)
+    registered = getattr(torch.ops.internimage, name)
+
+    def call(*values: Any) -> Any:
+        if is_plain(*(value for value in values if isinstance(value, Tensor))):
+            return run(*values)
+        return registered(*values)
+
+    return call
+
+
 class _Registered(NamedTuple):
     """An operator as torch knows it; the arguments are those of `register_operator`."""
 
@@ -209,16 +241,6 @@ def _exporting() -> bool:
 def is_plain(*values: Tensor) -> bool:
     """Whether nothing but eager autograd would see an operator on these tensors."""
     return is_eager(*values) and not _profiler_enabled()
-
-
-def may_divide(x: Tensor) -> bool:
-    """Whether a large step on `x` may be done in parts to save memory: eager inference on a CPU outside of autocast.
-
-    Gradients would keep every part, a compiler or exporter would see a loop, and other devices want large steps.
-    """
-    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
-    return is_eager(x)
 
 
 def is_eager(*values: Tensor) -> bool:

@@ -17,7 +17,7 @@ from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.hub.conversion import convert
 from internimage.hub.factory import create
-from internimage.ops.native import library
+from internimage.ops.runtime import library
 from internimage.segmentation import SegFormerConfig
 
 Run = Callable[..., Result]

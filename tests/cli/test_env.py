@@ -7,7 +7,7 @@ import torch
 from typer.testing import Result
 
 from internimage.ops import support_table
-from internimage.ops.linear import support_reason
+from internimage.ops.fused import support_reason
 
 
 def test_env_tells_versions_and_operators(run: Callable[..., Result]) -> None:

@@ -11,7 +11,7 @@ import torch
 from internimage.errors import BackendUnavailable
 from internimage.ops import backends, support_table
 from internimage.ops.backends import Backend
-from internimage.ops.native import library
+from internimage.ops.runtime import library
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_library_of_another_version_is_explained(monkeypatch):
 def test_import_loads_no_kernels():
     code = (
         "import sys, internimage.ops; "
-        "assert not any('kernel_triton' in name or 'bilinear_triton' in name for name in sys.modules); "
-        "import internimage.ops.native.library as library; "
+        "assert not any('kernel_triton' in name or 'triton.bilinear' in name for name in sys.modules); "
+        "import internimage.ops.runtime.library as library; "
         "assert library.kernels.cache_info().currsize == 0"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)

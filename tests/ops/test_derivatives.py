@@ -14,8 +14,8 @@ from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 from internimage.ops import dcnv3, dcnv4, ms_deform_attn
 from internimage.ops.deform_conv_v4.reference import unpack
-from internimage.ops.native import library
 from internimage.ops.regions import align_regions, average_regions
+from internimage.ops.runtime import library
 from internimage.ops.sampling import Window
 
 # torch itself loads scripts when it first differentiates forward.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from internimage.ops import dcnv3, dcnv4, ms_deform_attn
 from internimage.ops.deform_conv_v4 import packed_channels
-from internimage.ops.native import triton_support
+from internimage.ops.runtime.triton import support as triton_support
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from internimage.ops import backends
-from internimage.ops.native import triton_support
+from internimage.ops.runtime.triton import support as triton_support
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.layers.conv_norm import ConvNorm
+from internimage.layers.fused.rules import may_divide
 from internimage.ops.boxes import decode_deltas
 from internimage.ops.regions import align_regions, average_regions, can_average
-from internimage.ops.registration import may_divide
 
 
 def region_levels(rois: Tensor, num_levels: int, finest_scale: int) -> Tensor:

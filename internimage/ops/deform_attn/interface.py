@@ -13,8 +13,8 @@ from torch import Tensor
 from internimage.ops.backends import Backend, check_name
 from internimage.ops.deform_attn import kernel_cpp, reference
 from internimage.ops.deform_attn.levels import LEVELS_SCHEMA, Levels
-from internimage.ops.native.triton_support import lazy_backend
 from internimage.ops.registration import register_operator
+from internimage.ops.runtime.triton.support import lazy_backend
 from internimage.ops.sampling import autocast, check_companion, expect_shape
 
 

@@ -3,10 +3,10 @@
 // Forward: a unit is a run of queries; the points of all heads of a few queries are located at once, then each head
 // gathers its channels over all levels.  Backward: a unit is one (image, head) slice of grad_value, or a band of its
 // pixels when there are few slices: no races, and the same bits for every number of threads.
-#include "../native/abi.h"
-#include "../native/gather.h"
-#include "../native/scatter.h"
-#include "../native/softmax.h"
+#include "../runtime/cpp/abi.h"
+#include "../runtime/cpp/gather.h"
+#include "../runtime/cpp/scatter.h"
+#include "../runtime/cpp/softmax.h"
 
 namespace {
 

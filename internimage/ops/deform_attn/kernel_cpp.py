@@ -12,7 +12,8 @@ from torch import Tensor
 
 from internimage.ops.deform_attn.levels import Levels
 from internimage.ops.deform_conv_v3.kernel_cpp import missing_reason as missing_reason
-from internimage.ops.native import library
+from internimage.ops.runtime import library
+from internimage.ops.runtime.abi import AttentionArgs
 from internimage.ops.sampling import check_sides
 
 
@@ -23,8 +24,8 @@ def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -
     if out.numel() == 0:
         return out
     value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
-    args, sizes = _arguments(value, locations, weights, levels)
-    args.shapes, args.out = ctypes.addressof(sizes), out.data_ptr()
+    args, _kept = _arguments(value, locations, weights, levels)
+    args.out = out.data_ptr()
     library.call("internimage_attention_forward", args)
     return out
 
@@ -38,8 +39,8 @@ def backward(
     grad, value = grad.contiguous(), value.contiguous()
     locations, weights = locations.contiguous(), weights.contiguous()
     grads = torch.empty_like(value), torch.empty_like(locations), torch.empty_like(weights)
-    args, sizes = _arguments(value, locations, weights, levels)
-    args.shapes, args.grad_out = ctypes.addressof(sizes), grad.data_ptr()
+    args, _kept = _arguments(value, locations, weights, levels)
+    args.grad_out = grad.data_ptr()
     args.grad_value, args.grad_location, args.grad_weight = (t.data_ptr() for t in grads)
     library.call("internimage_attention_backward", args)
     return grads
@@ -53,8 +54,8 @@ def value_gradient(grad: Tensor, locations: Tensor, weights: Tensor, levels: Lev
     if grad.numel() == 0:
         return grad_value.zero_()
     grad, locations, weights = grad.contiguous(), locations.contiguous(), weights.contiguous()
-    args, sizes = _arguments(grad_value, locations, weights, levels)
-    args.shapes, args.grad_out, args.value = ctypes.addressof(sizes), grad.data_ptr(), None
+    args, _kept = _arguments(grad_value, locations, weights, levels)
+    args.grad_out, args.value = grad.data_ptr(), None
     args.grad_value = grad_value.data_ptr()
     library.call("internimage_attention_backward", args)
     return grad_value
@@ -62,16 +63,29 @@ def value_gradient(grad: Tensor, locations: Tensor, weights: Tensor, levels: Lev
 
 def _arguments(
     value: Tensor, locations: Tensor, weights: Tensor, levels: Levels
-) -> tuple[library.AttentionArgs, ctypes.Array[ctypes.c_int64]]:
-    """The part of the arguments that both directions share, and the sizes it will point to."""
+) -> tuple[AttentionArgs, ctypes.Array[ctypes.c_int64]]:
+    """The part of the arguments that both directions share, and the sizes it points to."""
     n, pixels, heads, channels = value.shape
     check_sides(*levels.sizes, pixels=pixels, row=max(levels.sizes) * heads * channels)
     sizes = (ctypes.c_int64 * len(levels.sizes))(*levels.sizes)
     work = 4 * weights.numel() * channels
-    args = library.AttentionArgs(
-        *(value.data_ptr(), locations.data_ptr(), weights.data_ptr(), 0, 0, 0, 0, 0, 0),
-        *(n, pixels, locations.shape[1], heads, channels, len(levels.shapes), locations.shape[4], heads * channels),
-        *(levels.normalized, levels.softmax, library.DATA_TYPES[value.dtype], library.team_size(work)),
-        library.start_team(),
+    args = AttentionArgs(
+        value=value.data_ptr(),
+        location=locations.data_ptr(),
+        weight=weights.data_ptr(),
+        shapes=ctypes.addressof(sizes),
+        batch=n,
+        pixels=pixels,
+        queries=locations.shape[1],
+        heads=heads,
+        channels=channels,
+        levels=len(levels.shapes),
+        points=locations.shape[4],
+        value_stride=heads * channels,
+        normalized=levels.normalized,
+        softmax=levels.softmax,
+        data_type=library.DATA_TYPES[value.dtype],
+        threads=library.team_size(work),
+        start_team=library.start_team(),
     )
     return args, sizes

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from internimage.ops.deform_attn.levels import Levels
-from internimage.ops.native.bilinear_triton import (
+from internimage.ops.runtime.triton.bilinear import (
     gather_point,
     point_weight,
     scatter_point,
@@ -27,7 +27,7 @@ from internimage.ops.native.bilinear_triton import (
     store_softmax_gradient,
     tile_configs,
 )
-from internimage.ops.native.triton_support import GradientSum, device_of, needs_wide, next_power_of_two
+from internimage.ops.runtime.triton.support import GradientSum, device_of, needs_wide, next_power_of_two
 from internimage.ops.sampling import check_sides
 
 _KEY = ["heads", "D", "LEVELS", "POINTS", "SOFTMAX", "WIDE"]

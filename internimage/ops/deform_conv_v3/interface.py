@@ -9,8 +9,8 @@ from torch import Tensor
 
 from internimage.ops.backends import Backend, check_name
 from internimage.ops.deform_conv_v3 import kernel_cpp, reference
-from internimage.ops.native.triton_support import lazy_backend
 from internimage.ops.registration import register_operator
+from internimage.ops.runtime.triton.support import lazy_backend
 from internimage.ops.sampling import (
     WINDOW_SCHEMA,
     Pair,

@@ -5,10 +5,10 @@
 // Backward: a unit is one (image, group) slice of grad_x, or a band of its rows when there are few slices, so each
 // accumulator has one owner and receives its terms in output order: no races, and the same bits for every number of
 // threads.
-#include "../native/abi.h"
-#include "../native/gather.h"
-#include "../native/scatter.h"
-#include "../native/softmax.h"
+#include "../runtime/cpp/abi.h"
+#include "../runtime/cpp/gather.h"
+#include "../runtime/cpp/scatter.h"
+#include "../runtime/cpp/softmax.h"
 
 namespace {
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from internimage.ops.native import library
+from internimage.ops.runtime import library
+from internimage.ops.runtime.abi import WindowArgs
 from internimage.ops.sampling import Window, check_sides, pixel_rows, pixel_stride
 
 
@@ -79,16 +80,42 @@ def run_backward(
 
 def _arguments(
     x: Tensor, offset: Tensor, offset_group: int, weight: Tensor, weight_group: int, out: Tensor, window: Window
-) -> library.WindowArgs:
+) -> WindowArgs:
     """The part of the arguments that both directions share."""
     n, height, width, channels = x.shape
     check_sides(height, width, row=width * pixel_stride(x))
     work = 4 * window.points * out.numel()
-    return library.WindowArgs(
-        *(x.data_ptr(), offset.data_ptr(), weight.data_ptr(), 0, 0, 0, 0, 0),
-        *(n, height, width, out.shape[1], out.shape[2], window.groups, channels // window.groups, window.points),
-        *(pixel_stride(x), pixel_stride(offset), offset_group, pixel_stride(weight), weight_group, 0, 0, 0, 0),
-        *(*window.kernel_size, *window.stride, *window.padding, *window.dilation),
-        *(window.remove_center, window.softmax, library.DATA_TYPES[x.dtype], library.team_size(work)),
-        *(window.offset_scale, library.start_team()),
+    (kernel_h, kernel_w), (stride_h, stride_w) = window.kernel_size, window.stride
+    (pad_h, pad_w), (dilation_h, dilation_w) = window.padding, window.dilation
+    return WindowArgs(
+        x=x.data_ptr(),
+        offset=offset.data_ptr(),
+        weight=weight.data_ptr(),
+        batch=n,
+        height=height,
+        width=width,
+        out_height=out.shape[1],
+        out_width=out.shape[2],
+        groups=window.groups,
+        channels=channels // window.groups,
+        points=window.points,
+        x_stride=pixel_stride(x),
+        offset_stride=pixel_stride(offset),
+        offset_group=offset_group,
+        weight_stride=pixel_stride(weight),
+        weight_group=weight_group,
+        kernel_h=kernel_h,
+        kernel_w=kernel_w,
+        stride_h=stride_h,
+        stride_w=stride_w,
+        pad_h=pad_h,
+        pad_w=pad_w,
+        dilation_h=dilation_h,
+        dilation_w=dilation_w,
+        remove_center=window.remove_center,
+        softmax=window.softmax,
+        data_type=library.DATA_TYPES[x.dtype],
+        threads=library.team_size(work),
+        offset_scale=window.offset_scale,
+        start_team=library.start_team(),
     )

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from internimage.ops.native.bilinear_triton import (
+from internimage.ops.runtime.triton.bilinear import (
     gather_point,
     point_weight,
     scatter_point,
@@ -23,7 +23,7 @@ from internimage.ops.native.bilinear_triton import (
     store_softmax_gradient,
     tile_configs,
 )
-from internimage.ops.native.triton_support import (
+from internimage.ops.runtime.triton.support import (
     GradientSum,
     device_of,
     needs_wide,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from internimage.ops import ms_deform_attn
-from internimage.ops.native import library
+from internimage.ops.runtime import library
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 3e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 BACKENDS = ["cpp", "reference"]

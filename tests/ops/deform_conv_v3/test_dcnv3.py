@@ -12,7 +12,7 @@ from torch import Tensor
 from internimage.errors import BackendUnavailable
 from internimage.ops import dcnv3
 from internimage.ops.deform_conv_v3 import kernel_cpp
-from internimage.ops.native import library
+from internimage.ops.runtime import library
 from internimage.ops.sampling import Window, check_sides
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}

@@ -13,7 +13,7 @@ constexpr int64_t kUnitElements = 16384;
 int64_t rows_per_unit(const RowArgs& a) { return max_of(1, kUnitElements / max_of(1, a.channels)); }
 int64_t row_units(const RowArgs& a) { return divide_up(a.rows, rows_per_unit(a)); }
 int64_t row_scratch(const RowArgs& a) {
-    return int64_t(sizeof(float)) * (kRowGroup + kBranchVectors) * padded(a.channels);
+    return int64_t(sizeof(float)) * (kRowGroup + kResidualVectors) * padded(a.channels);
 }
 
 template <class Type>
@@ -26,11 +26,11 @@ template <class Type>
 void residual_unit(const RowArgs& a, int64_t unit, void* memory) {
     const int64_t n = a.channels, first = unit * rows_per_unit(a), end = min_of(a.rows, first + rows_per_unit(a));
     float *rows = static_cast<float*>(memory), *scratch = rows + kRowGroup * padded(n);
-    const Branch branch = decode_branch<Type>(a.residual, n, scratch);
+    const Residual residual = decode_residual<Type>(a.residual, n, scratch);
     const auto* y = static_cast<const typename Type::Store*>(a.y) + first * n;
     for_row_groups(end - first, [&](int64_t r, auto group) {
         for (int i = 0; i < group(); ++i) decode_run<Type>(y + (r + i) * n, rows + i * padded(n), n);
-        join_group<Type, group()>(a.residual, branch, first + r, n, rows);
+        add_residual_group<Type, group()>(a.residual, residual, first + r, n, rows);
     });
 }
 

@@ -3,7 +3,7 @@
 // A tile of sums, kTileRows rows by kTileBlocks blocks of 16 outputs, stays in registers while it runs over all inputs;
 // the rows of a unit and the weights of a tile stay in the caches.  A row's sums do not depend on how rows are cut.
 #pragma once
-#include "../rowwise/row_steps.h"
+#include "row_steps.h"
 
 // Arrays of vectors stay in registers only when all their indices are constants.
 #if defined(__clang__)

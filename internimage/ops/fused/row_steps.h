@@ -1,7 +1,7 @@
-// Steps on one row of channels in float32: GELU, layer norm, and a branch's way into the sum.
+// Steps on one row of channels in float32: GELU, layer norm, and residual sums.
 #pragma once
-#include "../native/abi.h"
-#include "../native/simd.h"
+#include "../runtime/cpp/abi.h"
+#include "../runtime/cpp/simd.h"
 #include "normal_tail.h"
 
 #include <cmath>
@@ -155,15 +155,15 @@ ALWAYS_INLINE const float* as_float(const void* values, float*& scratch, int64_t
     }
 }
 
-// The parameters of a branch in float32; null where a part is left out.
-struct Branch {
+// The parameters of a residual in float32; null where a part is left out.
+struct Residual {
     const float *gamma, *weight_a, *bias_a, *weight_b, *bias_b;
 };
 
-constexpr int64_t kBranchVectors = 5;  // of padded(channels) floats
+constexpr int64_t kResidualVectors = 5;  // of padded(channels) floats
 
 template <class Type>
-ALWAYS_INLINE Branch decode_branch(const ResidualArgs& a, int64_t channels, float*& scratch) {
+ALWAYS_INLINE Residual decode_residual(const ResidualArgs& a, int64_t channels, float*& scratch) {
     const float* gamma = as_float<Type>(a.gamma, scratch, channels);
     const float* weight_a = as_float<Type>(a.weight_a, scratch, channels);
     const float* bias_a = as_float<Type>(a.bias_a, scratch, channels);
@@ -175,17 +175,18 @@ ALWAYS_INLINE Branch decode_branch(const ResidualArgs& a, int64_t channels, floa
 // sum = shortcut + gamma * norm_a(values), then normed = norm_b(sum), on the rows from `first`; `values` lie
 // padded(n) floats apart and are overwritten.
 template <class Type, int kRows>
-ALWAYS_INLINE void join_group(const ResidualArgs& a, const Branch& branch, int64_t first, int64_t n, float* values) {
+ALWAYS_INLINE void add_residual_group(const ResidualArgs& a, const Residual& residual, int64_t first, int64_t n,
+                                      float* values) {
     using Store = typename Type::Store;
     constexpr int L = kLanes<float>;
     const int64_t pitch = padded(n);
     const float eps = float(a.eps);
-    if (branch.weight_a)
-        normalize<Float32, kRows, false>(values, pitch, values, pitch, branch.weight_a, branch.bias_a, n, eps);
+    if (residual.weight_a)
+        normalize<Float32, kRows, false>(values, pitch, values, pitch, residual.weight_a, residual.bias_a, n, eps);
     const Store* shortcut = a.shortcut ? static_cast<const Store*>(a.shortcut) + first * n : nullptr;
     Store* sum = static_cast<Store*>(a.sum) + first * n;
     for_runs<L>(n, [&](int64_t i, int64_t lanes) {
-        const auto gamma = branch.gamma ? load_first<Float32, L>(branch.gamma + i, lanes) : splat<L>(1.0f);
+        const auto gamma = residual.gamma ? load_first<Float32, L>(residual.gamma + i, lanes) : splat<L>(1.0f);
         if (i * int64_t(sizeof(Store)) % 64 == 0 && shortcut)
             for (int r = 0; r < kRows; ++r) fetch<false>(shortcut + (r + kRows) * n + i, 1);
         for (int r = 0; r < kRows; ++r) {
@@ -195,16 +196,16 @@ ALWAYS_INLINE void join_group(const ResidualArgs& a, const Branch& branch, int64
             store_first<Type, L>(sum + r * n + i, v, lanes);
         }
     });
-    if (branch.weight_b)
-        normalize<Type, kRows, false>(values, pitch, static_cast<Store*>(a.normed) + first * n, n, branch.weight_b,
-                                      branch.bias_b, n, eps);
+    if (residual.weight_b)
+        normalize<Type, kRows, false>(values, pitch, static_cast<Store*>(a.normed) + first * n, n, residual.weight_b,
+                                      residual.bias_b, n, eps);
 }
 
 template <class Type>
-ALWAYS_INLINE void join_rows(const ResidualArgs& a, const Branch& branch, int64_t first, int64_t rows, int64_t n,
-                             float* values) {
+ALWAYS_INLINE void add_residual_rows(const ResidualArgs& a, const Residual& residual, int64_t first, int64_t rows,
+                                     int64_t n, float* values) {
     for_row_groups(rows, [&](int64_t r, auto group) {
-        join_group<Type, group()>(a, branch, first + r, n, values + r * padded(n));
+        add_residual_group<Type, group()>(a, residual, first + r, n, values + r * padded(n));
     });
 }
 

@@ -7,9 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from internimage.ops import rowwise
-from internimage.ops.native import library
-from internimage.ops.rowwise import Branch, kernel_cpp, reference
+from internimage.layers.fused.rules import can_fuse
+from internimage.ops.fused import (
+    Residual,
+    add_residual_,
+    add_shortcut_,
+    depthwise_norm_gelu,
+    gelu_,
+    kernel_cpp,
+    reference,
+)
+from internimage.ops.runtime import library
 
 needs_kernels = pytest.mark.skipif(library.missing_reason() is not None, reason="no compiled kernels here")
 SHAPES = [(1, 5, 3, 7), (2, 6, 9, 24), (1, 14, 14, 256), (1, 2, 1, 1), (1, 3, 4, 130), (0, 4, 4, 16)]
@@ -37,14 +45,14 @@ def vectors(channels: int, count: int, dtype: torch.dtype) -> list[torch.Tensor]
 def test_gelu_over_the_whole_range(dtype: torch.dtype) -> None:
     x = torch.linspace(-12, 12, 20_011).to(dtype)
     expected = F.gelu(x.double())
-    torch.testing.assert_close(rowwise.gelu_(x).double(), expected, atol=DTYPES[dtype], rtol=DTYPES[dtype])
+    torch.testing.assert_close(gelu_(x).double(), expected, atol=DTYPES[dtype], rtol=DTYPES[dtype])
 
 
 @needs_kernels
 @pytest.mark.usefixtures("_instruction_set")
 def test_gelu_keeps_what_is_not_finite_and_tiny_values() -> None:
     x = torch.tensor([float("nan"), float("inf"), 0.0, 1e-20, -1e-20, 3e38] * 5)
-    y = rowwise.gelu_(x.clone())
+    y = gelu_(x.clone())
     assert y[::6].isnan().all()
     assert torch.equal(y[1::6], x[1::6])
     torch.testing.assert_close(y[2::6], x[2::6])
@@ -61,26 +69,24 @@ def test_residual_equals_the_reference_in_float64(shape: tuple[int, ...], dtype:
     channels = shape[-1]
     y, shortcut = (torch.randn(shape).to(dtype) for _ in range(2))
     gamma, *others = vectors(channels, 5, dtype)
-    gamma = gamma if "gamma" in parts else None
-    norm = (others[0], others[1]) if "norm" in parts else None
-    following = (others[2], others[3]) if "next" in parts else None
-
-    def wide(t: object) -> object:
-        return t.double() if isinstance(t, torch.Tensor) else tuple(map(wide, t)) if t else None
-
-    expected_y = y.double()
-    exact = Branch(wide(gamma), wide(norm), wide(following), 1e-6)
-    expected = reference.residual_(expected_y, wide(shortcut), exact)
-    total, branch, after = shortcut.clone(), y.clone(), None if following is None else torch.empty_like(y)
-    terms = Branch(gamma, norm, following, 1e-6)
-    kernel_cpp.add_branch_(total, branch, terms, after)
+    terms = Residual(
+        gamma if "gamma" in parts else None,
+        *(others[:2] if "norm" in parts else (None, None)),
+        *(others[2:] if "next" in parts else (None, None)),
+    )
+    exact = Residual(*(t.double() if isinstance(t, torch.Tensor) else t for t in terms))  # pyright: ignore[reportArgumentType]  # in its order
+    has_next = terms.next_weight is not None
+    expected_y, expected = y.double(), torch.empty_like(y, dtype=torch.float64) if has_next else None
+    reference.add_shortcut_(expected_y, shortcut.double(), expected, *exact)
+    total, branch = shortcut.clone(), y.clone()
+    after, normed = (torch.empty_like(y) if has_next else None for _ in range(2))
+    kernel_cpp.add_residual_(total, branch, after, *terms)
     assert torch.equal(branch, y), "the branch is only read"
-    normed = kernel_cpp.residual_(y, shortcut, terms)
+    kernel_cpp.add_shortcut_(y, shortcut, normed, *terms)
     tolerance = 3 * DTYPES[dtype]
     torch.testing.assert_close(y.double(), expected_y, atol=tolerance, rtol=tolerance)
     assert torch.equal(total, y)
-    assert (normed is None) == (expected is None)
-    if normed is not None and after is not None:
+    if normed is not None and after is not None and expected is not None:
         assert torch.equal(after, normed) or channels == 1
         if channels > 1:  # the norm of a single channel is 0 / 0 up to rounding
             torch.testing.assert_close(normed.double(), expected, atol=tolerance, rtol=tolerance)
@@ -112,12 +118,12 @@ def test_thread_count_changes_no_bit(threads: int) -> None:
     before = torch.get_num_threads()
     with torch.no_grad():
         expected = (
-            rowwise.depthwise_norm_gelu(x, conv, norm),
-            rowwise.residual_(x.clone(), x, Branch.of(next_norm=norm)),
+            depthwise_norm_gelu(x, conv, norm),
+            add_shortcut_(x.clone(), x, Residual.of(next_norm=norm)),
         )
         try:
             torch.set_num_threads(threads)
-            got = rowwise.depthwise_norm_gelu(x, conv, norm), rowwise.residual_(x.clone(), x, Branch.of(next_norm=norm))
+            got = depthwise_norm_gelu(x, conv, norm), add_shortcut_(x.clone(), x, Residual.of(next_norm=norm))
         finally:
             torch.set_num_threads(before)
     for a, b in zip(got, expected, strict=True):
@@ -126,41 +132,41 @@ def test_thread_count_changes_no_bit(threads: int) -> None:
 
 def test_float64_takes_the_reference() -> None:
     x = torch.randn(3, 4, dtype=torch.float64)
-    torch.testing.assert_close(rowwise.gelu_(x.clone()), F.gelu(x))
+    torch.testing.assert_close(gelu_(x.clone()), F.gelu(x))
     y = x.clone()
-    assert rowwise.residual_(y, x, Branch()) is None
+    assert add_shortcut_(y, x, Residual()) is None
     torch.testing.assert_close(y, 2 * x)
     total, norm, normed = x.clone(), nn.LayerNorm(4, eps=1e-6).double().requires_grad_(False), torch.empty_like(x)
-    rowwise.add_branch_(total, x, Branch.of(next_norm=norm), normed)
+    add_residual_(total, x, Residual.of(next_norm=norm), normed)
     torch.testing.assert_close(total, 2 * x)
     torch.testing.assert_close(normed, norm(2 * x))
 
 
 def test_can_fuse_only_where_nothing_is_lost() -> None:
     x = torch.randn(1, 2, 2, 4)
-    assert not rowwise.can_fuse(x), "gradients are on"
+    assert not can_fuse(x), "gradients are on"
     with torch.no_grad():
-        assert rowwise.can_fuse(x) == (library.missing_reason() is None)
-        assert not rowwise.can_fuse(x, backend="reference")
-        assert not rowwise.can_fuse(x.double())
+        assert can_fuse(x) == (library.missing_reason() is None)
+        assert not can_fuse(x, backend="reference")
+        assert not can_fuse(x.double())
         with torch.autocast("cpu", torch.bfloat16):
-            assert not rowwise.can_fuse(x)
+            assert not can_fuse(x)
 
 
 def test_bad_input_is_refused() -> None:
     x = torch.randn(1, 4, 4, 8)
     with pytest.raises(ValueError, match="contiguous"):
-        rowwise.gelu_(x.transpose(1, 3))
+        gelu_(x.transpose(1, 3))
     with pytest.raises(ValueError, match="shortcut must have shape"):
-        rowwise.residual_(x, x[:, :2], Branch())
+        add_shortcut_(x, x[:, :2], Residual())
     with pytest.raises(ValueError, match="y must have shape"):
-        rowwise.add_branch_(x, x[:, :2], Branch())
+        add_residual_(x, x[:, :2], Residual())
     with pytest.raises(ValueError, match="together"):
-        rowwise.add_branch_(x, x.clone(), Branch.of(next_norm=nn.LayerNorm(8)))
+        add_residual_(x, x.clone(), Residual.of(next_norm=nn.LayerNorm(8)))
     with pytest.raises(ValueError, match="same epsilon"):
-        Branch.of(norm=nn.LayerNorm(8), next_norm=nn.LayerNorm(8, eps=1e-6))
+        Residual.of(norm=nn.LayerNorm(8), next_norm=nn.LayerNorm(8, eps=1e-6))
     with pytest.raises(ValueError, match="depth-wise"), torch.no_grad():
-        rowwise.depthwise_norm_gelu(x, nn.Conv2d(8, 8, 3, padding=1), nn.LayerNorm(8))
+        depthwise_norm_gelu(x, nn.Conv2d(8, 8, 3, padding=1), nn.LayerNorm(8))
 
 
 @needs_kernels
@@ -169,9 +175,9 @@ def test_registration_passes_opcheck() -> None:
     w, b = torch.randn(8), torch.randn(8)
     ops = torch.ops.internimage
     torch.library.opcheck(ops.gelu_, (x.clone(),))
-    torch.library.opcheck(ops.residual_, (x.clone(), shortcut, *Branch(w, (w, b)).flat()))
-    torch.library.opcheck(ops.residual_norm_, (x.clone(), shortcut, *Branch(next_norm=(w, b)).flat()))
-    whole = Branch(w, (w, b), (w, b)).flat()
-    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, torch.empty_like(x), *whole))
-    torch.library.opcheck(ops.add_branch_, (x.clone(), shortcut, None, *Branch().flat()))
+    torch.library.opcheck(ops.add_shortcut_, (x.clone(), shortcut, None, *Residual(w, w, b)))
+    normed = torch.empty_like(x)
+    torch.library.opcheck(ops.add_shortcut_, (x.clone(), shortcut, normed, *Residual(next_weight=w, next_bias=b)))
+    torch.library.opcheck(ops.add_residual_, (x.clone(), shortcut, normed, *Residual(w, w, b, w, b)))
+    torch.library.opcheck(ops.add_residual_, (x.clone(), shortcut, None, *Residual()))
     torch.library.opcheck(ops.depthwise_norm_gelu, (x, torch.randn(8, 1, 3, 3), b, w, b, 1e-6))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from internimage.ops.native import library
+from internimage.ops.runtime import library
 
 BLOCK = 16  # outputs side by side
 

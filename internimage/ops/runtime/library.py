@@ -21,110 +21,12 @@ _LINEAR_MISSING = (
     "the compiled product needs AVX-512, built with GCC or Clang; torch's is faster without it",
     "torch's bfloat16 products use the AMX tiles of this processor, the compiled product does not",
 )
-_POINTERS = ("x", "offset", "weight", "grad_out", "out", "grad_x", "grad_offset", "grad_weight")
-_INTEGERS = (
-    *("batch", "height", "width", "out_height", "out_width", "groups", "channels", "points", "x_stride"),
-    *("offset_stride", "offset_group", "weight_stride", "weight_group"),
-    *("grad_offset_stride", "grad_offset_group", "grad_weight_stride", "grad_weight_group"),
-    *("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
-    *("remove_center", "softmax", "data_type", "threads"),
-)
-
-
-class WindowArgs(ctypes.Structure):
-    """The arguments of one window operator call; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in _POINTERS),
-        *((name, ctypes.c_int64) for name in _INTEGERS),
-        ("offset_scale", ctypes.c_double),
-        ("start_team", ctypes.c_void_p),
-    )
-
-
-class ResidualArgs(ctypes.Structure):
-    """How a branch joins the sum; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("shortcut", "sum", "gamma", "weight_a", "bias_a")),
-        *((name, ctypes.c_void_p) for name in ("weight_b", "bias_b", "normed")),
-        ("eps", ctypes.c_double),
-    )
-
-
-class RowArgs(ctypes.Structure):
-    """The arguments of one call on channel rows; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        ("y", ctypes.c_void_p),
-        ("residual", ResidualArgs),
-        *((name, ctypes.c_int64) for name in ("rows", "channels", "operation", "data_type", "threads")),
-        ("start_team", ctypes.c_void_p),
-    )
-
-
-class LinearArgs(ctypes.Structure):
-    """The arguments of one linear layer; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "out")),
-        *((name, ctypes.c_int64) for name in ("rows", "inputs", "outputs", "activation", "data_type", "threads")),
-        ("start_team", ctypes.c_void_p),
-    )
-
-
-class PerceptronArgs(ctypes.Structure):
-    """The arguments of one perceptron with its residual sum; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "weight_1", "bias_1", "weight_2", "bias_2")),
-        ("residual", ResidualArgs),
-        *((name, ctypes.c_int64) for name in ("rows", "inputs", "hidden", "outputs")),
-        *((name, ctypes.c_int64) for name in ("activation", "data_type", "threads")),
-        ("start_team", ctypes.c_void_p),
-    )
-
-
-class ConvArgs(ctypes.Structure):
-    """The arguments of one convolution with its norm; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias")),
-        ("residual", ResidualArgs),
-        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels", "out_height", "out_width")),
-        *((name, ctypes.c_int64) for name in ("kernel", "stride", "padding", "rows", "inputs", "outputs")),
-        *((name, ctypes.c_int64) for name in ("activation", "data_type", "threads")),
-        ("start_team", ctypes.c_void_p),
-    )
-
-
-class DepthwiseArgs(ctypes.Structure):
-    """The arguments of one depth-wise convolution; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "norm_weight", "norm_bias", "out")),
-        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels", "kernel")),
-        *((name, ctypes.c_int64) for name in ("data_type", "threads")),
-        ("eps", ctypes.c_double),
-        ("start_team", ctypes.c_void_p),
-    )
-
-
-class AttentionArgs(ctypes.Structure):
-    """The arguments of one attention operator call; field by field the struct of the same name in abi.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("value", "location", "weight", "grad_out", "out")),
-        *((name, ctypes.c_void_p) for name in ("grad_value", "grad_location", "grad_weight", "shapes")),
-        *((name, ctypes.c_int64) for name in ("batch", "pixels", "queries", "heads", "channels", "levels", "points")),
-        *((name, ctypes.c_int64) for name in ("value_stride", "normalized", "softmax", "data_type", "threads")),
-        ("start_team", ctypes.c_void_p),
-    )
 
 
 def path() -> Path:
-    """Where the library is expected: beside this file."""
-    return Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
+    """Where the library is expected."""
+    name = "kernels.dll" if sys.platform == "win32" else "kernels.so"
+    return Path(__file__).parents[1] / "native" / name
 
 
 @functools.cache

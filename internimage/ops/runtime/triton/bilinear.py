@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from internimage.ops.native.triton_support import interpreting
+from internimage.ops.runtime.triton.support import interpreting
 
 
 def tile_configs(shapes: tuple[tuple[int, int], ...]) -> list[triton.Config]:

@@ -47,18 +47,18 @@ template <class Type, class Args>
 struct Rows {
     int64_t first, rows;
     float *aside, *y;
-    Branch branch;
+    Residual residual;
     typename Type::Store* rest;
 
     Rows(const Args& a, int64_t unit, void* memory)
         : first(unit * unit_rows(a)), rows(min_of(unit_rows(a), a.rows - first)), aside(static_cast<float*>(memory)),
           y(aside + kTileSums) {
         float* scratch = y + rows * padded(a.outputs);
-        branch = decode_branch<Type>(a.residual, a.outputs, scratch);
+        residual = decode_residual<Type>(a.residual, a.outputs, scratch);
         rest = reinterpret_cast<typename Type::Store*>(scratch);
     }
     static int64_t scratch_bytes(const Args& a, int64_t between) {
-        const int64_t results = (unit_rows(a) + kBranchVectors) * padded(a.outputs);
+        const int64_t results = (unit_rows(a) + kResidualVectors) * padded(a.outputs);
         return int64_t(sizeof(float)) * (kTileSums + results + unit_rows(a) * padded(between));
     }
     // All outputs of a last product.
@@ -86,7 +86,7 @@ void perceptron_unit(const PerceptronArgs& a, int64_t unit, void* memory) {
     } else {
         work.product(a, x, a.inputs, a.weight_1, a.bias_1).run();
     }
-    join_rows<Type>(a.residual, work.branch, work.first, work.rows, a.outputs, work.y);
+    add_residual_rows<Type>(a.residual, work.residual, work.first, work.rows, a.outputs, work.y);
 }
 
 // --- convolution, norm, activation ----------------------------------------------------------------------------------
@@ -116,17 +116,17 @@ void conv_unit(const ConvArgs& a, int64_t unit, void* memory) {
     const Rows<Type, ConvArgs> work(a, unit, memory);
     for (int64_t r = 0; r < work.rows; ++r) copy_patch(a, work.first + r, work.rest + r * a.inputs);
     work.product(a, work.rest, a.inputs, a.weight, a.bias).run();
-    Branch after = work.branch;
+    Residual after = work.residual;
     after.weight_a = nullptr;  // the activation stands between this norm and the sum
     const bool gelu = a.activation == kGeluOf;
-    for_row_groups(work.branch.weight_a ? work.rows : 0, [&](int64_t r, auto group) {
+    for_row_groups(work.residual.weight_a ? work.rows : 0, [&](int64_t r, auto group) {
         float* row = work.y + r * padded(a.outputs);
         const auto normalize_to = gelu ? normalize<Float32, group(), true> : normalize<Float32, group(), false>;
-        normalize_to(row, padded(a.outputs), row, padded(a.outputs), work.branch.weight_a, work.branch.bias_a, a.outputs,
-                     float(a.residual.eps));
+        normalize_to(row, padded(a.outputs), row, padded(a.outputs), work.residual.weight_a, work.residual.bias_a,
+                     a.outputs, float(a.residual.eps));
     });
-    if (gelu && !work.branch.weight_a) gelu_run<Float32>(work.y, work.rows * padded(a.outputs));
-    join_rows<Type>(a.residual, after, work.first, work.rows, a.outputs, work.y);
+    if (gelu && !work.residual.weight_a) gelu_run<Float32>(work.y, work.rows * padded(a.outputs));
+    add_residual_rows<Type>(a.residual, after, work.first, work.rows, a.outputs, work.y);
 }
 
 template <class Type>

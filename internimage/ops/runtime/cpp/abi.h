@@ -1,5 +1,5 @@
 // The C interface between Python (ctypes) and the compiled kernels: raw pointers and 64-bit integers, nothing else.
-// Strides count elements.  The same fields, in the same order, stand in library.py.
+// Strides count elements.  The same fields, in the same order, stand in ../abi.py.
 #pragma once
 #include <cstdint>
 

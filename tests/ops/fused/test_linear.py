@@ -7,13 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internimage.ops import linear
-from internimage.ops.linear import Window, pack, packed_conv, packed_linear, packed_perceptron, patch_weight
-from internimage.ops.native import library
-from internimage.ops.rowwise import Branch, reference
+from internimage.ops import fused
+from internimage.ops.fused import (
+    Residual,
+    Window,
+    pack,
+    packed_conv,
+    packed_linear,
+    packed_perceptron,
+    patch_weight,
+    reference,
+)
+from internimage.ops.runtime import library
 
 needs_kernels = pytest.mark.skipif(
-    linear.missing_reason(torch.ones(1, 2)) is not None,
+    fused.missing_reason(torch.ones(1, 2)) is not None,
     reason="no compiled linear layers: they need a processor with AVX-512",
 )
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -68,7 +76,7 @@ def close(got: Tensor, want: Tensor, factor: float = 1.0) -> None:
 @pytest.mark.parametrize("rows", [(1,), (5,), (2, 3, 6), (97,), (0, 4)])
 @pytest.mark.parametrize("sizes", [(2, 1), (6, 16), (64, 108), (30, 33), (700, 80), (1024, 50)])
 def test_equals_the_product_in_float64(
-    dtype: torch.dtype, activation: linear.Activation, rows: tuple[int, ...], sizes: tuple[int, int]
+    dtype: torch.dtype, activation: fused.Activation, rows: tuple[int, ...], sizes: tuple[int, int]
 ) -> None:
     x, (weight, bias) = torch.randn(*rows, sizes[0]).to(dtype), layer(*sizes, dtype, bias=sizes[1] != 33)
     got = packed_linear(x, pack(weight, bias), activation=activation)
@@ -101,20 +109,20 @@ def test_perceptron_equals_the_separate_steps_in_float64(
     layers = [layer(*size, dtype) for size in sizes]
     x, shortcut = torch.randn(*rows, inputs).to(dtype), torch.randn(*rows, outputs).to(dtype)
     vectors = [torch.randn(outputs).to(dtype) for _ in range(5)]
-    branch = Branch(
+    residual = Residual(
         vectors[0] if "gamma" in parts else None,
-        (vectors[1], vectors[2]) if "norm" in parts else None,
-        (vectors[3], vectors[4]) if "next" in parts else None,
+        *(vectors[1:3] if "norm" in parts else (None, None)),
+        *(vectors[3:] if "next" in parts else (None, None)),
     )
     activation = "none" if hidden is None else "gelu"
-    total, normed = packed_perceptron(x, [pack(*one) for one in layers], shortcut, branch, activation=activation)
+    total, normed = packed_perceptron(x, [pack(*one) for one in layers], shortcut, residual, activation=activation)
 
     y = exact(x, *layers[0])
     if hidden is not None:
         y = exact(F.gelu(y), *layers[1])
-    *tensors, eps = branch.flat()
-    wide = Branch.from_flat(*(None if t is None else t.double() for t in tensors), eps)
-    after = reference.residual_(y, shortcut.double(), wide)
+    wide = (t.double() if isinstance(t, Tensor) else t for t in residual)
+    after = torch.empty_like(y) if "next" in parts else None
+    reference.add_shortcut_(y, shortcut.double(), after, *wide)
     close(total, y, 5)
     assert (normed is None) == (after is None)
     if normed is not None and after is not None:
@@ -136,25 +144,26 @@ def test_convolution_equals_the_separate_steps_in_float64(
     x, weight = torch.randn(shape).to(dtype), torch.randn(36, shape[-1], size, size).to(dtype) / (3 * shape[-1])
     bias, *vectors = (torch.randn(36).to(dtype) for _ in range(5))
     activation = "gelu" if "gelu" in parts else "none"
-    branch = Branch(
-        norm=(vectors[0], vectors[1]) if "norm" in parts else None,
-        next_norm=(vectors[2], vectors[3]) if "next" in parts else None,
+    residual = Residual(
+        None,
+        *(vectors[:2] if "norm" in parts else (None, None)),
+        *(vectors[2:] if "next" in parts else (None, None)),
     )
     if min(side + 2 * padding for side in shape[1:3]) < size:
-        got, _ = packed_conv(x, pack(patch_weight(weight), bias), window, branch, activation=activation)
+        got, _ = packed_conv(x, pack(patch_weight(weight), bias), window, residual, activation=activation)
         assert got.numel() == 0
         return
-    got, normed = packed_conv(x, pack(patch_weight(weight), bias), window, branch, activation=activation)
+    got, normed = packed_conv(x, pack(patch_weight(weight), bias), window, residual, activation=activation)
 
-    def norm(y: Tensor, parameters: tuple[Tensor, Tensor]) -> Tensor:
-        return F.layer_norm(y, (36,), *(t.double() for t in parameters), branch.eps)
+    def norm(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.layer_norm(y, (36,), weight.double(), bias.double(), residual.eps)
 
     y = F.conv2d(x.double().permute(0, 3, 1, 2), weight.double(), bias.double(), stride, padding).permute(0, 2, 3, 1)
-    want = ACTIVATIONS[activation](y if branch.norm is None else norm(y, branch.norm))
+    want = ACTIVATIONS[activation](norm(y, *vectors[:2]) if "norm" in parts else y)
     close(got, want, 5)
-    assert (normed is None) == (branch.next_norm is None)
-    if normed is not None and branch.next_norm is not None:
-        close(normed, norm(want, branch.next_norm), 8)
+    assert (normed is None) == ("next" not in parts)
+    if normed is not None:
+        close(normed, norm(want, *vectors[2:]), 8)
 
 
 @needs_kernels
@@ -165,13 +174,13 @@ def test_thread_count_and_place_among_the_rows_change_no_bit(dtype: torch.dtype)
     x, shortcut = torch.randn(301, 64).to(dtype), torch.randn(301, 64).to(dtype)
     torch.set_num_threads(1)
     rows = packed_linear(x, first)
-    total, _ = packed_perceptron(x, (first, second), shortcut, Branch(), activation="gelu")
+    total, _ = packed_perceptron(x, (first, second), shortcut, Residual(), activation="gelu")
     assert torch.equal(packed_linear(x[100:117], first), rows[100:117])
     for threads in (2, 3, 7):
         torch.set_num_threads(threads)
         assert torch.equal(packed_linear(x, first), rows)
         assert torch.equal(packed_linear(x[:1], first), rows[:1])
-        assert torch.equal(packed_perceptron(x, (first, second), shortcut, Branch(), activation="gelu")[0], total)
+        assert torch.equal(packed_perceptron(x, (first, second), shortcut, Residual(), activation="gelu")[0], total)
 
 
 @needs_kernels
@@ -192,9 +201,9 @@ def test_rows_that_are_not_contiguous() -> None:
 
 
 def test_weights_that_cannot_be_packed_say_why() -> None:
-    assert "float64" in str(linear.missing_reason(torch.ones(3, 4).double()))
-    assert "meta" in str(linear.missing_reason(torch.ones(3, 4, device="meta")))
-    assert "even number" in str(linear.missing_reason(torch.ones(3, 5).bfloat16()))
+    assert "float64" in str(fused.missing_reason(torch.ones(3, 4).double()))
+    assert "meta" in str(fused.missing_reason(torch.ones(3, 4, device="meta")))
+    assert "even number" in str(fused.missing_reason(torch.ones(3, 5).bfloat16()))
     with pytest.raises(ValueError, match="cannot pack these weights"):
         pack(torch.ones(0, 4), None)
 
@@ -203,10 +212,10 @@ def test_no_kernel_below_avx512() -> None:
     if library.missing_reason() is not None:
         pytest.skip("no compiled kernels here")
     best = library.instruction_set()
-    packed = pack(torch.ones(4, 4), None) if linear.missing_reason(torch.ones(4, 4)) is None else None
+    packed = pack(torch.ones(4, 4), None) if fused.missing_reason(torch.ones(4, 4)) is None else None
     try:
         library.limit_instruction_set("AVX2")
-        assert "AVX-512" in str(linear.missing_reason(torch.ones(4, 4)))
+        assert "AVX-512" in str(fused.missing_reason(torch.ones(4, 4)))
         if packed is not None:
             with pytest.raises(RuntimeError, match="no kernel"):
                 packed_linear(torch.ones(2, 4), packed)
@@ -224,25 +233,25 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="activation must be one of"):
         packed_linear(x, packed, activation="tanh")  # type: ignore[arg-type]  # what is tested
     with pytest.raises(ValueError, match="shortcut must have shape"):
-        packed_perceptron(x, [packed], x, Branch())
+        packed_perceptron(x, [packed], x, Residual())
     with pytest.raises(ValueError, match="one or two layers"):
-        packed_perceptron(x, [], x, Branch())
+        packed_perceptron(x, [], x, Residual())
     with pytest.raises(ValueError, match="single layer"):
-        packed_perceptron(x, [packed], torch.ones(3, 6), Branch(), activation="relu")
+        packed_perceptron(x, [packed], torch.ones(3, 6), Residual(), activation="relu")
     with pytest.raises(ValueError, match="expected 4 inputs"):
-        packed_perceptron(x, [packed, packed], torch.ones(3, 6), Branch())
+        packed_perceptron(x, [packed, packed], torch.ones(3, 6), Residual())
     with pytest.raises(ValueError, match="shortcut of"):
-        packed_perceptron(x, [packed], torch.ones(3, 6).double(), Branch())
+        packed_perceptron(x, [packed], torch.ones(3, 6).double(), Residual())
     conv = pack(patch_weight(torch.ones(6, 2, 3, 3)), None)
     with pytest.raises(ValueError, match="expected 18 inputs"):
-        packed_conv(torch.ones(1, 4, 4, 3), conv, Window(3, 2, 1), Branch())
+        packed_conv(torch.ones(1, 4, 4, 3), conv, Window(3, 2, 1), Residual())
     half = pack(patch_weight(torch.ones(6, 3, 3, 3).bfloat16()), None)
     with pytest.raises(ValueError, match="bfloat16 on cpu"):
-        packed_conv(torch.ones(1, 4, 4, 3), half, Window(3, 2, 1), Branch())
+        packed_conv(torch.ones(1, 4, 4, 3), half, Window(3, 2, 1), Residual())
     with pytest.raises(ValueError, match="no gamma"):
-        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Branch(gamma=torch.ones(6)))
+        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Residual(gamma=torch.ones(6)))
     with pytest.raises(ValueError, match="'none' or 'gelu'"):
-        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Branch(), activation="relu")
+        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Residual(), activation="relu")
 
 
 @needs_kernels
@@ -250,24 +259,24 @@ def test_registration_passes_opcheck_and_gives_the_same() -> None:
     ops, x, shortcut = torch.ops.internimage, torch.randn(2, 5, 8), torch.randn(2, 5, 12)
     first, second = pack(*layer(8, 20, torch.float32)), pack(*layer(20, 12, torch.float32))
     norm = nn.LayerNorm(12, eps=1e-6).requires_grad_(False)
-    whole = Branch.of(gamma=torch.randn(12), norm=norm, next_norm=norm)
+    whole = Residual.of(gamma=torch.randn(12), norm=norm, next_norm=norm)
     torch.library.opcheck(ops.packed_linear, (x, first.blocks, first.bias, 20, "gelu"))
-    for branch in (Branch(), whole):
+    for residual in (Residual(), whole):
         both = [first.blocks, second.blocks], [first.bias, second.bias], [20, 12]
-        torch.library.opcheck(ops.packed_perceptron, (x, *both, "gelu", shortcut, *branch.flat()))
-        plain = packed_perceptron(x, (first, second), shortcut, branch, activation="gelu")
+        torch.library.opcheck(ops.packed_perceptron, (x, *both, "gelu", shortcut, *residual))
+        plain = packed_perceptron(x, (first, second), shortcut, residual, activation="gelu")
         with torch.profiler.profile() as profile:
-            seen = packed_perceptron(x, (first, second), shortcut, branch, activation="gelu")
+            seen = packed_perceptron(x, (first, second), shortcut, residual, activation="gelu")
             packed_linear(x, first)
         assert torch.equal(seen[0], plain[0])
         assert (seen[1] is None) == (plain[1] is None)
         assert seen[1] is None or torch.equal(seen[1], plain[1])
         assert {"internimage::packed_linear", "internimage::packed_perceptron"} <= {e.name for e in profile.events()}
     image, conv = torch.randn(1, 5, 6, 2), pack(patch_weight(torch.randn(12, 2, 3, 3)), None)
-    for branch in (Branch(), whole._replace(gamma=None)):
-        torch.library.opcheck(ops.packed_conv, (image, *conv[:2], 12, [3, 2, 1], "gelu", *branch.flat()))
-        plain = packed_conv(image, conv, Window(3, 2, 1), branch)
+    for residual in (Residual(), whole._replace(gamma=None)):
+        torch.library.opcheck(ops.packed_conv, (image, *conv[:2], 12, [3, 2, 1], "gelu", *residual))
+        plain = packed_conv(image, conv, Window(3, 2, 1), residual)
         with torch.profiler.profile():
-            seen = packed_conv(image, conv, Window(3, 2, 1), branch)
+            seen = packed_conv(image, conv, Window(3, 2, 1), residual)
         assert torch.equal(seen[0], plain[0])
         assert seen[1] is None or torch.equal(seen[1], plain[1])

@@ -1,0 +1,1 @@
+"""The inference forms of layers: the same functions with fewer passes over memory."""

@@ -1,0 +1,226 @@
+"""Linear layers, and the steps between them, through the compiled kernels (kernel_linear.cpp, kernel_steps.cpp).
+
+The last arguments of what adds a residual branch are the fields of `Residual`.
+Shapes: ... any leading sizes, I inputs, O outputs, C channels; N images, H W map.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from internimage.ops.fused.packed_weight import Window
+from internimage.ops.fused.residual import Residual
+from internimage.ops.runtime import library
+from internimage.ops.runtime.abi import ConvArgs, DepthwiseArgs, LinearArgs, PerceptronArgs, ResidualArgs, RowArgs
+
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
+GELU, RESIDUAL = 0, 1  # operations on rows
+WORK_PER_THREAD = 2**20  # multiply-adds of a linear layer, about 10 microseconds
+
+
+def missing_reason(device: str, dtype: torch.dtype) -> str | None:
+    """Why the compiled kernels cannot run on tensors of this device type and dtype, or None when they can."""
+    if device != "cpu":
+        return f"the compiled kernels run on cpu tensors, given {device}"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"the fused steps support float32, float16 and bfloat16, given {dtype}"
+    return library.missing_reason()
+
+
+def gelu_(x: Tensor) -> None:
+    """Replace the contiguous x by its GELU, to 3e-7."""
+    _rows(x, operation=GELU)
+
+
+def add_shortcut_(y: Tensor, shortcut: Tensor, normed: Tensor | None, *residual: Any) -> None:
+    """Replace the contiguous y by shortcut + gamma * norm(y) and fill `normed` with next_norm of it."""
+    args, _kept = _residual(shortcut, y, normed, *residual)
+    _rows(y, operation=RESIDUAL, residual=args)
+
+
+def add_residual_(x: Tensor, y: Tensor, normed: Tensor | None, *residual: Any) -> None:
+    """Replace the contiguous x by x + gamma * norm(y) and fill `normed` with next_norm of it."""
+    args, _kept = _residual(x, x, normed, *residual)
+    _rows(y, operation=RESIDUAL, residual=args)
+
+
+def depthwise_norm_gelu(
+    x: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float
+) -> Tensor:
+    """GELU of the layer norm of a depth-wise convolution of a contiguous (N, H, W, C) map."""
+    out = torch.empty_like(x)
+    if x.numel() == 0:
+        return out
+    taps = _in_dtype(weight, x.dtype).flatten(1).t().contiguous()  # (k * k, C)
+    bias, norm_weight, norm_bias = (_in_dtype(t, x.dtype) for t in (bias, norm_weight, norm_bias))
+    n, height, width, channels = x.shape
+    args = DepthwiseArgs(
+        x=x.data_ptr(),
+        weight=taps.data_ptr(),
+        bias=bias.data_ptr(),
+        norm_weight=norm_weight.data_ptr(),
+        norm_bias=norm_bias.data_ptr(),
+        out=out.data_ptr(),
+        batch=n,
+        height=height,
+        width=width,
+        channels=channels,
+        kernel=weight.shape[-1],
+        eps=eps,
+        data_type=library.DATA_TYPES[x.dtype],
+        threads=torch.get_num_threads(),
+        start_team=library.start_team(),
+    )
+    library.call("internimage_depthwise", args)
+    return out
+
+
+def linear(x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, activation: str) -> Tensor:
+    """Activation of x W + b for contiguous x (..., I): (..., O)."""
+    inputs = x.shape[-1]
+    out = x.new_empty(*x.shape[:-1], outputs)
+    if out.numel():
+        rows = x.numel() // inputs
+        args = LinearArgs(
+            x=x.data_ptr(),
+            weight=blocks.data_ptr(),
+            bias=bias.data_ptr(),
+            out=out.data_ptr(),
+            rows=rows,
+            inputs=inputs,
+            outputs=outputs,
+            **_settings(x, activation, rows * inputs * outputs),
+        )
+        library.call("internimage_linear", args)
+    return out
+
+
+def perceptron(
+    x: Tensor,
+    blocks: list[Tensor],
+    biases: list[Tensor],
+    outputs: list[int],
+    activation: str,
+    shortcut: Tensor,
+    *residual: Any,
+) -> list[Tensor]:
+    """One layer or two with an activation between them, added to a shortcut (..., O): the sum, and next_norm of it."""
+    total, normed = _results(torch.empty_like(shortcut), residual)
+    if total.numel():
+        inputs = x.shape[-1]
+        rows, widths = x.numel() // inputs, [inputs, *outputs]
+        work = rows * sum(a * b for a, b in pairwise(widths))
+        residual_args, _kept = _residual(shortcut, total, normed, *residual)
+        args = PerceptronArgs(
+            x=x.data_ptr(),
+            weight_1=blocks[0].data_ptr(),
+            bias_1=biases[0].data_ptr(),
+            residual=residual_args,
+            rows=rows,
+            inputs=inputs,
+            outputs=outputs[-1],
+            **_settings(x, activation, work),
+        )
+        if len(blocks) > 1:
+            args.weight_2, args.bias_2, args.hidden = blocks[1].data_ptr(), biases[1].data_ptr(), outputs[0]
+        library.call("internimage_perceptron", args)
+    return [total] if normed is None else [total, normed]
+
+
+def conv(
+    x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, window: list[int], activation: str, *residual: Any
+) -> list[Tensor]:
+    """Activation of the norm of a convolution of a contiguous (N, H, W, C) map, and next_norm of it."""
+    n, height, width, channels = x.shape
+    kernel, stride, padding = window
+    out_height, out_width = Window(*window).output_size(height, width)
+    out, normed = _results(x.new_empty(n, out_height, out_width, outputs), residual)
+    if out.numel():
+        rows, inputs = n * out_height * out_width, blocks.shape[1] * blocks.shape[3]
+        residual_args, _kept = _residual(None, out, normed, *residual)
+        args = ConvArgs(
+            x=x.data_ptr(),
+            weight=blocks.data_ptr(),
+            bias=bias.data_ptr(),
+            residual=residual_args,
+            batch=n,
+            height=height,
+            width=width,
+            channels=channels,
+            out_height=out_height,
+            out_width=out_width,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            rows=rows,
+            inputs=inputs,
+            outputs=outputs,
+            **_settings(x, activation, rows * inputs * outputs),
+        )
+        library.call("internimage_conv", args)
+    return [out] if normed is None else [out, normed]
+
+
+def _rows(y: Tensor, **step: Any) -> None:
+    """Run one step on the channel rows of a contiguous tensor."""
+    if not y.numel():
+        return
+    channels = y.shape[-1]
+    args = RowArgs(
+        y=y.data_ptr(),
+        rows=y.numel() // channels,
+        channels=channels,
+        data_type=library.DATA_TYPES[y.dtype],
+        threads=torch.get_num_threads(),
+        start_team=library.start_team(),
+        **step,
+    )
+    library.call("internimage_rows", args)
+
+
+def _residual(
+    shortcut: Tensor | None, total: Tensor, normed: Tensor | None, *residual: Any
+) -> tuple[ResidualArgs, list[Tensor | None]]:
+    """The addresses of a residual sum, and the tensors that must live until the call returns."""
+    *parameters, eps = residual
+    kept = [None if t is None else _in_dtype(t, total.dtype) for t in (shortcut, *parameters)]
+    shortcut_at, gamma, weight_a, bias_a, weight_b, bias_b = map(_pointer, kept)
+    args = ResidualArgs(
+        shortcut=shortcut_at,
+        sum=total.data_ptr(),
+        gamma=gamma,
+        weight_a=weight_a,
+        bias_a=bias_a,
+        weight_b=weight_b,
+        bias_b=bias_b,
+        normed=_pointer(normed),
+        eps=eps,
+    )
+    return args, kept
+
+
+def _results(total: Tensor, residual: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
+    """The sum and, where it is asked for, its norm."""
+    return total, None if Residual(*residual).next_weight is None else torch.empty_like(total)
+
+
+def _pointer(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
+def _in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
+    return t if t.dtype is dtype else t.to(dtype)
+
+
+def _settings(x: Tensor, activation: str, work: int) -> dict[str, int]:
+    """The last arguments of every linear layer, given its multiply-adds."""
+    return {
+        "activation": ACTIVATIONS[activation],
+        "data_type": library.DATA_TYPES[x.dtype],
+        "threads": min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD),
+        "start_team": library.start_team(),
+    }

@@ -1,0 +1,1 @@
+"""What the kernels run on: the compiled library, the memory it works in, and what the Triton kernels share."""

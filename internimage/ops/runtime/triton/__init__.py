@@ -1,0 +1,1 @@
+"""What the Triton kernels share: device functions for bilinear samples, and what launching them needs."""
