@@ -33,11 +33,11 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
 
     @abstractmethod
     def preprocess(self, images: Sequence[ImageInput]) -> Images:
-        """Read and normalise images: (N, 3, H, W) float on the CPU with their valid and original sizes."""
+        """Read and normalize images: (N, 3, H, W) float on the CPU with their valid and original sizes."""
 
     @abstractmethod
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> Any:
-        """Map normalised pixels (N, 3, H, W) to raw outputs; `valid_hw` (N, 2) is the size before padding."""
+        """Map normalized pixels (N, 3, H, W) to raw outputs; `valid_hw` (N, 2) is the size before padding."""
 
     @abstractmethod
     def postprocess(self, outputs: Any, images: Images) -> list[Result]:
@@ -45,7 +45,7 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
 
     @abstractmethod
     def loss(self, images: Images, targets: Any) -> dict[str, Tensor]:
-        """Return the named scalar losses of a batch; their sum is what training minimises."""
+        """Return the named scalar losses of a batch; their sum is what training minimizes."""
 
     @property
     def device(self) -> torch.device:

@@ -19,10 +19,10 @@ Palette = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class Images:
-    """A normalised, padded batch and what is needed to lead results back to the original images.
+    """A normalized, padded batch and what is needed to lead results back to the original images.
 
     Args:
-        pixels: (N, 3, H, W) float, normalised RGB, padded at the right and the bottom.
+        pixels: (N, 3, H, W) float, normalized RGB, padded at the right and the bottom.
         valid_hw: (N, 2) int64, height and width in pixels before padding.
         original_hw: (height, width) of each image as it was read, in pixels.
         metadata: (N, M) float side information that some classifiers take, or None.

@@ -25,7 +25,7 @@ def answer(*logits: float, names: tuple[str, ...] | None = None) -> Classificati
     return Classification(torch.tensor(logits, dtype=torch.float32).softmax(0), names)
 
 
-def grey(height: int, width: int) -> np.ndarray:
+def gray(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), 128, dtype=np.uint8)
 
 
@@ -38,7 +38,7 @@ def count(image: PIL.Image.Image, color: tuple[int, int, int]) -> int:
 )
 def test_caption_is_legible_at_every_size(hw: tuple[int, int]) -> None:
     longest = min(2048, max(448, *hw))
-    drawn = draw(answer(3.0, 1.0, 0.5, 0.2, 0.1, 0.0, names=NAMES), grey(*hw), longest_side=longest)
+    drawn = draw(answer(3.0, 1.0, 0.5, 0.2, 0.1, 0.0, names=NAMES), gray(*hw), longest_side=longest)
     assert drawn.mode == "RGB"
     assert 360 <= drawn.width <= 2048 and drawn.height <= 2 * 2048
     shown = count(drawn, (128, 128, 128))
@@ -57,22 +57,22 @@ def test_small_images_keep_their_pixels() -> None:
 
 def test_the_bar_is_as_long_as_the_probability() -> None:
     for score in (0.1, 0.5, 1.0):
-        drawn = np.asarray(draw(Classification(torch.tensor([score, 0.0])), grey(500, 500)))
+        drawn = np.asarray(draw(Classification(torch.tensor([score, 0.0])), gray(500, 500)))
         longest = (drawn == ACCENT).all(axis=-1).sum(axis=1).max()
         assert longest == pytest.approx(score * 460, abs=4)
 
 
 def test_few_classes_make_a_small_panel_and_the_image_is_left_alone() -> None:
-    source = PIL.Image.fromarray(grey(500, 500))
+    source = PIL.Image.fromarray(gray(500, 500))
     heights = [draw(answer(*range(k)), source).height for k in (1, 2, 5, 9)]
     assert heights[0] < heights[1] < heights[2] == heights[3]
     assert count(source, (128, 128, 128)) == 500 * 500
 
 
 def test_draw_takes_what_predict_takes(tmp_path: Path) -> None:
-    PIL.Image.fromarray(grey(30, 40)).save(tmp_path / "a.png")
-    tensor = torch.from_numpy(grey(30, 40)).permute(2, 0, 1)
-    drawn = [np.asarray(draw(answer(1.0, 0.0), source)) for source in (tmp_path / "a.png", grey(30, 40), tensor)]
+    PIL.Image.fromarray(gray(30, 40)).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(gray(30, 40)).permute(2, 0, 1)
+    drawn = [np.asarray(draw(answer(1.0, 0.0), source)) for source in (tmp_path / "a.png", gray(30, 40), tensor)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])
     with pytest.raises(ValueError, match="no such file"):
@@ -82,12 +82,12 @@ def test_draw_takes_what_predict_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("result", [None, "cat", [answer(1.0)], torch.ones(3)])
 def test_draw_refuses_what_is_no_result(result: object) -> None:
     with pytest.raises(TypeError, match="draw takes a result of predict"):
-        draw(result, grey(4, 4))
+        draw(result, gray(4, 4))
 
 
 @pytest.mark.parametrize(("number", "columns"), [(1, None), (7, None), (20, None), (7, 2), (3, 9)])
 def test_contact_sheet_layout(number: int, columns: int | None) -> None:
-    results, images = [answer(2.0, 0.0, names=("cat", "dog"))] * number, [grey(20, 20)] * number
+    results, images = [answer(2.0, 0.0, names=("cat", "dog"))] * number, [gray(20, 20)] * number
     sheet = contact_sheet(results, images, columns=columns)
     headed = contact_sheet(results, images, columns=columns, heading="A heading")
     assert headed.width == sheet.width and headed.height > sheet.height
@@ -99,8 +99,8 @@ def test_contact_sheet_layout(number: int, columns: int | None) -> None:
 
 def test_contact_sheet_marks_wrong_answers() -> None:
     results = [answer(2.0, 0.0, names=("cat", "dog"))] * 2
-    right = contact_sheet(results, [grey(20, 20)] * 2, truths=["cat", "cat"])
-    wrong = contact_sheet(results, [grey(20, 20)] * 2, truths=["cat", "dog"])
+    right = contact_sheet(results, [gray(20, 20)] * 2, truths=["cat", "cat"])
+    wrong = contact_sheet(results, [gray(20, 20)] * 2, truths=["cat", "dog"])
     assert count(right, WRONG) == 0 and count(right, ACCENT) > 0
     assert count(wrong, WRONG) > 100 and count(wrong, ACCENT) > 100
     # Only the second tile differs.
@@ -112,13 +112,13 @@ def test_wrong_contact_sheets() -> None:
     for results, images, options in (
         ([], [], {}),
         ([answer(1.0)], [], {}),
-        ([answer(1.0)], [grey(2, 2)], {"truths": ["cat", "dog"]}),
-        ([answer(1.0)], [grey(2, 2)], {"columns": 0}),
+        ([answer(1.0)], [gray(2, 2)], {"truths": ["cat", "dog"]}),
+        ([answer(1.0)], [gray(2, 2)], {"columns": 0}),
     ):
         with pytest.raises(ValueError, match=r"as many results|columns"):
             contact_sheet(results, images, **options)
     with pytest.raises(TypeError, match="Classification"):
-        contact_sheet(["cat"], [grey(2, 2)])
+        contact_sheet(["cat"], [gray(2, 2)])
 
 
 def test_confusion_matrix() -> None:

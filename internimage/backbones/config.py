@@ -42,14 +42,14 @@ class BackboneConfig:
         mlp_ratio: hidden width of the MLP over its input width.
         layer_scale: start value of the learned scales of both branches, or None for no scales.
         offset_scale: factor on the sampling grid and on the learned offsets.
-        post_norm: normalise the output of a branch instead of its input.
-        res_post_norm: normalise the input and the output of a branch; ignored with `post_norm` or `layer_scale`,
+        post_norm: normalize the output of a branch instead of its input.
+        res_post_norm: normalize the input and the output of a branch; ignored with `post_norm` or `layer_scale`,
             as in the published models.
         dw_kernel_size: side of the depth-wise convolution in front of offsets and masks; None means `kernel_size`
             with dcnv3 and no convolution with dcnv4.
         level2_post_norm_block_ids: blocks of level 2 that are followed by an extra norm.
         center_feature_scale: mix the operator's output with its input by a learned gate.
-        remove_center: drop the centre point of the sampling grid; needs an odd `kernel_size`.
+        remove_center: drop the center point of the sampling grid; needs an odd `kernel_size`.
         output_bias: whether the output projection of dcnv4 has a bias (that of dcnv3 always has).
         mlp_output_bias: whether the second linear layer of the MLPs has a bias.
         in_chans: channels of the input picture.

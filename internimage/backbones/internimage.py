@@ -312,7 +312,7 @@ class InternImage(nn.Module):
 
         Results stay equal to rounding. The packed copies take as much memory as the linear layers (and, where our own
         products run, the convolutions of stem and downsampling); they are dropped by `train()`, by loading weights and
-        by moving the model, so call `fuse` last. Weights that are changed in place afterwards are not seen.
+        by moving the model, so call `fuse` last. Weights that are changed in place afterward are not seen.
         """
         self.eval()
         keep_freed_memory()
@@ -325,7 +325,7 @@ class InternImage(nn.Module):
         """Return the maps of the chosen levels.
 
         Args:
-            pixels: (N, in_chans, H, W) float, normalised, any size.
+            pixels: (N, in_chans, H, W) float, normalized, any size.
 
         Returns:
             `Features` with (N, C_i, H_i, W_i) maps; each side is ceil(side / stride).
@@ -380,7 +380,7 @@ def drop_path_rates(config: BackboneConfig) -> list[float]:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise one module the published way; for `nn.Module.apply`, which visits children before parents."""
+    """Initialize one module the published way; for `nn.Module.apply`, which visits children before parents."""
     if isinstance(module, DCNv3 | DCNv4):
         module.reset_parameters()
     elif isinstance(module, nn.Linear):

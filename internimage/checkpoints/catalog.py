@@ -61,7 +61,7 @@ class CatalogEntry:
         parameters: exact number of parameters where it is known.
         published_parameters: the number as published, for example "30M".
         gflops: published cost of one image in GFLOPs.
-        licence: licence of the release.
+        licence: license of the release.
         url: file or folder to download, None where nothing was published.
         config_path: repository and path of the original configuration, or None.
         recipe: name of the training recipe that gave this model, see `internimage.training.RECIPES`, or None.
@@ -219,7 +219,7 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
 
 @functools.cache
 def _index() -> dict[str, CatalogEntry]:
-    """Every accepted spelling, normalised, and its row."""
+    """Every accepted spelling, normalized, and its row."""
     index = {_normal(name): entry for name, entry in catalog().items()}
     return index | {_normal(alias): catalog()[name] for alias, name in ALIASES.items()}
 

@@ -27,7 +27,7 @@ def is_adapted(key: str, given: tuple[int, ...], expected: tuple[int, ...]) -> b
 def adapt_first_layer(weight: Tensor, channels: int) -> Tensor:
     """Return the first layer for another number of channels.
 
-    For one channel the weights of RGB are summed, so that a grey image gives what its three equal channels would give.
+    For one channel the weights of RGB are summed, so that a gray image gives what its three equal channels would give.
     For any other number they are repeated, channel after channel, and scaled by 3 / C, so that sums keep their size.
 
     Args:

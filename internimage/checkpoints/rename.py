@@ -187,9 +187,9 @@ def own_head_kind(keys: Iterable[str]) -> str | None:
 
 
 def remove_center(key: str, tensor: Tensor, config: BackboneConfig) -> Tensor:
-    """Drop the rows of the centre point from an offset or mask layer that was trained with it.
+    """Drop the rows of the center point from an offset or mask layer that was trained with it.
 
-    Layers that lack the centre already, and every other parameter, come back unchanged, so that nothing is dropped
+    Layers that lack the center already, and every other parameter, come back unchanged, so that nothing is dropped
     twice.
 
     Args:
@@ -205,8 +205,8 @@ def remove_center(key: str, tensor: Tensor, config: BackboneConfig) -> Tensor:
     if tensor.shape[0] != groups * points * values:
         return tensor
     rows = tensor.unflatten(0, (groups, points, values))
-    centre = points // 2
-    return torch.cat([rows[:, :centre], rows[:, centre + 1 :]], dim=1).flatten(0, 2)
+    center = points // 2
+    return torch.cat([rows[:, :center], rows[:, center + 1 :]], dim=1).flatten(0, 2)
 
 
 def _rename(state: Mapping[str, Value], rules: Iterable[tuple[re.Pattern[str], str]]) -> dict[str, Value]:

@@ -133,7 +133,7 @@ def evaluate(
     21,841 classes of ImageNet-22k is measured on the 1,000 of ImageNet-1k through the published table of rows.
 
     Args:
-        model: the classifier; its mode is restored afterwards.
+        model: the classifier; its mode is restored afterward.
         data: a folder, see `internimage.data.open_dataset`, or an opened data set.
         split: which part of a folder.
         batch_size: images of one forward pass, at least 1.

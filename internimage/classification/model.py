@@ -103,7 +103,7 @@ class Classifier(TaskModel[Classification]):
     def preprocess(
         self, images: Sequence[ImageInput], observations: Sequence[Observation | None] | None = None
     ) -> Images:
-        """Read, resize, crop and normalise images.
+        """Read, resize, crop and normalize images.
 
         Args:
             images: images, see `TaskModel.predict`.
@@ -156,7 +156,7 @@ class Classifier(TaskModel[Classification]):
         """Return logits.
 
         Args:
-            pixels: (N, C, H, W) normalised pixels.
+            pixels: (N, C, H, W) normalized pixels.
             valid_hw: ignored; a classifier looks at the whole image.
             metadata: (N, 7) encoded date and place, zeros where unknown; for models that take metadata.
 

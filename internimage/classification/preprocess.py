@@ -1,4 +1,4 @@
-"""From images to pixels: shorter side to S, centre crop S x S, ImageNet statistics.
+"""From images to pixels: shorter side to S, center crop S x S, ImageNet statistics.
 
 Shape legend: N images, S side of the crop in pixels, C channels.
 """
@@ -25,7 +25,7 @@ from internimage.types import Images
 RESAMPLING = {"bicubic": Resampling.BICUBIC, "bilinear": Resampling.BILINEAR}
 # Half width of the widest resampling kernel (bicubic), in source pixels of an image that is not made smaller.
 KERNEL_SUPPORT = 2
-# Beyond this aspect ratio an image is cut to what the centre crop can see before it is resized.
+# Beyond this aspect ratio an image is cut to what the center crop can see before it is resized.
 MAX_ASPECT_RATIO = 32
 
 
@@ -35,7 +35,7 @@ class PreprocessConfig(Normalization):
 
     Args:
         size: side S of the square input in pixels.
-        crop: True resizes the shorter side to S and crops the centre; False squashes the whole image to S x S.
+        crop: True resizes the shorter side to S and crops the center; False squashes the whole image to S x S.
         interpolation: "bicubic" or "bilinear", both with antialiasing.
         mean: mean of each channel of pixels scaled to 0..1, for RGB those of ImageNet; as many as channels are read.
         std: standard deviation of each channel of pixels scaled to 0..1.
@@ -130,7 +130,7 @@ def _encode_place(observation: Observation) -> tuple[float, float, float]:
 
 
 def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
-    """Read, resize, crop and normalise images.
+    """Read, resize, crop and normalize images.
 
     Args:
         images: images, see `internimage.data.images.read.read_image`.
@@ -156,7 +156,7 @@ def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
 
 
 def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
-    """Map (N, S, S, C) uint8 to (N, C, S, S) normalised float32, the same memory order seen through a permute."""
+    """Map (N, S, S, C) uint8 to (N, C, S, S) normalized float32, the same memory order seen through a permute."""
     return (pixels.float().div_(255) - torch.tensor(config.mean)).div_(torch.tensor(config.std)).permute(0, 3, 1, 2)
 
 
@@ -170,7 +170,7 @@ def fit(image: Image, config: PreprocessConfig) -> Image:
             image = image.resize((min(image.width, size), min(image.height, size)), resampling)
         return image.resize((size, size), resampling)
     if is_thin:
-        return _resize_centre(image, size, resampling)
+        return _resize_center(image, size, resampling)
     resized_longer = int(size * longer / shorter)
     is_tall = image.height >= image.width
     resized = image.resize((size, resized_longer) if is_tall else (resized_longer, size), resampling)
@@ -178,8 +178,8 @@ def fit(image: Image, config: PreprocessConfig) -> Image:
     return resized.crop((left, top, left + size, top + size))
 
 
-def _resize_centre(image: Image, size: int, resampling: Resampling) -> Image:
-    """Resize the shorter side to S and crop the centre, computing only the crop: for very thin images.
+def _resize_center(image: Image, size: int, resampling: Resampling) -> Image:
+    """Resize the shorter side to S and crop the center, computing only the crop: for very thin images.
 
     Equal to resizing the whole image up to the rounding of Pillow's single-precision box.
     """

@@ -17,7 +17,7 @@ SHOWN_NAMES = 8
 
 
 def info(model: ModelArgument, as_json: JsonOption = False) -> None:
-    """Show what is known about one checkpoint: settings, preprocessing, licence, published metrics, file.
+    """Show what is known about one checkpoint: settings, preprocessing, license, published metrics, file.
 
     A file or a folder is read, not loaded: its architecture, preprocessing, classes, size and SHA-256 are shown.
     """

@@ -24,7 +24,7 @@ class Sample(Generic[Target]):
     """One image of a data set.
 
     Args:
-        image: RGB image of PIL; grey, or a `Raster` of other channels, where the data set was opened for them.
+        image: RGB image of PIL; gray, or a `Raster` of other channels, where the data set was opened for them.
         target: what is to be learned, for classification the class index.
         name: file name, or file and number, for messages.
     """

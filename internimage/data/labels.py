@@ -1,4 +1,4 @@
-"""Label sets: the class names, identifiers and colours that go with the published checkpoints.
+"""Label sets: the class names, identifiers and colors that go with the published checkpoints.
 
 Sources: ImageNet names as torchvision publishes them; ImageNet-22k synsets and their WordNet lemmas in the order of the
 fall-2011 release; the others as the published detectors and segmentors name them.
@@ -29,7 +29,7 @@ class LabelSet:
     Args:
         name: name of the set, for example "coco_80".
         class_names: one name for each class.
-        palette: one (red, green, blue) colour 0..255 for each class, or None.
+        palette: one (red, green, blue) color 0..255 for each class, or None.
         synsets: one WordNet identifier for each class, or None.
     """
 

@@ -262,10 +262,10 @@ class SetLossConfig:
     Args:
         class_cost: weight of the focal classification cost in matching.
         box_cost: weight of the L1 distance in matching.
-        iou_cost: weight of the generalised IoU in matching.
+        iou_cost: weight of the generalized IoU in matching.
         class_weight: factor on the focal classification loss.
         box_weight: factor on the L1 loss.
-        iou_weight: factor on the generalised IoU loss.
+        iou_weight: factor on the generalized IoU loss.
         assisting_weight: factor on the losses from the first backbone of a composite.
     """
 

@@ -64,7 +64,7 @@ def evaluate_detection(
     COCO results file at the end.
 
     Args:
-        model: the detector; its mode is restored afterwards.
+        model: the detector; its mode is restored afterward.
         data: a folder, see `data.readers.open_objects.open_detection_dataset`, an annotations file in the COCO form,
             or an opened data set.
         split: which part of a folder.

@@ -43,7 +43,7 @@ class Detector(TaskModel[Detections]):
         """Find objects.
 
         Args:
-            pixels: (N, C, H, W) normalised and padded pixels.
+            pixels: (N, C, H, W) normalized and padded pixels.
             valid_hw: (N, 2) sizes before padding, or None when nothing is padded.
 
         Returns:
@@ -52,7 +52,7 @@ class Detector(TaskModel[Detections]):
 
     @abstractmethod
     def loss(self, images: Images, targets: Sequence[DetectionTargets]) -> dict[str, Tensor]:
-        """Return the named scalar losses of a batch; their sum is what training minimises.
+        """Return the named scalar losses of a batch; their sum is what training minimizes.
 
         Args:
             images: the batch.
@@ -89,7 +89,7 @@ class Detector(TaskModel[Detections]):
         return groups
 
     def preprocess(self, images: Sequence[ImageInput]) -> Images:
-        """Read, resize, normalise and pad images.
+        """Read, resize, normalize and pad images.
 
         Raises:
             ValueError: an image cannot be read.

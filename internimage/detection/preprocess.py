@@ -1,4 +1,4 @@
-"""From images to pixels: keep the aspect ratio, normalise, pad at the right and the bottom.
+"""From images to pixels: keep the aspect ratio, normalize, pad at the right and the bottom.
 
 Shape legend: N images, H W size of the padded batch in pixels, C channels.
 """
@@ -59,7 +59,7 @@ class PreprocessConfig(Normalization):
 
 
 def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
-    """Read, resize, normalise and pad images.
+    """Read, resize, normalize and pad images.
 
     Args:
         images: images, see `internimage.data.images.read.read_image`.
@@ -76,7 +76,7 @@ def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
 
 
 def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], config: PreprocessConfig) -> Images:
-    """Normalise and pad uint8 (h, w, C) arrays that have their final size already."""
+    """Normalize and pad uint8 (h, w, C) arrays that have their final size already."""
     sizes = [array.shape[:2] for array in arrays]
     height, width = (_padded(max((size[axis] for size in sizes), default=1), config.divisor) for axis in (0, 1))
     pixels = torch.zeros(len(arrays), height, width, config.channels)  # (N, H, W, C)
@@ -87,7 +87,7 @@ def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], conf
 
 
 def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
-    """Map (..., C) uint8 to normalised float32."""
+    """Map (..., C) uint8 to normalized float32."""
     scale = 1 / torch.tensor(config.std, dtype=torch.float64)
     return (pixels.float() - torch.tensor(config.mean)).mul_(scale.float())
 

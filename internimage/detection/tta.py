@@ -93,7 +93,7 @@ class Looking:
     settings: MultiScale
 
     def __call__(self, images: Sequence[ImageInput]) -> list[View]:
-        """Read, mirror, resize and normalise."""
+        """Read, mirror, resize and normalize."""
         read = [read_image(image, self.config.reading) for image in images]
         mirrored = [image.transpose(Transpose.FLIP_LEFT_RIGHT) for image in read] if self.settings.flip else []
         views: list[View] = []

@@ -40,7 +40,7 @@ def convert(
     """Write a checkpoint in another format.
 
     Every tensor keeps its value and type, so that a way there and back ends where it began. What belongs to a training
-    run alone (optimiser, schedule) stays behind.
+    run alone (optimizer, schedule) stays behind.
 
     Args:
         source: whatever `load` takes.

@@ -53,7 +53,7 @@ def evaluate_segmentation(
     count as wrong, and against no class.
 
     Args:
-        model: the segmentor; its mode is restored afterwards.
+        model: the segmentor; its mode is restored afterward.
         data: a folder, see `open_segmentation_dataset`, or an opened data set.
         split: which part of a folder.
         looks: sizes and mirrored copies of each image; one look at its input size by default.

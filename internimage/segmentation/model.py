@@ -118,7 +118,7 @@ class Segmentor(TaskModel[Segmentation]):
         return self
 
     def preprocess(self, images: Sequence[ImageInput], config: PreprocessConfig | None = None) -> Images:
-        """Read, resize and normalise images.
+        """Read, resize and normalize images.
 
         Args:
             images: images, see `TaskModel.predict`.
@@ -162,7 +162,7 @@ class Segmentor(TaskModel[Segmentation]):
         """Return the scores of all classes at stride 4.
 
         Args:
-            pixels: (N, C, H, W) normalised pixels.
+            pixels: (N, C, H, W) normalized pixels.
             valid_hw: ignored; padding would change the answer, so `run` gives images without it.
 
         Returns:

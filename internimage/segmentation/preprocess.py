@@ -105,7 +105,7 @@ class PreprocessConfig(Normalization):
 
 
 def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
-    """Read, resize and normalise images.
+    """Read, resize and normalize images.
 
     Args:
         images: images, see `internimage.data.images.read.read_image`.

@@ -30,7 +30,7 @@ SERVER_VALUES: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 def submission_image(answer: Segmentation, benchmark: Benchmark) -> Image:
-    """Return an answer as the grey image that a test server expects.
+    """Return an answer as the gray image that a test server expects.
 
     Args:
         answer: what `predict` answered.

@@ -76,7 +76,7 @@ def predict_multi_scale(
     """Answer for each image by the mean of the probabilities of several looks at it.
 
     Args:
-        model: the segmentor; its mode is restored afterwards.
+        model: the segmentor; its mode is restored afterward.
         images: images, see `TaskModel.predict`.
         looks: sizes, and whether images are mirrored.
         preprocess: how images become pixels at a ratio of 1, None for the model's own; windows are kept.

@@ -45,7 +45,7 @@ def draw(
     Args:
         result: what `predict` answered: a `Classification`, `Detections` or a `Segmentation`.
         image: the image it belongs to, see `data.images.read.read_rgb`; of images of other channels than
-            RGB, the first three are shown, or the first as grey.
+            RGB, the first three are shown, or the first as gray.
         score_threshold: detected objects below are left out, 0..1.
         has_legend: whether the classes of a segmentation are named below it.
         longest_side: the image is enlarged or reduced until its longest side has this many pixels; None leaves it.

@@ -20,7 +20,7 @@ from internimage.types import Classification
 from internimage.visualize.text import ACCENT, PANEL, TEXT, TILE, WRONG, bar_row, fonts, rounded, write_text
 from internimage.visualize.viewing import fit_inside
 
-MAX_LABELLED_CLASSES = 30
+MAX_LABELED_CLASSES = 30
 
 
 def contact_sheet(
@@ -101,7 +101,7 @@ def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
         class_names: K names.
 
     Returns:
-        RGB image; up to 30 classes are labelled, and their shares in percent written into the cells.
+        RGB image; up to 30 classes are labeled, and their shares in percent written into the cells.
 
     Raises:
         ValueError: the matrix is not (K, K) or (K, K + 1).
@@ -112,14 +112,14 @@ def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
     if tuple(confusion.shape) != (number, number) or number == 0:
         raise ValueError(f"the matrix must be ({number}, {number}), one row per class, given {tuple(confusion.shape)}")
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
-    is_labelled = number <= MAX_LABELLED_CLASSES
-    cell = 56 if is_labelled else max(1, 1500 // number)
-    left, top = (180, 196) if is_labelled else (24, 72)
+    is_labeled = number <= MAX_LABELED_CLASSES
+    cell = 56 if is_labeled else max(1, 1500 // number)
+    left, top = (180, 196) if is_labeled else (24, 72)
     canvas = PIL.Image.new("RGB", (max(640, left + number * cell + 24), top + number * cell + 24), PANEL)
     heading = "Confusion: rows are the truth, columns the answers"
     write_text(canvas, (24, 22), heading, 20, TEXT, max_width=canvas.width - 48)
     canvas.paste(_colored(shares).resize((number * cell, number * cell), Resampling.NEAREST), (left, top))
-    if is_labelled:
+    if is_labeled:
         _label(canvas, shares, class_names, cell, (left, top))
     return canvas
 

@@ -32,7 +32,7 @@ SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.t
 
 
 def distinct_color(index: int) -> Color:
-    """Return a color for a class without one; neighbours differ by the golden angle."""
+    """Return a color for a class without one; neighbors differ by the golden angle."""
     red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.75 - 0.3 * (index // 8 % 2), 0.95)
     return (round(red * 255), round(green * 255), round(blue * 255))
 

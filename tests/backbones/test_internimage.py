@@ -26,7 +26,7 @@ SWITCHES = {
 }
 
 
-def randomised(config: BackboneConfig, **settings: object) -> InternImage:
+def randomized(config: BackboneConfig, **settings: object) -> InternImage:
     """A backbone whose offsets, masks and gates are not at their zero start."""
     backbone = InternImage(config, **settings)
     for module in backbone.modules():
@@ -41,7 +41,7 @@ def randomised(config: BackboneConfig, **settings: object) -> InternImage:
 @pytest.mark.parametrize("name", SWITCHES)
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (1, 1)])
 def test_maps_have_the_promised_shapes_and_are_finite(name: str, size: tuple[int, int]) -> None:
-    backbone = randomised(replace(TINY, **SWITCHES[name]))
+    backbone = randomized(replace(TINY, **SWITCHES[name]))
     maps = backbone(torch.randn(2, 3, *size)).maps
     for width, map_, stride in zip((8, 16, 32, 64), maps, backbone.strides, strict=True):
         assert map_.shape == (2, width, ceil(size[0] / stride), ceil(size[1] / stride))
@@ -51,7 +51,7 @@ def test_maps_have_the_promised_shapes_and_are_finite(name: str, size: tuple[int
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_parameter_gets_a_gradient(name: str) -> None:
-    backbone = randomised(replace(TINY, **SWITCHES[name]))
+    backbone = randomized(replace(TINY, **SWITCHES[name]))
     sum(m.square().sum() for m in backbone(torch.randn(1, 3, 64, 64)).maps).backward()
     idle = [key for key, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
@@ -92,7 +92,7 @@ def test_frozen_stages_really_freeze(frozen_stages: int) -> None:
 
 
 def test_fused_blocks_norm_what_dropout_left() -> None:
-    backbone = randomised(replace(TINY, drop_rate=0.5)).eval()
+    backbone = randomized(replace(TINY, drop_rate=0.5)).eval()
     x, maps = torch.randn(1, 3, 64, 64), []
     with torch.no_grad():
         for model in (backbone, copy.deepcopy(backbone).fuse()):
@@ -103,7 +103,7 @@ def test_fused_blocks_norm_what_dropout_left() -> None:
 
 
 def test_activation_checkpointing_changes_nothing_but_memory() -> None:
-    plain = randomised(TINY)
+    plain = randomized(TINY)
     thrifty = InternImage(TINY, activation_checkpointing=True)
     thrifty.load_state_dict(plain.state_dict())
     x = torch.randn(1, 3, 64, 64)
@@ -116,7 +116,7 @@ def test_activation_checkpointing_changes_nothing_but_memory() -> None:
             torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_initialisation_is_the_published_one() -> None:
+def test_initialization_is_the_published_one() -> None:
     backbone = InternImage(replace(TINY, center_feature_scale=True, layer_scale=1e-5))
     for block in (block for level in backbone.levels for block in level.blocks):
         assert not block.dcn.offset.weight.any()
@@ -147,7 +147,7 @@ def test_drop_path_drops_whole_branches() -> None:
 
 @pytest.mark.parametrize("name", ["pre_norm", "res_post_norm"])
 def test_compiles_without_graph_breaks_and_exports(name: str) -> None:
-    backbone = randomised(replace(TINY, **SWITCHES[name])).eval()
+    backbone = randomized(replace(TINY, **SWITCHES[name])).eval()
     x = torch.randn(1, 3, 64, 64)
     expected = backbone(x).maps
     compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")(x).maps
@@ -159,7 +159,7 @@ def test_compiles_without_graph_breaks_and_exports(name: str) -> None:
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_inference_steps_equal_the_training_graph(name: str) -> None:
-    backbone = randomised(replace(TINY, **SWITCHES[name])).eval()
+    backbone = randomized(replace(TINY, **SWITCHES[name])).eval()
     x = torch.randn(2, 3, 65, 70)
     separate = backbone(x).maps  # gradients are on: the separate operators run
     with torch.inference_mode():
@@ -170,7 +170,7 @@ def test_inference_steps_equal_the_training_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["pre_norm", "post_norm", "res_post_norm"])
 def test_inference_in_pieces_and_under_the_profiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = randomised(replace(TINY, **SWITCHES[name])).eval()
+    backbone = randomized(replace(TINY, **SWITCHES[name])).eval()
     x = torch.randn(2, 3, 65, 70)
     with torch.inference_mode():
         whole = backbone(x).maps
@@ -185,7 +185,7 @@ def test_inference_in_pieces_and_under_the_profiler(name: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_inference_steps_are_as_exact_in_bfloat16_as_the_training_graph(name: str) -> None:
-    backbone = randomised(replace(TINY, **SWITCHES[name])).eval()
+    backbone = randomized(replace(TINY, **SWITCHES[name])).eval()
     x = torch.randn(2, 3, 65, 70)
     with torch.inference_mode():
         truth = backbone(x).maps[-1]
@@ -197,7 +197,7 @@ def test_inference_steps_are_as_exact_in_bfloat16_as_the_training_graph(name: st
 
 
 def test_the_bridge_to_dcnv4_changes_no_number() -> None:
-    plain = randomised(TINY)
+    plain = randomized(TINY)
     bridged = InternImage(replace(TINY, operator="dcnv3_through_dcnv4"))
     bridged.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 65, 70)

@@ -115,7 +115,7 @@ def test_classifier_on_the_weights_of_another(pico_file: Path, pico: Classifier,
     same_weights(renamed, pico)
 
 
-def test_fresh_start_with_a_removed_centre(pico_file: Path) -> None:
+def test_fresh_start_with_a_removed_center(pico_file: Path) -> None:
     config = dataclasses.replace(variant("internimage_pico"), remove_center=True)
     model = create("classifier", backbone=config, weights=pico_file)
     assert isinstance(model, Classifier)

@@ -25,12 +25,12 @@ def test_the_rule_is_that_of_timm(channels: int) -> None:
 
 
 def test_equal_channels_give_the_answer_of_rgb() -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    gray = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
     answers = []
     for channels in (1, 3, 6):
         preprocess = PreprocessConfig(32, mean=(0.45,) * channels, std=(0.225,) * channels)
         model = ii.create("classifier", weights=PICO, in_chans=channels, preprocess=preprocess).eval()
-        image = grey if channels == 1 else grey[..., None].repeat(channels, 2)
+        image = gray if channels == 1 else gray[..., None].repeat(channels, 2)
         answers.append(model.predict([image])[0].scores)
     torch.testing.assert_close(answers[1], answers[0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(answers[2], answers[0], atol=1e-4, rtol=1e-4)

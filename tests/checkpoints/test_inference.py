@@ -18,7 +18,7 @@ def shapes(config: ClassifierConfig) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_size_is_recognised(name: str) -> None:
+def test_every_size_is_recognized(name: str) -> None:
     head = "attention_pool" if name in ("internimage_h", "internimage_g") else "conv"
     config = infer_classifier(shapes(ClassifierConfig(variant(name), 1000, head=head)), "a file")
     assert (config.backbone, config.num_classes, config.head) == (variant(name), 1000, head)
@@ -41,7 +41,7 @@ def test_input_size_is_the_published_one(name: str, classes: int, size: int) -> 
     )
 
 
-def test_a_detectors_scales_and_a_removed_centre_show() -> None:
+def test_a_detectors_scales_and_a_removed_center_show() -> None:
     wanted = dataclasses.replace(variant("internimage_t"), layer_scale=1.0, remove_center=True)
     assert infer_backbone(shapes(ClassifierConfig(wanted, 10)), "a file") == ("internimage_t", wanted)
 

@@ -169,7 +169,7 @@ def test_rows_of_22k_classes_become_1000(small_state: dict[str, Tensor], tmp_pat
     assert model.config.class_names == label_set("imagenet_1k").class_names
 
 
-def test_a_removed_centre_is_taken_out_of_full_weights(small_state: dict[str, Tensor]) -> None:
+def test_a_removed_center_is_taken_out_of_full_weights(small_state: dict[str, Tensor]) -> None:
     model = from_original({**SETTINGS, "remove_center": True}, small_state)
     full = small_state["levels.0.blocks.0.dcn.mask.bias"]
     kept = model.backbone.levels[0].blocks[0].dcn.mask.bias

@@ -17,7 +17,7 @@ from internimage.classification.preprocess import (
     IMAGENET_STD,
     Observation,
     PreprocessConfig,
-    _resize_centre,
+    _resize_center,
     encode_observation,
     fit,
     prepare,
@@ -77,7 +77,7 @@ def test_thin_images_equal_the_whole_resize(hw: tuple[int, int], interpolation: 
     expected = np.asarray(v2.Compose([v2.Resize(32, mode), v2.CenterCrop(32)])(image))
     for found in (
         fit(image, PreprocessConfig(32, interpolation=interpolation)),
-        _resize_centre(image, 32, PIL.Image.Resampling[interpolation.upper()]),
+        _resize_center(image, 32, PIL.Image.Resampling[interpolation.upper()]),
     ):
         assert np.abs(np.asarray(found).astype(int) - expected).max() <= 1
 

@@ -39,7 +39,7 @@ def test_every_source_of_four_channels_gives_the_same_pixels(tmp_path: Path) -> 
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
     tifffile.imwrite(tmp_path / "rgbx.tif", FOUR, photometric="rgb", extrasamples=["unspecified"])
     tifffile.imwrite(tmp_path / "rgba.tif", FOUR, photometric="rgb", extrasamples=["assocalpha"])
-    tifffile.imwrite(tmp_path / "grey.tif", FOUR, photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(tmp_path / "gray.tif", FOUR, photometric="minisblack", planarconfig="contig")
     tifffile.imwrite(tmp_path / "planes.tif", FOUR.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
     tifffile.imwrite(
         tmp_path / "deflate.tif", FOUR, photometric="minisblack", planarconfig="contig", compression="zlib"
@@ -66,19 +66,19 @@ def test_other_numbers_of_bands(tmp_path: Path, channels: int) -> None:
         assert image_size(path) == (5, 8)
 
 
-def test_grey_models_read_grey_and_color(tmp_path: Path) -> None:
-    grey, rgb = FOUR[..., 0], FOUR[..., :3]
-    PIL.Image.fromarray(grey).save(tmp_path / "grey.png")
+def test_gray_models_read_gray_and_color(tmp_path: Path) -> None:
+    gray, rgb = FOUR[..., 0], FOUR[..., :3]
+    PIL.Image.fromarray(gray).save(tmp_path / "gray.png")
     PIL.Image.fromarray(np.ascontiguousarray(rgb)).save(tmp_path / "rgb.png")
-    np.save(tmp_path / "grey.npy", grey[..., None])
-    for source in (tmp_path / "grey.png", tmp_path / "grey.npy", grey, torch.from_numpy(grey)[None]):
+    np.save(tmp_path / "gray.npy", gray[..., None])
+    for source in (tmp_path / "gray.png", tmp_path / "gray.npy", gray, torch.from_numpy(gray)[None]):
         image = read_image(source, Reading(1))
         assert isinstance(image, PIL.Image.Image) and image.mode == "L"
-        np.testing.assert_array_equal(np.asarray(image), grey)
+        np.testing.assert_array_equal(np.asarray(image), gray)
     expected = np.asarray(PIL.Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
     for source in (tmp_path / "rgb.png", rgb):
         np.testing.assert_array_equal(read(source, 1)[..., 0], expected)
-    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "grey.npy"))[..., 1], grey)
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "gray.npy"))[..., 1], gray)
 
 
 @pytest.mark.parametrize(

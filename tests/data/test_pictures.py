@@ -59,7 +59,7 @@ def test_every_source_gives_the_same_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of((chw.float() / 255).half()), PIXELS)
 
 
-def test_grey_arrays_are_repeated_over_the_channels() -> None:
+def test_gray_arrays_are_repeated_over_the_channels() -> None:
     np.testing.assert_array_equal(pixels_of(PIXELS[..., 0]), np.repeat(PIXELS[..., :1], 3, axis=2))
 
 
@@ -122,12 +122,12 @@ def test_16_bit_byte_orders(mode: str) -> None:
         (np.array([[0.0, 25700.0, 65535.0]], dtype=np.float32), [0, 100, 255]),
     ],
 )
-def test_32_bit_grey_takes_the_first_range_that_fits(values: np.ndarray, expected: list[int]) -> None:
+def test_32_bit_gray_takes_the_first_range_that_fits(values: np.ndarray, expected: list[int]) -> None:
     np.testing.assert_array_equal(pixels_of(PIL.Image.fromarray(values))[0, :, 0], expected)
 
 
 @pytest.mark.parametrize("value", [-1.0, 70000.0, float("nan"), float("inf")])
-def test_32_bit_grey_without_a_meaning_is_refused(value: float) -> None:
+def test_32_bit_gray_without_a_meaning_is_refused(value: float) -> None:
     with pytest.raises(BadImage, match="scale them to 8 bits"):
         read_rgb(PIL.Image.fromarray(np.array([[0.5, value]], dtype=np.float32)))
 

@@ -160,9 +160,9 @@ def test_extreme_images(name: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
-def test_grey_and_alpha_images(mode: str, photo: np.ndarray) -> None:
-    grey = PIL.Image.fromarray(photo[..., 0])
-    image = PIL.Image.new("I;16", (90, 60), 9000) if mode == "I;16" else grey.convert(mode)
+def test_gray_and_alpha_images(mode: str, photo: np.ndarray) -> None:
+    gray = PIL.Image.fromarray(photo[..., 0])
+    image = PIL.Image.new("I;16", (90, 60), 9000) if mode == "I;16" else gray.convert(mode)
     [found] = small_detector("faster_rcnn").predict([image])
     assert found.original_hw == (60, 90)
 

@@ -24,7 +24,7 @@ LOGITS, TARGETS = RECORDED["acc.logits"], RECORDED["acc.targets"]
 
 
 class Numbered:
-    """A data set whose image `i` is the grey value `i`; some images are broken."""
+    """A data set whose image `i` is the gray value `i`; some images are broken."""
 
     def __init__(self, targets: np.ndarray, num_classes: int, broken: tuple[int, ...] = ()) -> None:
         self.targets, self.num_classes, self.broken = targets, num_classes, broken

@@ -52,7 +52,7 @@ def run(manifest: Mapping[str, Any]) -> Arrays:
 
 
 def run_training(manifest: Mapping[str, Any], labels: np.ndarray) -> Arrays:
-    """The losses of one step, the norm of every gradient and the running statistics afterwards."""
+    """The losses of one step, the norm of every gradient and the running statistics afterward."""
     model = build(manifest).train()
     for module in model.modules():
         if isinstance(module, nn.Dropout2d):
@@ -87,7 +87,7 @@ def run_training(manifest: Mapping[str, Any], labels: np.ndarray) -> Arrays:
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> np.ndarray:
-    """Percentage of the labelled pixels whose best class is right."""
+    """Percentage of the labeled pixels whose best class is right."""
     best = resize_map(logits.detach(), targets.shape[1:]).argmax(dim=1)
     return np.float32(100.0 * (best == targets)[targets != losses.IGNORED].float().mean())
 

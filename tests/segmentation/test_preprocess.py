@@ -14,7 +14,7 @@ def noise(height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("old", "new"), [((7, 9), (20, 31)), ((40, 30), (11, 13)), ((5, 5), (5, 8)), ((1, 1), (3, 4))])
-def test_resize_is_bilinear_to_a_grey_level(old: tuple[int, int], new: tuple[int, int]) -> None:
+def test_resize_is_bilinear_to_a_gray_level(old: tuple[int, int], new: tuple[int, int]) -> None:
     image = noise(*old)
     exact = torch.nn.functional.interpolate(
         image.permute(2, 0, 1)[None].double(), size=new, mode="bilinear", align_corners=False

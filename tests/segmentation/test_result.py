@@ -46,8 +46,8 @@ def test_label_map_survives_a_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hw", [(60, 80), (1000, 700), (3000, 40), (1, 1)])
 def test_drawing_blends_the_colors_above_a_legend(hw: tuple[int, int]) -> None:
-    grey = np.full((*hw, 3), 100, dtype=np.uint8)
-    drawn = np.asarray(draw(scene(*hw), grey, longest_side=max(448, *hw)))
+    gray = np.full((*hw, 3), 100, dtype=np.uint8)
+    drawn = np.asarray(draw(scene(*hw), gray, longest_side=max(448, *hw)))
     middle = drawn.shape[1] // 2
     assert drawn[0, middle].tolist() == ([55, 60, 175] if hw[0] >= 4 else [175, 50, 50])
     assert ((drawn == PALETTE[1]).all(axis=-1)).sum() > 100  # its bar in the legend
@@ -60,12 +60,12 @@ def test_classes_without_colors_get_some() -> None:
 
 
 def test_the_background_keeps_the_colors_of_the_image() -> None:
-    grey, names = np.full((60, 80, 3), 100, dtype=np.uint8), ("background", *NAMES[1:])
+    gray, names = np.full((60, 80, 3), 100, dtype=np.uint8), ("background", *NAMES[1:])
     label_map = torch.zeros(60, 80, dtype=torch.uint8)
     label_map[30:] = 1
-    drawn = np.asarray(draw(Segmentation(label_map, 3, names), grey, longest_side=448))
+    drawn = np.asarray(draw(Segmentation(label_map, 3, names), gray, longest_side=448))
     assert drawn[0, 200].tolist() == [100, 100, 100] != drawn[300, 200].tolist()
-    colored = np.asarray(draw(Segmentation(label_map, 3, names, PALETTE), grey))
+    colored = np.asarray(draw(Segmentation(label_map, 3, names, PALETTE), gray))
     assert colored[0, 200].tolist() != [100, 100, 100]
 
 

@@ -63,7 +63,7 @@ def scan(file: BinaryIO, harmless: set[str], uncalled: set[str]) -> set[str]:
     """Return the dotted names in the next pickle of a file, as Python 3 spells them.
 
     Args:
-        file: stands at the start of a pickle; afterwards behind it.
+        file: stands at the start of a pickle; afterward behind it.
         harmless: names that do not count as foreign.
         uncalled: names of which nothing may be made.
 

@@ -23,7 +23,7 @@ import torch
 from internimage.checkpoints.formats.pickle_scan import scan
 from internimage.errors import printable
 
-# The largest description of a checkpoint (all but the tensors); InternImage-G with its optimiser takes under 2 MiB.
+# The largest description of a checkpoint (all but the tensors); InternImage-G with its optimizer takes under 2 MiB.
 MAX_PICKLE_BYTES = 64 * 2**20
 LEGACY_PICKLES = 5  # magic number, protocol version, system, object, storage keys
 

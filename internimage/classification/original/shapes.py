@@ -35,7 +35,7 @@ def infer_backbone(shapes: Shapes, source: str) -> tuple[str, BackboneConfig]:
         source: what to call the checkpoint in messages.
 
     Returns:
-        Name of the size and its configuration, with the branch scales and the removed centre of the checkpoint.
+        Name of the size and its configuration, with the branch scales and the removed center of the checkpoint.
 
     Raises:
         ValueError: the entries are no InternImage backbone, or of no published size.

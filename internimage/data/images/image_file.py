@@ -80,7 +80,7 @@ def decode_reduced(
         BadImage: a ValueError; the file is missing, empty, damaged, too large or no image.
     """
     name = shown_name(path)
-    with open_image_file(path) as file:  # decoded completely, so that nothing depends on the open file afterwards
+    with open_image_file(path) as file:  # decoded completely, so that nothing depends on the open file afterward
         image = _open(file, name, max_pixels)
         whole_wh = image.size
         if network_hw is not None and image.format in ("JPEG", "MPO"):

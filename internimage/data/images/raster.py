@@ -18,7 +18,7 @@ class Reading:
     """What a model reads: how many channels, and which values mean black and white.
 
     Args:
-        channels: C, at least 1. 3 is RGB and 1 is grey, to which images of other modes are converted; any other number
+        channels: C, at least 1. 3 is RGB and 1 is gray, to which images of other modes are converted; any other number
             must be that of the file.
         value_range: (black, white) of images with more than 8 bits per channel, for example (0, 4095) for a camera of
             12 bits; values outside are cut. None takes 0..65535 for 16 bits and 0..1 for floating point. Images of 8
@@ -117,7 +117,7 @@ class Raster:
         return _stacked([plane.transpose(method) for plane in self._planes()])
 
     def to_rgb(self) -> PIL.Image.Image:
-        """Return what people see of it: the first three channels as RGB, or the first one as grey."""
+        """Return what people see of it: the first three channels as RGB, or the first one as gray."""
         shown = self.pixels[..., :3] if self.channels >= 3 else self.pixels[..., :1].repeat(3, axis=2)
         return PIL.Image.fromarray(np.ascontiguousarray(shown))
 
@@ -133,7 +133,7 @@ def _stacked(planes: Sequence[PIL.Image.Image]) -> Raster:
 
 
 def pixels_of(image: Image) -> np.ndarray:
-    """Return the (H, W, C) uint8 pixels of an RGB or grey Pillow image or of a `Raster`, in memory of their own.
+    """Return the (H, W, C) uint8 pixels of an RGB or gray Pillow image or of a `Raster`, in memory of their own.
 
     Example:
         >>> pixels_of(PIL.Image.new("L", (3, 2))).shape

@@ -42,13 +42,13 @@ FOUR_CHANNELS = ("RGBA", "CMYK", "RGBX")
 def read_rgb(source: ImageInput, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
     """Return an image as upright 8-bit RGB.
 
-    The EXIF orientation is applied. Grey, palette and CMYK images are converted; an alpha channel is dropped, as
-    Pillow's `convert("RGB")` does, so transparent pixels show the colour stored under them. 16-bit grey is scaled by
-    255/65535. 32-bit integer and floating-point grey is read as 0..1 (floating point only), 0..255 or 0..65535, the
+    The EXIF orientation is applied. Gray, palette and CMYK images are converted; an alpha channel is dropped, as
+    Pillow's `convert("RGB")` does, so transparent pixels show the color stored under them. 16-bit gray is scaled by
+    255/65535. 32-bit integer and floating-point gray is read as 0..1 (floating point only), 0..255 or 0..65535, the
     first range that holds its largest value. Of an animation the first frame is taken.
 
     Args:
-        source: path of a file, PIL image, (H, W, 3) RGB or (H, W) grey array, or (3, H, W) RGB tensor; arrays and
+        source: path of a file, PIL image, (H, W, 3) RGB or (H, W) gray array, or (3, H, W) RGB tensor; arrays and
             tensors are uint8 or floating point in 0..1, arrays also uint16 in 0..65535.
         max_pixels: largest accepted H * W of a file; a larger one is refused before its pixels are decoded.
 
@@ -77,7 +77,7 @@ def read_image(
 ) -> Image:
     """Return an upright 8-bit image with the channels that a model reads.
 
-    RGB and grey are converted to one another. Other numbers of channels must be those of the file: the bands of a TIFF
+    RGB and gray are converted to one another. Other numbers of channels must be those of the file: the bands of a TIFF
     file (or one band on each of its pages), the last axis of an array, the four channels of an RGBA or CMYK image.
 
     Args:
@@ -123,7 +123,7 @@ def read_image(
 
 
 def read_shown(source: ImageInput) -> PIL.Image.Image:
-    """Return an image to look at, RGB: of arrays and files of other channels the first three, or the first as grey.
+    """Return an image to look at, RGB: of arrays and files of other channels the first three, or the first as gray.
 
     Raises:
         BadImage: a ValueError; the source cannot be read.
@@ -225,9 +225,9 @@ def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
 
 
 def _narrow(image: PIL.Image.Image, value_range: Range | None, name: str) -> PIL.Image.Image:
-    """Scale a grey image of 16 or 32 bits to 8 bits; see `read_rgb` for the ranges."""
+    """Scale a gray image of 16 or 32 bits to 8 bits; see `read_rgb` for the ranges."""
     values = np.asarray(image)  # (H, W)
-    # PNG and PPM have no 32-bit grey: older Pillow versions open their 16-bit grey as "I".
+    # PNG and PPM have no 32-bit gray: older Pillow versions open their 16-bit gray as "I".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return PIL.Image.fromarray(sixteen_bits_to_8(values, value_range, name))
     smallest, largest = float(values.min()), float(values.max())
@@ -236,7 +236,7 @@ def _narrow(image: PIL.Image.Image, value_range: Range | None, name: str) -> PIL
         value_range = next(((0, scale) for scale in scales if 0 <= smallest <= largest <= scale), None)
     if value_range is None or not np.isfinite(smallest + largest):
         raise BadImage(
-            f"{name}: the grey values lie in {smallest:g}..{largest:g}, which fits neither 0..255 nor 0..65535 "
+            f"{name}: the gray values lie in {smallest:g}..{largest:g}, which fits neither 0..255 nor 0..65535 "
             "(nor 0..1 in floating point); scale them to 8 bits first, or set the range of the values (value_range)"
         )
     return PIL.Image.fromarray(to_8_bits(values, value_range))
@@ -246,7 +246,7 @@ def _from_array(array: np.ndarray, reading: Reading, name: str) -> Image:
     """Convert an (H, W) or (H, W, C) array."""
     if array.ndim not in (2, 3):
         raise BadImage(
-            f"{name}: arrays must be (H, W, 3) RGB, (H, W) grey, or (H, W, C) for a model of C channels, one image each"
+            f"{name}: arrays must be (H, W, 3) RGB, (H, W) gray, or (H, W, C) for a model of C channels, one image each"
         )
     check_not_empty((array.shape[1], array.shape[0]), name)
     given = 1 if array.ndim == 2 else array.shape[2]
@@ -254,7 +254,7 @@ def _from_array(array: np.ndarray, reading: Reading, name: str) -> Image:
     if given != reading.channels and not is_convertible:
         if reading.channels == 3:
             raise BadImage(
-                f"{name}: arrays must be (H, W, 3) RGB or (H, W) grey; channels first is the order of tensors; a model "
+                f"{name}: arrays must be (H, W, 3) RGB or (H, W) gray; channels first is the order of tensors; a model "
                 f"for {given} channels is built with in_chans={given}"
             )
         hint = " (channels first: give an (H, W, C) array)" if array.shape[0] == reading.channels else ""

@@ -38,7 +38,7 @@ Split = Literal["train", "val"]
 
 
 class FashionMNIST:
-    """The 60,000 training or 10,000 test images of clothes, 28x28 grey in 10 classes.
+    """The 60,000 training or 10,000 test images of clothes, 28x28 gray in 10 classes.
 
     Args:
         root: folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and

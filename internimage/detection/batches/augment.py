@@ -27,7 +27,7 @@ RandomSource = np.random.RandomState
 
 @dataclass(frozen=True)
 class TrainingView:
-    """One augmented image, not normalised and not padded yet.
+    """One augmented image, not normalized and not padded yet.
 
     Args:
         pixels: (h, w, C) uint8 RGB.

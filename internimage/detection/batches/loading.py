@@ -103,7 +103,7 @@ def collate(
         divisor: the padded batch is a multiple of this, in pixels.
 
     Returns:
-        (N, C, H, W) normalised pixels, channels last in memory, zeros at the right and the bottom; and N targets, their
+        (N, C, H, W) normalized pixels, channels last in memory, zeros at the right and the bottom; and N targets, their
         masks (G, H, W) bool.
     """
     sizes = [(view.pixels.shape[0], view.pixels.shape[1]) for view in views]

@@ -208,7 +208,7 @@ class DINOTransformer(nn.Module):
             allowed: (1, Q, Q) bool, which query may look at which, or None for all.
 
         Returns:
-            The normalised queries behind each layer, and the boxes in front of each layer and behind the last; the
+            The normalized queries behind each layer, and the boxes in front of each layer and behind the last; the
             boxes keep their gradient with respect to the layer that made them ("look forward twice").
         """
         hidden, references = [], [reference]

@@ -99,7 +99,7 @@ class BoxHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Apply the published initialisation."""
+        """Apply the published initialization."""
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.conv.weight, mode="fan_out", nonlinearity="relu")
         for layer in self.fcs:

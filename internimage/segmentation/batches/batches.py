@@ -32,7 +32,7 @@ class SegmentationBatch:
     """One training batch.
 
     Args:
-        images: normalised images, padded with zeros at the right and the bottom.
+        images: normalized images, padded with zeros at the right and the bottom.
         targets: (N, H, W) uint8 class of every pixel, 255 where there is none and in the padding.
         unreadable: images that were replaced by the next one that can be read.
     """
@@ -146,7 +146,7 @@ def collate(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> tuple[Images, Tensor]:
-    """Normalise images, then pad them and their label maps at the right and the bottom to one size.
+    """Normalize images, then pad them and their label maps at the right and the bottom to one size.
 
     Args:
         samples: at least one.
@@ -156,7 +156,7 @@ def collate(
         std: standard deviation of each channel of pixels scaled to 0..1.
 
     Returns:
-        The batch and its (N, H, W) uint8 targets, as `Segmentor.loss` takes them; padding is 0 in the normalised
+        The batch and its (N, H, W) uint8 targets, as `Segmentor.loss` takes them; padding is 0 in the normalized
         images and 255 in the targets.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Colors go to hue, saturation and value and back through OpenCV, which the published segmentors were trained with. Where
 it is not installed its arithmetic (hue 0..179, fixed-point division) is followed here: equal on the way there, and on
-the way back up to one grey level off, in few pixels or in one of ten, as processor and version of OpenCV go.
+the way back up to one gray level off, in few pixels or in one of ten, as processor and version of OpenCV go.
 
 Shape legend: H W image size in pixels, C channels.
 """
@@ -38,7 +38,7 @@ class Photometric:
     """How far colors are moved; each change happens with probability 1/2.
 
     Args:
-        brightness: largest number of grey levels added or taken away.
+        brightness: largest number of gray levels added or taken away.
         contrast: smallest and largest factor on all channels.
         saturation: smallest and largest factor on the saturation.
         hue: largest turn of the hue, in steps of 2 degrees.
@@ -122,7 +122,7 @@ def _conversions() -> tuple[Conversion, Conversion]:
         cv2 = importlib.import_module("cv2")
     except ImportError:
         log.warning(
-            "OpenCV is not installed; changed colors may be one grey level off what it gives. "
+            "OpenCV is not installed; changed colors may be one gray level off what it gives. "
             "Install it with: pip install 'internimage[train]'"
         )
         return rgb_to_hsv, hsv_to_rgb

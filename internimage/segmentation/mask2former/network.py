@@ -204,7 +204,7 @@ class Mask2FormerHead(nn.Module):
         return QueryOutput(self.classifier(x), masks.unflatten(2, mask_features.shape[2:]))
 
     def _mask_embedding(self, x: Tensor) -> Tensor:
-        """Map (N, Q, C) normalised queries to the weights of their masks."""
+        """Map (N, Q, C) normalized queries to the weights of their masks."""
         return self.mask_fc3(F.relu(self.mask_fc2(F.relu(self.mask_fc1(x)))))
 
 

@@ -25,9 +25,9 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> Callable[[Any], Tensor]:
-    """Return the published training transform: image to (C, S, S) normalised pixels.
+    """Return the published training transform: image to (C, S, S) normalized pixels.
 
-    Random resized crop, flip, RandAugment, normalisation, random erasing. It draws from the global generators.
+    Random resized crop, flip, RandAugment, normalization, random erasing. It draws from the global generators.
     RandAugment is made for colors: images of other channels than RGB are cropped, mirrored and erased only.
 
     Raises:
@@ -77,7 +77,7 @@ class _ChannelTransform:
         self.steps = v2.Compose(steps)
 
     def __call__(self, image: Image) -> Tensor:
-        """Map an image to (C, S, S) normalised pixels."""
+        """Map an image to (C, S, S) normalized pixels."""
         return self.steps(torch.from_numpy(pixels_of(image)).permute(2, 0, 1))
 
 
@@ -112,7 +112,7 @@ def batch_mixer(
 
 
 def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: PreprocessConfig, seed: int) -> Tensor:
-    """Move, flip, normalise and erase a batch, each image on its own.
+    """Move, flip, normalize and erase a batch, each image on its own.
 
     Args:
         pixels: (B, C, S, S) uint8, or (B, 1, S, S) where all channels are equal.
@@ -121,7 +121,7 @@ def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: Preproces
         seed: all draws of this batch follow from it.
 
     Returns:
-        (B, C, S, S) float32 normalised pixels; what moves in from outside is black.
+        (B, C, S, S) float32 normalized pixels; what moves in from outside is black.
     """
     generator = torch.Generator().manual_seed(seed)
     moved = _move_and_flip(pixels, settings, generator).to(torch.float32).div_(255)

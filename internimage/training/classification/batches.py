@@ -32,7 +32,7 @@ _ORDER, _AUGMENT, _MIX = 1, 2, 3
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """One training batch: (B, C, S, S) normalised pixels with (B,) class indices or (B, K) soft targets."""
+    """One training batch: (B, C, S, S) normalized pixels with (B,) class indices or (B, K) soft targets."""
 
     pixels: Tensor
     targets: Tensor
@@ -182,8 +182,8 @@ def load_resized(
             continue
         images = np.stack([pixels_of(fit(sample.image, preprocess)) for sample in samples])
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-        is_grey = bool((pixels == pixels[:, :1]).all())
-        parts.append(pixels[:, :1].clone() if is_grey else pixels)
+        is_gray = bool((pixels == pixels[:, :1]).all())
+        parts.append(pixels[:, :1].clone() if is_gray else pixels)
         labels += [sample.target for sample in samples]
     channels = max((part.shape[1] for part in parts), default=1)
     return torch.cat([part.expand(-1, channels, -1, -1) for part in parts]), torch.tensor(labels)

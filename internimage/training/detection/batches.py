@@ -34,7 +34,7 @@ class DetectionBatch:
     """One training batch.
 
     Args:
-        images: normalised images, padded with zeros at the right and the bottom.
+        images: normalized images, padded with zeros at the right and the bottom.
         targets: what is in each of the B images.
         unreadable: broken images; others took their places.
     """

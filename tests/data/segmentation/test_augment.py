@@ -99,8 +99,8 @@ def test_published_pipelines(run: dict[str, Any], photo: Callable[..., np.ndarra
     pixels, labels = images.pixels[0].contiguous().numpy(), targets[0].numpy()
     assert list(pixels.shape) == RECORDED[f"{tag}.img.shape"].tolist()
     found, index = sampled(pixels, 1024)
-    grey_levels = np.abs(found - RECORDED[f"{tag}.img.value"]) * STD[index // labels.size]
-    assert grey_levels.max() < 1.01 and (grey_levels > 0.01).mean() < 0.005
+    gray_levels = np.abs(found - RECORDED[f"{tag}.img.value"]) * STD[index // labels.size]
+    assert gray_levels.max() < 1.01 and (gray_levels > 0.01).mean() < 0.005
     np.testing.assert_array_equal(sampled(labels, 2048)[0], RECORDED[f"{tag}.seg.value"])
     np.testing.assert_array_equal(np.bincount(labels.ravel(), minlength=256), RECORDED[f"{tag}.seg.histogram"])
     if run["pipeline"].endswith("_mask"):
@@ -185,10 +185,10 @@ def test_without_opencv_colors_are_off_by_one_level_at_most(
 
 
 def test_colors_that_are_not_moved_stay() -> None:
-    grey = np.full((3, 3, 3), 77, dtype=np.uint8)
+    gray = np.full((3, 3, 3), 77, dtype=np.uint8)
     still = Photometric(brightness=0, contrast=(1, 1), saturation=(1, 1), hue=0)
     for seed in range(20):
-        np.testing.assert_array_equal(distort(grey, still, RandomState(seed)), grey)
+        np.testing.assert_array_equal(distort(gray, still, RandomState(seed)), gray)
 
 
 @pytest.mark.parametrize(

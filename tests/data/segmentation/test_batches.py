@@ -11,7 +11,7 @@ from internimage.segmentation.batches.batches import SegmentationBatches
 
 
 class Numbered:
-    """A data set whose image `i` is grey `i`, half class 0 and half class 1; some are broken."""
+    """A data set whose image `i` is gray `i`, half class 0 and half class 1; some are broken."""
 
     class_names = ("left", "right")
 

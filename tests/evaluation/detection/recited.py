@@ -18,7 +18,7 @@ AS_THEY_ARE = PreprocessConfig(SIDE, SIDE, divisor=1, mean=(0, 0, 0), std=(1, 1,
 
 
 class Recited(Detector):
-    """Answers an image of grey value `i` with the objects number `i`: rows x1, y1, x2, y2, score, label."""
+    """Answers an image of gray value `i` with the objects number `i`: rows x1, y1, x2, y2, score, label."""
 
     def __init__(self, answers: list[list[list[float]]], class_names: tuple[str, ...], *, value: float = 1.0) -> None:
         super().__init__()
