@@ -85,6 +85,7 @@ MODULES: Mapping[str, str] = {
     "evaluation.segmentation.test_time": "segmentation.tta",
     "evaluation.segmentation.worst": "segmentation.worst_images",
     "segmentation.pixel_decoder": "segmentation.mask2former.pixel_decoder",
+    "training.unreadable": "data.unreadable",
     "zoo.arrivals": "checkpoints.arrivals",
     "zoo.catalog": "checkpoints.catalog",
     "zoo.checkpoint": "checkpoints.checkpoint",

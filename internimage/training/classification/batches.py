@@ -19,11 +19,11 @@ from torch import Tensor
 from internimage.classification.preprocess import PreprocessConfig, fit
 from internimage.data import ImageDataset, Unreadable, read_sample
 from internimage.data.images.raster import Image, pixels_of
+from internimage.data.unreadable import UnreadableLimit
 from internimage.processors import bounded_workers
 from internimage.training.classification.augment import batch_mixer, crop_transform, shift_batch
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.randomness import derived_seed, seeded
-from internimage.training.unreadable import UnreadableLimit
 
 logger = logging.getLogger(__name__)
 # What a seed is for; keeps the streams of random numbers of one run apart.
@@ -115,7 +115,7 @@ class CropBatches(TrainBatches):
     ) -> None:
         super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names), **ranks)
         self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
-        self._limit = UnreadableLimit(recipe.data.max_unreadable)
+        self._limit = UnreadableLimit(recipe.data.max_unreadable, in_training=True)
 
     def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
         keys = ([(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:])
@@ -171,7 +171,7 @@ def load_resized(
     Raises:
         ValueError: more than `max_unreadable` images are broken.
     """
-    limit = UnreadableLimit(max_unreadable)
+    limit = UnreadableLimit(max_unreadable, in_training=True)
     parts: list[Tensor] = []
     labels: list[int] = []
     for start in range(0, len(dataset), 512):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 from internimage.data.dataset import Unreadable
+from internimage.data.unreadable import UnreadableLimit
 from internimage.detection import DINO, RCNN
 from internimage.segmentation import Segmentor
 from internimage.training.dense.param_groups import param_groups
@@ -13,7 +14,6 @@ from internimage.training.dense.schedule import IterationSchedule
 from internimage.training.dense.settings import DenseRecipe
 from internimage.training.own_data import with_short_warmup
 from internimage.training.task import TrainingTask
-from internimage.training.unreadable import UnreadableLimit
 
 
 class DenseBatch(Protocol):
@@ -46,7 +46,7 @@ class DenseTask(TrainingTask[Batch, Model]):
     def feed(self, recipe: DenseRecipe, batches: DenseBatches[Batch]) -> None:
         """Take the batches to learn from, and lay out the schedule for them."""
         self._optimizer, self._batches = recipe.optimizer, batches
-        self._limit = UnreadableLimit(recipe.data.max_unreadable)
+        self._limit = UnreadableLimit(recipe.data.max_unreadable, in_training=True)
         self.batches_per_epoch, self.batch_size = batches.batches_per_epoch, recipe.data.batch_size
         steps = recipe.steps_per_epoch(self.batches_per_epoch)
         total = IterationSchedule(recipe.schedule, steps, recipe.optimizer.lr).total_steps
