@@ -67,6 +67,7 @@ HOMES = {
     "timm": ("training/*.py", "training/classification/*.py", "integrations/*.py"),
     "tensorboard": ("training/*.py",),
     "matplotlib": ("training/*.py", "evaluation/*.py"),
+    "scipy": ("ops/assignment.py",),
     "faster_coco_eval": ("evaluation/*.py",),
     "av": ("data/images/video.py",),
     "tifffile": ("data/images/array_file.py",),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 import torch
 
+from internimage.errors import MissingExtra
 from internimage.ops.assignment import match_least_cost
 
 
@@ -42,3 +44,9 @@ def test_bad_costs_are_refused() -> None:
         match_least_cost(torch.zeros(3))
     with pytest.raises(ValueError, match="finite"):
         match_least_cost(torch.tensor([[float("nan")]]))
+
+
+def test_without_scipy_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(MissingExtra, match=r"internimage\[train\]"):
+        match_least_cost(torch.zeros(2, 2))
