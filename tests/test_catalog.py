@@ -18,7 +18,7 @@ from internimage.data.labels import label_set, label_set_names, rows_22k_to_1k
 from internimage.errors import UnknownName
 from internimage.hub.factory import load
 
-CASES = Path(__file__).parent / "parity" / "cases"
+CASES = Path(__file__).parent / "parity" / "data" / "cases"
 PUBLISHED = [entry for entry in catalog().values() if entry.source != "bundled"]
 CLASSIFIERS = [entry for entry in PUBLISHED if entry.is_built and entry.task == "classification"]
 

@@ -23,7 +23,7 @@ from internimage.detection.original.settings import detector_from_settings
 from internimage.detection.published import detector_of_row
 from internimage.errors import CheckpointMismatch
 
-PARITY = Path(__file__).parents[1] / "parity"
+PARITY = Path(__file__).parents[1] / "parity" / "data"
 KEYS = sorted((PARITY / "keys").glob("*detection__*.json.gz"))
 ROWS = [entry for entry in catalog().values() if entry.task == "detection" and entry.source != "bundled"]
 FOUND = {"shorter_side": 64, "longer_side": 96}

@@ -11,7 +11,7 @@ from internimage.checkpoints import rename as official
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.head import HEAD_KINDS, HeadKind
 
-CASES = Path(__file__).parents[1] / "parity" / "cases"
+CASES = Path(__file__).parents[1] / "parity" / "data" / "cases"
 SIZES = ("internimage_t", "internimage_s", "internimage_h", "internimage_g")
 
 

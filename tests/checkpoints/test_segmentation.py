@@ -32,7 +32,7 @@ from internimage.segmentation import (
 from internimage.segmentation.original.settings import segmentor_from_settings
 from internimage.segmentation.published import segmentor_of_row
 
-KEYS = Path(__file__).parents[1] / "parity" / "keys"
+KEYS = Path(__file__).parents[1] / "parity" / "data" / "keys"
 PUBLISHED = {path.name.split(".")[0]: path for path in sorted(KEYS.glob("*segmentation__*"))}
 ROWS = [entry for entry in catalog().values() if entry.task == "segmentation" and entry.source != "bundled"]
 SMALL = {"core_op": "DCNv3", "channels": 16, "depths": [1, 1, 2, 1], "groups": [1, 2, 4, 8], "layer_scale": 1.0}

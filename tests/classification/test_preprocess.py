@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import math
 from pathlib import Path
 
@@ -23,8 +22,9 @@ from internimage.classification.preprocess import (
     prepare,
 )
 from internimage.data.images.read import BadImage
+from tests.parity import seeding
 
-PARITY = Path(__file__).parent.parent / "parity"
+PARITY = Path(__file__).parent.parent / "parity" / "data"
 RNG = np.random.default_rng(0)
 
 
@@ -33,10 +33,6 @@ def noise(height: int, width: int) -> PIL.Image.Image:
 
 
 def test_recorded_numbers_of_the_original() -> None:
-    spec = importlib.util.spec_from_file_location("seeding", PARITY / "seeding.py")
-    assert spec is not None and spec.loader is not None
-    seeding = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeding)
     with np.load(PARITY / "training" / "classification_eval.npz") as recorded:
         tags = [name.removesuffix(".uint8_sum") for name in recorded.files if name.endswith(".uint8_sum")]
         assert len(tags) == 16

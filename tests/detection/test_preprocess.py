@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,13 @@ import torch
 from internimage.detection import PreprocessConfig
 from internimage.detection.original.settings import preprocess_from_pipeline
 from internimage.detection.preprocess import prepare
+from tests.parity import seeding
 
-CASE = Path(__file__).parents[1] / "parity" / "cases" / "preprocess_detection"
+CASE = Path(__file__).parents[1] / "parity" / "data" / "cases" / "preprocess_detection"
 
 
 @pytest.mark.parametrize("key", ["rcnn.480x360", "rcnn.33x500", "dino_h.256x256"])
-def test_recorded_pixels(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(CASE.parents[1])
-    import seeding
-
+def test_recorded_pixels(key: str) -> None:
     manifest = json.loads((CASE / "manifest.json").read_text())
     stored = np.load(CASE / "outputs.npz")
     result = next(r for r in manifest["results"] if r["key"] == key)
@@ -31,7 +28,6 @@ def test_recorded_pixels(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert images.valid_hw.tolist() == [result["img_shape"][:2]]
     values = images.pixels[0].reshape(-1)[torch.from_numpy(stored[f"{key}.index"])]
     np.testing.assert_allclose(values, stored[f"{key}.value"], atol=1e-5)
-    sys.modules.pop("seeding")
 
 
 def test_a_batch_is_padded_to_its_largest_image_with_zeros_and_stays_channels_last() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,9 @@ from internimage.detection.dino.transformer import DINOTransformer, Memory, _cel
 from internimage.detection.rcnn.loss import choose_at_random, draw_sample
 from internimage.layers.deform_attention import MSDeformAttention
 from internimage.ops.boxes import pairwise_overlaps, to_corners
+from tests.parity import seeding
 
-PARITY = Path(__file__).parents[1] / "parity"
+PARITY = Path(__file__).parents[1] / "parity" / "data"
 STORED = np.load(PARITY / "ops_det" / "outputs.npz")
 MANIFEST = json.loads((PARITY / "ops_det" / "manifest.json").read_text(encoding="utf-8"))
 LOSSES = np.load(PARITY / "training" / "losses_detection.npz")
@@ -43,11 +42,9 @@ def bits(name: str) -> torch.Tensor:
     return torch.from_numpy(np.unpackbits(STORED[f"{name}.bits"])[: shape.prod()].reshape(shape)).bool()
 
 
-def seeded(keys: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    monkeypatch.syspath_prepend(PARITY)
+def seeded(keys: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     shapes = {key: tuple(shape) for key, shape in keys.items()}
-    values = importlib.import_module("seeding").state_dict(shapes, MANIFEST["seed"], {})
-    sys.modules.pop("seeding")  # its folder is on the path for this test only
+    values = seeding.state_dict(shapes, MANIFEST["seed"], {})
     return {key: torch.from_numpy(value) for key, value in values.items()}
 
 
@@ -65,9 +62,9 @@ def test_deformable_convolution(case: str, groups: int, offset_scale: float, bac
 
 @pytest.mark.parametrize("case", ["msda_ref2", "msda_ref4"])
 @pytest.mark.parametrize("backend", ["reference", "auto"])
-def test_deformable_attention(case: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deformable_attention(case: str, backend: str) -> None:
     layer = MSDeformAttention(32, 4, num_levels=2, backend=backend)
-    layer.load_state_dict(seeded(MANIFEST["module_keys"]["msda"], monkeypatch))
+    layer.load_state_dict(seeded(MANIFEST["module_keys"]["msda"]))
     query, position, value = (stored(f"{case}.{name}").transpose(0, 1) for name in ("query", "query_pos", "value"))
     with torch.no_grad():
         found = query + layer(
@@ -76,9 +73,9 @@ def test_deformable_attention(case: str, backend: str, monkeypatch: pytest.Monke
     torch.testing.assert_close(found.transpose(0, 1), stored(f"{case}.out"), rtol=1e-5, atol=1e-5)
 
 
-def test_proposals_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proposals_of_the_encoder() -> None:
     transformer = DINOTransformer(DINOConfig(variant("internimage_pico"), 2, channels=8, num_levels=2, num_heads=2))
-    weights = seeded(MANIFEST["module_keys"]["enc_proposals"], monkeypatch)
+    weights = seeded(MANIFEST["module_keys"]["enc_proposals"])
     for name, part in (("enc_output", transformer.proposal_fc), ("enc_output_norm", transformer.proposal_norm)):
         part.load_state_dict({key: weights[f"{name}.{key}"] for key in ("weight", "bias")})
     padding = bits("enc_proposals.mask")

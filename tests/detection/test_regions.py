@@ -13,7 +13,7 @@ from internimage.detection.rcnn.anchors import base_anchors, grid_anchors, insid
 from internimage.detection.rcnn.roi_heads import in_parts, region_features, region_levels
 from internimage.detection.rcnn.rpn import RPN, RPNOutputs
 
-STORED = np.load(Path(__file__).parents[1] / "parity" / "ops_det" / "outputs.npz")
+STORED = np.load(Path(__file__).parents[1] / "parity" / "data" / "ops_det" / "outputs.npz")
 
 
 def recorded(name: str) -> torch.Tensor:

@@ -19,7 +19,7 @@ from internimage.data import Sample
 from internimage.data.labels import label_set
 from internimage.evaluation.classes import known_classes
 
-RECORDED = np.load(Path(__file__).parents[1] / "parity" / "training" / "classification_training.npz")
+RECORDED = np.load(Path(__file__).parents[1] / "parity" / "data" / "training" / "classification_training.npz")
 LOGITS, TARGETS = RECORDED["acc.logits"], RECORDED["acc.targets"]
 
 

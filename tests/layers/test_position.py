@@ -10,7 +10,7 @@ import torch
 
 from internimage.layers.position import box_position, padded_sine_position, sine_position
 
-RECORDED = Path(__file__).parents[1] / "parity" / "ops_det" / "outputs.npz"
+RECORDED = Path(__file__).parents[1] / "parity" / "data" / "ops_det" / "outputs.npz"
 
 
 @pytest.mark.parametrize("temperature", [20, 10000])

@@ -19,7 +19,7 @@ from internimage.ops.boxes import (
     to_corners,
 )
 
-PARITY = Path(__file__).parents[1] / "parity"
+PARITY = Path(__file__).parents[1] / "parity" / "data"
 STDS = (0.1, 0.1, 0.2, 0.2)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from internimage.ops.losses import focal_loss, giou_loss, smooth_l1_loss
 
-FOLDER = Path(__file__).parents[1] / "parity" / "training"
+FOLDER = Path(__file__).parents[1] / "parity" / "data" / "training"
 
 
 def giou(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from internimage.ops.masks import crop_masks, paste_masks
 
-RECORDED = Path(__file__).parents[1] / "parity" / "ops_det" / "outputs.npz"
+RECORDED = Path(__file__).parents[1] / "parity" / "data" / "ops_det" / "outputs.npz"
 
 
 def sampled(probability: Tensor, box: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from internimage.ops.assignment import BACKGROUND, UNUSED, assign_by_overlap
 
-FOLDER = Path(__file__).parents[1] / "parity" / "training"
+FOLDER = Path(__file__).parents[1] / "parity" / "data" / "training"
 NAMES = {"positive_iou": "pos_iou_thr", "negative_iou": "neg_iou_thr", "min_positive_iou": "min_pos_iou"}
 
 

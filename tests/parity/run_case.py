@@ -21,32 +21,26 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import kind_classifier
-import kind_dcnv3
-import kind_dcnv4
-import kind_detection
-import kind_msda
-import kind_segmentation
+from runners import classifiers, detectors, operators, segmentors
 
 Run = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
 KINDS: dict[str, Run] = {
-    "dcnv3_op": kind_dcnv3.run,
-    "small_": kind_classifier.run_with_gradients,
-    "cls_": kind_classifier.run,
-    "flash_small_": kind_classifier.run_with_gradients,
-    "flash_": kind_classifier.run,
-    "dcnv4_op": kind_dcnv4.run,
-    "msda_op": kind_msda.run,
-    "mask_rcnn_": kind_detection.run,
-    "faster_rcnn_": kind_detection.run,
-    "cascade_": kind_detection.run,
-    "dino_": kind_detection.run,
-    "cbdino_": kind_detection.run,
-    "preprocess_detection": kind_detection.run_preprocess,
-    "upernet_": kind_segmentation.run,
-    "segformer_": kind_segmentation.run,
-    "mask2former_": kind_segmentation.run,
-    "preprocess_segmentation": kind_segmentation.run_preprocess,
+    "dcnv3_op": operators.run_dcnv3,
+    "dcnv4_op": operators.run_dcnv4,
+    "msda_op": operators.run_attention,
+    "small_": classifiers.run,
+    "cls_": classifiers.run,
+    "flash_": classifiers.run,
+    "mask_rcnn_": detectors.run,
+    "faster_rcnn_": detectors.run,
+    "cascade_": detectors.run,
+    "dino_": detectors.run,
+    "cbdino_": detectors.run,
+    "preprocess_detection": detectors.run_preprocess,
+    "upernet_": segmentors.run,
+    "segformer_": segmentors.run,
+    "mask2former_": segmentors.run,
+    "preprocess_segmentation": segmentors.run_preprocess,
 }
 
 

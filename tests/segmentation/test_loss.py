@@ -26,7 +26,7 @@ from internimage.segmentation.loss import (
 from internimage.segmentation.mask2former.network import QueryOutput
 from internimage.types import Images
 
-RECORDED = Path(__file__).parents[1] / "parity" / "training" / "losses_segmentation.npz"
+RECORDED = Path(__file__).parents[1] / "parity" / "data" / "training" / "losses_segmentation.npz"
 SMALL = Mask2FormerConfig(loss_points=64)
 
 

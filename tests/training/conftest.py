@@ -13,7 +13,7 @@ import torch
 
 from tests.training.scenes import write_scenes
 
-PARITY = Path(__file__).parents[1] / "parity" / "training"
+PARITY = Path(__file__).parents[1] / "parity" / "data" / "training"
 
 
 @pytest.fixture(scope="session")

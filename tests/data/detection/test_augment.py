@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from internimage.detection.batches import augment
 from internimage.detection.batches.augment import Crop, CropShare, Flip
 from internimage.detection.batches.pipelines import PIPELINES, own_data_pipeline
 from internimage.types import RunLengthMasks
+from tests.parity import seeding
 
-PARITY = Path(__file__).parents[2] / "parity"
+PARITY = Path(__file__).parents[2] / "parity" / "data"
 RECORDED = json.loads(gzip.decompress((PARITY / "training/pipeline_detection.json.gz").read_bytes()))
 NAMES = {
     **{"P1": "1x", "P3": "3x", "PCROWD": "3x", "PD": "dino_1x"},
@@ -50,10 +50,6 @@ class Draws:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
     root = tmp_path_factory.mktemp("photos")
-    spec = importlib.util.spec_from_file_location("seeding_of_photos", PARITY / "seeding.py")
-    assert spec is not None and spec.loader is not None
-    seeding = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeding)
     for i, photo in enumerate(RECORDED["photos"]):
         pixels = seeding.photo(photo["seed"], photo["height"], photo["width"])
         PIL.Image.fromarray(pixels).save(root / f"{i}.png", compress_level=0)

@@ -27,7 +27,7 @@ from internimage.detection.batches.grouping import (
 from internimage.detection.batches.loading import TrainingViews, collate
 from internimage.detection.batches.pipelines import own_data_pipeline
 
-PARITY = Path(__file__).parents[2] / "parity/training"
+PARITY = Path(__file__).parents[2] / "parity/data/training"
 RECORDED = json.loads(gzip.decompress((PARITY / "samplers_detection.json.gz").read_bytes()))
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ from internimage.segmentation.batches.augment import PUBLISHED, Augmentation, _i
 from internimage.segmentation.batches.batches import collate
 from internimage.segmentation.batches.photometric import Photometric, distort, hsv_to_rgb, rgb_to_hsv
 from internimage.segmentation.loss import mask_targets
+from tests.parity import seeding
 
-PARITY = Path(__file__).parents[2] / "parity"
+PARITY = Path(__file__).parents[2] / "parity" / "data"
 RECORDED = np.load(PARITY / "training" / "pipeline_segmentation.npz")
 FACTS = json.loads(gzip.decompress((PARITY / "training" / "pipeline_segmentation.json.gz").read_bytes()))
 STD = np.array([58.395, 57.12, 57.375])
@@ -68,12 +68,6 @@ class Listed(RandomState):
         return self._keep("uniform", arguments, float(super().uniform(*arguments)))
 
 
-@pytest.fixture
-def photo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.ndarray]:
-    monkeypatch.syspath_prepend(PARITY)
-    return importlib.import_module("seeding").photo
-
-
 def sampled(array: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
     flat = array.reshape(-1)
     index = np.unique(np.linspace(0, flat.size - 1, min(points, flat.size)).astype(np.int64))
@@ -81,7 +75,7 @@ def sampled(array: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("run", FACTS["runs"], ids=lambda run: run["tag"])
-def test_published_pipelines(run: dict[str, Any], photo: Callable[..., np.ndarray]) -> None:
+def test_published_pipelines(run: dict[str, Any]) -> None:
     tag, pipeline = run["tag"], run["pipeline"].removesuffix("_mask")
     name, starts_at_one = PIPELINES[pipeline]
     is_mapillary = pipeline.startswith("mapillary")
@@ -91,7 +85,7 @@ def test_published_pipelines(run: dict[str, Any], photo: Callable[..., np.ndarra
     if is_mapillary:  # the original takes the value 255, which these masks never hold, for a road
         label_map[stored == 255] = 0
     facts, random = FACTS["photos"][run["image"]], Listed(run["seed"])
-    sample = PUBLISHED[name](photo(facts["seed"], facts["height"], facts["width"]), label_map, random)
+    sample = PUBLISHED[name](seeding.photo(facts["seed"], facts["height"], facts["width"]), label_map, random)
     assert random.draws == run["draws"]
     assert list(sample.image.shape) == run["img_shape"]
 

@@ -13,7 +13,7 @@ import torch
 from internimage.data.label_maps.label_map import plain_values, zero_is_nothing
 from internimage.evaluation.confusion import PixelConfusion
 
-PARITY = Path(__file__).parents[2] / "parity" / "training"
+PARITY = Path(__file__).parents[2] / "parity" / "data" / "training"
 RECORDED = np.load(PARITY / "metrics_segmentation.npz")
 FACTS = json.loads((PARITY / "metrics_segmentation.json").read_text())
 

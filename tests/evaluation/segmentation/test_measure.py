@@ -26,7 +26,7 @@ from internimage.segmentation.tta import PUBLISHED_RATIOS, MultiScale, predict_m
 from internimage.segmentation.worst_images import compare, save_worst
 from internimage.types import Segmentation
 
-PARITY = Path(__file__).parents[2] / "parity" / "training"
+PARITY = Path(__file__).parents[2] / "parity" / "data" / "training"
 RECORDED = np.load(PARITY / "metrics_segmentation.npz")
 FACTS = json.loads((PARITY / "metrics_segmentation.json").read_text())
 BACKBONE = BackboneConfig(channels=8, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))

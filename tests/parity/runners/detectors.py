@@ -2,69 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seeding
 import torch
 from torch import Tensor
 
 from internimage.backbones import CompositeInternImage
-from internimage.checkpoints.rename import to_official
 from internimage.detection import DINO, RCNN
 from internimage.detection.dino.denoising import Noise
 from internimage.detection.original.settings import preprocess_from_pipeline
 from internimage.detection.preprocess import prepare
 from internimage.detection.rcnn.loss import rpn_losses
 from internimage.detection.rcnn.roi_heads import region_levels
-from internimage.hub.factory import from_original
 from internimage.types import Detections, DetectionTargets, Images
+from runners.seeded import build, gradient_norms, photo, photos, pixels, stored_inputs
 
 Arrays = dict[str, Any]
 
 
 def run(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """All stations of a case, from the pixels or from the photo."""
-    model, stored = build(manifest), np.load(Path(manifest["folder"]) / "outputs.npz")
+    model, stored = build(manifest), stored_inputs(manifest)
     if "grad_norm_names" in manifest:
         arrays = train(model, manifest, stored)
     else:
         with torch.inference_mode():
             images = read(model, manifest)
             arrays = two_stages(model, images, stored) if isinstance(model, RCNN) else queries(model, images)
-            if "test_pipeline" in manifest["config"]:
+            if photo(manifest["input"]) is not None:
                 arrays["input"] = images.pixels[0]
     return {name: np.asarray(value) for name, value in arrays.items()}
 
 
 def run_preprocess(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The pixels of photos of many sizes."""
-    arrays: dict[str, np.ndarray] = {}
-    for result in manifest["results"]:
-        config = preprocess_from_pipeline(manifest["config"]["test_pipelines"][result["pipeline"]])
-        images = prepare([seeding.photo(manifest["seed"], *result["photo"])], config)
-        arrays[result["key"]] = images.pixels[0].contiguous().numpy()
-    return arrays
-
-
-def build(manifest: Mapping[str, Any]) -> RCNN | DINO:
-    """Original settings and an original state dict become a model by the package's own loader."""
-    shapes = {key: tuple(shape) for key, shape in manifest["shapes"].items()}
-    values = seeding.state_dict(shapes, manifest["seed"], manifest.get("gains"))
-    model = from_original(manifest["config"], {key: torch.from_numpy(value) for key, value in values.items()})
-    assert isinstance(model, RCNN | DINO)
-    return model
+    return photos(manifest, lambda image, pipeline: prepare([image], preprocess_from_pipeline(pipeline)))
 
 
 def read(model: RCNN | DINO, manifest: Mapping[str, Any]) -> Images:
     """The batch of a case; scale factors may lead to original sizes that are no whole numbers."""
     source = manifest["input"]
-    if source["kind"].startswith("seeding.photo"):
-        return model.preprocess([seeding.photo(source["seed"], source["height"], source["width"])])
-    pixels = torch.from_numpy(seeding.image(source["seed"], source["height"], source["width"], source["batch"]))
+    image = photo(source)
+    if image is not None:
+        return model.preprocess([image])
     sizes = [(int(h), int(w)) for h, w, *_ in source["img_shapes"]]
     factors = source.get("scale_factors", [source.get("scale_factor", 1.0)] * len(sizes))
     original = []
@@ -72,7 +54,7 @@ def read(model: RCNN | DINO, manifest: Mapping[str, Any]) -> Images:
         x, y = (factor[0], factor[1]) if isinstance(factor, Sequence) else (factor, factor)
         sides = (height / y, width / x)
         original.append(tuple(round(side) if abs(side - round(side)) < 1e-3 else side for side in sides))
-    return Images(pixels, torch.tensor(sizes), tuple(original))
+    return Images(pixels(source), torch.tensor(sizes), tuple(original))
 
 
 def two_stages(model: RCNN, images: Images, stored: Mapping[str, np.ndarray]) -> Arrays:
@@ -169,11 +151,7 @@ def train(model: RCNN | DINO, manifest: Mapping[str, Any], stored: Mapping[str, 
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     arrays |= {f"loss.{name}": value.detach() for name, value in losses.items() if not name.startswith("loss_rpn")}
-    norms = {name: -1.0 if p.grad is None else float(p.grad.double().norm()) for name, p in model.named_parameters()}
-    by_key = to_official(norms, model.config.kind)
-    names = manifest["grad_norm_names"]
-    names = json.loads(names) if isinstance(names, str) else names
-    return {**arrays, "total": total.detach(), "grad_norm": np.array([by_key[name] for name in names])}
+    return {**arrays, "total": total.detach(), "grad_norm": gradient_norms(model, model.config.kind, manifest)}
 
 
 def read_targets(manifest: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> list[DetectionTargets]:
@@ -202,22 +180,33 @@ def rpn_levels(model: RCNN, images: Images, targets: list[DetectionTargets]) -> 
 
 
 def read_noise(model: DINO, stored: Mapping[str, np.ndarray]) -> Noise | None:
-    """The recorded random numbers of the denoising queries."""
-    if "rand.0.rand_like" not in stored:
+    """The recorded random numbers of the denoising queries; the original draws none for a noise of strength zero."""
+    names = sorted((name for name in stored if name.startswith("rand.")), key=lambda name: int(name.split(".")[1]))
+    if not names:
         return None
-    draw, wrong, sign, shift = (
-        torch.from_numpy(stored[f"rand.{name}"])
-        for name in ("0.rand_like", "1.randint_like", "2.randint_like", "3.rand_like")
+    numbers = iter(torch.from_numpy(stored[name]) for name in names)
+    config = model.config.denoising
+    draw = labels = signs = shifts = None
+    if config.label_noise > 0:
+        draw, wrong = next(numbers), next(numbers)
+        labels = torch.zeros(len(draw), dtype=torch.int64)
+        labels[draw < 0.5 * config.label_noise] = wrong
+    if config.box_noise > 0:
+        signs, shifts = next(numbers).float() * 2 - 1, next(numbers)
+    rows = len(draw if draw is not None else shifts)
+    return Noise(
+        torch.ones(rows) if draw is None else draw,
+        torch.zeros(rows, dtype=torch.int64) if labels is None else labels,
+        torch.ones(rows, 4) if signs is None else signs,
+        torch.zeros(rows, 4) if shifts is None else shifts,
     )
-    labels = torch.zeros(len(draw), dtype=torch.int64)
-    labels[draw < 0.5 * model.config.denoising.label_noise] = wrong
-    return Noise(draw, labels, sign.float() * 2 - 1, shift)
 
 
 def denoising(model: DINO, images: Images, targets: list[DetectionTargets], noise: Noise | None) -> Arrays:
     """The denoising queries; the original feeds those of a composite twice, once for each backbone."""
     made = model.denoise(targets, images.valid_hw, model.config.num_queries, noise)
-    assert made is not None
+    if made is None:  # no image shows an object
+        return {}
     repeats = model.config.num_backbones
     return {
         "dn.label_query": made.queries.detach().repeat(repeats, 1, 1),
