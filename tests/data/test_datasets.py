@@ -21,6 +21,11 @@ from internimage.data import (
 )
 
 
+def packed(content: bytes) -> bytes:
+    """Return the same bytes at every time of day."""
+    return gzip.compress(content, mtime=0)
+
+
 def idx(values: np.ndarray) -> bytes:
     return struct.pack(f">{1 + values.ndim}I", 0x0800 | values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
 
@@ -29,7 +34,7 @@ def idx(values: np.ndarray) -> bytes:
 def fashion(tmp_path: Path) -> Path:
     images = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 251
     for part in ("train", "t10k"):
-        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(packed(idx(images)))
         (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.array([0, 9, 3, 3, 1, 2])))
     return tmp_path
 
@@ -64,8 +69,8 @@ def test_fashion_mnist(fashion: Path) -> None:
         ("train-labels-idx1-ubyte", idx(np.zeros(5)), "holds 6 images but .* 5 labels"),
         ("train-labels-idx1-ubyte", idx(np.full(6, 10)), "holds the label 10"),
         ("train-images-idx3-ubyte.gz", b"not packed", "damaged or not complete"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((6, 28, 28))))[:40], "damaged or not complete"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(struct.pack(">4I", 0x803, *[2**32 - 1] * 3)), "announces"),
+        ("train-images-idx3-ubyte.gz", packed(idx(np.zeros((6, 28, 28))))[:40], "damaged or not complete"),
+        ("train-images-idx3-ubyte.gz", packed(struct.pack(">4I", 0x803, *[2**32 - 1] * 3)), "announces"),
     ],
 )
 def test_broken_idx_files(fashion: Path, name: str, content: bytes, message: str) -> None:
