@@ -1,25 +1,95 @@
 """The pipeline every model obeys: image -> preprocess -> backbone -> head -> postprocess -> result.
 
-Read this file first. Each task folder holds these stations under the same file names, in this order.
+Read this file first. Each task folder holds these stations under the same file names, in this order; `Task` is what the
+rest of the house knows of such a folder.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass
 from os import PathLike
-from typing import Any, ClassVar, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor, nn
 
+from internimage.backbones import BackboneConfig, CompositeInternImage, InternImage
+from internimage.data import ImageDataset
+from internimage.data.images.normalize import Normalization
 from internimage.data.images.read import ImageInput as ImageInput
+from internimage.data.parts import Part
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Images
 
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
 Result = TypeVar("Result")
+ALL_LEVELS = (0, 1, 2, 3)
+
+
+class TaskConfig(Protocol):
+    """What the configurations of all models have: each is a frozen dataclass with everything to rebuild a model."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    header_task: ClassVar[str]  # what the header of our files calls models of this kind
+
+    @property
+    def backbone(self) -> BackboneConfig:
+        """Architecture of the backbone, or of each one of several."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the model tells apart."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """A name for each class, or None."""
+        ...
+
+    @property
+    def preprocess(self) -> Normalization:
+        """How images become pixels."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Layout of the parameters: which rules turn their names into the original's."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Outputs of the last layer that stand for classes."""
+        ...
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of all backbones."""
+        ...
+
+    @property
+    def num_head_layers(self) -> int:
+        """Layers of the head where the settings say how many there are."""
+        ...
+
+    def with_classes(self, num_classes: int) -> Self:
+        """Return the configuration for another number of classes; names survive where the classes do."""
+        ...
+
+
+class RunOptions(TypedDict, total=False):
+    """How a model runs, which no file remembers: see `TaskModel`."""
+
+    activation_checkpointing: bool
+    frozen_stages: int
+    backend: str
 
 
 class TaskModel(nn.Module, ABC, Generic[Result]):
@@ -27,9 +97,40 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
 
     `forward` is the graph that is exported: tensors in, raw outputs out, whatever the mode. `loss` is its own path.
     `predict` takes a list and gives a list, one result for each image, in the order given.
+
+    Args:
+        config: architecture, preprocessing and class names.
+        out_indices: levels of the backbone whose maps the head reads.
+        num_backbones: 1, or 2 for a composite.
+        activation_checkpointing: recompute blocks of the backbone in the backward pass.
+        frozen_stages: see `InternImage`.
+        backend: operator backend, see `internimage.ops.dcnv3`.
     """
 
     task: ClassVar[str]
+    config: TaskConfig
+    backbone: InternImage | CompositeInternImage
+
+    def __init__(
+        self,
+        config: TaskConfig,
+        *,
+        out_indices: tuple[int, ...] = ALL_LEVELS,
+        num_backbones: int = 1,
+        activation_checkpointing: bool = False,
+        frozen_stages: int = -1,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backend = backend
+        self.backbone = (InternImage if num_backbones == 1 else CompositeInternImage)(
+            config.backbone,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            activation_checkpointing=activation_checkpointing,
+            backend=backend,
+        )
 
     @abstractmethod
     def preprocess(self, images: Sequence[ImageInput]) -> Images:
@@ -111,3 +212,102 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         """Run one preprocessed batch through the network and post-process it; the mode is the caller's."""
         with torch.inference_mode():
             return self.postprocess(self.run(images.to(self.device, self.dtype)), images)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What the user asks of an evaluation; `Task.options` says which of the later ones a task knows.
+
+    Args:
+        split: part of the data set.
+        batch_size: images in one forward pass, None for what is usual for the task.
+        workers: processes that read images.
+        published: name of the catalog row whose metrics stand beside the measured ones, or None.
+        progress: called with (images done, images in all) after each batch.
+        metric: how the model is measured, None for the usual way.
+        images: folder with the images of an annotations file.
+        multi_scale: test-time augmentation, several sizes, plain and mirrored.
+        merge: how augmented predictions are merged, None for the usual way.
+        folder: keeps what was found; a cut run goes on there.
+        confusion: file for a drawing of the confusion matrix.
+    """
+
+    split: Part = "val"
+    batch_size: int | None = None
+    workers: int = 0
+    published: str | None = None
+    progress: Callable[[int, int], None] | None = None
+    metric: str | None = None
+    images: Path | None = None
+    multi_scale: bool = False
+    merge: str | None = None
+    folder: Path | None = None
+    confusion: Path | None = None
+
+
+class Report(Protocol):
+    """What an evaluation has found."""
+
+    @property
+    def num_images(self) -> int:
+        """Images that were measured."""
+        ...
+
+    @property
+    def skipped(self) -> Sequence[tuple[int, str]]:
+        """Index and reason of each image that was left out."""
+        ...
+
+    def per_class(self) -> Sequence[Mapping[str, Any]]:
+        """Return the metrics of each class by name."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        ...
+
+
+Config = TypeVar("Config", bound=TaskConfig)
+Model = TypeVar("Model", bound=TaskModel[Any])
+ConfigIn = TypeVar("ConfigIn", bound=TaskConfig, contravariant=True)
+ModelOut = TypeVar("ModelOut", bound=TaskModel[Any], covariant=True)
+
+
+class Build(Protocol[ConfigIn, ModelOut]):
+    """Makes the fresh model of a configuration."""
+
+    def __call__(self, config: ConfigIn, **run: Unpack[RunOptions]) -> ModelOut:
+        """Return the model, with random weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task(Generic[Config, Model]):
+    """Whatever differs between classification, detection and so on: callables without state, one set for each task.
+
+    `internimage.tasks` lists them all. A new task is a folder with a `task.py` that holds its `TASK`, a line in that
+    list, and rows in the catalog.
+
+    Args:
+        name: what `TaskModel.task` and the catalog say.
+        noun: what a model of this task is called in messages.
+        configs: classes of its configurations; their `header_task` tells them apart in files.
+        architectures: names that `internimage.create` takes.
+        build: configuration -> fresh model.
+        published: name of a catalog row -> configuration of its model.
+        usual_hw: configuration -> (height, width) of the network's input that the model was made for, in pixels.
+        open_data: (path of a data set, part) -> its images and what they show.
+        evaluate: (model, path of a data set, options) -> report.
+        options: the `EvaluationOptions` that this task knows and others may not.
+    """
+
+    name: str
+    noun: str
+    configs: tuple[type[Config], ...]
+    architectures: tuple[str, ...]
+    build: Build[Config, Model]
+    published: Callable[[str], Config]
+    usual_hw: Callable[[Config], tuple[int, int]]
+    open_data: Callable[[str | PathLike[str], Part], ImageDataset[Any]]
+    evaluate: Callable[[Model, str | PathLike[str], EvaluationOptions], Report]
+    options: frozenset[str] = frozenset()

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from internimage.backbones import variant
+from internimage.classification import ClassifierConfig
 from internimage.flow import ImageInput, TaskModel
 from internimage.types import Images
 
@@ -17,7 +19,7 @@ class Mean(TaskModel[float]):
     task = "mean"
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(ClassifierConfig(variant("internimage_pico"), num_classes=1))
         self.weight = nn.Parameter(torch.ones(1))
         self.batches: list[tuple[int, bool, bool]] = []
 

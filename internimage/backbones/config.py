@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from internimage.errors import UnknownName
 from internimage.ranges import Length, Range, check_ranges
@@ -58,6 +58,8 @@ class BackboneConfig:
         drop_path_type: "linear" grows the rate from 0 over the blocks, "uniform" keeps it equal.
     """
 
+    header_task: ClassVar[str] = "backbone"
+
     channels: Annotated[int, Range(1, 4096)]
     depths: tuple[Depth, Depth, Depth, Depth]
     groups: tuple[Groups, Groups, Groups, Groups]
@@ -105,6 +107,11 @@ class BackboneConfig:
     def widths(self) -> tuple[int, ...]:
         """Channels of the four levels."""
         return tuple(self.channels * 2**i for i in range(4))
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of all levels."""
+        return sum(self.depths)
 
     @property
     def has_level_norm(self) -> bool:

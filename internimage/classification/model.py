@@ -6,21 +6,25 @@ Shape legend: N images, C channels of the input, H W map, K classes, M metadata 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from torch import Tensor
 
-from internimage.backbones import BackboneConfig, InternImage
+from internimage.backbones import BackboneConfig
 from internimage.backbones.internimage import init_weights
 from internimage.classification.head import SPATIAL_SIZE, TEMPORAL_SIZE, HeadKind, MetadataHead, build_head
 from internimage.classification.loss import classification_loss
 from internimage.classification.postprocess import classify
 from internimage.classification.preprocess import Observation, PreprocessConfig, encode_observation, prepare
 from internimage.data.images.normalize import fitting_channels
-from internimage.flow import ImageInput, TaskModel
+from internimage.data.labels import imagenet_names
+from internimage.flow import ImageInput, RunOptions, TaskModel
 from internimage.ranges import Range, check_ranges
 from internimage.types import Classification, Images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class ClassifierConfig:
         conv_head_ratio: width of the convolution of a "conv" head over the width of the last level.
     """
 
+    header_task: ClassVar[str] = "classification"
+    num_head_layers: ClassVar[int] = 0
+
     backbone: BackboneConfig
     num_classes: Annotated[int, Range(1, 1_000_000)]
     head: HeadKind = "conv"
@@ -49,15 +56,35 @@ class ClassifierConfig:
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
 
+    @property
+    def kind(self) -> HeadKind:
+        """Layout of the parameters: the kind of the head."""
+        return self.head
+
+    @property
+    def rows(self) -> int:
+        """Outputs of the last layer."""
+        return self.num_classes
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the backbone."""
+        return self.backbone.num_blocks
+
+    def with_classes(self, num_classes: int) -> ClassifierConfig:
+        """Return the configuration for another number of classes; those of ImageNet-1k are among those of 22k."""
+        if num_classes == self.num_classes:
+            return self
+        maps = (self.num_classes, num_classes) == (21841, 1000)
+        return replace(self, num_classes=num_classes, class_names=imagenet_names(1000) if maps else None)
+
 
 class Classifier(TaskModel[Classification]):
     """An InternImage classifier with its preprocessing and class names.
 
     Args:
         config: architecture, preprocessing and class names.
-        activation_checkpointing: recompute blocks in the backward pass.
-        frozen_stages: see `InternImage`.
-        backend: operator backend, see `internimage.ops.dcnv3`.
+        run: `activation_checkpointing`, `frozen_stages` and `backend`, see `TaskModel`.
 
     Example:
         >>> import numpy as np
@@ -69,23 +96,10 @@ class Classifier(TaskModel[Classification]):
     """
 
     task = "classification"
+    config: ClassifierConfig
 
-    def __init__(
-        self,
-        config: ClassifierConfig,
-        *,
-        activation_checkpointing: bool = False,
-        frozen_stages: int = -1,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = InternImage(
-            config.backbone,
-            frozen_stages=frozen_stages,
-            activation_checkpointing=activation_checkpointing,
-            backend=backend,
-        )
+    def __init__(self, config: ClassifierConfig, **run: Unpack[RunOptions]) -> None:
+        super().__init__(config, **run)
         self.head = build_head(config.head, config.backbone, config.num_classes, conv_ratio=config.conv_head_ratio)
         self.head.apply(init_weights)
 

@@ -65,13 +65,13 @@ def bench(
     """
     import torch
 
-    from internimage.cli.bench_models import RANDOM, model_to_measure, scene
+    from internimage.cli.bench_models import RANDOM, model_to_measure, scene, usual_hw
 
     place, precision = choose_device(device), choose_dtype(dtype)
     wished = None if size is None else _size_hw(size)
     network, weights = model_to_measure(model, choose_backend(backend))
     network = network.to(place, precision).eval()
-    size_hw = wished or _usual_size(network)
+    size_hw = wished or usual_hw(network)
     pixels = scene(network, batch_size, size_hw).to(place, precision)
     with torch.inference_mode():
         expected = _reference(network, pixels)
@@ -116,28 +116,6 @@ def _size_hw(text: str) -> tuple[int, int]:
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise typer.BadParameter(f"{text!r} is no size; give a side such as 224, or height x width such as 800x1344")
     return (int(sides[0]), int(sides[-1]))
-
-
-def _usual_size(network: AnyModel) -> tuple[int, int]:
-    """Height and width of the input that a model was made for."""
-    from internimage.classification import Classifier
-    from internimage.detection import Detector
-    from internimage.segmentation import Segmentor
-
-    if isinstance(network, Classifier):
-        side = network.config.preprocess.size
-        return (side, side)
-    if isinstance(network, Detector):
-        own = network.config.preprocess
-        height, width = (math.ceil(side / own.divisor) * own.divisor for side in (own.shorter_side, own.longer_side))
-        return (height, width)
-    if isinstance(network, Segmentor):
-        own = network.config.preprocess
-        if own.window is not None:
-            return own.window.size_hw
-        side = 512 if own.scale is None else min(own.scale)
-        return (side, side)
-    return (224, 224)
 
 
 def _reference(network: AnyModel, pixels: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor, nn
 
+from internimage import tasks
 from internimage.backbones import VARIANTS
 from internimage.checkpoints.catalog import BUNDLED, info
 from internimage.checkpoints.header import MODELS, AnyModel
@@ -17,6 +18,7 @@ from internimage.checkpoints.local import local_copy
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD
 from internimage.data.images.read import read_rgb
 from internimage.detection import RCNN
+from internimage.flow import TaskModel
 from internimage.hub.factory import create, load
 from internimage.hub.inspection import row_config
 from internimage.layers.deform_attention import MSDeformAttention
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from internimage.checkpoints.header import AnyConfig
 
 RANDOM = "random"
+BACKBONE_HW = (224, 224)
 # Standard deviation of the logits of a region among the classes, with random weights.
 LOGIT_SPREAD = 3.0
 SCENE = BUNDLED / "pictures" / "closet_scene.jpg"
@@ -54,6 +57,11 @@ def model_to_measure(name: str, backend: str) -> tuple[AnyModel, str]:
         return cast("AnyModel", load(name, dtype=None, backend=backend, offline=True)), origin
     build = cast("Callable[..., AnyModel]", MODELS[type(config)])  # each takes its own type of configuration
     return busy(build(cast("AnyConfig", config), backend=backend)), RANDOM
+
+
+def usual_hw(network: AnyModel) -> tuple[int, int]:
+    """Return height and width of the input that a model was made for."""
+    return tasks.of_model(network).usual_hw(network.config) if isinstance(network, TaskModel) else BACKBONE_HW
 
 
 def busy(network: AnyModel) -> AnyModel:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,13 +30,10 @@ from internimage.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from internimage.checkpoints.catalog import CatalogEntry
     from internimage.classification.evaluate import ClassificationReport
-    from internimage.flow import TaskModel
+    from internimage.flow import EvaluationOptions, Task
 
 MAX_CLASS_ROWS = 100
-CLASSIFIER_BATCH = 64
-PROGRESS_FILE = "progress.json"
 # The metrics that papers quote; the others stand below the classes.
 QUOTED = ("box_AP", "mask_AP", "box_AP50", "mask_AP50", "mAP", "AP", "MR^-2", "JI", "mIoU", "mAcc", "aAcc")
 
@@ -69,25 +65,6 @@ class Merge(str, Enum):
     soft_nms = "soft_nms"
     nms = "nms"
     fusion = "fusion"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asks of an evaluation, whatever the task."""
-
-    model: TaskModel[Any]
-    entry: CatalogEntry | None
-    data: Path
-    split: str
-    batch_size: int | None
-    workers: int
-    metric: str | None
-    images: Path | None
-    multi_scale: bool
-    merge: str | None
-    out: Path | None
-    confusion: Path | None
-    progress: Callable[[int, int], None]
 
 
 def evaluate(
@@ -139,28 +116,31 @@ def evaluate(
     """
     if data.suffix.lower() != ".json" or not data.exists():  # the annotations of a detector, read as they are
         data = data_folder(data, "DATA")
+    from internimage import tasks
     from internimage.checkpoints.catalog import info
+    from internimage.flow import EvaluationOptions
 
     logging.getLogger("internimage.evaluation.identity").setLevel(logging.INFO)  # what is taken up again is said
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
+    task = tasks.of_model(predictor)
     with progress("pictures", None) as advance:
-        request = Request(
-            predictor,
-            None if Path(model).exists() else info(model),
-            data,
-            split.value,
-            batch_size,
-            workers,
-            None if metric is None else metric.value,
-            images,
-            multi_scale,
-            None if merge is None else merge.value,
-            out,
-            confusion,
-            advance,
+        options = EvaluationOptions(
+            split=split.value,
+            batch_size=batch_size,
+            workers=workers,
+            published=None if Path(model).exists() else info(model).name,
+            progress=advance,
+            metric=None if metric is None else metric.value,
+            images=images,
+            multi_scale=multi_scale,
+            merge=None if merge is None else merge.value,
+            folder=out,
+            confusion=confusion,
         )
-        _refuse_foreign_options(request)
-        report = MEASURES[predictor.task](request)
+        _refuse_foreign_options(task, options)
+        report = task.evaluate(predictor, data, options)
+    if confusion is not None:
+        note(f"written: {confusion}")
     for index, reason in report.skipped:
         note(f"left out image {index}: {reason}")
     if out is not None:
@@ -168,116 +148,34 @@ def evaluate(
     if as_json:
         print_json({"model": model, "data": str(data), "split": split.value, **report.to_dict()})
         return
-    dataset = None if request.entry is None else request.entry.dataset
+    dataset = None if options.published is None else info(options.published).dataset
     if predictor.task == "classification":
         _print_classification(report, model, dataset)
     else:
         _print_figures(report, model, dataset)
 
 
-def _refuse_foreign_options(request: Request) -> None:
-    """Refuse options that mean nothing for a task."""
-    task = request.model.task
-    options: Mapping[str, tuple[bool, tuple[str, ...]]] = {
-        "--metric": (request.metric is not None, ("detection",)),
-        "--pictures": (request.images is not None, ("detection",)),
-        "--merge": (request.merge is not None, ("detection",)),
-        "--multi-scale": (request.multi_scale, ("detection", "segmentation")),
-        "--out": (request.out is not None, ("detection", "segmentation")),
-        "--confusion": (request.confusion is not None, ("classification",)),
-    }
-    for option, (is_given, tasks) in options.items():
-        if is_given and task not in tasks:
-            raise typer.BadParameter(f"{option} is for {' and '.join(tasks)}, this model is for {task}")
-    if request.merge is not None and not request.multi_scale:
-        raise typer.BadParameter("--merge needs --multi-scale")
-
-
-def _measure_classifier(request: Request) -> Any:
-    from internimage.classification import Classifier
-    from internimage.classification.evaluate import evaluate as measure
-    from internimage.files import replacing
-    from internimage.visualize import draw_confusion
-
-    assert isinstance(request.model, Classifier)
-    metrics = {} if request.entry is None else request.entry.metrics
-    report = measure(
-        request.model,
-        request.data,
-        split=request.split,  # type: ignore[arg-type]  # the command line has checked it
-        batch_size=request.batch_size or CLASSIFIER_BATCH,
-        workers=request.workers,
-        published=metrics["top1"] / 100 if "top1" in metrics else None,
-        progress=request.progress,
-    )
-    if request.confusion is not None:
-        with replacing(request.confusion) as temporary:
-            draw_confusion(report.confusion, report.class_names).save(temporary, "PNG")
-        note(f"written: {request.confusion}")
-    return report
-
-
-def _measure_detector(request: Request) -> Any:
-    from dataclasses import replace
-
-    from internimage.detection import Detector
-    from internimage.detection.evaluate import evaluate_detection
-    from internimage.detection.report import published_figures
-    from internimage.detection.tta import usual_scales
-
-    assert isinstance(request.model, Detector)
-    metric: Any = request.metric or "coco"
-    looks = usual_scales(request.model) if request.multi_scale else None
-    if looks is not None and request.merge is not None:
-        looks = replace(looks, method=request.merge)
-    is_minival = "minival" in request.data.name
-    published = (
-        {}
-        if request.entry is None
-        else published_figures(request.entry, metric, several_looks=request.multi_scale, lvis_minival=is_minival)
-    )
-    return evaluate_detection(
-        request.model,
-        request.data,
-        split=request.split,  # type: ignore[arg-type]  # the command line has checked it
-        images=request.images,
-        metric=metric,
-        batch_size=request.batch_size or 1,
-        workers=request.workers,
-        looks=looks,
-        folder=request.out,
-        published=published,
-        progress=request.progress,
-    )
-
-
-def _measure_segmentor(request: Request) -> Any:
-    from internimage.segmentation import Segmentor
-    from internimage.segmentation.evaluate import evaluate_segmentation
-    from internimage.segmentation.report import published_miou
-    from internimage.segmentation.tta import SINGLE_SCALE, MultiScale, published_scales
-
-    assert isinstance(request.model, Segmentor)
-    entry = request.entry
-    several = MultiScale() if entry is None else published_scales(entry)
-    return evaluate_segmentation(
-        request.model,
-        request.data,
-        split=request.split,
-        looks=several if request.multi_scale else SINGLE_SCALE,
-        batch_size=request.batch_size or 1,
-        workers=request.workers,
-        published=None if entry is None else published_miou(entry, multi_scale=request.multi_scale),
-        progress_file=None if request.out is None else request.out / PROGRESS_FILE,
-        progress=request.progress,
-    )
-
-
-MEASURES: dict[str, Callable[[Request], Any]] = {
-    "classification": _measure_classifier,
-    "detection": _measure_detector,
-    "segmentation": _measure_segmentor,
+# Options that mean something for some tasks only, by their fields.
+OF_SOME_TASKS = {
+    "metric": "--metric",
+    "images": "--pictures",
+    "merge": "--merge",
+    "multi_scale": "--multi-scale",
+    "folder": "--out",
+    "confusion": "--confusion",
 }
+
+
+def _refuse_foreign_options(task: Task[Any, Any], options: EvaluationOptions) -> None:
+    """Refuse options that mean nothing for a task."""
+    from internimage import tasks
+
+    for field, option in OF_SOME_TASKS.items():
+        if getattr(options, field) and field not in task.options:
+            known = " and ".join(other.name for other in tasks.every() if field in other.options)
+            raise typer.BadParameter(f"{option} is for {known}, this model is for {task.name}")
+    if options.merge is not None and not options.multi_scale:
+        raise typer.BadParameter("--merge needs --multi-scale")
 
 
 def _print_classification(report: ClassificationReport, model: str, dataset: str | None) -> None:

@@ -68,6 +68,17 @@ def label_set(name: str) -> LabelSet:
     return LabelSet(name, tuple(classes), None if palette is None else tuple((r, g, b) for r, g, b in palette))
 
 
+def imagenet_names(num_classes: int) -> tuple[str, ...] | None:
+    """Return the names of the classes of ImageNet by their number, 1000 or 21,841; None for any other number.
+
+    Example:
+        >>> imagenet_names(1000)[0], imagenet_names(10)
+        ('tench', None)
+    """
+    name = {1000: IMAGENET_1K, 21841: IMAGENET_22K}.get(num_classes)
+    return None if name is None else label_set(name).class_names
+
+
 @functools.cache
 def rows_22k_to_1k() -> tuple[int, ...]:
     """Return, for each ImageNet-1k class, its row in the 21,841-way head.

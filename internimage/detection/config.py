@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal
 
 from internimage.backbones import BackboneConfig
 from internimage.data.images.normalize import fitting_channels
@@ -208,6 +208,8 @@ class RCNNConfig:
     Source: Cascade R-CNN, https://arxiv.org/abs/1712.00726; repeated passes: LocNet, https://arxiv.org/abs/1511.07763.
     """
 
+    header_task: ClassVar[str] = "rcnn_detection"
+
     backbone: BackboneConfig
     num_classes: Classes
     channels: Width = 256
@@ -235,6 +237,28 @@ class RCNNConfig:
     def kind(self) -> str:
         """Layout of the parameters: "rcnn" with one stage, "cascade_rcnn" with several."""
         return "rcnn" if len(self.stages) == 1 else "cascade_rcnn"
+
+    @property
+    def rows(self) -> int:
+        """Outputs of the last layer that stand for classes."""
+        return self.num_classes
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the backbone."""
+        return self.backbone.num_blocks
+
+    @property
+    def num_head_layers(self) -> int:
+        """Layers of the box and mask heads of all stages."""
+        masks = 0 if self.mask is None else self.mask.num_convs * len(self.stages)
+        return masks + sum(stage.num_convs + stage.num_fcs for stage in self.stages)
+
+    def with_classes(self, num_classes: int) -> RCNNConfig:
+        """Return the configuration for another number of classes, which have no names then."""
+        if num_classes == self.num_classes:
+            return self
+        return replace(self, num_classes=num_classes, class_names=None)
 
 
 @dataclass(frozen=True)
@@ -306,6 +330,8 @@ class DINOConfig:
         class_names: names of the classes, or None.
     """
 
+    header_task: ClassVar[str] = "dino_detection"
+
     backbone: BackboneConfig
     num_classes: Classes
     num_backbones: int = 1
@@ -342,6 +368,27 @@ class DINOConfig:
         """Layout of the parameters: "dino", with "cb_" for a composite and "_sliced" for sliced hidden layers."""
         composite = "cb_" if self.num_backbones > 1 else ""
         return f"{composite}dino{'_sliced' if self.feedforward_slices > 1 else ''}"
+
+    @property
+    def rows(self) -> int:
+        """Outputs of the last layer."""
+        return self.num_classes
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of all backbones."""
+        return self.num_backbones * self.backbone.num_blocks
+
+    @property
+    def num_head_layers(self) -> int:
+        """Layers of encoder and decoder."""
+        return self.num_encoder_layers + self.num_decoder_layers
+
+    def with_classes(self, num_classes: int) -> DINOConfig:
+        """Return the configuration for another number of classes, which have no names then."""
+        if num_classes == self.num_classes:
+            return self
+        return replace(self, num_classes=num_classes, class_names=None)
 
 
 def check_names(num_classes: int, class_names: tuple[str, ...] | None) -> None:

@@ -12,8 +12,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from internimage.backbones import InternImage
-from internimage.backbones.composite import CompositeInternImage
 from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.postprocess import RawDetections, to_detections
 from internimage.detection.preprocess import prepare
@@ -29,7 +27,6 @@ class Detector(TaskModel[Detections]):
 
     task = "detection"
     config: DetectorConfig
-    backbone: InternImage | CompositeInternImage
 
     def fuse(self) -> Detector:
         """Prepare for inference and return self, see `InternImage.fuse`."""

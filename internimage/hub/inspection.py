@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from internimage import tasks
 from internimage.backbones import BackboneConfig
 from internimage.checkpoints.catalog import CatalogEntry, find
 from internimage.checkpoints.foreign import about, check_description
@@ -16,16 +17,13 @@ from internimage.checkpoints.header import MODELS, AnyConfig, AnyTaskConfig, con
 from internimage.checkpoints.read import read_checkpoint
 from internimage.classification import ClassifierConfig
 from internimage.detection import RCNNConfig
-from internimage.detection.published import detector_of_row
 from internimage.hub.factory import whole_config
-from internimage.segmentation.published import segmentor_of_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-    from internimage.classification.head import HeadKind
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 # Parts of a backbone's settings that tell one size from another.
@@ -38,14 +36,9 @@ def row_config(entry: CatalogEntry) -> AnyTaskConfig:
     Raises:
         ValueError: this release does not build it.
     """
-    if not entry.is_built or entry.backbone_config is None or entry.num_classes is None:
+    if not entry.is_built:
         raise ValueError(f"{entry.name} is not built by this release; `internimage list` shows what is")
-    if entry.task == "detection":
-        return detector_of_row(entry)
-    if entry.task == "segmentation":
-        return segmentor_of_row(entry)
-    head = cast("HeadKind", entry.head)  # a built classifier has one of the known heads
-    return ClassifierConfig(entry.backbone_config, entry.num_classes, head, entry.preprocess, entry.class_names)
+    return tasks.named(entry.task).published(entry.name)
 
 
 def describe_config(config: AnyConfig) -> dict[str, Any]:

@@ -6,16 +6,16 @@ Shape legend: N images, H W size of the network's input, C channels of the input
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from internimage.backbones import BackboneConfig, InternImage
+from internimage.backbones import BackboneConfig
 from internimage.data.images.normalize import fitting_channels
-from internimage.flow import ImageInput, TaskModel
+from internimage.flow import ImageInput, RunOptions, TaskModel
 from internimage.layers.packed_linear import Packable
 from internimage.ranges import Range, check_ranges
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
@@ -25,6 +25,9 @@ from internimage.segmentation.preprocess import PreprocessConfig, SlidingWindow,
 from internimage.segmentation.segformer import SegFormerConfig, SegFormerHead
 from internimage.segmentation.upernet import UperNetConfig, UperNetHead
 from internimage.types import Images, Palette, Segmentation
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 HeadConfig = UperNetConfig | SegFormerConfig | Mask2FormerConfig
 WINDOWS_AT_ONCE = 4
@@ -44,6 +47,8 @@ class SegmentorConfig:
         classifier_rows: outputs of the last layer where they are more than the classes; the surplus is never answered.
             None for K.
     """
+
+    header_task: ClassVar[str] = "segmentation"
 
     backbone: BackboneConfig
     num_classes: Annotated[int, Range(1, 1_000_000)]
@@ -70,15 +75,34 @@ class SegmentorConfig:
         """Outputs of the last layer."""
         return self.classifier_rows or self.num_classes
 
+    @property
+    def kind(self) -> str:
+        """Layout of the parameters: the kind of the head."""
+        return self.head.kind
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the backbone."""
+        return self.backbone.num_blocks
+
+    @property
+    def num_head_layers(self) -> int:
+        """Layers of encoder and decoder."""
+        return self.head.num_layers
+
+    def with_classes(self, num_classes: int) -> SegmentorConfig:
+        """Return the configuration for another number of classes, which have no names and colors then."""
+        if num_classes == self.num_classes:
+            return self
+        return replace(self, num_classes=num_classes, class_names=None, palette=None, classifier_rows=None)
+
 
 class Segmentor(TaskModel[Segmentation]):
     """An InternImage segmentor with its preprocessing, class names and colors.
 
     Args:
         config: architecture, preprocessing and classes.
-        activation_checkpointing: recompute blocks in the backward pass.
-        frozen_stages: see `InternImage`.
-        backend: operator backend, see `internimage.ops.dcnv3`.
+        run: `activation_checkpointing`, `frozen_stages` and `backend`, see `TaskModel`.
 
     Example:
         >>> import numpy as np
@@ -91,24 +115,11 @@ class Segmentor(TaskModel[Segmentation]):
     """
 
     task = "segmentation"
+    config: SegmentorConfig
 
-    def __init__(
-        self,
-        config: SegmentorConfig,
-        *,
-        activation_checkpointing: bool = False,
-        frozen_stages: int = -1,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = InternImage(
-            config.backbone,
-            frozen_stages=frozen_stages,
-            activation_checkpointing=activation_checkpointing,
-            backend=backend,
-        )
-        self.head = build_head(config.head, self.backbone.channels, config.rows, backend=backend)
+    def __init__(self, config: SegmentorConfig, **run: Unpack[RunOptions]) -> None:
+        super().__init__(config, **run)
+        self.head = build_head(config.head, self.backbone.channels, config.rows, backend=self.backend)
 
     def fuse(self) -> Segmentor:
         """Prepare for inference and return self, see `InternImage.fuse`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +29,8 @@ class SegFormerConfig:
         count_ignored_pixels: divide the loss by all pixels, not only by those with a label, as the published models
             were trained.
     """
+
+    num_layers: ClassVar[int] = 0
 
     kind: Literal["segformer"] = "segformer"
     channels: Width = 256

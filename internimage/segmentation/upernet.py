@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class UperNetConfig:
         count_ignored_pixels: divide the loss by all pixels, not only by those with a label, as the published models
             were trained.
     """
+
+    num_layers: ClassVar[int] = 0
 
     kind: Literal["upernet"] = "upernet"
     channels: Width = 512

@@ -11,8 +11,8 @@ from typer.testing import Result
 from internimage.backbones import variant
 from internimage.checkpoints.catalog import BUNDLED
 from internimage.checkpoints.read import save_model
-from internimage.cli.bench import TOLERANCES, _percentile, _usual_size
-from internimage.cli.bench_models import busy, model_to_measure, scene
+from internimage.cli.bench import TOLERANCES, _percentile
+from internimage.cli.bench_models import busy, model_to_measure, scene, usual_hw
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.hub.conversion import convert
@@ -126,7 +126,7 @@ def test_usual_sizes(config: str, size_hw: tuple[int, int]) -> None:
     head = SegFormerConfig(channels=8) if config == "segformer" else None
     with torch.device("meta"):
         model = create(config, backbone="internimage_pico", num_classes=3, head=head)
-    assert _usual_size(model) == size_hw
+    assert usual_hw(model) == size_hw
 
 
 def test_percentile() -> None:

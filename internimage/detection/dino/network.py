@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internimage.backbones import InternImage
 from internimage.backbones.composite import CompositeInternImage
 from internimage.detection.config import DINOConfig
 from internimage.detection.dino.denoising import Denoising, Noise, draw_noise, make_queries
@@ -21,9 +20,13 @@ from internimage.detection.dino.loss import set_losses
 from internimage.detection.dino.transformer import DINOTransformer, Memory, inverse_sigmoid
 from internimage.detection.model import Detector, full_size, without_small
 from internimage.detection.postprocess import RawDetections
+from internimage.flow import RunOptions
 from internimage.layers.feature_pyramid import ChannelMapper
 from internimage.ops.boxes import clip_boxes, to_corners
 from internimage.types import DetectionTargets, Images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # A fresh classifier starts from a probability of 0.01 for an object.
 PRIOR_LOGIT = -math.log(0.99 / 0.01)
@@ -64,9 +67,7 @@ class DINO(Detector):
 
     Args:
         config: architecture, preprocessing and class names.
-        activation_checkpointing: recompute blocks of the backbone in the backward pass.
-        frozen_stages: see `InternImage`.
-        backend: operator backend, see `internimage.ops.dcnv3`.
+        run: `activation_checkpointing`, `frozen_stages` and `backend`, see `TaskModel`.
 
     Source: DINO, https://arxiv.org/abs/2203.03605.
 
@@ -83,27 +84,11 @@ class DINO(Detector):
 
     config: DINOConfig
 
-    def __init__(
-        self,
-        config: DINOConfig,
-        *,
-        activation_checkpointing: bool = False,
-        frozen_stages: int = -1,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__()
-        self.config = config
-        kind = InternImage if config.num_backbones == 1 else CompositeInternImage
-        self.backbone = kind(
-            config.backbone,
-            out_indices=(1, 2, 3),
-            frozen_stages=frozen_stages,
-            activation_checkpointing=activation_checkpointing,
-            backend=backend,
-        )
+    def __init__(self, config: DINOConfig, **run: Unpack[RunOptions]) -> None:
+        super().__init__(config, out_indices=(1, 2, 3), num_backbones=config.num_backbones, **run)
         channels = config.channels
         self.neck = ChannelMapper(self.backbone.channels, channels, num_levels=config.num_levels)
-        self.transformer = DINOTransformer(config, backend=backend)
+        self.transformer = DINOTransformer(config, backend=self.backend)
         heads = config.num_decoder_layers + 1  # the last one belongs to the encoder
         self.classifiers = nn.ModuleList(nn.Linear(channels, config.num_classes) for _ in range(heads))
         self.regressors = nn.ModuleList(BoxMLP(channels) for _ in range(heads))

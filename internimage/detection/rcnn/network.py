@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from internimage.backbones import InternImage
 from internimage.detection.config import RCNNConfig
 from internimage.detection.model import Detector, full_size, without_small
 from internimage.detection.postprocess import RawDetections
 from internimage.detection.rcnn.loss import Choose, choose_at_random, rpn_losses, stage_losses
 from internimage.detection.rcnn.roi_heads import BoxHead, MaskHead, in_parts, region_features
 from internimage.detection.rcnn.rpn import RPN, Proposals
+from internimage.flow import RunOptions
 from internimage.layers.feature_pyramid import FeaturePyramid
 from internimage.ops.boxes import nms_in_groups
 from internimage.types import DetectionTargets, Images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Regions worked on at once in inference on a CPU: at 256 channels their maps take 13 MB, their hidden masks 26 MB.
 BOXES_AT_ONCE = 256
@@ -32,9 +36,7 @@ class RCNN(Detector):
 
     Args:
         config: architecture, preprocessing and class names.
-        activation_checkpointing: recompute blocks of the backbone in the backward pass.
-        frozen_stages: see `InternImage`.
-        backend: operator backend, see `internimage.ops.dcnv3`.
+        run: `activation_checkpointing`, `frozen_stages` and `backend`, see `TaskModel`.
 
     Source: Mask R-CNN, https://arxiv.org/abs/1703.06870; Cascade R-CNN, https://arxiv.org/abs/1712.00726.
 
@@ -51,23 +53,8 @@ class RCNN(Detector):
 
     config: RCNNConfig
 
-    def __init__(
-        self,
-        config: RCNNConfig,
-        *,
-        activation_checkpointing: bool = False,
-        frozen_stages: int = -1,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.backend = backend
-        self.backbone = InternImage(
-            config.backbone,
-            frozen_stages=frozen_stages,
-            activation_checkpointing=activation_checkpointing,
-            backend=backend,
-        )
+    def __init__(self, config: RCNNConfig, **run: Unpack[RunOptions]) -> None:
+        super().__init__(config, **run)
         self.neck = FeaturePyramid(
             self.backbone.channels, config.channels, num_levels=len(config.rpn.strides), norm=config.pyramid_norm
         )

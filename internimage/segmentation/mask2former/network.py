@@ -79,6 +79,11 @@ class Mask2FormerConfig:
                 f"{self.num_heads} heads"
             )
 
+    @property
+    def num_layers(self) -> int:
+        """Layers of both decoders."""
+        return self.encoder_layers + self.decoder_layers
+
 
 class QueryOutput(NamedTuple):
     """What the queries say after one layer: (N, Q, K + 1) class logits, the last for "nothing", and masks.

@@ -1,0 +1,69 @@
+"""The only list of tasks: each is a folder, and its `task.py` says what the rest of the house may ask of it.
+
+Modules are imported at first use, so that a command of one task does not wait for the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from internimage.backbones import BackboneConfig
+from internimage.errors import UnknownName
+from internimage.flow import Task, TaskConfig, TaskModel
+
+MODULES = {
+    "classification": "internimage.classification.task",
+    "detection": "internimage.detection.task",
+    "segmentation": "internimage.segmentation.task",
+}
+
+
+def named(name: str) -> Task[Any, Any]:
+    """Return a task by its name.
+
+    Raises:
+        UnknownName: there is no such task.
+
+    Example:
+        >>> named("segmentation").noun
+        'segmentor'
+    """
+    if name not in MODULES:
+        raise UnknownName("task", name, MODULES)
+    return importlib.import_module(MODULES[name]).TASK
+
+
+def every() -> Iterator[Task[Any, Any]]:
+    """Yield all tasks in the order of the list."""
+    return map(named, MODULES)
+
+
+def of_model(model: TaskModel[Any]) -> Task[Any, Any]:
+    """Return the task of a model."""
+    return named(model.task)
+
+
+def of_config(config: TaskConfig) -> Task[Any, Any]:
+    """Return the task that a configuration is for.
+
+    Raises:
+        TypeError: it is none of a whole model.
+    """
+    found = next((task for task in every() if type(config) in task.configs), None)
+    if found is None:
+        kinds = ", ".join(kind.__name__ for kind in configs().values())
+        raise TypeError(f"expected a configuration, one of {kinds}; given {type(config).__name__}")
+    return found
+
+
+def of_architecture(architecture: str) -> Task[Any, Any] | None:
+    """Return the task whose models `internimage.create` makes under this name, or None."""
+    return next((task for task in every() if architecture in task.architectures), None)
+
+
+def configs() -> dict[str, type[Any]]:
+    """Return the classes of all configurations by what the header of a file calls them, bare backbones included."""
+    found = {kind.header_task: kind for task in every() for kind in task.configs}
+    return {**found, BackboneConfig.header_task: BackboneConfig}
