@@ -69,7 +69,7 @@ HOMES = {
     "tensorboard": ("training/*.py",),
     "matplotlib": ("training/*.py", "evaluation/*.py"),
     "scipy": ("ops/assignment.py",),
-    "faster_coco_eval": ("evaluation/*.py",),
+    "faster_coco_eval": ("evaluation/*.py", "data/objects/segmentations.py"),
     "av": ("data/images/video.py",),
     "tifffile": ("data/images/array_file.py",),
     "accelerate": ("training/*.py",),

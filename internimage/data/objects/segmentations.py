@@ -5,6 +5,7 @@ Shape legend: P corners of a polygon, H W image size, G masks.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from internimage.errors import MissingExtra
 from internimage.types import RunLengthMasks
 
-# Corners are placed on a grid this much finer than the pixels, as the COCO tools do.
-FINE = 5
+FINE = 5  # the COCO tools place corners on a grid this much finer than the pixels
 MAX_OUTLINE = 1 << 25  # points of the fine grid along the outlines of one object
 MAX_PIXELS = 200_000_000
 MAX_LETTERS = 12  # of a number in compressed run lengths, five bits each
@@ -67,47 +68,11 @@ def run_lengths_from_text(text: str, size_hw: tuple[int, int]) -> np.ndarray:
     return check_total(runs, size_hw)
 
 
-def outline_changes(corners: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Return the pixels at which a polygon begins or ends, counted column by column, sorted.
-
-    The outline is drawn on a grid five times finer than the pixels; where it crosses the middle of a pixel column, what
-    is below changes between outside and inside. These are the masks of the COCO tools, pixel for pixel.
-
-    Args:
-        corners: (P, 2) x and y in pixels.
-        size_hw: (height, width) of the image in pixels.
-
-    Raises:
-        ValueError: the outline is too long to be drawn.
-    """
-    height, width = size_hw
-    start = np.trunc(corners * FINE + 0.5).astype(np.int64)
-    end = np.roll(start, -1, axis=0)
-    reach = np.abs(end - start)
-    steps = reach.max(axis=1)  # (P,)
-    if int(steps.sum()) + len(steps) > MAX_OUTLINE:
-        raise ValueError(f"bad polygon: its outline has {int(steps.sum()) // FINE} pixels, more than can be drawn")
-    is_flat = reach[:, 0] >= reach[:, 1]
-    edges = np.arange(len(corners))
-    main = np.where(is_flat, 0, 1)  # the axis along which each edge is followed
-    is_backward = start[edges, main] > end[edges, main]
-    low, high = np.where(is_backward[:, None], end, start), np.where(is_backward[:, None], start, end)
-    slope = (high - low)[edges, 1 - main] / np.maximum(steps, 1)
-
-    edge = np.repeat(edges, steps + 1)
-    number = np.arange(len(edge)) - np.repeat(np.cumsum(steps + 1) - steps - 1, steps + 1)
-    along = np.where(is_backward[edge], steps[edge] - number, number)
-    across = np.trunc(low[edge, 1 - main[edge]] + slope[edge] * along + 0.5).astype(np.int64)
-    along = along + low[edge, main[edge]]
-    x, y = np.where(is_flat[edge], along, across), np.where(is_flat[edge], across, along)
-
-    crossed = np.flatnonzero(x[1:] != x[:-1]) + 1
-    before, after = x[crossed - 1], x[crossed]
-    column = np.where(after < before, after, after - 1)
-    row = np.minimum(y[crossed - 1], y[crossed])
-    is_middle = (column % FINE == FINE // 2) & (column >= 0) & (column // FINE < width)
-    row = np.ceil(np.clip((row[is_middle] + 0.5) / FINE - 0.5, 0, height)).astype(np.int64)
-    return np.sort(column[is_middle] // FINE * height + row)
+def check_outline(corners: np.ndarray) -> None:
+    """Raise ValueError where drawing a polygon, (P, 2) finite x and y in pixels, would take too long."""
+    length = float(np.abs(np.roll(corners, -1, axis=0) - corners).max(axis=1).sum())
+    if not (length + len(corners)) * FINE <= MAX_OUTLINE or np.abs(corners).max() > MAX_OUTLINE:
+        raise ValueError(f"bad polygon: its outline has {length:.0f} pixels, more than can be drawn")
 
 
 def run_lengths(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndarray:
@@ -119,31 +84,26 @@ def run_lengths(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndar
 
     Raises:
         ValueError: the mask does not fit the image.
+        MissingExtra: faster-coco-eval, which draws polygons, is not installed.
     """
-    pixels = size_hw[0] * size_hw[1]
-    if pixels > MAX_PIXELS:
+    if size_hw[0] * size_hw[1] > MAX_PIXELS:
         raise ValueError(f"an image of (height, width) {size_hw} is too large for masks")
     if isinstance(segmentation, str):
         return run_lengths_from_text(segmentation, size_hw)
     if isinstance(segmentation, np.ndarray):
         return check_total(segmentation, size_hw)
-    changes = [outline_changes(polygon, size_hw) for polygon in segmentation]
-    if len(changes) == 1:
-        places, counts = np.unique(changes[0], return_counts=True)
-        return _lengths(places[(counts % 2 == 1) & (places < pixels)], pixels)
-    inside = np.zeros(pixels, dtype=bool)
-    for own in changes:
-        inside |= np.bincount(own, minlength=pixels + 1)[:pixels].cumsum() % 2 == 1
-    return run_lengths_of(inside)
+    for polygon in segmentation:
+        check_outline(polygon)
+    tools = _coco_tools()
+    drawn = tools.merge(tools.frPyObjects([polygon.ravel().tolist() for polygon in segmentation], *size_hw))
+    return run_lengths_from_text(drawn["counts"].decode(), size_hw)
 
 
-def run_lengths_of(flat: np.ndarray) -> np.ndarray:
-    """Return the run lengths of a mask given as (H * W,) bool, column by column."""
-    return _lengths(np.flatnonzero(np.diff(flat, prepend=False)), flat.size)
-
-
-def _lengths(changes: np.ndarray, pixels: int) -> np.ndarray:
-    return np.diff(changes, prepend=0, append=pixels).astype(np.int64)
+def _coco_tools() -> Any:
+    try:
+        return importlib.import_module("faster_coco_eval").mask
+    except ImportError as error:
+        raise MissingExtra("faster-coco-eval", "train", "drawing the polygons of a data set") from error
 
 
 def decode(segmentations: Sequence[Segmentation], size_hw: tuple[int, int]) -> RunLengthMasks:
@@ -151,6 +111,7 @@ def decode(segmentations: Sequence[Segmentation], size_hw: tuple[int, int]) -> R
 
     Raises:
         ValueError: a mask does not fit the image.
+        MissingExtra: faster-coco-eval, which draws polygons, is not installed.
     """
     return RunLengthMasks(tuple(torch.from_numpy(run_lengths(entry, size_hw)) for entry in segmentations), size_hw)
 

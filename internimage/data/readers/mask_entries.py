@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from internimage.data.numbers import as_integer, as_number
-from internimage.data.objects.segmentations import FINE, MAX_OUTLINE, Segmentation, check_total, run_lengths_from_text
+from internimage.data.objects.segmentations import Segmentation, check_outline, check_total, run_lengths_from_text
 
 
 def check_segmentation(value: Any, size_hw: tuple[int, int], note: Callable[[str], None]) -> Segmentation:
@@ -68,9 +68,7 @@ def _check_polygon(polygon: Any, size_hw: tuple[int, int]) -> np.ndarray:
     limit = np.array([size_hw[1], size_hw[0]], dtype=np.float64)
     if (corners < -limit).any() or (corners > 2 * limit).any():
         raise ValueError(f"bad polygon: it reaches far out of the image (height, width) {size_hw}")
-    length = float(np.abs(np.roll(corners, -1, axis=0) - corners).max(axis=1).sum())
-    if (length + len(corners)) * FINE > MAX_OUTLINE:
-        raise ValueError(f"bad polygon: its outline has {length:.0f} pixels, more than can be drawn")
+    check_outline(corners)
     return corners
 
 

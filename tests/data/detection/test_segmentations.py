@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
 import torch
+from faster_coco_eval import mask as coco_tools
 
-from internimage.data.objects.segmentations import decode, outline_changes, run_lengths_from_text, run_lengths_of
+from internimage.data.objects.segmentations import decode, run_lengths, run_lengths_from_text
 from internimage.data.readers.mask_entries import check_segmentation
+from internimage.errors import MissingExtra
 from internimage.types import RunLengthMasks
 
 
@@ -55,17 +58,25 @@ def test_simple_polygons() -> None:
 def test_outlines_without_end_are_refused() -> None:
     corners = np.array([[0.0, 0], [100, 100]] * 200_000)
     with pytest.raises(ValueError, match="more than can be drawn"):
-        outline_changes(corners, (100, 100))
+        run_lengths((corners,), (100, 100))
+    with pytest.raises(ValueError, match="more than can be drawn"):
+        run_lengths((np.array([[1e12, 0.0], [1e12, 5], [1e12 + 1, 5]]),), (100, 100))
 
 
-def test_text_round_trip() -> None:
+def test_without_the_coco_tools_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(MissingExtra, match=r"internimage\[train\]"):
+        mask_of([1, 1, 3, 1, 3, 4, 1, 4], size_hw=(5, 6))
+
+
+def test_texts_are_those_of_the_coco_tools() -> None:
     rng = np.random.default_rng(1)
     for density in (0.0, 0.02, 0.5, 1.0):
         mask = rng.random((37, 53)) < density
-        lengths = run_lengths_of(mask.T.ravel())
+        text = coco_tools.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode()
+        lengths = run_lengths_from_text(text, (37, 53))
         masks = RunLengthMasks((torch.from_numpy(lengths),), (37, 53))
         assert (masks.to_bool()[0].numpy() == mask).all()
-        text = masks.to_coco()[0]["counts"]
-        assert (run_lengths_from_text(text, (37, 53)) == lengths).all()
+        assert masks.to_coco()[0]["counts"] == text
         with pytest.raises(ValueError, match="expected the pixels of the image"):
             run_lengths_from_text(text, (37, 52))

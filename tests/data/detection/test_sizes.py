@@ -81,7 +81,7 @@ def test_one_pass_over_the_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read.append(Path(path).name)
         return header(path)
 
-    monkeypatch.setattr(sizes_module, "picture_size", counted)
+    monkeypatch.setattr(sizes_module, "image_size", counted)
     monkeypatch.setattr(sizes_module, "SAMPLED", 10)
     open_detection_dataset(tmp_path, "train")
     assert len(read) == len(set(read)) == 10
