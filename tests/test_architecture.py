@@ -22,6 +22,7 @@ LEVELS = {
     "version": 0,
     "files": 0,
     "ranges": 1,
+    "settings": 1,
     "ops": 1,
     "layers": 2,
     "data": 2,
@@ -76,6 +77,8 @@ HOMES = {
     "safetensors": ("checkpoints/*.py",),
     "huggingface_hub": ("checkpoints/*.py",),
     "typer": ("cli/*.py",),
+    "pydantic": ("settings.py",),
+    "pydantic_core": ("settings.py",),
     "yaml": ("data/readers/yolo.py",),
     "rich": ("cli/*.py", "training/*.py"),
 }

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.classification import Classifier, ClassifierConfig
@@ -16,12 +14,12 @@ from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.errors import clean_name
 from internimage.flow import TaskModel
 from internimage.segmentation import Segmentor, SegmentorConfig
+from internimage.settings import from_plain
 
 FORMAT_VERSION = 1
 HEADER_KEY = "internimage"
 MAX_DOCUMENT_BYTES = 16 * 2**20
 
-Config = TypeVar("Config")
 AnyTaskConfig = ClassifierConfig | RCNNConfig | DINOConfig | SegmentorConfig
 AnyConfig = AnyTaskConfig | BackboneConfig
 AnyModel = Classifier | RCNN | DINO | Segmentor | InternImage
@@ -119,65 +117,3 @@ def _with_clean_names(config: AnyConfig) -> AnyConfig:
     if isinstance(config, BackboneConfig) or config.class_names is None:
         return config
     return dataclasses.replace(config, class_names=tuple(map(clean_name, config.class_names)))
-
-
-def from_plain(config: type[Config], values: Mapping[str, Any]) -> Config:
-    """Rebuild a configuration dataclass from the dictionaries and lists that JSON gives.
-
-    Raises:
-        ValueError: a field is unknown.
-        TypeError: a field is missing or has the wrong type.
-    """
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{config.__name__} must be an object, given {type(values).__name__}")
-    hints = typing.get_type_hints(config)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(
-            f"{config.__name__} has no field {', '.join(unknown)}; was the file written by a newer release?"
-        )
-    return config(**{name: _convert(hints[name], value, f"{config.__name__}.{name}") for name, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """Turn a JSON value into the type that a field declares; refuse every other type."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Union or origin is types.UnionType:
-        if value is None and type(None) in arguments:
-            return None
-        choices = [a for a in arguments if a is not type(None)]
-        return _convert(choices[0] if len(choices) == 1 else _chosen(choices, value, name), value, name)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"{name} must be a list, given {value!r}")
-        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(inner) != len(value):
-            raise TypeError(f"{name} must have {len(inner)} entries, given {value!r}")
-        return tuple(_convert(h, v, name) for h, v in zip(inner, value, strict=True))
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise ValueError(f"{name} must be one of {arguments}, given {value!r}")
-        return value
-    if not isinstance(hint, type):
-        raise TypeError(f"{name} has a type that files cannot hold: {hint!r}")
-    if dataclasses.is_dataclass(hint):
-        return from_plain(hint, value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return _checked(hint, value, name)
-
-
-def _chosen(choices: list[Any], value: Any, name: str) -> Any:
-    """Return the dataclass whose field "kind" has the value's kind."""
-    kinds = {choice.kind: choice for choice in choices}
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in kinds:
-        raise ValueError(f"{name}.kind must be one of {', '.join(kinds)}, given {kind!r}")
-    return kinds[kind]
-
-
-def _checked(hint: type, value: Any, name: str) -> Any:
-    """Return a simple value if it has its declared type; a flag is no number."""
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise TypeError(f"{name} must be {hint.__name__}, given {value!r}")
-    return value

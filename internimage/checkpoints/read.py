@@ -26,12 +26,13 @@ from internimage.checkpoints.formats.huggingface import (
 )
 from internimage.checkpoints.formats.openmmlab import stored_meta, stored_names, stored_palette, stored_settings
 from internimage.checkpoints.formats.torch_files import load_torch_file
-from internimage.checkpoints.header import HEADER_KEY, Document, config_kind, from_json, from_plain
+from internimage.checkpoints.header import HEADER_KEY, Document, config_kind, from_json
 from internimage.checkpoints.local import WEIGHT_FILES
 from internimage.checkpoints.rename import PREFIXED_HEADS, to_official
 from internimage.checkpoints.save import save_model as save_model
 from internimage.classification import PreprocessConfig
 from internimage.errors import printable
+from internimage.settings import from_plain
 
 # Where `internimage.convert` puts the description of a model among the notes of an original container.
 META_KEY = "internimage"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from internimage.checkpoints.header import from_plain
+from internimage.settings import from_plain
 from internimage.training.overrides import setting_names
 from internimage.training.own_data import as_started
 from internimage.training.recipes import RECIPES
