@@ -65,7 +65,7 @@ def test_unreadable_images_are_listed(run: Run, pets: Path, data: Path) -> None:
     [
         ("{pets}", "{data}/nowhere", 2, "there is no folder"),
         ("internimage_x", "{data}", 2, "nearest names"),
-        ("{pets}", "{data}/val/cat", 1, "picture"),
+        ("{pets}", "{data}/val/cat", 1, "no image"),
     ],
 )
 def test_wrong_requests(
