@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.record import bar_plot, print_table, save
-from benchmarks.timing import interleave
 from internimage.backbones import variant
 from internimage.backbones.internimage import Block
+from internimage.cli.timing import interleave
 from internimage.layers.packed_linear import Packable
 
 VARIANTS = ("internimage_t", "flash_internimage_t")

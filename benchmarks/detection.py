@@ -19,10 +19,9 @@ from torch import Tensor, nn
 import internimage as ii
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
-from internimage.cli.bench_models import spread_scores
+from internimage.cli.bench_models import scatter_samples, spread_scores
 from internimage.detection.dino.network import DINO
 from internimage.detection.rcnn.network import RCNN
-from internimage.layers.deform_conv import DCNv3
 from internimage.types import Images
 
 SIZE = (800, 1344)
@@ -51,10 +50,7 @@ def build(name: str, device: str, backend: str = "auto") -> RCNN | DINO:
     architecture, backbone = MODELS[name]
     model = ii.create(architecture, backbone=backbone, num_classes=80, backend=backend).eval()
     assert isinstance(model, RCNN | DINO)
-    for module in model.modules():
-        if isinstance(module, DCNv3):
-            nn.init.normal_(module.offset.weight, std=0.02)
-            nn.init.normal_(module.mask.weight, std=0.02)
+    scatter_samples(model)
     return model.to(device)
 
 

@@ -18,6 +18,7 @@ import torch
 from benchmarks import detection, segmentation
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import largest_activations, parameter_bytes, peak_bytes
+from internimage.cli.timing import reset_peak
 
 SUITES = {"detection": detection, "segmentation": segmentation}
 WARM_SIZE = (64, 64)
@@ -42,7 +43,7 @@ def measure(suite: str, name: str, device: str, size_hw: tuple[int, int]) -> dic
     for form, is_fused in (("plain", False), ("fused", True)):
         if device == "cuda":
             call = predicting(suite, name, is_fused, device, size_hw)
-            torch.cuda.reset_peak_memory_stats()
+            reset_peak(device)
             with torch.inference_mode():
                 call()
             peak = torch.cuda.max_memory_allocated()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.record import bar_plot, print_table, save
-from benchmarks.timing import interleave
 from internimage.backbones import InternImage, variant
-from internimage.layers.deform_conv import DCNv3, DCNv4
+from internimage.cli.bench_models import scatter_samples
+from internimage.cli.timing import interleave, peak_mib, reset_peak
 
 PEERS = ("convnext_tiny", "swin_tiny_patch4_window7_224")
 SIZE = 224
@@ -26,12 +26,7 @@ def build(name: str, device: str, dtype: torch.dtype, backend: str = "auto") -> 
     """Return a backbone with offsets and weights away from their zero start, so that samples are scattered."""
     torch.manual_seed(0)
     model = InternImage(variant(name), backend=backend).eval()
-    for module in model.modules():
-        if isinstance(module, DCNv3):
-            nn.init.normal_(module.offset.weight, std=0.02)
-            nn.init.normal_(module.mask.weight, std=0.02)
-        if isinstance(module, DCNv4):
-            nn.init.normal_(module.offset_mask.weight, std=0.02)
+    scatter_samples(model)
     return model.to(device, dtype)
 
 
@@ -64,14 +59,6 @@ def check(device: str, dtype: torch.dtype) -> float:
     if not error <= limit:
         raise SystemExit(f"correctness check failed: {dtype} differs from the reference by {error:.2e} (limit {limit})")
     return error
-
-
-def peak_mib(function: Callable[[], object]) -> float:
-    """Return the peak of allocated CUDA memory of one call in MiB."""
-    torch.cuda.reset_peak_memory_stats()
-    function()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 2**20
 
 
 def cuda_graph(model: nn.Module, pixels: Tensor) -> Callable[[], object]:
@@ -172,7 +159,9 @@ def measure(
         if "linear layers alone" in timings and (name.startswith("internimage_t") or "linear" in name):
             line["over_linear"] = timing.p50 / timings["linear layers alone"].p50
         if device == "cuda":
-            line["peak_mib"] = peak_mib(functions[name])
+            reset_peak(device)
+            functions[name]()
+            line["peak_mib"] = peak_mib(device)
         rows.append(line)
     return rows
 

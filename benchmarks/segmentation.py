@@ -13,13 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
 from internimage.backbones import variant
-from internimage.layers.deform_conv import DCNv3
+from internimage.cli.bench_models import scatter_samples
 from internimage.segmentation.mask2former.network import Mask2FormerHead
 from internimage.segmentation.model import Segmentor, SegmentorConfig
 from internimage.segmentation.presets import HEADS
@@ -45,10 +44,7 @@ def build(name: str, device: str, backend: str = "auto") -> Segmentor:
     torch.manual_seed(0)
     architecture, backbone = MODELS[name]
     model = Segmentor(SegmentorConfig(variant(backbone), CLASSES, head=HEADS[architecture]), backend=backend).eval()
-    for module in model.modules():
-        if isinstance(module, DCNv3):
-            nn.init.normal_(module.offset.weight, std=0.02)
-            nn.init.normal_(module.mask.weight, std=0.02)
+    scatter_samples(model)
     return model.to(device)
 
 

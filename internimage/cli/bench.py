@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import statistics
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +23,6 @@ from internimage.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from internimage.checkpoints.header import AnyModel
@@ -66,6 +60,7 @@ def bench(
     import torch
 
     from internimage.cli.bench_models import RANDOM, model_to_measure, scene, usual_hw
+    from internimage.cli.timing import interleave, peak_mib, reset_peak
 
     place, precision = choose_device(device), choose_dtype(dtype)
     wished = None if size is None else _size_hw(size)
@@ -80,8 +75,9 @@ def bench(
         run = torch.compile(network) if compile_ else network
         objects = _num_objects(network, run, pixels)
         difference = _compare(_comparable(network, run, pixels), expected, dtype)
-        latencies_ms, peak_mib = _measure(lambda: run(pixels), place, runs)
-    p50, p99 = statistics.median(latencies_ms), _percentile(latencies_ms, 0.99)
+        reset_peak(place)
+        latency = interleave({model: lambda: run(pixels)}, device=place, rounds=runs, warm_up=WARM_UP_RUNS)[model]
+        memory_mib = peak_mib(place)
     report = {
         "model": model,
         "weights": weights,
@@ -96,10 +92,10 @@ def bench(
         "runs": runs,
         "objects_found": objects,
         "difference_from_reference": difference,
-        "p50_ms": round(p50, 3),
-        "p99_ms": round(p99, 3),
-        "images_per_second": round(batch_size / p50 * 1e3, 2),
-        "peak_memory_mib": None if peak_mib is None else round(peak_mib, 1),
+        "p50_ms": round(latency.p50, 3),
+        "p99_ms": round(latency.p99, 3),
+        "images_per_second": round(batch_size / latency.p50 * 1e3, 2),
+        "peak_memory_mib": None if memory_mib is None else round(memory_mib, 1),
         "torch": torch.__version__,
     }
     if as_json:
@@ -177,55 +173,3 @@ def _num_objects(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor
     from internimage.detection import Detector
 
     return len(run(pixels).scores) if isinstance(network, Detector) else None
-
-
-def _measure(run: Callable[[], Any], device: torch.device, runs: int) -> tuple[list[float], float | None]:
-    """Return the latency of each timed run in ms, and the peak memory of all of them in MiB."""
-    import torch
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
-
-    for _ in range(WARM_UP_RUNS):
-        run()
-    wait()
-    _reset_peak(device)
-    latencies_ms = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        run()
-        wait()
-        latencies_ms.append((time.perf_counter() - started) * 1e3)
-    return latencies_ms, _peak_mib(device)
-
-
-def _reset_peak(device: torch.device) -> None:
-    """Start the measurement of peak memory afresh, where the system can."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the whole process
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak_mib(device: torch.device) -> float | None:
-    """Peak memory since `_reset_peak`: allocated on a GPU, resident on a CPU; None where it is not known."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if device.type != "cpu" or not status.exists():
-        return None
-    line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 2**10
-
-
-def _percentile(values: list[float], share: float) -> float:
-    """The smallest value that is not below this share of the values."""
-    return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]

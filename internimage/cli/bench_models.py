@@ -67,20 +67,24 @@ def usual_hw(network: AnyModel) -> tuple[int, int]:
 def busy(network: AnyModel) -> AnyModel:
     """Give a model with random weights the work of a trained one.
 
-    Offsets start at zero, so that all samples would lie on pixels; and the classes of a region would hardly differ, so
-    that a detector would find nothing, or the most that it can, by the number of its classes alone.
+    The classes of a region would hardly differ, so that a detector would find nothing, or the most that it can, by the
+    number of its classes alone.
     """
-    network.eval()
-    for operator in operators(network):
-        for name in ("offset", "mask", "offset_mask", "sampling_offsets"):
-            layer = getattr(operator, name, None)
-            if layer is not None:
-                nn.init.normal_(layer.weight, std=0.1 * layer.in_features**-0.5)
+    scatter_samples(network.eval())
     if isinstance(network, RCNN):
         pixels = torch.randn(1, network.config.backbone.in_chans, 128, 128)
         classifiers = [cast("nn.Linear", head.classifier) for head in network.box_heads]
         spread_scores(classifiers, lambda: network(pixels))
     return network
+
+
+def scatter_samples(network: nn.Module) -> None:
+    """Let the offsets of random weights differ from zero, where all samples would lie on pixels."""
+    for operator in operators(network):
+        for name in ("offset", "mask", "offset_mask", "sampling_offsets"):
+            layer = getattr(operator, name, None)
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.1 * layer.in_features**-0.5)
 
 
 def spread_scores(classifiers: Sequence[nn.Linear], run: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from typer.testing import Result
 from internimage.backbones import variant
 from internimage.checkpoints.catalog import BUNDLED
 from internimage.checkpoints.read import save_model
-from internimage.cli.bench import TOLERANCES, _percentile
+from internimage.cli.bench import TOLERANCES
 from internimage.cli.bench_models import busy, model_to_measure, scene, usual_hw
+from internimage.cli.timing import Timing, interleave
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.hub.conversion import convert
@@ -129,7 +131,14 @@ def test_usual_sizes(config: str, size_hw: tuple[int, int]) -> None:
     assert usual_hw(model) == size_hw
 
 
-def test_percentile() -> None:
-    assert _percentile([3.0, 1.0, 2.0], 0.99) == 3.0
-    assert _percentile([5.0], 0.99) == 5.0
-    assert _percentile(list(range(1, 201)), 0.99) == 198
+def test_percentiles() -> None:
+    assert Timing((1.0, 2.0, 3.0)).p99 == 3.0 and Timing((1.0, 2.0, 3.0, 4.0)).p50 == 2.5
+    assert Timing((5.0,)).p99 == Timing((5.0,)).p50 == Timing((5.0,)).best == 5.0
+    assert Timing(tuple(float(i) for i in range(1, 201))).p99 == 198.0
+
+
+def test_functions_take_turns() -> None:
+    calls: list[str] = []
+    timings = interleave({name: partial(calls.append, name) for name in "ab"}, rounds=3, warm_up=1)
+    assert calls == ["a", "b"] + ["a", "b"] * 3
+    assert all(len(timing.samples) == 3 and timing.best <= timing.p50 for timing in timings.values())
