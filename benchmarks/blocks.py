@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from benchmarks.record import bar_plot, print_table, save
 from internimage.backbones import variant
-from internimage.backbones.internimage import Block
+from internimage.backbones.blocks import Block
 from internimage.cli.timing import interleave
-from internimage.layers.packed_linear import Packable
+from internimage.layers.fused import fuse
 
 VARIANTS = ("internimage_t", "flash_internimage_t")
 SIDE = 56  # of level 0 at 224 pixels
@@ -30,14 +30,6 @@ def build(name: str, level: int, device: str, dtype: torch.dtype, backend: str) 
         if key.startswith(("offset", "mask")) and key.endswith("weight"):
             nn.init.normal_(parameter, std=0.02)
     return block.to(device, dtype)
-
-
-def packed(block: Block) -> Block:
-    """Pack the linear layers of a block, as `InternImage.fuse` does."""
-    for module in block.modules():
-        if isinstance(module, Packable):
-            module.pack()
-    return block
 
 
 def backward(block: Block, x: Tensor) -> Callable[[], None]:
@@ -58,7 +50,8 @@ def measure(name: str, level: int, batch: int, device: str, dtype: torch.dtype, 
     config, side = variant(name), SIDE // 2**level
     x = torch.randn(batch, side, side, config.widths[level], device=device, dtype=dtype)
     plain, reference = (build(name, level, device, dtype, backend) for backend in ("auto", "reference"))
-    fused = packed(build(name, level, device, dtype, "auto"))
+    fused = build(name, level, device, dtype, "auto")
+    fuse(fused)
     with torch.inference_mode():
         truth = build(name, level, device, torch.float32, "reference")(x.float())
         error = float((fused(x).float() - truth).norm() / truth.norm())

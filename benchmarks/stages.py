@@ -21,8 +21,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from internimage.layers import feed_forward
-from internimage.layers.packed_linear import PackedLinear
+from internimage.layers.fused import transformer
+from internimage.layers.fused.packed_linear import PackedLinear
 
 CPU_TIME = "CPU time"
 # Settings of glibc with which every freed block of more than 128 KiB returns to the system.
@@ -127,7 +127,7 @@ def stage_times(calls: Mapping[str, Call], *, device: str, seconds: float) -> di
 def _once(call: Call, device: str) -> dict[str, float]:
     layers = [m for m in call.model.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
     trunk = [place for stage in ("backbone", "neck") for place in call.stages.get(stage, ())]
-    fused = [(PackedLinear, "__call__"), (feed_forward, "packed_perceptron")]
+    fused = [(PackedLinear, "__call__"), (transformer, "packed_perceptron")]
     products: Stages = {"trunk": trunk, "products": [*((m, "forward") for m in layers), *fused]}
     watch, other = Stopwatch(call.stages, device), Stopwatch(products, device, closed="trunk")
     with watch.watch(), other.watch():

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from internimage.backbones.blocks import Level
 from internimage.backbones.config import BackboneConfig
-from internimage.backbones.internimage import InternImage, Level
+from internimage.backbones.internimage import InternImage
+from internimage.layers.fused import fuse
 from internimage.types import Features
 
 ALL_LEVELS = (0, 1, 2, 3)
@@ -82,9 +84,7 @@ class CompositeInternImage(nn.Module):
 
     def fuse(self) -> CompositeInternImage:
         """Prepare for inference and return self, see `InternImage.fuse`."""
-        self.eval()
-        for backbone in self._both():
-            backbone.fuse()
+        fuse(self)
         return self
 
     def forward(self, pixels: Tensor) -> Features:

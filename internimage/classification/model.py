@@ -20,6 +20,7 @@ from internimage.classification.preprocess import Observation, PreprocessConfig,
 from internimage.data.images.normalize import fitting_channels
 from internimage.data.labels import imagenet_names
 from internimage.flow import ImageInput, RunOptions, TaskModel
+from internimage.layers.fused import fuse
 from internimage.ranges import Range, check_ranges
 from internimage.types import Classification, Images
 
@@ -105,8 +106,7 @@ class Classifier(TaskModel[Classification]):
 
     def fuse(self) -> Classifier:
         """Prepare for inference and return self, see `InternImage.fuse`."""
-        self.eval()
-        self.backbone.fuse()
+        fuse(self)
         return self
 
     @property

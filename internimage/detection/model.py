@@ -16,7 +16,7 @@ from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.postprocess import RawDetections, to_detections
 from internimage.detection.preprocess import prepare
 from internimage.flow import ImageInput, TaskModel
-from internimage.layers.packed_linear import Packable
+from internimage.layers.fused import fuse
 from internimage.types import Detections, DetectionTargets, Images
 
 DetectorConfig = RCNNConfig | DINOConfig
@@ -30,9 +30,7 @@ class Detector(TaskModel[Detections]):
 
     def fuse(self) -> Detector:
         """Prepare for inference and return self, see `InternImage.fuse`."""
-        self.eval()
-        self.backbone.fuse()
-        Packable.pack_all(self)
+        fuse(self)
         return self
 
     @abstractmethod

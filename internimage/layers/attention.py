@@ -8,10 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internimage.layers.packed_linear import Affine, Packable
 
-
-class Attention(Packable):
+class Attention(nn.Module):
     """Multi-head attention with separate inputs for queries, keys and values.
 
     Unlike `torch.nn.MultiheadAttention` it takes one mask for all heads, without a copy for each of them.
@@ -37,14 +35,13 @@ class Attention(Packable):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def packable(self) -> dict[str, tuple[nn.Linear | Affine, ...]]:
-        """Name the products of this module."""
-        parts = zip(("query", "key", "value"), self._projections(), strict=True)
-        return {**{name: (part,) for name, part in parts}, "output": (self.out_proj,)}
+    def input_projections(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases for queries, keys and values: the rows of `in_proj`."""
+        return list(zip(self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3), strict=True))
 
-    def _projections(self) -> list[Affine]:
-        """The rows of `in_proj` for queries, keys and values."""
-        return list(map(Affine, self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)))
+    def project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        """The three inputs through their projections."""
+        return [F.linear(x, *part) for x, part in zip((query, key, value), self.input_projections(), strict=True)]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, allowed: Tensor | None = None) -> Tensor:
         """Attend.
@@ -58,16 +55,10 @@ class Attention(Packable):
         Returns:
             (N, Q, C).
         """
-        inputs, products = {"query": query, "key": key, "value": value}, self.products
-        if products:
-            projected = [products[name](x) for name, x in inputs.items()]
-        else:
-            projected = [F.linear(x, *part) for x, part in zip(inputs.values(), self._projections(), strict=True)]
-        q, k, v = map(self._heads, projected)
+        q, k, v = map(self._heads, self.project(query, key, value))
         mask = None if allowed is None else allowed[:, None]  # (N, 1, Q, S)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (N, heads, Q, C / heads)
-        attended = attended.transpose(1, 2).flatten(2)
-        return products["output"](attended) if products else self.out_proj(attended)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split (N, T, C) into (N, heads, T, C / heads)."""

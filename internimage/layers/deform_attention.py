@@ -12,11 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from internimage.layers.packed_linear import Packable
 from internimage.ops import ms_deform_attn
 
 
-class MSDeformAttention(Packable):
+class MSDeformAttention(nn.Module):
     """Each query looks at a few learned places around its reference in every level.
 
     Args:
@@ -84,7 +83,7 @@ class MSDeformAttention(Packable):
             query: (N, Q, C), with its position added.
             value: (N, S, C) pixels of all levels one after the other, each row by row.
             reference: (N, Q, L, 2) centers (x, y) or (N, Q, L, 4) boxes (center x, center y, width, height), 0..1 of
-                the map; offsets from a center are in pixels of the level, from a box in shares of its size.
+                the map; offsets from a center are in pixels of the level, from a box in fractions of its size.
             spatial_shapes: (height, width) of every level.
             padding: (N, S) bool, True where a value is padding; such values count as zero.
 
@@ -92,13 +91,11 @@ class MSDeformAttention(Packable):
             (N, Q, C).
         """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        products = self.products
-        project = products.__getitem__ if products else self.get_submodule
-        values = project("value_proj")(value)
+        values = self.value_proj(value)
         if padding is not None:
             values = _without_padding(values, padding)
-        offsets = project("sampling_offsets")(query).unflatten(-1, (heads, -1))  # (N, Q, M, L * P * 2)
-        weights = project("attention_weights")(query).unflatten(-1, (heads, levels, points))
+        offsets = self.sampling_offsets(query).unflatten(-1, (heads, -1))  # (N, Q, M, L * P * 2)
+        weights = self.attention_weights(query).unflatten(-1, (heads, levels, points))
         is_box = reference.shape[-1] == 4
         centers = reference[..., :2]
         if is_box:
@@ -109,12 +106,7 @@ class MSDeformAttention(Packable):
             locations = offsets + self._for_each_point(centers * sizes_wh)
         locations = locations.unflatten(-1, (levels, points, 2))
         values = values.unflatten(-1, (heads, -1))
-        return project("output_proj")(self._attend(values, spatial_shapes, locations, weights, normalized=is_box))
-
-    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
-        """Name the products of this module."""
-        names = ("value_proj", "sampling_offsets", "attention_weights", "output_proj")
-        return {name: (getattr(self, name),) for name in names}
+        return self.output_proj(self._attend(values, spatial_shapes, locations, weights, normalized=is_box))
 
     def _for_each_point(self, places: Tensor) -> Tensor:
         """Repeat (N, Q, L, 2) for every point: (N, Q, 1, L * P * 2), so that sums over heads run along memory."""

@@ -5,7 +5,7 @@ Shape legend: N images, H W map, C channels, G groups, K points. Maps are channe
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.layer_norm import LayerNorm
-from internimage.layers.packed_linear import Packable, packed_weights
 from internimage.ops import dcnv3, dcnv4
 from internimage.ops.deform_conv_v4 import packed_channels
-from internimage.ops.fused import Residual, add_shortcut_, depthwise_norm_gelu, packed_perceptron
 
 NORM_EPS = 1e-6
 
 
-class DeformConv(Packable):
+class DeformConv(nn.Module, ABC):
     """What both modules share: the settings of the sampling window and the optional gate.
 
     Args:
@@ -30,7 +28,7 @@ class DeformConv(Packable):
         kernel_size: side of the sampling grid; K = kernel_size**2 points (one fewer with `remove_center`).
         offset_scale: factor on grid and offsets.
         center_feature_scale: mix the operator's output with the values by a learned gate for each group.
-        remove_center: drop the centre point of the grid.
+        remove_center: drop the center point of the grid.
         backend: operator backend, see `internimage.ops.dcnv3`.
     """
 
@@ -60,33 +58,11 @@ class DeformConv(Packable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
-        return self._project(self._attend(x, fuse=False))
-
-    def join(self, x: Tensor, shortcut: Tensor, residual: Residual) -> tuple[Tensor, Tensor | None]:
-        """For inference: this layer as a residual branch, with the fused steps of `internimage.ops.fused`.
-
-        Args:
-            x: (N, H, W, C) contiguous map.
-            shortcut: (N, H, W, C) contiguous map.
-            residual: scale and norms.
-
-        Returns:
-            shortcut + gamma * norm(self(x)), and `next_norm` of it, None without `next_norm`.
-        """
-        y, products = self._attend(x, fuse=True), self.products
-        if products and (layers := packed_weights(products["output"])):
-            return packed_perceptron(y, layers, shortcut, residual)
-        y = self._project(y)
-        normed = add_shortcut_(y, shortcut, residual)
-        return y, normed
+        return self.output_proj(self.attend(x))
 
     @abstractmethod
-    def _attend(self, x: Tensor, *, fuse: bool) -> Tensor:
-        """Everything before the output projection; `fuse` takes the inference-only steps."""
-
-    def _project(self, y: Tensor) -> Tensor:
-        products = self.products
-        return products["output"](y) if products else self.output_proj(y)
+    def attend(self, x: Tensor) -> Tensor:
+        """Everything before the output projection: (N, H, W, C) to (N, H, W, C)."""
 
     def extra_repr(self) -> str:
         """Show the settings that the child modules do not."""
@@ -98,7 +74,7 @@ class DCNv3(DeformConv):
     """Deformable convolution v3 with its projections.
 
     Offsets and weights come from a depth-wise convolution of the input, followed by norm and GELU; the values are a
-    linear projection of the input. The published initialisation keeps offsets at zero, so that a fresh module samples
+    linear projection of the input. The published initialization keeps offsets at zero, so that a fresh module samples
     the regular grid with equal weights.
 
     Args:
@@ -108,7 +84,7 @@ class DCNv3(DeformConv):
         dw_kernel_size: side of the depth-wise convolution, None for `kernel_size`.
         offset_scale: factor on grid and offsets.
         center_feature_scale: mix the output with the values by a learned gate for each group.
-        remove_center: drop the centre point of the grid.
+        remove_center: drop the center point of the grid.
         through_dcnv4: run the same weights and the same function through the dcnv4 operator.
         backend: operator backend, see `internimage.ops.dcnv3`.
 
@@ -149,49 +125,36 @@ class DCNv3(DeformConv):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Apply the published initialisation: zero offsets and logits, Xavier projections, closed gates."""
+        """Apply the published initialization: zero offsets and logits, Xavier projections, closed gates."""
         zero_weights(self.offset, self.mask, self.center_feature_scale_proj)
         xavier_weights(self.input_proj, self.output_proj)
 
-    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
-        """Name the products of this module; offsets and weights come from one."""
-        return {
-            "input": (self.input_proj,),
-            "offset_mask": (self.offset, self.mask),
-            "output": (self.output_proj,),
-        }
-
-    def _attend(self, x: Tensor, *, fuse: bool) -> Tensor:
-        products = self.products
-        value = products["input"](x) if products else self.input_proj(x)
-        if fuse:
-            query = depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
-        else:
-            query = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            query = self.act(self.dw_norm(query))
-        if products:
-            joined = products["offset_mask"]
-            offset, mask = joined(query).split(joined.sizes, dim=-1)  # views; the operator reads them in place
-        else:
-            offset, mask = self.offset(query), self.mask(query)
-        y = self._sample(value, offset, mask)
+    def attend(self, x: Tensor) -> Tensor:
+        """Everything before the output projection: (N, H, W, C) to (N, H, W, C)."""
+        value, query = self.input_proj(x), self.query(x)
+        offset, mask = self.offset_and_mask(query)
+        operator, inputs = dcnv3, (value, offset, mask)
+        if self.through_dcnv4:
+            operator, inputs = dcnv4, (value, pack_offset_mask(offset, mask, self.groups))
+        y = operator(*inputs, **self.window, softmax=True, backend=self.backend)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(query))
         return y
 
-    def _sample(self, value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-        """Run the operator on values (N, H, W, C), offsets and logits."""
-        operator, inputs = dcnv3, (value, offset, mask)
-        if self.through_dcnv4:
-            operator, inputs = dcnv4, (value, pack_offset_mask(offset, mask, self.groups))
-        return operator(*inputs, **self.window, softmax=True, backend=self.backend)
+    def query(self, x: Tensor) -> Tensor:
+        """What offsets and weights are computed from, (N, H, W, C)."""
+        return self.act(self.dw_norm(channels_last_conv(self.dw_conv, x)))
+
+    def offset_and_mask(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (N, H, W, G*K*2) and logits of the weights (N, H, W, G*K)."""
+        return self.offset(query), self.mask(query)
 
 
 class DCNv4(DeformConv):
-    """Deformable convolution v4 with its projections: unbounded weights, offsets and weights from one product.
+    """Deformable convolution v4 with its projections: unbounded weights, offsets and weights from one linear layer.
 
-    Without a depth-wise convolution the offsets of a pixel see that pixel alone. The published initialisation keeps
-    offsets and weights at zero: without a softmax a fresh module answers with its output bias.
+    Without a depth-wise convolution the offsets of a pixel see that pixel alone. The published initialization keeps
+    offsets and weights at zero: without a softmax a fresh module returns its output bias.
 
     Args:
         channels: width C of input and output.
@@ -200,7 +163,7 @@ class DCNv4(DeformConv):
         dw_kernel_size: side of the depth-wise convolution, None for no convolution (unlike `DCNv3`).
         offset_scale: factor on grid and offsets.
         center_feature_scale: mix the output with the values by a gate computed from the operator's output.
-        remove_center: drop the centre point of the grid.
+        remove_center: drop the center point of the grid.
         output_bias: whether the output projection has a bias.
         backend: operator backend, see `internimage.ops.dcnv4`.
 
@@ -240,41 +203,31 @@ class DCNv4(DeformConv):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Apply the published initialisation: zero offsets and weights, Xavier projections, closed gates."""
+        """Apply the published initialization: zero offsets and weights, Xavier projections, closed gates."""
         zero_weights(self.offset_mask, self.center_feature_scale_proj)
         xavier_weights(self.value_proj, self.output_proj)
 
-    def packable(self) -> dict[str, tuple[nn.Linear, ...]]:
-        """Name the products of this module; without a depth-wise convolution values, offsets and weights share one."""
-        inputs = {"value": (self.value_proj,), "offset_mask": (self.offset_mask,)}
-        if self.offset_mask_dw is None:
-            inputs = {"value_offset_mask": (self.value_proj, self.offset_mask)}
-        return {**inputs, "output": (self.output_proj,)}
-
-    def _attend(self, x: Tensor, *, fuse: bool) -> Tensor:  # there are no steps to fuse
-        value, offset_mask = self._inputs(x)
+    def attend(self, x: Tensor) -> Tensor:
+        """Everything before the output projection: (N, H, W, C) to (N, H, W, C)."""
+        value, offset_mask = self.value_and_offset_mask(x)
         y = dcnv4(value, offset_mask, **self.window, backend=self.backend)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(y))
         return y
 
-    def _inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_offset_mask(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values (N, H, W, C) and packed offsets and weights (N, H, W, P)."""
-        products = self.products
-        if self.offset_mask_dw is None:
-            if products:
-                joined = products["value_offset_mask"]
-                value, offset_mask = joined(x).split(joined.sizes, dim=-1)  # views; the operator reads them in place
-                return value, offset_mask
-            return self.value_proj(x), self.offset_mask(x)
-        query = self.offset_mask_dw(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        if products:
-            return products["value"](x), products["offset_mask"](query)
+        query = x if self.offset_mask_dw is None else channels_last_conv(self.offset_mask_dw, x)
         return self.value_proj(x), self.offset_mask(query)
 
 
+def channels_last_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a convolution to an (N, H, W, C) map and return one; both permutes are views."""
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
 def zero_weights(*layers: nn.Linear | None) -> None:
-    """Set weights and biases to zero, so that the layers answer zero."""
+    """Set weights and biases to zero, so that the layers return zero."""
     for layer in layers:
         if layer is not None:
             nn.init.zeros_(layer.weight)

@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from internimage.layers.fused import Twin, use_twins
+
 _lock = threading.Lock()
 _in_use: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()  # users, and the mode before the first
 
@@ -18,7 +20,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every part of a model into evaluation mode; what was in training mode returns to it after the last user.
 
     Parts are remembered one by one: frozen ones may differ from the whole. Threads may overlap; the modes come back
-    when none of them needs evaluation mode any more.
+    when none of them needs evaluation mode any more. Meanwhile layers run as their inference twins.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(3)).train()
@@ -34,6 +36,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             users, mode = _in_use.get(part, (0, part.training))
             _in_use[part] = (users + 1, mode)
             part.training = False
+        use_twins(model)
     try:
         yield
     finally:
@@ -42,5 +45,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
                 users, mode = _in_use.pop(part)
                 if users > 1:
                     _in_use[part] = (users - 1, mode)
-                else:
-                    part.training = mode
+                    continue
+                part.training = mode
+                if mode and isinstance(part, Twin):
+                    part.use_plain()

@@ -16,7 +16,7 @@ from torch import Tensor
 from internimage.backbones import BackboneConfig
 from internimage.data.images.normalize import fitting_channels
 from internimage.flow import ImageInput, RunOptions, TaskModel
-from internimage.layers.packed_linear import Packable
+from internimage.layers.fused import fuse
 from internimage.ranges import Range, check_ranges
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
 from internimage.segmentation.mask2former.network import Mask2FormerConfig, Mask2FormerHead
@@ -123,9 +123,7 @@ class Segmentor(TaskModel[Segmentation]):
 
     def fuse(self) -> Segmentor:
         """Prepare for inference and return self, see `InternImage.fuse`."""
-        self.eval()
-        self.backbone.fuse()
-        Packable.pack_all(self)
+        fuse(self)
         return self
 
     def preprocess(self, images: Sequence[ImageInput], config: PreprocessConfig | None = None) -> Images:

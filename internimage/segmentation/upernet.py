@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
-from internimage.layers.fused.rules import may_divide
+from internimage.ops.fused.rules import may_divide
 from internimage.ranges import Length, Range, check_ranges
 from internimage.types import Features
 

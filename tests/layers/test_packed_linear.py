@@ -11,14 +11,15 @@ from torch import nn
 
 from internimage.backbones import InternImage, variant
 from internimage.layers.deform_conv import DCNv3
-from internimage.layers.packed_linear import Packable, PackedLinear
+from internimage.layers.fused import Twin
+from internimage.layers.fused.packed_linear import PackedLinear
 
 
 @pytest.fixture(params=["ours", "torch's"])
 def _product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pack for our own product where the processor has one, or for torch's as on a processor without."""
     if request.param == "torch's":
-        monkeypatch.setattr("internimage.layers.packed_linear.missing_reason", lambda weight: "not wanted")
+        monkeypatch.setattr("internimage.layers.fused.packed_linear.missing_reason", lambda weight: "not wanted")
 
 
 @pytest.mark.usefixtures("_product")
@@ -56,7 +57,7 @@ def backbone(name: str = "internimage_pico") -> InternImage:
 
 
 def is_packed(model: nn.Module) -> bool:
-    return any(module.packed is not None for module in model.modules() if isinstance(module, Packable))
+    return any(module.packed is not None for module in model.modules() if isinstance(module, Twin))
 
 
 @pytest.mark.usefixtures("_product")
@@ -106,5 +107,5 @@ def test_large_inputs_take_the_mlp_in_pieces(monkeypatch: pytest.MonkeyPatch) ->
     model, x = backbone(), torch.randn(1, 3, 96, 96)
     with torch.inference_mode():
         expected = model(x).maps[-1]
-        monkeypatch.setattr("internimage.layers.mlp.CHUNK_BYTES", 4096)
+        monkeypatch.setattr("internimage.layers.fused.mlp.CHUNK_BYTES", 4096)
         torch.testing.assert_close(model(x).maps[-1], expected, atol=1e-4, rtol=1e-4)

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from internimage.detection.config import DINOConfig
 from internimage.layers.attention import Attention
 from internimage.layers.deform_attention import MSDeformAttention
-from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
+from internimage.layers.feed_forward import FeedForward
+from internimage.layers.fused import add_norm, feed_forward_norm
 from internimage.layers.position import box_position, padded_sine_position
 
 # Side of the proposal of a cell of the finest level, as a share of the image; it doubles from level to level.

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.layers.conv_norm import ConvNorm
-from internimage.layers.fused.rules import may_divide
 from internimage.ops.boxes import decode_deltas
+from internimage.ops.fused.rules import may_divide
 from internimage.ops.regions import align_regions, average_regions, can_average
 
 

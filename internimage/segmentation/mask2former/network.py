@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.attention import Attention
-from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
+from internimage.layers.feed_forward import FeedForward
+from internimage.layers.fused import add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
 from internimage.ranges import Range, check_ranges
 from internimage.segmentation.mask2former.pixel_decoder import (

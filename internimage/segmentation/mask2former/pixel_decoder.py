@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from internimage.layers.conv_norm import ConvNorm
 from internimage.layers.deform_attention import MSDeformAttention
-from internimage.layers.feed_forward import FeedForward, add_norm, feed_forward_norm
+from internimage.layers.feed_forward import FeedForward
+from internimage.layers.fused import add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
 from internimage.segmentation.upernet import resize_map
 from internimage.types import Features

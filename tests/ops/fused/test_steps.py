@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from internimage.layers.fused.rules import can_fuse
 from internimage.ops.fused import (
     Residual,
     add_residual_,
@@ -17,6 +16,7 @@ from internimage.ops.fused import (
     kernel_cpp,
     reference,
 )
+from internimage.ops.fused.rules import can_fuse
 from internimage.ops.runtime import library
 
 needs_kernels = pytest.mark.skipif(library.missing_reason() is not None, reason="no compiled kernels here")

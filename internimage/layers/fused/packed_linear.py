@@ -5,19 +5,15 @@ Shapes: ... any leading sizes, I inputs, O outputs.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing_extensions import Self
 
-from internimage.ops.derivatives import is_transformed
 from internimage.ops.fused import (
     Activation,
-    PackedWeight,
     Residual,
     Window,
     gelu_,
@@ -74,7 +70,7 @@ class PackedLinear:
 
 
 def patch_layers(**convolutions: nn.Conv2d) -> dict[str, tuple[Affine]]:
-    """For `Packable.packable`: convolutions as layers on patches, for `conv_norm`; none where that is not the way."""
+    """For `Twin.packable`: convolutions as layers on patches, for `conv_norm`; none where that is not the way."""
     layers = {name: (Affine(patch_weight(conv.weight), conv.bias),) for name, conv in convolutions.items()}
     return layers if all(missing_reason(layer.weight) is None for (layer,) in layers.values()) else {}
 
@@ -97,63 +93,6 @@ def conv_norm(
     window = Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
     residual = Residual.of(norm=norm, next_norm=next_norm)
     return packed_conv(x, product.packed, window, residual, activation=activation)
-
-
-def packed_weights(*products: PackedLinear) -> list[PackedWeight] | None:
-    """The weights for `internimage.ops.fused.packed_perceptron`, or None where that is not the way to go."""
-    packed = [product.packed for product in products if product.packed is not None]
-    return packed if len(packed) == len(products) else None
-
-
-class Packable(nn.Module, ABC):
-    """A module that can hold packed copies of its linear layers; whatever may change the weights drops them."""
-
-    packed: dict[str, PackedLinear] | None = None
-    packed_on = "cpu"  # type of the device that holds the copies
-
-    @abstractmethod
-    def packable(self) -> Mapping[str, tuple[nn.Linear | Affine, ...]]:
-        """Name the products and the layers each of them joins."""
-
-    def pack(self) -> None:
-        """Prepare the linear layers for inference."""
-        self.packed = {name: PackedLinear(*layers) for name, layers in self.packable().items()}
-        self.packed_on = next(self.parameters()).device.type
-
-    @staticmethod
-    def pack_all(model: nn.Module) -> None:
-        """Prepare every module of a model that can be."""
-        for module in model.modules():
-            if isinstance(module, Packable):
-                module.pack()
-
-    def unpack(self) -> None:
-        """Drop the packed copies."""
-        self.packed = None
-
-    @property
-    def products(self) -> dict[str, PackedLinear] | None:
-        """The packed copies if they may serve now: without derivatives and outside of a compiler or exporter."""
-        if self.packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
-            return None
-        return None if torch.is_autocast_enabled(self.packed_on) else self.packed
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; training drops the packed copies."""
-        if mode:
-            self.unpack()
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self.unpack()
-        return super()._apply(*args, **kwargs)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.unpack()
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "packed"}
 
 
 def _join(biases: list[Tensor | None], sizes: list[int], weight: Tensor) -> Tensor | None:
