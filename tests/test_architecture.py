@@ -71,6 +71,7 @@ HOMES = {
     "matplotlib": ("training/*.py", "evaluation/*.py"),
     "scipy": ("ops/assignment.py",),
     "faster_coco_eval": ("evaluation/*.py", "data/objects/segmentations.py"),
+    "cv2": ("segmentation/batches/photometric.py",),
     "av": ("data/images/video.py",),
     "tifffile": ("data/images/array_file.py",),
     "accelerate": ("training/*.py",),

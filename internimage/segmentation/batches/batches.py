@@ -21,6 +21,7 @@ from internimage.data.label_maps.label_map import IGNORED
 from internimage.data.randomness import derived_seed
 from internimage.processors import bounded_workers
 from internimage.segmentation.batches.augment import Augmentation, Augmented
+from internimage.segmentation.batches.photometric import opencv
 from internimage.types import Images
 
 # What a seed is for; keeps the streams of random numbers of one run apart.
@@ -58,6 +59,7 @@ class SegmentationBatches:
 
     Raises:
         ValueError: the training set does not fill one batch.
+        MissingExtra: colors are to be changed, and OpenCV is not installed.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class SegmentationBatches:
             raise ValueError(
                 f"expected batch_size >= 1 and 0 <= rank < world, given {batch_size}, rank {rank}, world {world}"
             )
+        if augmentation.photometric is not None and len(mean) == 3:
+            opencv()  # what is missing shows here, not in a reading process
         self.batch_size, self.seed, self.rank, self.world, self.workers = batch_size, seed, rank, world, workers
         self.num_samples = len(dataset)
         self.batches_per_epoch = self.num_samples // world // batch_size

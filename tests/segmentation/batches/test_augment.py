@@ -6,10 +6,10 @@ import dataclasses
 import gzip
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,10 +17,11 @@ from numpy.random import RandomState
 
 from internimage.data.label_maps.label_map import plain_values, zero_is_nothing
 from internimage.data.label_maps.layouts import mapillary_values
+from internimage.errors import MissingExtra
 from internimage.segmentation.batches import photometric
 from internimage.segmentation.batches.augment import PUBLISHED, Augmentation, _is_mixed
 from internimage.segmentation.batches.batches import collate
-from internimage.segmentation.batches.photometric import Photometric, distort, hsv_to_rgb, rgb_to_hsv
+from internimage.segmentation.batches.photometric import Photometric, distort
 from internimage.segmentation.loss import mask_targets
 from tests.parity import seeding
 
@@ -143,39 +144,22 @@ def test_crops_of_one_class_are_drawn_again() -> None:
     assert len(random.draws) == 1 + 2 * 11 + 1  # ratio, eleven crops, flip
 
 
-def test_colors_go_to_hue_and_back() -> None:
-    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 17)] * 3), axis=-1).reshape(64, 64, 3).astype(np.uint8)
-    hsv = rgb_to_hsv(grid)
-    assert hsv[..., 0].max() < 180
-    np.testing.assert_array_equal(hsv[..., 2], grid.max(axis=-1))
-    assert np.abs(hsv_to_rgb(hsv).astype(int) - grid).max() <= 5  # hues have steps of two degrees
-
-
-@pytest.fixture
-def fresh_conversions() -> Iterator[None]:
-    photometric._conversions.cache_clear()
-    yield
-    photometric._conversions.cache_clear()
-
-
-def test_colors_are_those_of_opencv(fresh_conversions: None) -> None:
-    cv2 = pytest.importorskip("cv2")  # of the extra "train"; the next test holds without it
+def test_colors_are_those_of_opencv() -> None:
     image = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)[:, ::-1]
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0].astype(int) - 7) % 180
     np.testing.assert_array_equal(photometric._change_color(image, None, -7), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
-def test_without_opencv_colors_are_off_by_one_level_at_most(
-    fresh_conversions: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    image = np.random.default_rng(1).integers(0, 256, (50, 333, 3), dtype=np.uint8)
-    installed = photometric._change_color(image, None, 11)
-    photometric._conversions.cache_clear()
-    monkeypatch.setitem(sys.modules, "cv2", None)  # type: ignore[arg-type]  # what makes an import fail
-    alone = photometric._change_color(image, None, 11)
-    assert "pip install 'internimage[train]'" in caplog.text
-    assert np.abs(installed.astype(int) - alone).max() <= 1
+def test_without_opencv_only_colors_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    photometric.opencv.cache_clear()
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    image, still = np.zeros((4, 4, 3), dtype=np.uint8), Photometric()
+    with pytest.raises(MissingExtra, match=r"internimage\[train\]"):
+        for seed in range(20):
+            distort(image, still, RandomState(seed))
+    for seed in range(20):
+        distort(image[..., :2], still, RandomState(seed))  # neither hue nor saturation
 
 
 def test_colors_that_are_not_moved_stay() -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
 from internimage.data import Sample
+from internimage.errors import MissingExtra
+from internimage.segmentation.batches import photometric
 from internimage.segmentation.batches.augment import Augmentation
 from internimage.segmentation.batches.batches import SegmentationBatches
 
@@ -72,3 +76,11 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         SegmentationBatches(Numbered(3), SMALL, batch_size=4)
     with pytest.raises(ValueError, match="rank 2"):
         SegmentationBatches(Numbered(3), SMALL, batch_size=1, rank=2, world=2)
+
+
+def test_what_is_missing_shows_before_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    photometric.opencv.cache_clear()
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingExtra, match="opencv-python-headless"):
+        SegmentationBatches(Numbered(), Augmentation(crop_hw=(16, 16)), batch_size=3)
+    assert SegmentationBatches(Numbered(), SMALL, batch_size=3).batches_per_epoch == 3
