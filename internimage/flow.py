@@ -29,6 +29,7 @@ from internimage.types import Images
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 ALL_LEVELS = (0, 1, 2, 3)
 
@@ -179,33 +180,34 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
             TypeError: `images` is one image instead of a list of them.
             ValueError: an image cannot be read; the message names it.
         """
-        return self.predict_in_batches(images, lambda part: self.preprocess(images[part]), batch_size=batch_size)
+        return self.predict_in_batches(
+            images, lambda part: self.preprocess(images[part]), self.predict_batch, batch_size=batch_size
+        )
 
     def predict_in_batches(
         self,
         images: Sequence[ImageInput],
-        preprocess: Callable[[slice], Images],
+        preprocess: Callable[[slice], Prepared],
+        predict_batch: Callable[[Prepared], list[Result]],
         *,
         batch_size: int,
-        predict_batch: Callable[[Images], list[Result]] | None = None,
     ) -> list[Result]:
         """Do what `predict` promises.
 
         Args:
             images: the images.
             preprocess: reads `images[part]` for a slice, with whatever else belongs to them.
+            predict_batch: predicts what `preprocess` gave; the mode is the caller's.
             batch_size: images in one forward pass, at least 1.
-            predict_batch: answers a batch, None for the method of this name.
         """
         if isinstance(images, str | PathLike | PIL.Image.Image | np.ndarray | Tensor):
             raise TypeError(f"predict takes a list of images, given one {type(images).__name__}; write predict([...])")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, given {batch_size}")
-        answer = predict_batch or self.predict_batch
         results: list[Result] = []
         with evaluation_mode(self):
             for start in range(0, len(images), batch_size):
-                results += answer(preprocess(slice(start, start + batch_size)))
+                results += predict_batch(preprocess(slice(start, start + batch_size)))
         return results
 
     def predict_batch(self, images: Images) -> list[Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -9,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 # Old and new names below `internimage`.
 MODULES: Mapping[str, str] = {
@@ -64,6 +68,7 @@ MODULES: Mapping[str, str] = {
     "detection.rcnn_loss": "detection.rcnn.loss",
     "detection.roi_heads": "detection.rcnn.roi_heads",
     "detection.rpn": "detection.rcnn.rpn",
+    "evaluation.batches": "evaluation.run",
     "evaluation.classification": "classification.evaluate",
     "evaluation.detection.box_merging": "detection.box_merging",
     "evaluation.detection.classes": "evaluation.object_classes",
@@ -77,9 +82,9 @@ MODULES: Mapping[str, str] = {
     "evaluation.detection.report": "detection.report",
     "evaluation.detection.test_time": "detection.tta",
     "evaluation.detection.voc": "evaluation.voc",
+    "evaluation.identity": "evaluation.record_log",
     "evaluation.segmentation.confusion": "evaluation.confusion",
     "evaluation.segmentation.measure": "segmentation.evaluate",
-    "evaluation.segmentation.progress_file": "segmentation.progress_file",
     "evaluation.segmentation.report": "segmentation.report",
     "evaluation.segmentation.submission": "segmentation.submission",
     "evaluation.segmentation.test_time": "segmentation.tta",
@@ -160,17 +165,28 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     ),
     "zoo": ("checkpoints", "checkpoints.catalog", "checkpoints.read", "hub.factory", "hub.conversion", "data.labels"),
 }
-# Names of classes and functions that have changed.
+# Names of classes and functions that have changed, with their module where one name has become several.
 NAMES: Mapping[str, str] = {
     "BadPicture": "BadImage",
+    "CrowdFigures": "CrowdMetrics",
+    "Figures": "Metrics",
     "MaskedPicture": "MaskedImage",
     "Picture": "ImageInput",
     "PictureAnnotation": "ImageAnnotation",
     "PictureDataset": "ImageDataset",
     "PictureScore": "ImageScore",
+    "classification.evaluate.evaluate": "evaluate_classification",
+    "coco_figures": "coco_metrics",
+    "crowd_figures": "crowd_metrics",
     "decode_picture": "decode_image",
+    "detection.tta.Looking": "ViewReader",
+    "detection.tta.MultiScale": "DetectionTTA",
+    "lvis_figures": "lvis_metrics",
     "picture_size": "image_size",
+    "published_figures": "published_metrics",
     "read_picture": "read_rgb",
+    "segmentation.tta.Looking": "ViewReader",
+    "segmentation.tta.MultiScale": "SegmentationTTA",
 }
 
 
@@ -192,8 +208,9 @@ def renamed(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(homes[name]), NAMES.get(name, name))
-        _warn(f"{module}.{name}", f"{homes[name]}.{NAMES.get(name, name)}")
+        new = _new_name(homes[name], name)
+        value = getattr(importlib.import_module(homes[name]), new)
+        _warn(f"{module}.{name}", f"{homes[name]}.{new}")
         return value
 
     return get
@@ -215,10 +232,10 @@ class MovedModules(MetaPathFinder, Loader):
 
         def get(name: str) -> Any:
             for home in homes:
-                found = importlib.import_module(home)
-                if hasattr(found, NAMES.get(name, name)) and not name.startswith("__"):
-                    _warn(f"{module.__name__}.{name}", f"{home}.{NAMES.get(name, name)}")
-                    return getattr(found, NAMES.get(name, name))
+                found, new = importlib.import_module(home), _new_name(home, name)
+                if hasattr(found, new) and not name.startswith("__"):
+                    _warn(f"{module.__name__}.{name}", f"{home}.{new}")
+                    return getattr(found, new)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
         module.__getattr__ = get  # type: ignore[method-assign]  # what Python asks for a module's missing names
@@ -237,6 +254,66 @@ def _homes(fullname: str) -> list[str]:
         return []
     homes = PACKAGES.get(name) or ([MODULES[name]] if name in MODULES else [])
     return [f"internimage.{home}" for home in homes]
+
+
+def _new_name(home: str, name: str) -> str:
+    """Return what a name of a module that is `home` now has become."""
+    return NAMES.get(f"{home.removeprefix('internimage.')}.{name}") or NAMES.get(name, name)
+
+
+def renamed_keywords(**renamed: str | None) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Let a function take keywords of earlier releases.
+
+    Args:
+        renamed: the new name of each old one, None for one that does nothing any more.
+
+    Example:
+        >>> import pytest
+        >>> @renamed_keywords(looks="tta")
+        ... def evaluate(*, tta):
+        ...     return tta
+        >>> with pytest.warns(DeprecationWarning, match="tta"):
+        ...     evaluate(looks=3)
+        3
+    """
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(function)
+        def call(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+            for old, new in renamed.items():
+                if old in keywords:
+                    value = keywords.pop(old)
+                    _warn(f"the argument {old} of {function.__name__}", new or "without effect")
+                    if new is not None and keywords.setdefault(new, value) is not value:
+                        raise TypeError(f"{function.__name__}: {old} is the old name of {new}; give the new one only")
+            return function(*args, **keywords)
+
+        return call
+
+    return decorate
+
+
+def renamed_attribute(old: str, new: str) -> property:
+    """Return a property that gives an attribute under its old name."""
+
+    def get(self: object) -> Any:
+        _warn(f"{type(self).__name__}.{old}", new)
+        return getattr(self, new)
+
+    return property(get)
+
+
+def published_by_name(published: Mapping[str, float] | float | None, name: str) -> dict[str, float]:
+    """Return published metrics by name; earlier releases took the value of one metric alone.
+
+    Args:
+        published: what the caller gave.
+        name: the metric that a value alone is of.
+    """
+    if isinstance(published, float | int):
+        _warn(f"published={published}", f"published={{{name!r}: {published}}}")
+        return {name: published}
+    return dict(published or {})
 
 
 def _warn(old: str, new: str) -> None:

@@ -157,7 +157,10 @@ class Classifier(TaskModel[Classification]):
             return super().predict(images, batch_size=batch_size)
         self._check_observations(images, observations)
         return self.predict_in_batches(
-            images, lambda part: self.preprocess(images[part], observations[part]), batch_size=batch_size
+            images,
+            lambda part: self.preprocess(images[part], observations[part]),
+            self.predict_batch,
+            batch_size=batch_size,
         )
 
     def _check_observations(self, images: Sequence[ImageInput], observations: Sequence[Observation | None]) -> None:

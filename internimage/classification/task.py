@@ -11,7 +11,7 @@ from internimage.data import open_dataset
 from internimage.flow import EvaluationOptions, Task
 
 if TYPE_CHECKING:
-    from internimage.classification.evaluate import ClassificationReport
+    from internimage.classification.report import ClassificationReport
 
 BATCH_SIZE = 64
 
@@ -22,20 +22,21 @@ def usual_hw(config: ClassifierConfig) -> tuple[int, int]:
 
 
 def evaluate(model: Classifier, data: str | PathLike[str], options: EvaluationOptions) -> ClassificationReport:
-    """Measure a classifier, see `internimage.classification.evaluate.evaluate`."""
+    """Measure a classifier, see `internimage.classification.evaluate.evaluate_classification`."""
     from internimage.checkpoints.catalog import info
-    from internimage.classification.evaluate import evaluate as measure
+    from internimage.classification.evaluate import evaluate_classification
+    from internimage.classification.report import published_metrics
     from internimage.files import replacing
     from internimage.visualize import draw_confusion
 
-    metrics = {} if options.published is None else info(options.published).metrics
-    report = measure(
+    report = evaluate_classification(
         model,
         data,
         split=options.split,
         batch_size=options.batch_size or BATCH_SIZE,
         workers=options.workers,
-        published=metrics["top1"] / 100 if "top1" in metrics else None,
+        folder=options.folder,
+        published=None if options.published is None else published_metrics(info(options.published)),
         progress=options.progress,
     )
     if options.confusion is not None:
@@ -54,5 +55,5 @@ TASK = Task(
     usual_hw=usual_hw,
     open_data=open_dataset,
     evaluate=evaluate,
-    options=frozenset({"confusion"}),
+    options=frozenset({"confusion", "folder"}),
 )

@@ -30,7 +30,7 @@ from internimage.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from internimage.classification.evaluate import ClassificationReport
+    from internimage.classification.report import ClassificationReport
     from internimage.flow import EvaluationOptions, Task
 
 MAX_CLASS_ROWS = 100
@@ -120,7 +120,7 @@ def evaluate(
     from internimage.checkpoints.catalog import info
     from internimage.flow import EvaluationOptions
 
-    logging.getLogger("internimage.evaluation.identity").setLevel(logging.INFO)  # what is taken up again is said
+    logging.getLogger("internimage.evaluation.record_log").setLevel(logging.INFO)  # what is taken up again is said
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
     task = tasks.of_model(predictor)
     with progress("pictures", None) as advance:
@@ -179,18 +179,7 @@ def _refuse_foreign_options(task: Task[Any, Any], options: EvaluationOptions) ->
 
 
 def _print_classification(report: ClassificationReport, model: str, dataset: str | None) -> None:
-    from internimage.classification.evaluate import TOP_K
-
-    published = report.published
-    num_known = len(report.class_names) + len(report.absent_classes)
-    fields = {
-        "pictures": _images(report),
-        "top-1": f"{report.top1:.2%}",
-        "published": None if published is None else f"{published:.2%} on {dataset or ''}",
-        "top-5": f"{report.top5:.2%}" if num_known > TOP_K else None,  # else always 100 %
-        "loss": f"{report.loss:.4f}",
-    }
-    print_fields(fields, title=model)
+    print_fields({"pictures": _images(report), **report.fields(dataset or "")}, title=model)
     _print_classes(report.per_class())
 
 

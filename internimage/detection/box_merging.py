@@ -1,6 +1,6 @@
-"""Merging repeated answers for the same object: suppression, soft suppression, weighted fusion.
+"""Merging repeated predictions of the same object: suppression, soft suppression, weighted fusion.
 
-Shape legend: R boxes, S survivors or fused boxes. Boxes are (x1, y1, x2, y2) in pixels; answers of different groups
+Shape legend: R boxes, S survivors or fused boxes. Boxes are (x1, y1, x2, y2) in pixels; predictions of different groups
 (classes) never meet.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
+from torchvision.ops import nms
 
 from internimage.evaluation.matching import overlaps
 
@@ -19,7 +21,7 @@ GAUSSIAN_WIDTH = 0.5
 class Merged(NamedTuple):
     """What is left, best first."""
 
-    sources: np.ndarray  # (S,) int64 the answer that each survivor is, or the best one of those it was fused from
+    sources: np.ndarray  # (S,) int64 the prediction that each survivor is, or the best one of those it was fused from
     boxes: np.ndarray  # (S, 4)
     scores: np.ndarray  # (S,)
 
@@ -34,17 +36,17 @@ def merge_boxes(
     num_views: int = 1,
     min_score: float = 1e-3,
 ) -> Merged:
-    """Merge answers that show the same object.
+    """Merge predictions that show the same object.
 
     Args:
         boxes: (R, 4) corners.
         scores: (R,) 0..1.
-        groups: (R,) int64 numbers; answers of one group are merged with one another.
-        method: "nms" drops answers that overlap a better one; "soft_nms" lowers their scores instead, the more they
-            overlap (Gaussian decay); "fusion" replaces answers that overlap by their mean, weighted by their scores,
-            and lowers the score of what was seen in few views.
+        groups: (R,) int64 ids; predictions of one group are merged with one another.
+        method: "nms" drops predictions that overlap a better one; "soft_nms" lowers their scores instead, the more they
+            overlap (Gaussian decay); "fusion" replaces predictions that overlap by their mean, weighted by their
+            scores, and lowers the score of what was seen in few views.
         iou: overlap from which "nms" and "fusion" see the same object, 0..1; "soft_nms" needs none.
-        num_views: how many views of the image the answers come from, for "fusion".
+        num_views: how many views of the image the predictions come from, for "fusion".
         min_score: what falls below is dropped.
 
     Raises:
@@ -63,25 +65,20 @@ def merge_boxes(
         members = members[np.argsort(-scores[members], kind="stable")]
         own = methods[method](boxes[members].astype(np.float64), scores[members].astype(np.float64), iou, num_views)
         parts.append(own._replace(sources=members[own.sources]))
-    index, places, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    index, merged, values = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.argsort(-values, kind="stable")
     order = order[values[order] >= min_score]
-    return Merged(index[order], places[order], values[order])
+    return Merged(index[order], merged[order], values[order])
 
 
 def _suppress(boxes: np.ndarray, scores: np.ndarray, iou: float, _: int) -> Merged:
-    """Drop what overlaps a better answer."""
-    shared = overlaps(boxes, boxes)
-    is_kept = np.ones(len(boxes), dtype=bool)
-    for i in range(len(boxes)):
-        if is_kept[i]:
-            is_kept[i + 1 :] &= shared[i, i + 1 :] <= iou
-    index = np.flatnonzero(is_kept)
+    """Drop what overlaps a better prediction."""
+    index = nms(torch.from_numpy(boxes), torch.from_numpy(scores), iou).numpy()
     return Merged(index, boxes[index], scores[index])
 
 
 def _suppress_softly(boxes: np.ndarray, scores: np.ndarray, _: float, __: int) -> Merged:
-    """Take the best answer again and again; each lowers the scores of those it overlaps."""
+    """Take the best prediction again and again; each lowers the scores of those it overlaps."""
     decay = np.exp(-(overlaps(boxes, boxes) ** 2) / GAUSSIAN_WIDTH)
     left, final = scores.copy(), np.zeros(len(scores))
     for _step in range(len(boxes)):
@@ -96,7 +93,7 @@ def _suppress_softly(boxes: np.ndarray, scores: np.ndarray, _: float, __: int) -
 
 
 def _fuse(boxes: np.ndarray, scores: np.ndarray, iou: float, num_views: int) -> Merged:
-    """Add each answer, best first, to the fused box that it overlaps most."""
+    """Add each prediction, best first, to the fused box that it overlaps most."""
     weighted, weights = np.zeros((len(boxes), 4)), np.zeros(len(boxes))
     first, counts = np.zeros(len(boxes), dtype=np.int64), np.zeros(len(boxes), dtype=np.int64)
     number = 0
@@ -112,5 +109,5 @@ def _fuse(boxes: np.ndarray, scores: np.ndarray, iou: float, num_views: int) -> 
         counts[target] += 1
     weighted, weights, counts = weighted[:number], weights[:number], counts[:number]
     boxes = weighted / np.maximum(weights[:, None], 1e-12)
-    # The mean score, lowered where fewer answers than views agree.
+    # The mean score, lowered where fewer predictions than views agree.
     return Merged(first[:number], boxes, weights / np.maximum(counts, num_views))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from internimage.checkpoints.catalog import CatalogEntry
-from internimage.evaluation.object_metrics import Figures, Metric
+from internimage.evaluation.object_metrics import Metric, Metrics
+from internimage.moved import renamed_attribute, renamed_keywords
 
-# Name in the catalog, and the figure of a metric that it is; the second column says whether several looks were merged.
+# Name in the catalog, and the value of a metric that it is; the first column says whether several views were merged.
 PUBLISHED: dict[str, dict[str, tuple[bool, str]]] = {
     "coco": {
         "boxAP": (False, "box_AP"),
@@ -39,37 +40,43 @@ class DetectionReport:
 
     Args:
         metric: how it was measured.
-        figures: the measured figures.
+        metrics: the measured values.
         num_images: images that were read and counted.
-        skipped: (number, reason) of each image that could not be read.
-        published: figures of the original by the names of `figures`, 0..1.
+        skipped: (index, reason) of each image that could not be read.
+        published: metrics of the original by the names of `metrics`, 0..1.
         results_file: the COCO results file, or None where nothing was kept.
-        absent_classes: classes of the model that the data set lacks; no figure is about them.
+        absent_classes: classes of the model that the data set lacks; no metric is about them.
     """
 
     metric: Metric
-    figures: Figures
+    metrics: Metrics
     num_images: int
     skipped: tuple[tuple[int, str], ...] = ()
     published: Mapping[str, float] = field(default_factory=dict)
     results_file: Path | None = None
     absent_classes: tuple[str, ...] = ()
 
+    figures = renamed_attribute("figures", "metrics")
+
+    def fields(self, dataset: str) -> dict[str, str | None]:
+        """Return nothing: `rows` names all metrics."""
+        return {}
+
     def rows(self) -> list[tuple[str, float | None, float | None]]:
-        """Return (name, measured, published) of every figure; None where there is none."""
-        return [(name, value, self.published.get(name)) for name, value in self.figures.values.items()]
+        """Return (name, measured, published) of every metric; None where there is none."""
+        return [(name, value, self.published.get(name)) for name, value in self.metrics.values.items()]
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return one row for each class: its name, its objects and its figures."""
-        return [dict(row) for row in self.figures.per_class]
+        """Return one row for each class: its name, its objects and its metrics."""
+        return [dict(row) for row in self.metrics.per_class]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready summary with the published figures beside the measured ones."""
+        """Return a JSON-ready summary with the published metrics beside the measured ones."""
         return {
             "task": "detection",
             "metric": self.metric,
             "images": self.num_images,
-            "figures": dict(self.figures.values),
+            "figures": dict(self.metrics.values),
             "published": dict(self.published),
             "skipped": [{"index": index, "reason": reason} for index, reason in self.skipped],
             "per_class": self.per_class(),
@@ -78,20 +85,21 @@ class DetectionReport:
         }
 
 
-def published_figures(
-    entry: CatalogEntry, metric: Metric, *, several_looks: bool = False, lvis_minival: bool = False
+@renamed_keywords(several_looks="tta")
+def published_metrics(
+    entry: CatalogEntry, metric: Metric, *, tta: bool = False, lvis_minival: bool = False
 ) -> dict[str, float]:
-    """Return the published figures of a checkpoint by the names of a report, 0..1.
+    """Return the published metrics of a checkpoint by the names of a report, 0..1.
 
     Args:
         entry: row of the catalog.
         metric: how it is measured.
-        several_looks: whether the answers of several looks at each image are merged.
+        tta: whether the predictions of several views of each image are merged.
         lvis_minival: whether the 5,000 images of LVIS minival are measured instead of all of val.
 
     Example:
         >>> from internimage import info
-        >>> published_figures(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["box_AP"]
+        >>> published_metrics(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["box_AP"]
         0.472
     """
     if metric not in PUBLISHED or not entry.dataset.lower().startswith(DATA_SETS[metric]):
@@ -100,7 +108,7 @@ def published_figures(
     if metric == "lvis" and lvis_minival:
         table = {LVIS_MINIVAL: (False, "box_AP")}
     return {
-        figure: round(entry.metrics[name] / 100, 6)
-        for name, (is_merged, figure) in table.items()
-        if name in entry.metrics and is_merged == several_looks
+        ours: round(entry.metrics[name] / 100, 6)
+        for name, (is_merged, ours) in table.items()
+        if name in entry.metrics and is_merged == tta
     }

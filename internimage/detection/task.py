@@ -34,18 +34,18 @@ def usual_hw(config: DetectorConfig) -> tuple[int, int]:
 def evaluate(model: Detector, data: str | PathLike[str], options: EvaluationOptions) -> DetectionReport:
     """Measure a detector, see `internimage.detection.evaluate.evaluate_detection`."""
     from internimage.detection.evaluate import evaluate_detection
-    from internimage.detection.report import published_figures
+    from internimage.detection.report import published_metrics
     from internimage.detection.tta import usual_scales
 
     metric: Any = options.metric or "coco"
-    looks = usual_scales(model) if options.multi_scale else None
-    if looks is not None and options.merge is not None:
-        looks = replace(looks, method=options.merge)
+    tta = usual_scales(model) if options.multi_scale else None
+    if tta is not None and options.merge is not None:
+        tta = replace(tta, method=options.merge)
     published = {}
     if options.published is not None:
         is_minival = "minival" in str(data).rsplit("/", 1)[-1]
         entry = info(options.published)
-        published = published_figures(entry, metric, several_looks=options.multi_scale, lvis_minival=is_minival)
+        published = published_metrics(entry, metric, tta=options.multi_scale, lvis_minival=is_minival)
     return evaluate_detection(
         model,
         data,
@@ -54,7 +54,7 @@ def evaluate(model: Detector, data: str | PathLike[str], options: EvaluationOpti
         metric=metric,
         batch_size=options.batch_size or 1,
         workers=options.workers,
-        looks=looks,
+        tta=tta,
         folder=options.folder,
         published=published,
         progress=options.progress,

@@ -5,7 +5,7 @@ from internimage.moved import renamed
 __getattr__ = renamed(
     __name__,
     {
-        "ClassificationReport": "internimage.classification.evaluate",
+        "ClassificationReport": "internimage.classification.report",
         "DetectionReport": "internimage.detection.report",
         "SegmentationReport": "internimage.segmentation.report",
         "evaluate": "internimage.classification.evaluate",

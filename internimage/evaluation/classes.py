@@ -30,12 +30,18 @@ class KnownClasses:
     Args:
         outputs: (K,) int64 class of the model for each class of the data set.
         num_outputs: M.
-        absent: names of the model's classes that the data set lacks; no figure is about them.
+        absent: names of the model's classes that the data set lacks; no metric is about them.
     """
 
     outputs: np.ndarray
     num_outputs: int
     absent: tuple[str, ...]
+
+    @property
+    def order(self) -> np.ndarray:
+        """Classes of the model in the order of the data set, after them those that the data set lacks."""
+        others = np.setdiff1d(np.arange(self.num_outputs), self.outputs) if self.absent else self.outputs[:0]
+        return np.concatenate([self.outputs, others])
 
     @property
     def is_identity(self) -> bool:
@@ -81,7 +87,7 @@ def known_classes(model_names: Sequence[str] | None, num_outputs: int, data_name
     absent = () if (num_outputs, len(data_names)) == (IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES) else match.unused
     if absent:
         logger.warning(
-            "the data set lacks %d of the %d classes of the model (%s): figures are of the other %d",
+            "the data set lacks %d of the %d classes of the model (%s): metrics are of the other %d",
             len(absent),
             num_outputs,
             some_names(absent),

@@ -1,8 +1,8 @@
 """Average precision and recall of COCO and of LVIS, for boxes and masks.
 
-The matching and the counting are those of the package `faster-coco-eval`, whose figures equal those of the COCO tools.
+The matching and the counting are those of the package `faster-coco-eval`, whose metrics equal those of the COCO tools.
 
-Shape legend: T overlap thresholds, R recall places, K classes, A area ranges, M limits on the number of answers.
+Shape legend: T overlap thresholds, R recall levels, K classes, A area ranges, M limits on the number of predictions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from internimage.evaluation.predictions import FoundObjects
 
 Kind = Literal["box", "mask"]
 AREAS = ("all", "small", "medium", "large")
-# The COCO tools count 1, 10 and 100 answers for each image and class; the published detectors were measured with
+# The COCO tools count 1, 10 and 100 predictions for each image and class; the published detectors were measured with
 # 100, 300 and 1000.
 LIMITS = (1, 10, 100, 300, 1000)
 STANDARD, PUBLISHED_LARGEST = 100, 1000
@@ -36,7 +36,7 @@ class Curves:
     Args:
         precision: (T, R, K, A, M) 0..1.
         recall: (T, K, A, M) 0..1.
-        limits: M limits on the number of answers for each image and class.
+        limits: M limits on the number of predictions for each image and class.
     """
 
     precision: np.ndarray
@@ -59,10 +59,10 @@ class Curves:
 def coco_curves(
     truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
 ) -> Curves:
-    """Match answers with true objects as COCO does.
+    """Match predictions with true objects as COCO does.
 
     Args:
-        truth: the images; special objects are crowds, which need not be found and swallow any number of answers. Of
+        truth: the images; special objects are crowds, which need not be found and swallow any number of predictions. Of
             these, `is_ignored` are objects to be found: the COCO tools do not read the key "ignore".
         found: what was found in each of them.
         classes: the classes of the data set.
@@ -80,10 +80,11 @@ def coco_curves(
 def lvis_curves(
     truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
 ) -> Curves:
-    """Match answers with true objects as LVIS does: the 300 best answers of each image, whatever their class.
+    """Match predictions with true objects as LVIS does: the 300 best predictions of each image, whatever their class.
 
-    Answers count for the classes in an image and for those known to be absent (`negative_labels`); where a class is
-    incomplete (`incomplete_labels`), surplus answers do not count. Answers and true objects without area do not exist.
+    Predictions count for the classes in an image and for those known to be absent (`negative_labels`); where a class is
+    incomplete (`incomplete_labels`), surplus predictions do not count. Predictions and true objects without area do not
+    exist.
 
     Args:
         truth: the images.
@@ -102,36 +103,36 @@ def lvis_curves(
     return _curves(truth, checked, classes, kind, limits=(LVIS_LIMIT,), is_lvis=True)
 
 
-def coco_figures(curves: Curves, kind: Kind) -> dict[str, float | None]:
-    """Name the figures of COCO: those of the COCO tools, then those comparable with the published detectors."""
+def coco_metrics(curves: Curves, kind: Kind) -> dict[str, float | None]:
+    """Name the metrics of COCO: those of the COCO tools, then those comparable with the published detectors."""
     at = STANDARD
-    figures = {f"{kind}_AP": curves.ap(limit=at)}
-    figures |= {f"{kind}_AP{round(100 * iou)}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
-    figures |= {f"{kind}_AP_{area}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
-    figures |= {f"{kind}_AR_{limit}": curves.ar(limit=limit) for limit in (1, 10, at)}
-    figures |= {f"{kind}_AR_{area}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
+    metrics = {f"{kind}_AP": curves.ap(limit=at)}
+    metrics |= {f"{kind}_AP{round(100 * iou)}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
+    metrics |= {f"{kind}_AP_{area}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
+    metrics |= {f"{kind}_AR_{limit}": curves.ar(limit=limit) for limit in (1, 10, at)}
+    metrics |= {f"{kind}_AR_{area}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
     at = PUBLISHED_LARGEST
-    figures |= {f"{kind}_AP{round(100 * iou)}_at_{at}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
-    figures |= {f"{kind}_AP_{area}_at_{at}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
-    figures |= {f"{kind}_AR_{limit}": curves.ar(limit=limit) for limit in (300, at)}
-    return figures | {f"{kind}_AR_{area}_at_{at}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
+    metrics |= {f"{kind}_AP{round(100 * iou)}_at_{at}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
+    metrics |= {f"{kind}_AP_{area}_at_{at}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
+    metrics |= {f"{kind}_AR_{limit}": curves.ar(limit=limit) for limit in (300, at)}
+    return metrics | {f"{kind}_AR_{area}_at_{at}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
 
 
-def lvis_figures(curves: Curves, kind: Kind, frequencies: Sequence[str]) -> dict[str, float | None]:
-    """Name the figures of LVIS; `frequencies` holds "r", "c" or "f" for each class."""
+def lvis_metrics(curves: Curves, kind: Kind, frequencies: Sequence[str]) -> dict[str, float | None]:
+    """Name the metrics of LVIS; `frequencies` holds "r", "c" or "f" for each class."""
     at = LVIS_LIMIT
-    figures = {f"{kind}_AP": curves.ap(limit=at)}
-    figures |= {f"{kind}_AP{round(100 * iou)}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
-    figures |= {f"{kind}_AP_{area}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
+    metrics = {f"{kind}_AP": curves.ap(limit=at)}
+    metrics |= {f"{kind}_AP{round(100 * iou)}": curves.ap(limit=at, iou=iou) for iou in (0.5, 0.75)}
+    metrics |= {f"{kind}_AP_{area}": curves.ap(limit=at, area=area) for area in AREAS[1:]}
     letters = np.array(list(frequencies))
     for letter, name in FREQUENCIES.items():
-        figures[f"{kind}_AP_{name}"] = curves.ap(limit=at, classes=np.flatnonzero(letters == letter))
-    figures[f"{kind}_AR_{at}"] = curves.ar(limit=at)
-    return figures | {f"{kind}_AR_{area}_{at}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
+        metrics[f"{kind}_AP_{name}"] = curves.ap(limit=at, classes=np.flatnonzero(letters == letter))
+    metrics[f"{kind}_AR_{at}"] = curves.ar(limit=at)
+    return metrics | {f"{kind}_AR_{area}_{at}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
 
 
 def per_class(curves: Curves, number: int) -> list[float | None]:
-    """Return the average precision of each class, with 1000 answers where they were counted, as published."""
+    """Return the average precision of each class, with 1000 predictions where they were counted, as published."""
     limit = curves.limits[-1]
     return [curves.ap(limit=limit, classes=label) for label in range(number)]
 
@@ -185,9 +186,9 @@ def _with_area(true: ImageAnnotation) -> ImageAnnotation:
 
 
 def _checked(own: FoundObjects, true: ImageAnnotation, kind: Kind) -> FoundObjects:
-    """Leave out answers without area, and those of classes that nobody looked for in the image.
+    """Leave out predictions without area, and those of classes that nobody looked for in the image.
 
-    The second is for faster-coco-eval: it ends with an IndexError where no answer to an image without objects counts.
+    The second is for faster-coco-eval: an image without objects where no prediction counts ends it with an IndexError.
     """
     classes = np.union1d(true.labels, np.array(sorted(true.negative_labels), dtype=np.int64))
     keep = np.isin(own.labels, classes)
@@ -215,7 +216,7 @@ def _category(label: int, classes: TruthClasses) -> dict[str, Any]:
 
 
 def _annotations(truth: Sequence[ImageAnnotation], kind: Kind) -> list[dict[str, Any]]:
-    """Return the true objects as the COCO tools read them; their numbers start at 1, since 0 means none there."""
+    """Return the true objects as the COCO tools read them; their ids start at 1, since 0 means none there."""
     annotations: list[dict[str, Any]] = []
     for i, true in enumerate(truth):
         sides = _sides(true.boxes_xyxy)
@@ -233,14 +234,14 @@ def _annotations(truth: Sequence[ImageAnnotation], kind: Kind) -> list[dict[str,
 
 
 def _entries(found: Sequence[FoundObjects], kind: Kind) -> list[dict[str, Any]]:
-    """Return the answers as the COCO tools read them; a mask is measured by its own area, not by its box."""
+    """Return the predictions as the COCO tools read them; a mask is measured by its own area, not by its box."""
     entries: list[dict[str, Any]] = []
     for i, own in enumerate(found):
         masks: Sequence[Mapping[str, Any]] = own.masks or ()
         sides = _sides(own.boxes_xyxy)
         for j, (label, score) in enumerate(zip(own.labels.tolist(), own.scores.tolist(), strict=True)):
-            place = {"segmentation": masks[j]} if kind == "mask" else {"bbox": sides[j]}
-            entries.append({"image_id": i, "category_id": label, "score": score, **place})
+            shape = {"segmentation": masks[j]} if kind == "mask" else {"bbox": sides[j]}
+            entries.append({"image_id": i, "category_id": label, "score": score, **shape})
     return entries
 
 

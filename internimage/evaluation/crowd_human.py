@@ -1,4 +1,4 @@
-"""The three figures of CrowdHuman: average precision, miss rate over false positives, Jaccard index.
+"""The three metrics of CrowdHuman: average precision, miss rate over false positives, Jaccard index.
 
 Shape legend: D found boxes, G true boxes.
 """
@@ -16,8 +16,8 @@ from internimage.evaluation.matching import overlaps
 from internimage.evaluation.predictions import FoundObjects
 from internimage.ops.assignment import match_least_cost
 
-# False positives of an image at which the miss rate is read: nine places from 10^-2, or 10^-4, to 1.
-PLACES = {
+# False positives of an image at which the miss rate is read: nine levels from 10^-2, or 10^-4, to 1.
+MISS_LEVELS = {
     2: (0.0100, 0.0178, 0.0316, 0.0562, 0.1000, 0.1778, 0.3162, 0.5623, 1.000),
     4: (0.0001, 0.0003, 0.00100, 0.0032, 0.0100, 0.0316, 0.1000, 0.3162, 1.000),
 }
@@ -25,14 +25,14 @@ SCORE_LEVELS = tuple(0.1 * i for i in range(10))
 
 
 @dataclass(frozen=True)
-class CrowdFigures:
-    """Figures of a detector of people.
+class CrowdMetrics:
+    """Metrics of a detector of people.
 
     Args:
         precision: average precision at an overlap of 0.5, 0..1, higher is better; None without people.
         miss_rate: geometric mean of the miss rates (MR^-2), 0..1, lower is better; None without people.
         jaccard: best mean Jaccard index (JI) over ten score levels, 0..1, higher is better; None where neither a person
-            nor an answer counts.
+            nor a prediction counts.
     """
 
     precision: float | None
@@ -40,18 +40,18 @@ class CrowdFigures:
     jaccard: float | None
 
 
-def crowd_figures(
+def crowd_metrics(
     truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], *, iou: float = 0.5, decades: int = 2
-) -> CrowdFigures:
-    """Return the figures of one class of objects.
+) -> CrowdMetrics:
+    """Return the metrics of one class of objects.
 
-    Ignored regions are `is_special`: answers that lie in one (by share of their own area) count neither as right nor as
-    wrong. All boxes are cut at the border of their image.
+    Ignored regions are `is_special`: predictions that lie in one (by fraction of their own area) count neither as right
+    nor as wrong. All boxes are cut at the border of their image.
 
     Args:
         truth: the images.
         found: what was found in each of them.
-        iou: overlap from which an answer is right, 0..1.
+        iou: overlap from which a prediction is right, 0..1.
         decades: 2 for MR^-2, 4 for MR^-4.
 
     Raises:
@@ -60,7 +60,7 @@ def crowd_figures(
     Source: CrowdHuman, section 3.3, https://arxiv.org/abs/1805.00123; the Jaccard index from
         https://arxiv.org/abs/2003.09163, section 5.1.
     """
-    if decades not in PLACES:
+    if decades not in MISS_LEVELS:
         raise ValueError(f"decades must be 2 or 4, given {decades}")
     found = [replace(own, boxes_xyxy=_cut(own.boxes_xyxy, true)) for own, true in zip(found, truth, strict=True)]
     boxes = [_cut(true.boxes_xyxy, true) for true in truth]
@@ -77,7 +77,7 @@ def crowd_figures(
     recall = right / max(people, 1)
     precision = right / np.maximum(right + wrong, 1)
     area = float(((precision[1:] + precision[:-1]) / 2 * np.diff(recall)).sum())
-    return CrowdFigures(
+    return CrowdMetrics(
         area if people else None,
         _miss_rate(1.0 - recall, wrong / max(len(truth), 1), decades) if people else None,
         _best_jaccard(truth, boxes, found, iou),
@@ -94,12 +94,12 @@ def _cut(boxes: np.ndarray, true: ImageAnnotation) -> np.ndarray:
 def _outcomes(
     found: FoundObjects, truth: np.ndarray, is_ignored: np.ndarray, iou: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores and rightness of the answers that count: each takes the free person that it overlaps most."""
+    """Return scores and rightness of the predictions that count: each takes the free person that it overlaps most."""
     order = np.argsort(-found.scores, kind="stable")
-    answers = found.boxes_xyxy[order]
-    shared = overlaps(answers, truth[~is_ignored])
-    hidden = (overlaps(answers, truth[is_ignored], "iof") > iou).any(axis=1)
-    is_right = np.zeros(len(answers), dtype=bool)
+    boxes = found.boxes_xyxy[order]
+    shared = overlaps(boxes, truth[~is_ignored])
+    hidden = (overlaps(boxes, truth[is_ignored], "iof") > iou).any(axis=1)
+    is_right = np.zeros(len(boxes), dtype=bool)
     is_free = np.ones(shared.shape[1], dtype=bool)
     for i in np.flatnonzero((shared > iou).any(axis=1)):
         row = np.where(is_free, shared[i], -1.0)
@@ -111,10 +111,10 @@ def _outcomes(
 
 
 def _miss_rate(missed: np.ndarray, wrong_per_image: np.ndarray, decades: int) -> float:
-    """Geometric mean of the miss rates at the places; one that is never reached has the rate of all answers."""
+    """Geometric mean of the miss rates at the levels; one that is never reached has the rate of all predictions."""
     if not len(missed):
         return 1.0
-    first = np.searchsorted(wrong_per_image, PLACES[decades])
+    first = np.searchsorted(wrong_per_image, MISS_LEVELS[decades])
     rates = missed[first.clip(max=len(missed) - 1)]
     return float(np.exp(np.log(np.maximum(rates, 1e-300)).mean()))
 
@@ -122,7 +122,7 @@ def _miss_rate(missed: np.ndarray, wrong_per_image: np.ndarray, decades: int) ->
 def _best_jaccard(
     truth: Sequence[ImageAnnotation], boxes: Sequence[np.ndarray], found: Sequence[FoundObjects], iou: float
 ) -> float | None:
-    """Best mean over the score levels; at each level, of the images in which a person or an answer counts."""
+    """Best mean over the score levels; at each level, of the images in which a person or a prediction counts."""
     totals, counted = np.zeros(len(SCORE_LEVELS)), np.zeros(len(SCORE_LEVELS), dtype=np.int64)
     for true, cut, own in zip(truth, boxes, found, strict=True):
         people, ignored = cut[~true.is_special], cut[true.is_special]
@@ -137,22 +137,22 @@ def _best_jaccard(
 
 
 def _jaccard(
-    answers: np.ndarray, people: np.ndarray, shared: np.ndarray, ignored: np.ndarray, iou: float
+    boxes: np.ndarray, people: np.ndarray, shared: np.ndarray, ignored: np.ndarray, iou: float
 ) -> float | None:
-    """Pairs over answers and people together, in the pairing with the most pairs; None where neither counts."""
+    """Pairs over predictions and people together, in the pairing with the most pairs; None where neither counts."""
     rows, columns = _pairs(shared, iou)
     pairs = len(rows)
-    others = np.delete(answers, rows, axis=0), np.delete(people, columns, axis=0)
-    hidden = [int((overlaps(boxes, ignored, "iof") > iou).any(axis=1).sum()) for boxes in others]
-    number = len(answers) - hidden[0] + len(people) - hidden[1] - pairs
+    others = np.delete(boxes, rows, axis=0), np.delete(people, columns, axis=0)
+    hidden = [int((overlaps(rest, ignored, "iof") > iou).any(axis=1).sum()) for rest in others]
+    number = len(boxes) - hidden[0] + len(people) - hidden[1] - pairs
     return pairs / (number + 1e-6) if number else None
 
 
 def _pairs(shared: np.ndarray, iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pair answers with people, as many as possible; among such pairings, that with the largest overlaps."""
+    """Pair predictions with people, as many as possible; among such pairings, that with the largest overlaps."""
     near = np.where(shared >= iou, shared, 0.0)
     is_near = near > 0
-    # Most answers and people have only one another: no pairing can do better.
+    # Most predictions and people have only one another: no pairing can do better.
     is_alone = is_near & (is_near.sum(axis=1, keepdims=True) == 1) & (is_near.sum(axis=0, keepdims=True) == 1)
     rows, columns = is_alone.nonzero()
     is_near &= ~is_alone

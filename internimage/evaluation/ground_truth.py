@@ -1,4 +1,4 @@
-"""Is there anything to measure? Figures of nothing are no figures."""
+"""Is there anything to measure? Metrics of nothing are no metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_no_truth(count: ExampleCount, place: str) -> None:
-    """Raise a ValueError where a data set shows nothing that answers could be compared with.
+    """Raise a ValueError where a data set shows nothing that predictions could be compared with.
 
     Args:
         count: what there is to be found.
@@ -34,7 +34,7 @@ def refuse_none_read(num_read: int, reasons: Sequence[str]) -> None:
 
 
 def warn_of_one_class(pixels: Sequence[int], class_names: Sequence[str]) -> None:
-    """Say that figures of a segmentor tell nothing where all labeled pixels are of one class.
+    """Say that metrics of a segmentor tell nothing where all labeled pixels are of one class.
 
     Args:
         pixels: labeled pixels of each class.
@@ -43,7 +43,7 @@ def warn_of_one_class(pixels: Sequence[int], class_names: Sequence[str]) -> None
     present = [name for name, number in zip(class_names, pixels, strict=True) if number]
     if len(present) == 1 and len(class_names) > 1:
         logger.warning(
-            "all labeled pixels are of the class %r, of %s there are none: the figures tell nothing. The value 255 "
+            "all labeled pixels are of the class %r, of %s there are none: the metrics tell nothing. The value 255 "
             "stands for pixels without a label; if it marks a class, give the value of each class in classes.json "
             '("classes", "values")',
             present[0],

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 
-# Keeps a division by the area of a box without extent defined.
-EPS = 1e-9
+from internimage.ops.boxes import pairwise_overlaps
 
 
 def overlaps(
     found: np.ndarray, truth: np.ndarray, kind: Literal["iou", "iof"] = "iou", *, extent: float = 0.0
 ) -> np.ndarray:
-    """Return the (D, G) overlaps of boxes.
+    """Return the (D, G) overlaps of boxes, see `internimage.ops.boxes.pairwise_overlaps`.
 
     Args:
         found: (D, 4) corners.
@@ -24,20 +24,12 @@ def overlaps(
         kind: "iou" intersection over union, "iof" intersection over the area of the found box.
         extent: added to every width and height; 1 where corners name the first and the last pixel, as in VOC.
     """
-    low = np.maximum(found[:, None, :2], truth[None, :, :2])
-    high = np.minimum(found[:, None, 2:4], truth[None, :, 2:4])
-    shared = np.clip(high - low + extent, 0, None).prod(axis=2)
-    own = _areas(found, extent)[:, None]
-    whole = own if kind == "iof" else own + _areas(truth, extent)[None] - shared
-    return shared / np.maximum(whole, EPS)
-
-
-def _areas(boxes: np.ndarray, extent: float) -> np.ndarray:
-    return np.clip(boxes[:, 2:4] - boxes[:, :2] + extent, 0, None).prod(axis=1)
+    a, b = (torch.from_numpy(boxes + np.array([0.0, 0.0, extent, extent])) for boxes in (found, truth))
+    return pairwise_overlaps(a, b, kind).numpy()
 
 
 def first_of_each(groups: np.ndarray) -> np.ndarray:
-    """Mark the first entry of each group in (D,) group numbers; negative numbers belong to none.
+    """Mark the first entry of each group in (D,) group ids; negative ones belong to none.
 
     Example:
         >>> first_of_each(np.array([3, -1, 3, 0])).tolist()
@@ -50,7 +42,7 @@ def first_of_each(groups: np.ndarray) -> np.ndarray:
 
 
 def curve(scores: np.ndarray, is_right: np.ndarray, num_truth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall and precision over the answers from the best score to the worst."""
+    """Return recall and precision over the predictions from the best score to the worst."""
     right = is_right[np.argsort(-scores, kind="stable")].astype(np.float64).cumsum()
     return right / max(num_truth, 1), right / np.arange(1, len(right) + 1)
 

@@ -1,4 +1,4 @@
-"""The classes of a data set, and their numbers in results files.
+"""The classes of a data set, and their ids in results files.
 
 Shape legend: K classes.
 """
@@ -24,8 +24,8 @@ class TruthClasses:
     """The classes of a data set.
 
     Args:
-        names: K names, in the order of the class numbers.
-        category_ids: the data set's own number of each class, for results files.
+        names: K names, in the order of the class indices.
+        category_ids: the data set's own id of each class, for results files.
         frequencies: for LVIS "r" (rare), "c" (common) or "f" (frequent) for each class, else None.
         ancestors: for OpenImages (K, K) bool, row c marks class c and everything above it in the hierarchy, else None.
     """
@@ -55,7 +55,7 @@ class TruthClasses:
 
 
 def category_ids(class_names: Sequence[str]) -> tuple[int, ...]:
-    """Return the numbers that a data set gives to its classes, for results files.
+    """Return the ids that a data set gives to its classes, for results files.
 
     COCO leaves out some of the numbers 1 to 90, LVIS counts from 1, in whatever order the classes stand; other classes
     are counted from 0.

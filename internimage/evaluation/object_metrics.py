@@ -1,4 +1,4 @@
-"""From truth and answers to named figures, one function for each metric."""
+"""From ground truth and predictions to named metrics, one function for each metric."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from internimage.evaluation.coco import (
     STANDARD,
     Kind,
     coco_curves,
-    coco_figures,
+    coco_metrics,
     lvis_curves,
-    lvis_figures,
+    lvis_metrics,
 )
-from internimage.evaluation.crowd_human import crowd_figures
+from internimage.evaluation.crowd_human import crowd_metrics
 from internimage.evaluation.object_classes import TruthClasses
 from internimage.evaluation.open_images import open_images_precision
 from internimage.evaluation.predictions import FoundObjects
@@ -27,12 +27,12 @@ Metric = Literal["coco", "lvis", "voc2007", "voc2012", "openimages", "crowdhuman
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Measured figures.
+class Metrics:
+    """Measured values of a metric.
 
     Args:
-        values: name and figure, 0..1; None where there is nothing to be found.
-        per_class: one row for each class: its name and its figures.
+        values: name and value, 0..1; None where there is nothing to be found.
+        per_class: one row for each class: its name and its values.
     """
 
     values: dict[str, float | None]
@@ -46,8 +46,8 @@ def measure(
     classes: TruthClasses,
     *,
     kinds: Sequence[Kind] = ("box",),
-) -> Figures:
-    """Return the figures of a metric.
+) -> Metrics:
+    """Return the values of a metric.
 
     Args:
         metric: "coco", "lvis", "voc2007", "voc2012", "openimages" or "crowdhuman".
@@ -67,64 +67,64 @@ def measure(
 
 def _coco(
     truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
-) -> Figures:
+) -> Metrics:
     values: dict[str, float | None] = {}
     rows = _named(classes, truth)
     for kind in kinds:
         curves = coco_curves(truth, found, classes, kind=kind)
-        values |= coco_figures(curves, kind)
+        values |= coco_metrics(curves, kind)
         for label, row in enumerate(rows):
             row[f"{kind}_AP"] = curves.ap(limit=STANDARD, classes=label)
             row[f"{kind}_AP_at_{PUBLISHED_LARGEST}"] = curves.ap(limit=PUBLISHED_LARGEST, classes=label)
-    return Figures(values, tuple(rows))
+    return Metrics(values, tuple(rows))
 
 
 def _lvis(
     truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
-) -> Figures:
+) -> Metrics:
     if classes.frequencies is None:
         raise ValueError("the metric 'lvis' needs the frequency of each class, as the annotations of LVIS state it")
     values: dict[str, float | None] = {}
     rows = _named(classes, truth)
     for kind in kinds:
         curves = lvis_curves(truth, found, classes, kind=kind)
-        values |= lvis_figures(curves, kind, classes.frequencies)
+        values |= lvis_metrics(curves, kind, classes.frequencies)
         for label, row in enumerate(rows):
             row[f"{kind}_AP"] = curves.ap(limit=LVIS_LIMIT, classes=label)
-    return Figures(values, tuple(rows))
+    return Metrics(values, tuple(rows))
 
 
-def _voc(year: Literal[2007, 2012]) -> Callable[..., Figures]:
+def _voc(year: Literal[2007, 2012]) -> Callable[..., Metrics]:
     def measured(
         truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
-    ) -> Figures:
+    ) -> Metrics:
         settings: dict[str, Any] = dict(num_classes=len(classes), year=year)
         middle, strict = (voc_precision(truth, found, iou=iou, **settings) for iou in (0.5, 0.75))
         values = {"mAP": mean_precision(middle), "mAP_at_iou_0.75": mean_precision(strict)}
-        return Figures(values, _rows(classes, middle))
+        return Metrics(values, _rows(classes, middle))
 
     return measured
 
 
 def _open_images(
     truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
-) -> Figures:
+) -> Metrics:
     entries = open_images_precision(truth, found, num_classes=len(classes), ancestors=classes.ancestors)
-    return Figures({"mAP": mean_precision(entries)}, _rows(classes, entries))
+    return Metrics({"mAP": mean_precision(entries)}, _rows(classes, entries))
 
 
 def _crowd_human(
     truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
-) -> Figures:
+) -> Metrics:
     if len(classes) != 1:
         raise ValueError(f"the metric 'crowdhuman' is for one class, the data set has {len(classes)}")
-    figures = crowd_figures(truth, found)
-    values = {"AP": figures.precision, "MR^-2": figures.miss_rate, "JI": figures.jaccard}
+    crowd = crowd_metrics(truth, found)
+    values = {"AP": crowd.precision, "MR^-2": crowd.miss_rate, "JI": crowd.jaccard}
     [row] = _named(classes, truth)
-    return Figures(values, ({**row, "AP": figures.precision},))
+    return Metrics(values, ({**row, "AP": crowd.precision},))
 
 
-METRICS: dict[str, Callable[..., Figures]] = {
+METRICS: dict[str, Callable[..., Metrics]] = {
     "coco": _coco,
     "lvis": _lvis,
     "voc2007": _voc(2007),

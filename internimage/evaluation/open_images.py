@@ -23,25 +23,25 @@ def open_images_precision(
     num_classes: int,
     ancestors: np.ndarray | None,
     iou: float = 0.5,
-    group_share: float = 0.5,
+    group_fraction: float = 0.5,
     only_checked_classes: bool = True,
     has_groups: bool = True,
 ) -> list[ClassPrecision]:
     """Return the average precision of each class.
 
-    A true box also counts for every class above its own, and so does an answer where the image was checked for that
-    class. Answers of classes that the image was not checked for are dropped: those neither boxed nor among
-    `negative_labels` (the image-level labels, present or absent). A group (`is_special`) is found when an answer that
-    belongs to no single object lies in it; all such answers count once.
+    A true box also counts for every class above its own, and so does a prediction where the image was checked for that
+    class. Predictions of classes that the image was not checked for are dropped: those neither boxed nor among
+    `negative_labels` (the image-level labels, present or absent). A group (`is_special`) is found when a prediction
+    that belongs to no single object lies in it; all such predictions count once.
 
     Args:
         truth: the images.
         found: what was found in each of them.
         num_classes: K.
         ancestors: (K, K) bool, see `TruthClasses`; None where the classes have no hierarchy.
-        iou: overlap from which an answer is right, 0..1.
-        group_share: share of an answer that must lie in a group, 0..1.
-        only_checked_classes: whether answers of unchecked classes are dropped.
+        iou: overlap from which a prediction is right, 0..1.
+        group_fraction: fraction of a prediction that must lie in a group, 0..1.
+        only_checked_classes: whether predictions of unchecked classes are dropped.
         has_groups: False takes groups for single objects.
 
     Source: OpenImages V4, section 6.2, https://arxiv.org/abs/1811.00982.
@@ -52,14 +52,14 @@ def open_images_precision(
     for true, own in zip(truth, found, strict=True):
         if ancestors is not None:
             true = _with_ancestors(true, ancestors)
-        answers = _checked(own, true, ancestors, only_checked_classes)
+        checked = _checked(own, true, ancestors, only_checked_classes)
         wanted += np.bincount(true.labels, minlength=num_classes)
-        for label in np.unique(answers.labels).tolist():
-            part = answers.labels == label
+        for label in np.unique(checked.labels).tolist():
+            part = checked.labels == label
             objects = true.labels == label
             is_group = true.is_special[objects] & has_groups
             score, right = _outcomes(
-                answers.boxes_xyxy[part], answers.scores[part], true.boxes_xyxy[objects], is_group, iou, group_share
+                checked.boxes_xyxy[part], checked.scores[part], true.boxes_xyxy[objects], is_group, iou, group_fraction
             )
             scores[label].append(score)
             rights[label].append(right)
@@ -87,7 +87,7 @@ def _with_ancestors(true: ImageAnnotation, ancestors: np.ndarray) -> ImageAnnota
 
 
 def _checked(found: FoundObjects, true: ImageAnnotation, ancestors: np.ndarray | None, drops: bool) -> FoundObjects:
-    """Repeat each answer for the checked classes above its own, and drop those of unchecked classes."""
+    """Repeat each prediction for the checked classes above its own, and drop those of unchecked classes."""
     num_classes = (len(ancestors) if ancestors is not None else int(found.labels.max(initial=0))) + 1
     is_checked = np.zeros(max(num_classes, int(true.labels.max(initial=0)) + 1, 1), dtype=bool)
     is_checked[true.labels] = True
@@ -103,9 +103,9 @@ def _checked(found: FoundObjects, true: ImageAnnotation, ancestors: np.ndarray |
 
 
 def _outcomes(
-    boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, is_group: np.ndarray, iou: float, group_share: float
+    boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, is_group: np.ndarray, iou: float, group_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of the answers that count, and which of them are right, for one class of one image."""
+    """Return the scores of the predictions that count, and which of them are right, for one class of one image."""
     order = np.argsort(-scores, kind="stable")
     boxes, scores = boxes[order], scores[order]
     is_right = np.zeros(len(boxes), dtype=bool)
@@ -115,7 +115,7 @@ def _outcomes(
     if not is_group.any():
         return scores, is_right
     inside = overlaps(boxes, truth[is_group], "iof")
-    group = np.where(~is_right & (inside.max(axis=1) >= group_share), inside.argmax(axis=1), -1)
-    best = first_of_each(group)  # the answers are sorted, so the first is the best
+    group = np.where(~is_right & (inside.max(axis=1) >= group_fraction), inside.argmax(axis=1), -1)
+    best = first_of_each(group)  # predictions are sorted, so the first is the best
     counts = (group < 0) | best
     return scores[counts], (is_right | best)[counts]

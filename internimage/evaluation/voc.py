@@ -24,7 +24,7 @@ class ClassPrecision:
 
     Args:
         truth: objects to be found.
-        found: answers.
+        found: predictions.
         value: average precision, 0..1; None where there is nothing to be found.
     """
 
@@ -50,16 +50,16 @@ def voc_precision(
 ) -> list[ClassPrecision]:
     """Return the average precision of each class.
 
-    Each answer belongs to the true object of its class that it overlaps most; the best of several answers to one object
-    is right, the others are wrong. Difficult objects (`is_special`) need not be found, and answers to them do not
-    count.
+    Each prediction belongs to the true object of its class that it overlaps most; the best of several predictions of
+    one object is right, the others are wrong. Difficult objects (`is_special`) need not be found, and predictions of
+    them do not count.
 
     Args:
         truth: the images; corners name the first and the last pixel of a box, counted from 0.
         found: what was found in each of them.
         num_classes: K.
         year: 2007 takes the mean precision at eleven recalls, 2012 the area under the curve.
-        iou: overlap from which an answer is right, 0..1.
+        iou: overlap from which a prediction is right, 0..1.
         extent: added to widths and heights, 1 for corners that name pixels.
 
     Source: The Pascal Visual Object Classes Challenge, section 4.2, https://doi.org/10.1007/s11263-009-0275-4.
@@ -83,7 +83,7 @@ def voc_precision(
 
 
 def voc_outcomes(true: ImageAnnotation, found: FoundObjects, *, iou: float, extent: float) -> np.ndarray:
-    """Return (D,) `RIGHT`, `WRONG` or `NOT_COUNTED` for the answers to one image."""
+    """Return (D,) `RIGHT`, `WRONG` or `NOT_COUNTED` for the predictions for one image."""
     outcome = np.full(len(found), WRONG)
     if not len(true.labels):
         return outcome

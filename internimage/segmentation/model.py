@@ -163,8 +163,8 @@ class Segmentor(TaskModel[Segmentation]):
         return self.predict_in_batches(
             images,
             lambda part: self.preprocess(images[part], config),
+            partial(self.predict_batch, preprocess=config, probabilities=probabilities),
             batch_size=batch_size,
-            predict_batch=partial(self.predict_batch, preprocess=config, probabilities=probabilities),
         )
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> Tensor:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from internimage.checkpoints.catalog import CatalogEntry
 from internimage.evaluation.confusion import PixelConfusion
-from internimage.segmentation.tta import SINGLE_SCALE, MultiScale
+from internimage.moved import renamed_attribute, renamed_keywords
+from internimage.segmentation.tta import SegmentationTTA
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The figures of one image.
+    """The metrics of one image.
 
     Args:
-        index: number in the data set.
+        index: index in the data set.
         name: name of the file.
-        miou: mean intersection over union of the classes in truth or answer, 0..1; NaN without labels.
-        aacc: share of right pixels, 0..1; NaN without labels.
+        miou: mean intersection over union of the classes in ground truth or prediction, 0..1; NaN without labels.
+        aacc: fraction of right pixels, 0..1; NaN without labels.
     """
 
     index: int
@@ -34,22 +36,25 @@ class SegmentationReport:
     """What an evaluation of a segmentor found; every image that could be read counts exactly once.
 
     Args:
-        confusion: pixels of all images, truth against answers.
+        confusion: pixels of all images, ground truth against predictions.
         class_names: names of the K classes.
-        images: the figures of each image, in order.
-        skipped: (number, reason) of each image that could not be read.
-        published: mIoU of the original, 0..1, or None.
-        looks: how images were looked at.
-        absent_classes: classes of the model that the data set lacks: as answers they are wrong, in means they are not.
+        images: the metrics of each image, in order.
+        skipped: (index, reason) of each image that could not be read.
+        published: metrics of the original by name ("mIoU"), 0..1.
+        tta: which views of each image were taken, None for one.
+        absent_classes: classes of the model that the data set lacks: as predictions they are wrong, means leave them
+            out.
     """
 
     confusion: PixelConfusion
     class_names: tuple[str, ...]
     images: tuple[ImageScore, ...]
     skipped: tuple[tuple[int, str], ...] = ()
-    published: float | None = None
-    looks: MultiScale = SINGLE_SCALE
+    published: Mapping[str, float] = field(default_factory=dict)
+    tta: SegmentationTTA | None = None
     absent_classes: tuple[str, ...] = ()
+
+    looks = renamed_attribute("looks", "tta")
 
     @property
     def num_images(self) -> int:
@@ -63,21 +68,22 @@ class SegmentationReport:
 
     @property
     def macc(self) -> float:
-        """Mean share of right pixels of the classes, 0..1."""
+        """Mean fraction of right pixels of the classes, 0..1."""
         return self.confusion.macc
 
     @property
     def aacc(self) -> float:
-        """Share of right pixels, 0..1."""
+        """Fraction of right pixels, 0..1."""
         return self.confusion.aacc
 
     def rows(self) -> list[tuple[str, float | None, float | None]]:
-        """Return (name, measured, published) of every figure, 0..1; None where there is none."""
-        return [
-            ("mIoU", _known(self.miou), self.published),
-            ("mAcc", _known(self.macc), None),
-            ("aAcc", _known(self.aacc), None),
-        ]
+        """Return (name, measured, published) of every metric, 0..1; None where there is none."""
+        measured = {"mIoU": self.miou, "mAcc": self.macc, "aAcc": self.aacc}
+        return [(name, _known(value), self.published.get(name)) for name, value in measured.items()]
+
+    def fields(self, dataset: str) -> dict[str, str | None]:
+        """Return nothing: `rows` names all metrics."""
+        return {}
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return one row for each class: name, iou, accuracy (None where the class is absent) and true pixels."""
@@ -100,14 +106,14 @@ class SegmentationReport:
         return sorted(labeled, key=lambda score: score.miou)[:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready summary with the published figure beside the measured one."""
+        """Return a JSON-ready summary with the published metric beside the measured one."""
         return {
             "task": "segmentation",
             "images": self.num_images,
             **{name: measured for name, measured, _ in self.rows()},
-            "published_mIoU": self.published,
-            "ratios": list(self.looks.ratios),
-            "flip": self.looks.flip,
+            "published_mIoU": self.published.get("mIoU"),
+            "ratios": [1.0] if self.tta is None else list(self.tta.ratios),
+            "flip": self.tta is not None and self.tta.flip,
             "skipped": [{"index": index, "reason": reason} for index, reason in self.skipped],
             "per_class": self.per_class(),
             "absent_classes": list(self.absent_classes),
@@ -115,20 +121,26 @@ class SegmentationReport:
         }
 
 
-def published_miou(entry: CatalogEntry, *, multi_scale: bool = False) -> float | None:
-    """Return the published mIoU of a checkpoint, 0..1, or None where there is none.
+@renamed_keywords(multi_scale="tta")
+def published_metrics(entry: CatalogEntry, *, tta: bool = False) -> dict[str, float]:
+    """Return the published metrics of a checkpoint by the names of a report, 0..1.
 
     Args:
         entry: row of the catalog.
-        multi_scale: the figure of several looks at each image instead of one.
+        tta: whether several views of each image were taken.
 
     Example:
         >>> from internimage import info
-        >>> published_miou(info("upernet_internimage_t_512_160k_ade20k"))
-        0.479
+        >>> published_metrics(info("upernet_internimage_t_512_160k_ade20k"))
+        {'mIoU': 0.479}
     """
-    value = entry.metrics.get("mIoU_ms" if multi_scale else "mIoU_ss")
-    return None if value is None else round(value / 100, 6)
+    value = entry.metrics.get("mIoU_ms" if tta else "mIoU_ss")
+    return {} if value is None else {"mIoU": round(value / 100, 6)}
+
+
+def published_miou(entry: CatalogEntry, *, multi_scale: bool = False) -> float | None:
+    """Return the published mIoU alone: the old form of `published_metrics`, which goes with the next release."""
+    return published_metrics(entry, tta=multi_scale).get("mIoU")
 
 
 def _known(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Answers as the test servers of Cityscapes and ADE20K want them.
+"""Predictions as the test servers of Cityscapes and ADE20K want them.
 
 Shape legend: H W image size in pixels.
 """
@@ -18,6 +18,7 @@ from internimage.data.class_names import match_classes, some_names
 from internimage.data.label_maps.layouts import CITYSCAPES_LABEL_IDS
 from internimage.data.labels import label_set
 from internimage.files import replacing
+from internimage.moved import renamed_keywords
 from internimage.types import Segmentation
 
 Benchmark = Literal["cityscapes", "ade20k"]
@@ -29,12 +30,13 @@ SERVER_VALUES: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 
 
-def submission_image(answer: Segmentation, benchmark: Benchmark) -> Image:
+@renamed_keywords(answer="prediction")
+def submission_image(prediction: Segmentation, benchmark: Benchmark) -> Image:
     """Return an answer as the gray image that a test server expects.
 
     Args:
-        answer: what `predict` answered.
-        benchmark: "cityscapes" for the `labelIds` of its 19 classes, "ade20k" for class numbers from 1.
+        prediction: what `predict` returned.
+        benchmark: "cityscapes" for the `labelIds` of its 19 classes, "ade20k" for classes counted from 1.
 
     Raises:
         ValueError: the benchmark is unknown, or has other classes.
@@ -42,26 +44,27 @@ def submission_image(answer: Segmentation, benchmark: Benchmark) -> Image:
     if benchmark not in SERVER_VALUES:
         raise ValueError(f"benchmark must be one of {', '.join(SERVER_VALUES)}, given {benchmark!r}")
     labels, values = SERVER_VALUES[benchmark]
-    if answer.num_classes != len(values):
-        raise ValueError(f"{benchmark} has {len(values)} classes, but the answer has {answer.num_classes}")
-    match = match_classes(answer.class_names or answer.num_classes, label_set(labels).class_names)
+    if prediction.num_classes != len(values):
+        raise ValueError(f"{benchmark} has {len(values)} classes, but the prediction has {prediction.num_classes}")
+    match = match_classes(prediction.class_names or prediction.num_classes, label_set(labels).class_names)
     if match is None or match.missing:
         raise ValueError(
             f"{benchmark} has no classes {some_names(match.missing if match else ())}; its classes are "
             f"{some_names(label_set(labels).class_names)}"
         )
     table: Tensor = torch.tensor([values[row] for row in match.rows], dtype=torch.uint8)
-    return PIL.Image.fromarray(table[answer.label_map.long()].numpy())
+    return PIL.Image.fromarray(table[prediction.label_map.long()].numpy())
 
 
+@renamed_keywords(answer="prediction")
 def save_submission(
-    answer: Segmentation, image: str | PathLike[str], folder: str | PathLike[str], *, benchmark: Benchmark
+    prediction: Segmentation, image: str | PathLike[str], folder: str | PathLike[str], *, benchmark: Benchmark
 ) -> Path:
-    """Write an answer for a test server; an existing file is replaced only when the new one is complete.
+    """Write a prediction for a test server; an existing file is replaced only when the new one is complete.
 
     Args:
-        answer: what `predict` answered.
-        image: name of the image's file; the answer gets the same name, as a PNG.
+        prediction: what `predict` returned.
+        image: name of the image's file; the prediction gets the same name, as a PNG.
         folder: where to write.
         benchmark: see `submission_image`.
 
@@ -71,7 +74,7 @@ def save_submission(
     Raises:
         ValueError: see `submission_image`.
     """
-    label_image = submission_image(answer, benchmark)
+    label_image = submission_image(prediction, benchmark)
     path = Path(folder) / f"{Path(image).stem}.png"
     with replacing(path) as temporary:
         label_image.save(temporary, "PNG")

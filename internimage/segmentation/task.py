@@ -15,8 +15,6 @@ from internimage.segmentation.published import segmentor_of_row
 if TYPE_CHECKING:
     from internimage.segmentation.report import SegmentationReport
 
-PROGRESS_FILE = "progress.json"
-
 
 def published_config(name: str) -> SegmentorConfig:
     """Return the segmentor of a catalog row by its name."""
@@ -35,20 +33,20 @@ def usual_hw(config: SegmentorConfig) -> tuple[int, int]:
 def evaluate(model: Segmentor, data: str | PathLike[str], options: EvaluationOptions) -> SegmentationReport:
     """Measure a segmentor, see `internimage.segmentation.evaluate.evaluate_segmentation`."""
     from internimage.segmentation.evaluate import evaluate_segmentation
-    from internimage.segmentation.report import published_miou
-    from internimage.segmentation.tta import SINGLE_SCALE, MultiScale, published_scales
+    from internimage.segmentation.report import published_metrics
+    from internimage.segmentation.tta import SegmentationTTA, published_scales
 
     entry = None if options.published is None else info(options.published)
-    several = MultiScale() if entry is None else published_scales(entry)
+    several = SegmentationTTA() if entry is None else published_scales(entry)
     return evaluate_segmentation(
         model,
         data,
         split=options.split,
-        looks=several if options.multi_scale else SINGLE_SCALE,
+        tta=several if options.multi_scale else None,
         batch_size=options.batch_size or 1,
         workers=options.workers,
-        published=None if entry is None else published_miou(entry, multi_scale=options.multi_scale),
-        progress_file=None if options.folder is None else options.folder / PROGRESS_FILE,
+        published=None if entry is None else published_metrics(entry, tta=options.multi_scale),
+        folder=options.folder,
         progress=options.progress,
     )
 

@@ -1,4 +1,4 @@
-"""The worst images of an evaluation, each beside its truth and its answer.
+"""The worst images of an evaluation, each beside its ground truth and its prediction.
 
 Shape legend: H W image size in pixels, K classes.
 """
@@ -19,17 +19,19 @@ from internimage.data.images.raster import to_rgb
 from internimage.data.label_maps.label_map import IGNORED
 from internimage.evaluation.classes import known_classes
 from internimage.files import replacing
+from internimage.moved import renamed_keywords
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.evaluate import in_data_order
 from internimage.segmentation.report import SegmentationReport
-from internimage.segmentation.tta import predict_multi_scale
+from internimage.segmentation.tta import SegmentationTTA, predict_multi_scale
 from internimage.types import Palette
 from internimage.visualize import distinct_color
 
 LONGEST_SIDE = 800  # of each of the three parts, in pixels
 GAP, CAPTION = 8, 28
 BACKGROUND, TEXT = (17, 22, 29), (241, 245, 249)
-OTHER = (128, 128, 128)  # answers of classes that the data set lacks
+PLAIN = SegmentationTTA((1.0,), flip=False)
+OTHER = (128, 128, 128)  # predictions of classes that the data set lacks
 
 
 def save_worst(
@@ -41,13 +43,13 @@ def save_worst(
     count: int = 8,
     preprocess: PreprocessConfig | None = None,
 ) -> list[Path]:
-    """Draw the images with the smallest mean intersection over union; the model answers them once more.
+    """Draw the images with the smallest mean intersection over union; the model predicts them once more.
 
     Args:
         report: what the evaluation found.
         model: the segmentor that was measured.
         data: the data set it was measured on.
-        folder: where to write; files are named after their place and their image.
+        folder: where to write; files are named after their rank and their image.
         count: how many.
         preprocess: as in the evaluation.
 
@@ -58,43 +60,46 @@ def save_worst(
     known = known_classes(model.config.class_names, model.config.num_classes, data.class_names)
     colors = tuple(palette[output] for output in known.outputs) + (OTHER,) * bool(known.absent)
     files: list[Path] = []
-    for place, score in enumerate(report.worst(count), start=1):
+    for rank, score in enumerate(report.worst(count), start=1):
         sample = read_as(data, (preprocess or model.config.preprocess).reading)[score.index]
-        [answer] = predict_multi_scale(model, [sample.image], report.looks, preprocess=preprocess)
+        [prediction] = predict_multi_scale(model, [sample.image], report.tta or PLAIN, preprocess=preprocess)
         title = f"{Path(score.name).name}   mIoU {score.miou:.1%}, right pixels {score.aacc:.1%}"
-        label_map = in_data_order(answer.label_map, known).numpy()
+        label_map = in_data_order(prediction.label_map, known).numpy()
         drawn = compare(to_rgb(sample.image), sample.target, label_map, colors, title=title)
-        path = Path(folder) / f"{place:02d}_{Path(score.name).stem}.png"
+        path = Path(folder) / f"{rank:02d}_{Path(score.name).stem}.png"
         with replacing(path) as temporary:
             drawn.save(temporary, "PNG")
         files.append(path)
     return files
 
 
-def compare(image: Image, truth: np.ndarray, answer: np.ndarray, palette: Palette, *, title: str = "") -> Image:
-    """Draw an image, its truth and its answer side by side; pixels without a label are black in the last two.
+@renamed_keywords(truth="target", answer="prediction")
+def compare(image: Image, target: np.ndarray, prediction: np.ndarray, palette: Palette, *, title: str = "") -> Image:
+    """Draw an image, its ground truth and its prediction side by side; pixels without a label are black there.
 
     Args:
         image: RGB image.
-        truth: (H, W) class of every pixel, 255 where there is none.
-        answer: (H, W) class of every pixel.
+        target: (H, W) class of every pixel, 255 where there is none.
+        prediction: (H, W) class of every pixel.
         palette: K colors.
         title: text above the image.
 
     Raises:
         ValueError: the sizes differ.
     """
-    if not (image.height, image.width) == truth.shape == answer.shape:
+    if not (image.height, image.width) == target.shape == prediction.shape:
         raise ValueError(
-            f"the label maps must have the size of the image, {(image.height, image.width)}, given {truth.shape} "
-            f"and {answer.shape}"
+            f"the label maps must have the size of the image, {(image.height, image.width)}, given {target.shape} "
+            f"and {prediction.shape}"
         )
     colors = np.zeros((256, 3), dtype=np.uint8)
     colors[: len(palette)] = palette
-    painted = [PIL.Image.fromarray(colors[np.where(truth == IGNORED, IGNORED, labels)]) for labels in (truth, answer)]
+    painted = [
+        PIL.Image.fromarray(colors[np.where(target == IGNORED, IGNORED, labels)]) for labels in (target, prediction)
+    ]
     factor = min(1.0, LONGEST_SIDE / max(image.size))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    parts = [(image, title or "picture"), (painted[0], "truth"), (painted[1], "answer")]
+    parts = [(image, title or "image"), (painted[0], "ground truth"), (painted[1], "prediction")]
     canvas = PIL.Image.new("RGB", (3 * size[0] + 2 * GAP, size[1] + CAPTION), BACKGROUND)
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(16)
     for i, (part, text) in enumerate(parts):

@@ -65,7 +65,7 @@ def test_a_detector(run: Run, animals: Path, zoo_images: Path, tmp_path: Path) -
     report = json.loads(run(*arguments, "--json").stdout)
     assert report["images"] == 3 and report["metric"] == "coco" and "mask_AP" in report["figures"]
     expected = evaluate_detection(internimage.load(animals), zoo_images)  # type: ignore[arg-type]
-    assert report["figures"] == pytest.approx(expected.figures.values)
+    assert report["figures"] == pytest.approx(expected.metrics.values)
     assert (tmp_path / "out" / "results.json").exists()
     shown = run(*arguments)
     assert "box_AP50" in shown.stdout and "owl" in shown.stdout and "kept in" in shown.stderr

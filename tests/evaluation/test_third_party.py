@@ -9,7 +9,7 @@ from torchmetrics.functional import accuracy, confusion_matrix, jaccard_index
 
 from internimage.backbones import variant
 from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
-from internimage.classification.evaluate import evaluate
+from internimage.classification.evaluate import evaluate_classification
 from internimage.data import Sample
 from internimage.evaluation.confusion import PixelConfusion
 
@@ -56,7 +56,7 @@ def test_top1_top5_and_confusion() -> None:
     small = PreprocessConfig(size=32)
     model = Classifier(ClassifierConfig(variant("internimage_pico"), num_classes=8, preprocess=small)).eval()
     data = Noise()
-    report = evaluate(model, data, batch_size=16)
+    report = evaluate_classification(model, data, batch_size=16)
     scores = torch.stack([found.scores for found in model.predict([data[i].image for i in range(40)])])
     targets = torch.tensor([data[i].target for i in range(40)])
     settings = dict(task="multiclass", num_classes=8)

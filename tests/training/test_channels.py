@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from internimage.classification.evaluate import evaluate
+from internimage.classification.evaluate import evaluate_classification
 from internimage.cli import app
 from internimage.data.images.read import BadImage
 from internimage.detection.evaluate import evaluate_detection
@@ -96,7 +96,7 @@ def test_a_classifier_of_four_channels(tmp_path: Path, kind: str) -> None:
     result = train(chosen, data=tmp_path / "data", out=tmp_path / "run", progress=False)
     model = load(result.last)
     assert model.config.preprocess.mean == (0.449,) * 4 and model.config.preprocess.value_range == RANGE
-    report = evaluate(model, tmp_path / "data")
+    report = evaluate_classification(model, tmp_path / "data")
     assert report.num_images == 8 and not report.skipped
     out = CliRunner().invoke(app, ["predict", str(result.last), str(tmp_path / "data" / "val"), "--json"])
     assert out.exit_code == 0 and len(out.stdout.splitlines()) == 8

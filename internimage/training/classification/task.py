@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import variant
-from internimage.classification.evaluate import evaluate
+from internimage.classification.evaluate import evaluate_classification
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
 from internimage.data import FashionMNIST, ImageDataset, ImageFolder, open_dataset, read_as
@@ -107,7 +107,7 @@ class ClassificationTask(TrainingTask[TrainBatch, Classifier]):
     def validate(self, model: Classifier, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
         """Return loss, top-1 and top-5 on the validation images."""
         settings = self.recipe.data
-        report = evaluate(
+        report = evaluate_classification(
             model,
             self.val_set,
             batch_size=settings.batch_size,

@@ -115,8 +115,8 @@ class DetectionTask(DenseTask[DetectionBatch, RCNN | DINO]):
             max_unreadable=settings.max_unreadable,
             progress=progress,
         )
-        figures = report.figures.values
-        found = {column: figures[name] for column, name in self.columns.items()}
+        metrics = report.metrics.values
+        found = {column: metrics[name] for column, name in self.columns.items()}
         return {column: math.nan if value is None else value for column, value in found.items()}
 
 

@@ -11,13 +11,12 @@ import pytest
 
 from internimage.checkpoints.catalog import info
 from internimage.data.labels import label_set
-from internimage.data.readers.coco import open_coco
-from internimage.detection.evaluate import _older_data_fingerprint, evaluate_detection
-from internimage.detection.report import DetectionReport, published_figures
-from internimage.detection.tta import MultiScale
+from internimage.detection.evaluate import evaluate_detection
+from internimage.detection.report import DetectionReport, published_metrics
+from internimage.detection.tta import DetectionTTA
 from internimage.evaluation.classes import known_classes
-from internimage.evaluation.identity import model_fingerprint
 from internimage.evaluation.object_classes import category_ids
+from internimage.evaluation.record_log import model_fingerprint
 from tests.full_disk import largest_file
 
 from .recited import SIDE, Recited
@@ -71,7 +70,7 @@ def test_figures_and_rows(data: Path) -> None:
     report = evaluate_detection(
         model, data, batch_size=4, published={"box_AP": 0.5}, progress=lambda done, total: calls.append((done, total))
     )
-    assert report.figures.values["box_AP"] == pytest.approx(1.0) and report.num_images == NUMBER
+    assert report.metrics.values["box_AP"] == pytest.approx(1.0) and report.num_images == NUMBER
     assert report.rows()[0] == ("box_AP", pytest.approx(1.0), 0.5) and report.rows()[1][2] is None
     assert [row["name"] for row in report.per_class()] == ["Dog", "cat"]
     assert calls == [(4, NUMBER), (NUMBER, NUMBER)] and model.training
@@ -85,16 +84,16 @@ def test_figures_and_rows(data: Path) -> None:
 @pytest.mark.parametrize("metric", ["voc2007", "voc2012", "openimages"])
 def test_other_metrics(data: Path, metric: Any) -> None:
     report = evaluate_detection(Recited(answers(), NAMES), data, metric=metric)
-    assert report.figures.values["mAP"] == pytest.approx(1.0, abs=1e-9)
+    assert report.metrics.values["mAP"] == pytest.approx(1.0, abs=1e-9)
     assert report.per_class()[0]["objects"] == NUMBER
 
 
 def test_workers_and_several_looks(data: Path) -> None:
     plain = evaluate_detection(Recited(answers(wrong=2), NAMES), data)
     other = evaluate_detection(Recited(answers(wrong=2), NAMES), data, workers=1, batch_size=2)
-    assert other.figures == plain.figures
-    looks = MultiScale(((SIDE, SIDE),), flip=False, method="nms")
-    assert evaluate_detection(Recited(answers(wrong=2), NAMES), data, looks=looks).figures == plain.figures
+    assert other.metrics == plain.metrics
+    tta = DetectionTTA(((SIDE, SIDE),), flip=False, method="nms")
+    assert evaluate_detection(Recited(answers(wrong=2), NAMES), data, tta=tta).metrics == plain.metrics
 
 
 def test_results_file(data: Path, tmp_path: Path) -> None:
@@ -126,9 +125,9 @@ def test_a_cut_run_goes_on(data: Path, tmp_path: Path) -> None:
     report = evaluate_detection(model, data, folder=folder)
     assert model.calls == NUMBER - 3
     whole = evaluate_detection(Recited(answers(wrong=2), NAMES), data)
-    assert report.figures == whole.figures
+    assert report.metrics == whole.metrics
     again = Recited(answers(wrong=2), NAMES)
-    assert evaluate_detection(again, data, folder=folder).figures == whole.figures and again.calls == 0
+    assert evaluate_detection(again, data, folder=folder).metrics == whole.metrics and again.calls == 0
 
 
 def test_predictions_of_others_are_refused(data: Path, tmp_path: Path) -> None:
@@ -136,9 +135,9 @@ def test_predictions_of_others_are_refused(data: Path, tmp_path: Path) -> None:
     evaluate_detection(Recited(answers(), NAMES), data, folder=folder)
     with pytest.raises(ValueError, match="another model"):
         evaluate_detection(Recited(answers(), NAMES, value=2.0), data, folder=folder)
-    looks = MultiScale(((SIDE, SIDE),))
+    tta = DetectionTTA(((SIDE, SIDE),))
     with pytest.raises(ValueError, match="another way of looking"):
-        evaluate_detection(Recited(answers(), NAMES), data, folder=folder, looks=looks)
+        evaluate_detection(Recited(answers(), NAMES), data, folder=folder, tta=tta)
     changed = coco()
     changed["images"].pop()
     (data.parent / "other.json").write_text(json.dumps(changed), encoding="utf-8")
@@ -156,7 +155,7 @@ def test_what_has_changed_is_looked_at_again(data: Path, tmp_path: Path, caplog:
         caplog.clear()
         report = evaluate_detection(model, data, folder=folder)
         alone = evaluate_detection(model, data)
-        assert report.figures == alone.figures
+        assert report.metrics == alone.metrics
         return report, model.calls - NUMBER, caplog.text
 
     first, calls, _ = measured()
@@ -166,7 +165,7 @@ def test_what_has_changed_is_looked_at_again(data: Path, tmp_path: Path, caplog:
     PIL.Image.new("RGB", (SIDE, SIDE), (3, 3, 3)).save(data.parent / "0.png")  # answered without fault
     better, calls, text = measured()
     assert calls == 1 and "1 image replaced ('0.png') since it was written; they are looked at again" in text
-    assert better.figures.values["box_AP"] > first.figures.values["box_AP"]  # type: ignore[operator]
+    assert better.metrics.values["box_AP"] > first.metrics.values["box_AP"]  # type: ignore[operator]
     document = coco()
     document["annotations"] = [entry for entry in document["annotations"] if entry["image_id"] != 101]
     data.write_text(json.dumps(document), encoding="utf-8")
@@ -183,21 +182,17 @@ def test_what_has_changed_is_looked_at_again(data: Path, tmp_path: Path, caplog:
         measured()
 
 
-def test_predictions_of_an_older_release_go_on(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_predictions_of_an_older_release_are_refused(data: Path, tmp_path: Path) -> None:
     folder, model = tmp_path / "run", Recited(answers(), NAMES)
     evaluate_detection(model, data, folder=folder)
     log = folder / "predictions.jsonl"
     header, *lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    older = json.loads(header)
-    del older["data"]
-    older |= {"format": "internimage predictions 1", "data set": _older_data_fingerprint(open_coco(data, data.parent))}
-    log.write_text(json.dumps(older) + "\n" + "".join(lines[:3]), encoding="utf-8")
-    model.calls = 0
-    assert evaluate_detection(model, data, folder=folder).figures.values["box_AP"] == pytest.approx(1.0)
-    assert model.calls == NUMBER - 3 and "begun by an older release" in caplog.text
-    log.write_text(json.dumps({**older, "data set": "another"}) + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="another data set;"):
+    older = json.loads(header) | {"format": "internimage predictions 1"}
+    text = json.dumps(older) + "\n" + "".join(lines[:3])
+    log.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"was begun by another release; choose another folder, or remove the file"):
         evaluate_detection(model, data, folder=folder)
+    assert log.read_text(encoding="utf-8") == text
 
 
 def test_one_process_works_in_a_folder(data: Path, tmp_path: Path) -> None:
@@ -218,7 +213,7 @@ def test_a_full_disk_is_one_sentence(data: Path, tmp_path: Path) -> None:
     with largest_file(800), pytest.raises(OSError, match=expected):
         evaluate_detection(Recited(answers(), NAMES), data, folder=tmp_path / "run")
     report = evaluate_detection(Recited(answers(), NAMES), data, folder=tmp_path / "run")
-    assert report.figures.values["box_AP"] == pytest.approx(1.0)
+    assert report.metrics.values["box_AP"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +244,7 @@ def test_broken_images_are_left_out_and_listed(data: Path, tmp_path: Path) -> No
         report = evaluate_detection(Recited(answers(), NAMES), data, batch_size=2, folder=folder)
         assert report.num_images == NUMBER - 2 and [index for index, _ in report.skipped] == [1, 4]
         assert "1.png" in report.skipped[0][1] and "4.png" in report.skipped[1][1]
-        assert report.figures.values["box_AP"] == pytest.approx(1.0)
+        assert report.metrics.values["box_AP"] == pytest.approx(1.0)
     with pytest.raises(ValueError, match=r"more than 1 images cannot be read[\s\S]*1\.png"):
         evaluate_detection(Recited(answers(), NAMES), data, max_unreadable=1)
 
@@ -277,7 +272,7 @@ def test_digits_are_names(order: str, data: Path, tmp_path: Path) -> None:
         entry["category_id"] = numbers["1" if entry["category_id"] == 7 else "2"]
     data.write_text(json.dumps(document), encoding="utf-8")
     report = evaluate_detection(Recited(answers(), tuple("1234567890")), data, folder=tmp_path / "run")
-    assert report.figures.values["box_AP"] == pytest.approx(1.0)
+    assert report.metrics.values["box_AP"] == pytest.approx(1.0)
     entries = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert [entry["category_id"] for entry in entries[:2]] == [numbers["1"], numbers["2"]]
 
@@ -285,7 +280,7 @@ def test_digits_are_names(order: str, data: Path, tmp_path: Path) -> None:
 def test_classes_that_the_data_lack(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     seen = [[*image, [0.0, 0, 4, 4, 0.95, 2]] for image in answers()]  # an owl in every image
     report = evaluate_detection(Recited(seen, ("cat", "dog", "owl")), data, folder=tmp_path / "run")
-    assert report.figures.values["box_AP"] == pytest.approx(1.0)
+    assert report.metrics.values["box_AP"] == pytest.approx(1.0)
     assert report.absent_classes == ("owl",) and report.to_dict()["absent_classes"] == ["owl"]
     assert "lacks 1 of the 3 classes of the model ('owl')" in caplog.text
     assert len(json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))) == 2 * NUMBER
@@ -314,18 +309,18 @@ def test_wrong_requests(data: Path, tmp_path: Path) -> None:
         evaluate_detection(Recited(answers(), NAMES), tmp_path, images=tmp_path)
 
 
-def test_published_figures() -> None:
+def test_published_metrics() -> None:
     composite = info("dino_4scale_cbinternimage_h_objects365_coco")
-    assert published_figures(composite, "coco") == {"box_AP": 0.645}
-    assert published_figures(composite, "coco", several_looks=True) == {"box_AP": 0.65}
-    assert published_figures(composite, "lvis") == {}
+    assert published_metrics(composite, "coco") == {"box_AP": 0.645}
+    assert published_metrics(composite, "coco", tta=True) == {"box_AP": 0.65}
+    assert published_metrics(composite, "lvis") == {}
     lvis = info("dino_4scale_cbinternimage_h_objects365_lvis")
-    assert published_figures(lvis, "lvis") == {"box_AP": 0.623}
-    assert published_figures(lvis, "lvis", lvis_minival=True) == {"box_AP": 0.658}
+    assert published_metrics(lvis, "lvis") == {"box_AP": 0.623}
+    assert published_metrics(lvis, "lvis", lvis_minival=True) == {"box_AP": 0.658}
     voc = info("dino_4scale_cbinternimage_h_objects365_voc0712")
-    assert [published_figures(voc, year)["mAP"] for year in ("voc2007", "voc2012")] == [0.94, 0.972]
-    assert published_figures(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["mask_AP"] == 0.425
-    assert set(published_figures(info("mask_rcnn_internimage_pico_closet"), "coco")) == {"box_AP", "mask_AP"}
+    assert [published_metrics(voc, year)["mAP"] for year in ("voc2007", "voc2012")] == [0.94, 0.972]
+    assert published_metrics(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["mask_AP"] == 0.425
+    assert set(published_metrics(info("mask_rcnn_internimage_pico_closet"), "coco")) == {"box_AP", "mask_AP"}
 
 
 def test_fingerprints_differ() -> None:

@@ -11,7 +11,7 @@ import torch
 from internimage.backbones import variant
 from internimage.detection import DETECTORS, RCNN, Detector, PreprocessConfig, build_detector
 from internimage.detection.postprocess import RawDetections
-from internimage.detection.tta import MultiScale, predict_multi_scale, usual_scales
+from internimage.detection.tta import DetectionTTA, predict_multi_scale, usual_scales
 from internimage.types import Images
 
 from .recited import small_settings
@@ -36,7 +36,7 @@ def detector() -> Detector:
 
 def test_one_look_is_the_plain_answer(detector: Detector, photo: np.ndarray) -> None:
     [plain] = detector.predict([photo])
-    one = MultiScale(((64, 96),), flip=False, method="nms", min_score=0.0)
+    one = DetectionTTA(((64, 96),), flip=False, method="nms", min_score=0.0)
     [found] = predict_multi_scale(detector, [photo], one)
     assert 0 < len(found) <= len(plain)
     for box, score, label in zip(found.boxes_xyxy, found.scores, found.labels, strict=True):
@@ -75,8 +75,8 @@ def test_looks_agree_on_a_bright_corner(detector: Detector, monkeypatch: pytest.
     image[16:48, 8:40] = 255
     marked = Marked()
     monkeypatch.setattr(detector, "run", marked)
-    looks = MultiScale(((64, 96), (128, 192)), method="fusion")
-    for found in predict_multi_scale(detector, [image, image], looks, batch_size=2):
+    tta = DetectionTTA(((64, 96), (128, 192)), method="fusion")
+    for found in predict_multi_scale(detector, [image, image], tta, batch_size=2):
         assert len(found) == 1 and found.scores.tolist() == pytest.approx([0.8])
         assert found.boxes_xyxy[0].tolist() == pytest.approx([8, 16, 40, 48], abs=1.0)
         assert found.masks is not None
@@ -86,11 +86,11 @@ def test_looks_agree_on_a_bright_corner(detector: Detector, monkeypatch: pytest.
 
 def test_limits_and_modes(detector: Detector, photo: np.ndarray) -> None:
     detector.train()
-    looks = MultiScale(((64, 96), (48, 72)), method="soft_nms", max_per_image=5)
-    [few] = predict_multi_scale(detector, [photo], looks)
+    tta = DetectionTTA(((64, 96), (48, 72)), method="soft_nms", max_per_image=5)
+    [few] = predict_multi_scale(detector, [photo], tta)
     assert len(few) == 5 and detector.training
     detector.eval()
-    assert looks.num_views == 4
+    assert tta.num_views == 4
     assert usual_scales(detector, factors=(0.5, 1.0)).sizes == ((32, 48), (64, 96))
 
 
@@ -99,7 +99,7 @@ def test_limits_and_modes(detector: Detector, photo: np.ndarray) -> None:
 )
 def test_wrong_settings(values: Any) -> None:
     with pytest.raises(ValueError, match=r"sizes|iou"):
-        MultiScale(**values)
+        DetectionTTA(**values)
 
 
 def test_nan_is_an_error(detector: Detector, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_nan_is_an_error(detector: Detector, photo: np.ndarray, monkeypatch: pyt
 
     monkeypatch.setattr(detector, "run", spoilt)
     with pytest.raises(ValueError, match="NaN"):
-        predict_multi_scale(detector, [photo], MultiScale(((64, 96),)))
+        predict_multi_scale(detector, [photo], DetectionTTA(((64, 96),)))
 
 
 def test_preprocess_config_is_kept(detector: Detector) -> None:

@@ -15,7 +15,7 @@ from internimage.data.objects.annotation import ImageAnnotation
 from internimage.evaluation.object_classes import TruthClasses
 from internimage.evaluation.predictions import FoundObjects, found_objects
 
-FOLDER = Path(__file__).parents[2] / "parity" / "data" / "training"
+FOLDER = Path(__file__).parents[1] / "parity" / "data" / "training"
 Recorded = tuple[list[ImageAnnotation], list[FoundObjects]]
 
 

@@ -17,16 +17,15 @@ from internimage.checkpoints.catalog import info
 from internimage.data import Sample
 from internimage.data.labels import label_set
 from internimage.evaluation.confusion import PixelConfusion
-from internimage.evaluation.identity import older_data_fingerprint
 from internimage.segmentation import PreprocessConfig, SegFormerConfig, Segmentor, SegmentorConfig, SlidingWindow
 from internimage.segmentation.evaluate import evaluate_segmentation
-from internimage.segmentation.report import SegmentationReport, published_miou
+from internimage.segmentation.report import SegmentationReport, published_metrics, published_miou
 from internimage.segmentation.submission import save_submission, submission_image
-from internimage.segmentation.tta import PUBLISHED_RATIOS, MultiScale, predict_multi_scale, published_scales
+from internimage.segmentation.tta import PUBLISHED_RATIOS, SegmentationTTA, predict_multi_scale, published_scales
 from internimage.segmentation.worst_images import compare, save_worst
 from internimage.types import Segmentation
 
-PARITY = Path(__file__).parents[2] / "parity" / "data" / "training"
+PARITY = Path(__file__).parents[1] / "parity" / "data" / "training"
 RECORDED = np.load(PARITY / "metrics_segmentation.npz")
 FACTS = json.loads((PARITY / "metrics_segmentation.json").read_text())
 BACKBONE = BackboneConfig(channels=8, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))
@@ -108,7 +107,7 @@ def test_recorded_cases(case: str, batch_size: int) -> None:
 def test_figures_of_each_image() -> None:
     calls: list[tuple[int, int]] = []
     report = evaluate_segmentation(
-        Reading(3), small(), published=0.5, progress=lambda done, total: calls.append((done, total))
+        Reading(3), small(), published={"mIoU": 0.5}, progress=lambda done, total: calls.append((done, total))
     )
     assert calls == [(i, 5) for i in range(1, 6)]
     assert report.images[1].miou == 1.0 and np.isnan(report.images[2].miou)
@@ -139,55 +138,68 @@ def cut_at(number: int) -> Callable[[int, int], None]:
     return stop
 
 
-@pytest.mark.parametrize("looks", [MultiScale((1.0,), flip=False), MultiScale((1.0,), flip=True)])
-def test_a_cut_evaluation_goes_on(tmp_path: Path, looks: MultiScale) -> None:
-    dataset, file = small(broken=(1,)), tmp_path / "progress.json"
-    expected = evaluate_segmentation(Reading(3), dataset, looks=looks)
+@pytest.mark.parametrize("tta", [None, SegmentationTTA((1.0,), flip=False), SegmentationTTA((1.0,), flip=True)])
+def test_a_cut_evaluation_goes_on(tmp_path: Path, tta: SegmentationTTA | None) -> None:
+    dataset, folder = small(broken=(1,)), tmp_path / "run"
+    expected = evaluate_segmentation(Reading(3), dataset, tta=tta)
     torch.manual_seed(5)
     model = Reading(3)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_segmentation(model, dataset, looks=looks, progress_file=file, progress=cut_at(3))
+        evaluate_segmentation(model, dataset, tta=tta, folder=folder, progress=cut_at(3))
+    with (folder / "progress.jsonl").open("a") as file:
+        file.write('{"index":3,"na')  # the machine went down within a line
     model.calls = 0
-    report = evaluate_segmentation(model, dataset, looks=looks, progress_file=file)
-    assert model.calls == 2 * looks.num_looks
+    report = evaluate_segmentation(model, dataset, tta=tta, folder=folder)
+    views = 1 if tta is None else tta.num_views
+    assert model.calls == 2 * views
     assert torch.equal(report.confusion.counts, expected.confusion.counts)
     assert report.skipped == expected.skipped and str(report.images) == str(expected.images)
-    assert evaluate_segmentation(model, dataset, looks=looks, progress_file=file).num_images == 4
-    assert model.calls == 2 * looks.num_looks
-    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+    assert evaluate_segmentation(model, dataset, tta=tta, folder=folder).num_images == 4
+    assert model.calls == 2 * views
+    assert [path.name for path in folder.iterdir()] == ["progress.jsonl"]
 
 
 def test_progress_of_something_else_is_refused(tmp_path: Path) -> None:
-    file, model = tmp_path / "progress.json", Reading(3)
-    evaluate_segmentation(model, small(), progress_file=file)
+    model = Reading(3)
+    evaluate_segmentation(model, small(), folder=tmp_path)
     with pytest.raises(ValueError, match="another model;"):
-        evaluate_segmentation(Reading(3), small(), progress_file=file)
+        evaluate_segmentation(Reading(3), small(), folder=tmp_path)
     with pytest.raises(ValueError, match="another data set;"):
-        evaluate_segmentation(model, small(4), progress_file=file)
+        evaluate_segmentation(model, small(4), folder=tmp_path)
     with pytest.raises(ValueError, match="another way of looking;"):
-        evaluate_segmentation(model, small(), progress_file=file, looks=MultiScale())
-    whole = json.loads(file.read_text())
-    for change in (
-        {"format": "x"},
-        {"confusion": [[0]]},
-        {"confusion": [[-1] * 4] * 3},
-        {"done": 4},
-        {"pictures": [[0, "a"]]},
-        {"identity": None},
-        {"skipped": [[9, "a"]]},
+        evaluate_segmentation(model, small(), folder=tmp_path, tta=SegmentationTTA())
+    file = tmp_path / "progress.jsonl"
+    header, *lines = file.read_text().splitlines()
+    for broken in (
+        {"name": "a"},
+        {"pixels": [[0, 0, 5]]},
+        {"name": "a", "pixels": [[0, 0]]},
+        {"name": "a", "pixels": [[3, 0, 5]]},
+        {"name": "a", "pixels": [[0, 4, 5]]},
+        {"name": "a", "pixels": [[0, 0, -5]]},
+        {"name": "a", "pixels": "many"},
+        {"name": "a", "pixels": [], "index": 5},
+        [],
     ):
-        file.write_text(json.dumps(whole | change))
-        with pytest.raises(ValueError, match=r"progress\.json is no progress of a segmentation evaluation"):
-            evaluate_segmentation(model, small(), progress_file=file)
-    file.write_text("[")
-    with pytest.raises(ValueError, match="choose another file"):
-        evaluate_segmentation(model, small(), progress_file=file)
+        entry = {"index": 1, **broken} if isinstance(broken, dict) else broken
+        file.write_text("\n".join([header, lines[0], json.dumps(entry), ""]))
+        with pytest.raises(ValueError, match=r"progress\.jsonl, line 3: no line of a segmentation progress file"):
+            evaluate_segmentation(model, small(), folder=tmp_path)
+    for first in (
+        "[",
+        "7",
+        '{"format": "x"}',
+        json.dumps(json.loads(header) | {"format": "internimage predictions 2"}),
+    ):
+        file.write_text(f"{first}\n")
+        with pytest.raises(ValueError, match=r"is no segmentation progress file; choose another folder"):
+            evaluate_segmentation(model, small(), folder=tmp_path)
 
 
-def test_changed_images_and_masks_are_counted_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_changed_images_and_masks_are_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The figures of old masks must not come back, and a finished file must be told apart from a measurement."""
     caplog.set_level("INFO")
-    file, model = tmp_path / "progress.json", Reading(2)
+    file, model = tmp_path / "run" / "progress.jsonl", Reading(2)
     for folder in ("val", "labels/val"):
         (tmp_path / folder).mkdir(parents=True)
     for i in range(3):
@@ -198,7 +210,7 @@ def test_changed_images_and_masks_are_counted_anew(tmp_path: Path, caplog: pytes
     def measured() -> tuple[float, int, str]:
         model.calls = 0
         caplog.clear()
-        report = evaluate_segmentation(model, tmp_path, progress_file=file)
+        report = evaluate_segmentation(model, tmp_path, folder=file.parent)
         return report.aacc, model.calls, caplog.text
 
     assert measured()[:2] == (0.0, 3)
@@ -208,43 +220,49 @@ def test_changed_images_and_masks_are_counted_anew(tmp_path: Path, caplog: pytes
         PIL.Image.new("L", (8, 6), 1).save(tmp_path / "labels/val" / f"{i}.png")
     aacc, calls, text = measured()
     assert (aacc, calls) == (1.0, 3)
-    assert "ground truth of 3 images changed ('0.png', '1.png', '2.png') since it was written; counting anew" in text
+    assert "ground truth of 3 images changed ('0.png', '1.png', '2.png') since it was written; they are" in text
     PIL.Image.new("RGB", (8, 6), (0, 0, 0)).save(tmp_path / "val" / "1.png")
     aacc, calls, text = measured()
-    assert (round(aacc, 6), calls) == (round(2 / 3, 6), 3) and "1 image replaced ('1.png')" in text
+    assert (round(aacc, 6), calls) == (round(2 / 3, 6), 1) and "1 image replaced ('1.png')" in text
     PIL.Image.new("RGB", (8, 6), (0, 0, 0)).save(tmp_path / "val" / "9.png")
     PIL.Image.new("L", (8, 6), 1).save(tmp_path / "labels/val" / "9.png")
     with pytest.raises(ValueError, match=r"another data set; .* start afresh; 1 image added \('9\.png'\)"):
         measured()
 
 
-def test_progress_of_an_older_release_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file, model = tmp_path / "progress.json", Reading(3)
-    expected = evaluate_segmentation(model, small(), progress_file=file)
-    content = json.loads(file.read_text())
-    del content["data"]
-    content["format"] = "internimage segmentation progress 1"
-    content["identity"]["data set"] = older_data_fingerprint(small())
-    file.write_text(json.dumps(content))
-    model.calls = 0
-    report = evaluate_segmentation(model, small(), progress_file=file)
-    assert torch.equal(report.confusion.counts, expected.confusion.counts) and model.calls == 0
-    assert "begun by an older release, so it cannot be checked" in caplog.text
-    with pytest.raises(ValueError, match="another data set;"):
-        evaluate_segmentation(model, small(4), progress_file=file)
+def test_progress_of_an_older_release_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "progress.json"
+    text = json.dumps({"format": "internimage segmentation progress 2", "done": 2, "confusion": [[1, 0], [0, 1]]})
+    file.write_text(text)
+    for folder in (tmp_path, file):
+        with pytest.raises(ValueError, match=r"progress\.json was begun by another release; choose another folder"):
+            evaluate_segmentation(Reading(3), small(), folder=folder)
+    assert file.read_text() == text
 
 
-def test_one_process_works_with_a_progress_file(tmp_path: Path) -> None:
-    file, model = tmp_path / "progress.json", Reading(3)
-    (tmp_path / ".progress.json.0123abcd.tmp").touch()
+def test_arguments_of_older_releases_warn(tmp_path: Path) -> None:
+    file, plain = tmp_path / "closet.json", SegmentationTTA((1.0,), flip=False)
+    older: dict[str, Any] = {"looks": plain, "progress_file": file, "save_seconds": 1.0, "published": 0.5}
+    with pytest.warns(DeprecationWarning) as warned:
+        report = evaluate_segmentation(Reading(3), small(), **older)
+    assert len(warned) == 4 and file.is_file() and report.published == {"mIoU": 0.5} and report.tta == plain
+    with pytest.warns(DeprecationWarning, match=r"SegmentationReport\.looks is tta now"):
+        assert report.looks is report.tta
+    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="looks is the old name of tta"):
+        evaluate_segmentation(Reading(3), small(), **{"looks": None, "tta": plain})
+
+
+def test_one_process_works_with_a_folder(tmp_path: Path) -> None:
+    model = Reading(3)
+    (tmp_path / ".progress.jsonl.0123abcd.tmp").touch()
 
     def again(done: int, total: int) -> None:
         with pytest.raises(BlockingIOError, match="in use by process"):
-            evaluate_segmentation(model, small(), progress_file=file)
-        evaluate_segmentation(model, small(3), progress_file=tmp_path / "other.json")
+            evaluate_segmentation(model, small(), folder=tmp_path)
+        evaluate_segmentation(model, small(3), folder=tmp_path / "other")
 
-    evaluate_segmentation(model, small(), progress_file=file, progress=again)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "progress.json"]
+    evaluate_segmentation(model, small(), folder=tmp_path, progress=again)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "progress.jsonl"]
 
 
 def test_classes_must_agree() -> None:
@@ -299,7 +317,7 @@ def test_folders_and_answers(tmp_path: Path) -> None:
     PIL.Image.new("L", (8, 6), 1).save(tmp_path / "labels/val" / "a.png")
     (tmp_path / "classes.txt").write_text("no\nyes\n")
     answers: dict[str, Segmentation] = {}
-    report = evaluate_segmentation(Reading(2).train(), tmp_path, answered=answers.__setitem__)
+    report = evaluate_segmentation(Reading(2).train(), tmp_path, on_prediction=answers.__setitem__)
     assert report.miou == 1.0 and report.class_names == ("no", "yes")
     [(name, answer)] = answers.items()
     assert name.endswith("a.png") and int(answer.label_map.min()) == 1
@@ -334,7 +352,7 @@ def test_several_looks_are_averaged(window: SlidingWindow | None, monkeypatch: p
                 [scores] = model.run(dataclasses.replace(images, pixels=pixels), preprocess=config)
                 volume = torch.cat(list(scores.strips()), dim=1).softmax(dim=0)
             total += volume.flip(2) if turned else volume
-    [answer] = predict_multi_scale(model, [image], MultiScale(ratios))
+    [answer] = predict_multi_scale(model, [image], SegmentationTTA(ratios))
     agreement = (answer.label_map == total.argmax(dim=0)).float().mean()
     assert agreement > 0.999 and answer.label_map.unique().numel() == 4
 
@@ -342,24 +360,26 @@ def test_several_looks_are_averaged(window: SlidingWindow | None, monkeypatch: p
 def test_one_plain_look_is_predict() -> None:
     model = build()
     image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    once = MultiScale((1.0,), flip=False)
+    once = SegmentationTTA((1.0,), flip=False)
     for config in (None, PreprocessConfig(scale=None)):
         [answer] = predict_multi_scale(model, [image], once, preprocess=config)
         [plain] = model.predict([image], preprocess=config)
         assert torch.equal(answer.label_map, plain.label_map)
-    [larger] = predict_multi_scale(model, [image], MultiScale((1.5,)), preprocess=PreprocessConfig(scale=None))
+    [larger] = predict_multi_scale(model, [image], SegmentationTTA((1.5,)), preprocess=PreprocessConfig(scale=None))
     assert larger.original_hw == (50, 70)
     with pytest.raises(ValueError, match="positive"):
-        MultiScale(())
+        SegmentationTTA(())
 
 
 def test_published_figures_and_scales() -> None:
     entry = info("mask2former_internimage_h_896_80k_cocostuff2ade20k")
+    assert published_metrics(entry) == {"mIoU": 0.626} and published_metrics(entry, tta=True) == {"mIoU": 0.629}
     assert published_miou(entry) == 0.626 and published_miou(entry, multi_scale=True) == 0.629
     assert [int(3584 * ratio) for ratio in published_scales(entry).ratios] == [3072, 3328, 3584, 3840, 4096]
     assert [int(896 * ratio) for ratio in published_scales(entry).ratios] == [768, 832, 896, 960, 1024]
-    assert published_scales(info("mask2former_internimage_h_480_40k_nyu")) == MultiScale(PUBLISHED_RATIOS)
-    assert published_miou(info("upernet_internimage_l_512x1024_80k_mapillary")) is None
+    assert published_scales(info("mask2former_internimage_h_480_40k_nyu")) == SegmentationTTA(PUBLISHED_RATIOS)
+    unknown = info("upernet_internimage_l_512x1024_80k_mapillary")
+    assert published_metrics(unknown) == {} and published_miou(unknown) is None
 
 
 def test_worst_images_are_drawn(tmp_path: Path) -> None:
@@ -384,7 +404,7 @@ def test_submissions(tmp_path: Path) -> None:
     rooms = Segmentation(torch.tensor([[0, 149]], dtype=torch.uint8), 150)
     path = save_submission(rooms, "ADE_test_1.jpg", tmp_path / "ade", benchmark="ade20k")
     assert path.name == "ADE_test_1.png" and np.asarray(PIL.Image.open(path)).tolist() == [[1, 150]]
-    with pytest.raises(ValueError, match="cityscapes has 19 classes, but the answer has 150"):
+    with pytest.raises(ValueError, match="cityscapes has 19 classes, but the prediction has 150"):
         submission_image(rooms, "cityscapes")
     names = label_set("cityscapes_19").class_names
     turned = Segmentation(torch.tensor([[0, 18]], dtype=torch.uint8), 19, class_names=names[::-1])

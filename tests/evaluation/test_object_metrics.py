@@ -10,8 +10,8 @@ import pytest
 
 from internimage.data.objects.annotation import ImageAnnotation
 from internimage.errors import MissingExtra
-from internimage.evaluation.coco import coco_curves, coco_figures, lvis_curves, lvis_figures, per_class
-from internimage.evaluation.crowd_human import crowd_figures
+from internimage.evaluation.coco import coco_curves, coco_metrics, lvis_curves, lvis_metrics, per_class
+from internimage.evaluation.crowd_human import crowd_metrics
 from internimage.evaluation.object_classes import TruthClasses
 from internimage.evaluation.object_metrics import METRICS, measure
 from internimage.evaluation.open_images import open_images_precision
@@ -34,7 +34,7 @@ def test_coco(metrics: dict[str, Any], kind: Any, name: str) -> None:
     recorded = metrics["coco"]["pycocotools"][name]
     truth, found, classes = from_coco(metrics["coco"]["gt"], metrics["coco"][name])
     curves = coco_curves(truth, found, classes, kind=kind)
-    figures = coco_figures(curves, kind)
+    figures = coco_metrics(curves, kind)
     assert [figures[f"{kind}_{x}"] for x in STANDARD] == pytest.approx(recorded["stats"], abs=1e-12)
     assert [figures[f"{kind}_{x}"] for x in AT_1000] == pytest.approx(recorded["stats_maxdets_100_300_1000"], abs=1e-12)
     assert per_class(curves, 5) == pytest.approx(recorded["per_class_ap_mmdet_classwise"], abs=1e-12)
@@ -51,14 +51,14 @@ def test_coco_with_one_class_of_people(metrics: dict[str, Any]) -> None:
     people = {"categories": [{"id": 1, "name": "person"}], "images": coco["gt"]["images"]}
     people["annotations"] = [{**entry, "category_id": 1} for entry in coco["gt"]["annotations"]]
     truth, found, classes = from_coco(people, [{**entry, "category_id": 1} for entry in coco["bbox"]])
-    figures = coco_figures(coco_curves(truth, found, classes), "box")
+    figures = coco_metrics(coco_curves(truth, found, classes), "box")
     assert [figures[f"box_{x}"] for x in AT_1000[:6]] == pytest.approx(recorded[:6], abs=1e-12)
 
 
 def test_lvis(metrics: dict[str, Any]) -> None:
     truth, found, classes = from_coco(metrics["lvis"]["gt"], metrics["lvis"]["bbox"])
     curves = lvis_curves(truth, found, classes)
-    figures = list(lvis_figures(curves, "box", classes.frequencies or ()).values())
+    figures = list(lvis_metrics(curves, "box", classes.frequencies or ()).values())
     assert figures == pytest.approx(list(metrics["lvis"]["lvis"].values()), abs=1e-12)
     assert per_class(curves, 6) == pytest.approx(metrics["lvis"]["per_class_ap"], abs=1e-12)
 
@@ -147,7 +147,7 @@ def people(crowd: dict[str, Any]) -> tuple[list[ImageAnnotation], list[FoundObje
 @pytest.mark.parametrize(("case", "decades"), [("default", 2), ("mr4", 4)])
 def test_crowd_human(crowd: dict[str, Any], case: str, decades: int) -> None:
     recorded = crowd["results"][case]["unrounded"]
-    figures = crowd_figures(*people(crowd), decades=decades)
+    figures = crowd_metrics(*people(crowd), decades=decades)
     assert figures.precision == pytest.approx(recorded["eval_ap"], abs=1e-12)
     assert figures.miss_rate == pytest.approx(recorded["eval_mr"], abs=1e-12)
     assert figures.jaccard == pytest.approx(recorded["eval_ji"], abs=1e-9)
@@ -196,7 +196,7 @@ def test_requests_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="metric must be one of"):
         measure("map", truth, found, ONE_CLASS)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="decades"):
-        crowd_figures(truth, found, decades=3)
+        crowd_metrics(truth, found, decades=3)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

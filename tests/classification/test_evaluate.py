@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import variant
-from internimage.classification.evaluate import evaluate
+from internimage.classification.evaluate import evaluate_classification
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
 from internimage.data import Sample
@@ -58,7 +58,7 @@ class Recited(Classifier):
 def test_every_image_counts_once() -> None:
     """The original counted the images that its sampler repeats; the exact figures were recorded beside."""
     calls: list[tuple[int, int]] = []
-    report = evaluate(
+    report = evaluate_classification(
         Recited(LOGITS), Numbered(TARGETS, 20), batch_size=4, progress=lambda done, total: calls.append((done, total))
     )
     assert report.num_images == 27
@@ -70,7 +70,7 @@ def test_every_image_counts_once() -> None:
 
 def test_confusion_and_classes() -> None:
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
-    report = evaluate(Recited(logits), Numbered(np.array([0, 1, 0, 0]), 3), published=0.9)
+    report = evaluate_classification(Recited(logits), Numbered(np.array([0, 1, 0, 0]), 3), published={"top1": 0.9})
     assert report.confusion.tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
     assert report.per_class()[0] == {"name": "class 0", "images": 3, "correct": 1, "accuracy": 1 / 3}
     assert report.per_class()[2]["accuracy"] is None
@@ -80,25 +80,25 @@ def test_confusion_and_classes() -> None:
 
 def test_broken_images_are_left_out_and_listed() -> None:
     dataset = Numbered(TARGETS, 20, broken=(0, 1, 2, 3, 5))
-    report = evaluate(Recited(LOGITS), dataset, batch_size=4)
+    report = evaluate_classification(Recited(LOGITS), dataset, batch_size=4)
     assert report.num_images == 22
     assert report.skipped[-1] == (5, "5.png is broken")
     kept = [i for i in range(27) if i not in dataset.broken]
     assert report.top1 == (LOGITS[kept].argmax(1) == TARGETS[kept]).mean()
     with pytest.raises(ValueError, match=r"more than 2 .*\n.*0.png is broken"):
-        evaluate(Recited(LOGITS), dataset, batch_size=4, max_unreadable=2)
+        evaluate_classification(Recited(LOGITS), dataset, batch_size=4, max_unreadable=2)
 
 
 def test_workers_give_the_same_numbers() -> None:
-    report = evaluate(Recited(LOGITS), Numbered(TARGETS, 20), batch_size=4, workers=1)
+    report = evaluate_classification(Recited(LOGITS), Numbered(TARGETS, 20), batch_size=4, workers=1)
     assert 100 * report.top1 == pytest.approx(40.74074, abs=1e-4)
 
 
 def test_other_numbers_of_classes() -> None:
     with pytest.raises(ValueError, match="answers with 20 classes but the data set has 19"):
-        evaluate(Recited(LOGITS), Numbered(TARGETS % 19, 19))
+        evaluate_classification(Recited(LOGITS), Numbered(TARGETS % 19, 19))
     with pytest.raises(ValueError, match="batch_size"):
-        evaluate(Recited(LOGITS), Numbered(TARGETS, 20), batch_size=0)
+        evaluate_classification(Recited(LOGITS), Numbered(TARGETS, 20), batch_size=0)
     known = known_classes(None, 21841, [str(i) for i in range(1000)])
     assert known.outputs[:3].tolist() == [359, 368, 460] and len(known.outputs) == 1000 and not known.absent
 
@@ -134,12 +134,12 @@ def named(*names: str) -> Recited:
     ],
 )
 def test_classes_are_matched_by_name(own: tuple[str, ...], names: tuple[str, ...], targets: list[int]) -> None:
-    report = evaluate(named(*own), Named(targets, names))
+    report = evaluate_classification(named(*own), Named(targets, names))
     assert report.top1 == 1.0 and report.class_names == names and report.confusion.shape == (3, 3)
 
 
 def test_classes_that_the_data_lack(caplog: pytest.LogCaptureFixture) -> None:
-    report = evaluate(named(*FRUIT), Named([0, 0, 1, 1], ("apple", "plum")))
+    report = evaluate_classification(named(*FRUIT), Named([0, 0, 1, 1], ("apple", "plum")))
     assert report.top1 == 0.75 and report.confusion.tolist() == [[1, 0, 1], [0, 2, 0]]
     assert [(row["name"], row["correct"], row["images"]) for row in report.per_class()] == [
         ("apple", 1, 2),
@@ -152,11 +152,11 @@ def test_classes_that_the_data_lack(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_classes_that_the_model_does_not_know() -> None:
     with pytest.raises(ValueError, match=r"does not know 'quince' .* its own are 'apple', 'pear', 'plum'"):
-        evaluate(named(*FRUIT), Named([0, 1, 2, 2], ("pear", "plum", "quince")))
+        evaluate_classification(named(*FRUIT), Named([0, 1, 2, 2], ("pear", "plum", "quince")))
 
 
 def test_mere_numbers_are_taken_by_number(caplog: pytest.LogCaptureFixture) -> None:
-    report = evaluate(named(*FRUIT), Named([2, 1, 0, 0], ("2", "1", "0")))
+    report = evaluate_classification(named(*FRUIT), Named([2, 1, 0, 0], ("2", "1", "0")))
     assert report.top1 == 1.0 and "they are taken by number" in caplog.text
 
 
@@ -165,12 +165,35 @@ def test_small_parts_of_imagenet() -> None:
     logits[0, 574], logits[1, 0] = 9, 9  # golf ball, tench
     model = Recited(logits)
     model.config = replace(model.config, class_names=label_set("imagenet_1k").class_names)
-    report = evaluate(model, Named([1, 0], ("n01440764", "n03445777")))
+    report = evaluate_classification(model, Named([1, 0], ("n01440764", "n03445777")))
     assert report.top1 == 1.0 and report.confusion.tolist() == [[1, 0, 0], [0, 1, 0]]
     assert len(report.absent_classes) == 998
 
 
 def test_the_mode_is_restored() -> None:
     model = Recited(LOGITS).train()
-    evaluate(model, Numbered(TARGETS, 20))
+    evaluate_classification(model, Numbered(TARGETS, 20))
     assert model.training
+
+
+def test_a_cut_evaluation_goes_on(tmp_path: Path) -> None:
+    model, data = Recited(LOGITS), Numbered(TARGETS, 20, broken=(1,))
+    whole = evaluate_classification(model, data, batch_size=4)
+
+    def cut(done: int, total: int) -> None:
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_classification(model, data, batch_size=4, folder=tmp_path, progress=cut)
+    seen: list[int] = []
+    report = evaluate_classification(
+        model, data, batch_size=4, folder=tmp_path, progress=lambda done, total: seen.append(done)
+    )
+    assert seen[0] == 15, "the broken image is tried again, with three new ones"
+    assert report.to_dict() == whole.to_dict(), "to the last bit"
+    with pytest.raises(ValueError, match="holds classification progress with another model;"):
+        evaluate_classification(Recited(LOGITS), data, folder=tmp_path)
+    changed = Numbered((TARGETS + 1) % 20, 20)
+    again = evaluate_classification(model, changed, folder=tmp_path)
+    assert again.to_dict() == evaluate_classification(model, changed).to_dict(), "scores hold the ground truth"

@@ -21,22 +21,22 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from internimage.data.readers.coco import open_coco
-from internimage.evaluation.coco import coco_curves, coco_figures, lvis_curves, lvis_figures
-from internimage.evaluation.crowd_human import PLACES, crowd_figures
+from internimage.evaluation.coco import coco_curves, coco_metrics, lvis_curves, lvis_metrics
+from internimage.evaluation.crowd_human import MISS_LEVELS, crowd_metrics
 from internimage.evaluation.object_classes import TruthClasses
 from internimage.evaluation.object_metrics import measure
 from internimage.evaluation.predictions import FoundObjects, found_objects
 
 from .conftest import from_coco, true_image
 from .random_sets import random_set
-from .test_metrics import ONE_CLASS, STANDARD
+from .test_object_metrics import ONE_CLASS, STANDARD
 
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize(("kind", "name"), [("box", "bbox"), ("mask", "segm")])
-def test_coco_figures_are_those_of_pycocotools(kind: Any, name: str, seed: int) -> None:
+def test_coco_metrics_are_those_of_pycocotools(kind: Any, name: str, seed: int) -> None:
     gt, answers = random_set(seed)
-    figures = coco_figures(coco_curves(*from_coco(gt, answers), kind=kind), kind)
+    figures = coco_metrics(coco_curves(*from_coco(gt, answers), kind=kind), kind)
     assert [figures[f"{kind}_{key}"] for key in STANDARD] == pycocotools_stats(gt, answers, name)
 
 
@@ -64,13 +64,13 @@ def lvis_sets() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
-def test_lvis_figures_are_those_of_lvis(kind: Any) -> None:
+def test_lvis_metrics_are_those_of_lvis(kind: Any) -> None:
     sets = lvis_sets()
     assert len(sets) > 50
     for number, stored in enumerate(sets):
         truth, found, classes = from_coco(stored["gt"], stored["answers"])
         ours = list(
-            lvis_figures(lvis_curves(truth, found, classes, kind=kind), kind, classes.frequencies or ()).values()
+            lvis_metrics(lvis_curves(truth, found, classes, kind=kind), kind, classes.frequencies or ()).values()
         )
         for value, expected in zip(ours, stored["figures"][kind].values(), strict=True):
             assert value == (None if expected is None else pytest.approx(expected, abs=1e-12)), number
@@ -91,7 +91,7 @@ def plain_miss_rate(is_right: np.ndarray, people: int, images: int) -> float:
     """Read the log-average miss rate step by step; behind the last answer, its miss rate goes on."""
     rates, wrong = [], np.cumsum(~is_right) / images
     missed = 1 - np.cumsum(is_right) / people
-    for place in PLACES[2]:
+    for place in MISS_LEVELS[2]:
         reached = np.flatnonzero(wrong >= place)
         rates.append(missed[reached[0]] if len(reached) else missed[-1])
     return float(np.exp(np.mean(np.log(rates))))
@@ -108,7 +108,7 @@ def test_miss_rate_where_places_are_never_reached(num_wrong: int) -> None:
     found = [found_objects(own, draw.random(len(own)), [0] * len(own)) for own in boxes]
     scores = np.concatenate([own.scores for own in found])
     is_right = np.concatenate([np.arange(len(own)) < 3 for own in found])[np.argsort(-scores, kind="stable")]
-    assert crowd_figures(truth, found).miss_rate == pytest.approx(plain_miss_rate(is_right, 16, 4), abs=1e-12)
+    assert crowd_metrics(truth, found).miss_rate == pytest.approx(plain_miss_rate(is_right, 16, 4), abs=1e-12)
 
 
 def test_miss_rate_and_jaccard_at_the_ends() -> None:
@@ -117,16 +117,16 @@ def test_miss_rate_and_jaccard_at_the_ends() -> None:
     right, nothing = found_objects([[10, 10, 40, 90]], [0.9], [0]), found_objects([], [], [])
 
     def jaccard(*found: FoundObjects) -> float | None:
-        return crowd_figures([person, crowd], list(found)).jaccard
+        return crowd_metrics([person, crowd], list(found)).jaccard
 
     assert jaccard(right, nothing) == pytest.approx(
         1.0, abs=1e-5
     )  # the mean over the one image in which something counts
     assert jaccard(right, right) == pytest.approx(1.0, abs=1e-5)  # an answer in an ignored region does not count
     assert jaccard(nothing, nothing) == 0.0
-    assert crowd_figures([crowd], [nothing]) == type(crowd_figures([], []))(None, None, None)
-    assert crowd_figures([person], [nothing]).miss_rate == 1.0
-    assert crowd_figures([person], [right]).miss_rate == pytest.approx(0.0, abs=1e-12)
+    assert crowd_metrics([crowd], [nothing]) == type(crowd_metrics([], []))(None, None, None)
+    assert crowd_metrics([person], [nothing]).miss_rate == 1.0
+    assert crowd_metrics([person], [right]).miss_rate == pytest.approx(0.0, abs=1e-12)
 
 
 def test_the_key_ignore_of_coco_files_is_for_training_and_other_metrics(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_key_ignore_of_coco_files_is_for_training_and_other_metrics(tmp_path
     data = open_coco(tmp_path / "gt.json", tmp_path)
     truth = [data.annotation(i) for i in range(len(data))]
     found = from_coco(gt, answers)[1]
-    figures = coco_figures(coco_curves(truth, found, TruthClasses.of(data)), "box")
+    figures = coco_metrics(coco_curves(truth, found, TruthClasses.of(data)), "box")
     assert [figures[f"box_{key}"] for key in STANDARD] == pycocotools_stats(gt, answers, "bbox")
     examples = sum(len(data[i].target.labels) for i in range(len(data)))
     assert examples == sum(not entry["ignore"] and not entry["iscrowd"] for entry in gt["annotations"])

@@ -13,7 +13,7 @@ import torch
 from internimage.data.label_maps.label_map import plain_values, zero_is_nothing
 from internimage.evaluation.confusion import PixelConfusion
 
-PARITY = Path(__file__).parents[2] / "parity" / "data" / "training"
+PARITY = Path(__file__).parents[1] / "parity" / "data" / "training"
 RECORDED = np.load(PARITY / "metrics_segmentation.npz")
 FACTS = json.loads((PARITY / "metrics_segmentation.json").read_text())
 
@@ -38,7 +38,7 @@ def test_recorded_cases(case: str) -> None:
     for name, value in {
         "intersect": parts[0].intersect,
         "union": parts[0].union,
-        "pred": parts[0].answered_pixels,
+        "pred": parts[0].predicted_pixels,
         "label": parts[0].true_pixels,
     }.items():
         np.testing.assert_array_equal(value, RECORDED[f"{case}.area_{name}.0"])
@@ -51,7 +51,7 @@ def test_recorded_cases(case: str) -> None:
 
 def test_answers_out_of_range_count_against_the_truth_only() -> None:
     confusion = PixelConfusion.of(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 40, -1]]), 3)
-    assert confusion.true_pixels.tolist() == [2, 1, 0] and confusion.answered_pixels.tolist() == [1, 0, 0]
+    assert confusion.true_pixels.tolist() == [2, 1, 0] and confusion.predicted_pixels.tolist() == [1, 0, 0]
     assert confusion.iou[:2].tolist() == [0.5, 0.0] and math.isnan(confusion.iou[2])
     assert confusion.miou == 0.25 and confusion.aacc == pytest.approx(1 / 3)
 

@@ -1,0 +1,180 @@
+"""The one pass of every evaluation: each image of a data set once, to be cut and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch.utils.data
+
+from internimage.data import ImageDataset, Sample, Unreadable, read_sample
+from internimage.data.unreadable import UnreadableLimit
+from internimage.evaluation.ground_truth import refuse_none_read
+from internimage.evaluation.record_log import Record, RecordLog
+from internimage.flow import ImageInput, TaskModel
+from internimage.layers.evaluation_mode import evaluation_mode
+from internimage.processors import bounded_workers
+
+Target = TypeVar("Target")
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How an evaluation goes over a data set; none of it changes a metric.
+
+    Args:
+        batch_size: images in one forward pass, at least 1.
+        workers: reading processes; 0 reads in this one.
+        max_unreadable: broken images that are left out and listed in the report.
+        progress: called with (images done, images in all) after each batch.
+
+    Raises:
+        ValueError: the batch size is not positive.
+    """
+
+    batch_size: int = 1
+    workers: int = 0
+    max_unreadable: int = 50
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, given {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Item(Generic[Target]):
+    """What belongs to one image of a batch besides its pixels.
+
+    Args:
+        index: index of the image in the data set.
+        target: its ground truth.
+        name: name of its file.
+    """
+
+    index: int
+    target: Target
+    name: str
+
+
+@dataclass(frozen=True)
+class Batch(Generic[Prepared, Target]):
+    """Some images of a data set.
+
+    Args:
+        images: the preprocessed images, None when not one of them could be read.
+        items: what belongs to each of them, in the same order.
+        unreadable: the images that are missing from `images`.
+    """
+
+    images: Prepared | None
+    items: list[Item[Target]]
+    unreadable: list[Unreadable]
+
+
+class _Reading(torch.utils.data.Dataset):
+    """Reads samples in the worker processes; a broken image arrives as `Unreadable`."""
+
+    def __init__(self, dataset: ImageDataset[Any], indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[int, Sample[Any] | Unreadable]:
+        index = self.indices[position]
+        return index, read_sample(self.dataset, index)
+
+
+class _Collating(Generic[Prepared]):
+    """Turns what was read into a batch, in the worker process."""
+
+    def __init__(self, preprocess: Callable[[Sequence[ImageInput]], Prepared]) -> None:
+        self.preprocess = preprocess
+
+    def __call__(self, entries: list[tuple[int, Sample[Any] | Unreadable]]) -> Batch[Prepared, Any]:
+        samples = [(index, sample) for index, sample in entries if isinstance(sample, Sample)]
+        images = self.preprocess([sample.image for _, sample in samples]) if samples else None
+        items = [Item(index, sample.target, sample.name) for index, sample in samples]
+        return Batch(images, items, [broken for _, broken in entries if isinstance(broken, Unreadable)])
+
+
+def batches(
+    dataset: ImageDataset[Target],
+    indices: Sequence[int],
+    preprocess: Callable[[Sequence[ImageInput]], Prepared],
+    settings: RunSettings,
+) -> Iterator[Batch[Prepared, Target]]:
+    """Yield the images of a data set with these indices exactly once, in this order.
+
+    Args:
+        dataset: what is read.
+        indices: which of its images.
+        preprocess: maps a list of images to a batch; runs in the worker processes.
+        settings: size of the batches, and number of processes.
+    """
+    loader = torch.utils.data.DataLoader(
+        _Reading(dataset, indices),
+        batch_size=settings.batch_size,
+        num_workers=bounded_workers(settings.workers),
+        collate_fn=_Collating(preprocess),
+        generator=torch.Generator(),  # else measuring a model would change the random numbers of its training
+    )
+    yield from loader
+
+
+@dataclass(frozen=True)
+class Records(Generic[Record]):
+    """What was found in a whole data set.
+
+    Args:
+        by_index: the record of each image that could be read, in the order of the data set.
+        skipped: (index, reason) of each of the others.
+    """
+
+    by_index: dict[int, Record]
+    skipped: tuple[tuple[int, str], ...]
+
+
+def evaluate_images(
+    model: TaskModel[Any],
+    dataset: ImageDataset[Target],
+    preprocess: Callable[[Sequence[ImageInput]], Prepared],
+    predict: Callable[[Prepared, list[Item[Target]]], Sequence[Record | Unreadable]],
+    *,
+    log: RecordLog[Record],
+    settings: RunSettings,
+) -> Records[Record]:
+    """Predict every image of a data set that the log does not hold yet.
+
+    Args:
+        model: in evaluation mode while it predicts; its mode is restored afterwards.
+        dataset: the images.
+        preprocess: maps a list of images to a batch; runs in the worker processes.
+        predict: returns the record of each image of a batch, or why it does not count.
+        log: keeps the records.
+        settings: how to go over the data set.
+
+    Raises:
+        ValueError: too many images, or all, cannot be read.
+    """
+    limit = UnreadableLimit(settings.max_unreadable)
+    rest = [i for i in range(len(dataset)) if i not in log.records]
+    for batch in batches(dataset, rest, preprocess, settings):
+        with evaluation_mode(model):
+            found = [] if batch.images is None else predict(batch.images, batch.items)
+        unreadable = batch.unreadable
+        for item, record in zip(batch.items, found, strict=True):
+            if isinstance(record, Unreadable):
+                unreadable.append(record)
+            else:
+                log.add(item.index, record)
+        for broken in unreadable:
+            log.add_unreadable(broken.index, broken.reason)
+        limit.report(unreadable)
+        if settings.progress is not None:
+            settings.progress(len(log.records) + len(limit.reasons), len(dataset))
+    refuse_none_read(len(log.records), list(limit.reasons.values()))
+    return Records({i: log.records[i] for i in sorted(log.records)}, tuple(sorted(limit.reasons.items())))
