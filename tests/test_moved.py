@@ -26,11 +26,14 @@ USED = (
     ("internimage.evaluation", "evaluate"),
     ("internimage.evaluation", "evaluate_detection"),
     ("internimage.evaluation", "evaluate_segmentation"),
+    ("internimage.evaluation.detection", "MultiScale"),
     ("internimage.evaluation.detection", "predict_multi_scale"),
+    ("internimage.evaluation.detection", "published_figures"),
     ("internimage.evaluation.detection.classes", "TruthClasses"),
     ("internimage.evaluation.detection.crowd_human", "crowd_figures"),
     ("internimage.evaluation.detection.figures", "measure"),
     ("internimage.evaluation.detection.predictions", "found_objects"),
+    ("internimage.evaluation.segmentation", "MultiScale"),
     ("internimage.evaluation.segmentation", "published_miou"),
 )
 

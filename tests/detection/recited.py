@@ -21,7 +21,7 @@ class Recited(Detector):
     """Answers an image of gray value `i` with the objects number `i`: rows x1, y1, x2, y2, score, label."""
 
     def __init__(self, answers: list[list[list[float]]], class_names: tuple[str, ...], *, value: float = 1.0) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # no network: it recites
         self.config = RCNNConfig(
             variant("internimage_pico"), len(class_names), class_names=class_names, preprocess=AS_THEY_ARE
         )
