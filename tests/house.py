@@ -1,0 +1,141 @@
+"""The plan of the house: rooms, levels, stations. Tests keep the code to it; docs/architecture.md shows it.
+
+`python -m tests.house` writes the generated parts of docs/architecture.md anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import internimage
+
+PACKAGE = Path(internimage.__file__).parent
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+@dataclass(frozen=True)
+class Room:
+    """A file or a folder at the top of the package.
+
+    Args:
+        level: it imports from rooms of lower levels only.
+        holds: what is in it.
+    """
+
+    level: int
+    holds: str
+
+
+ROOMS = {
+    "types": Room(0, "what travels: images, results, targets"),
+    "errors": Room(0, "the exceptions, and texts of others that are safe to print"),
+    "files": Room(0, "atomic writes, reads of limited size, locks, strict JSON"),
+    "lazy": Room(0, "names that are imported at first use"),
+    "moved": Room(0, "old names of modules and functions, which work for one more release"),
+    "processors": Room(0, "how many processors there are to use, and whether they are busy"),
+    "version": Room(0, "the version"),
+    "ranges": Room(1, "which values a setting may have, written beside its field"),
+    "settings": Room(1, "settings as plain values and as texts, and back"),
+    "ops": Room(1, "tensors in, tensors out; no parameters; the only home of kernels"),
+    "layers": Room(2, "small modules that two or more networks share"),
+    "data": Room(2, "files to images and ground truth; knows no model"),
+    "visualize": Room(3, "results drawn on their images"),
+    "backbones": Room(3, "the table of sizes, the network, composites"),
+    "flow": Room(4, "READ FIRST: the pipeline that every model obeys, and what a task is"),
+    "evaluation": Room(5, "metrics as functions, and the loop that can be resumed"),
+    "checkpoints": Room(5, "from a name or a file to weights and what describes them, and back"),
+    "classification": Room(6, "a task: image classifiers"),
+    "detection": Room(6, "a task: detectors of the R-CNN family, DINO"),
+    "segmentation": Room(6, "a task: UperNet, SegFormer head, Mask2Former"),
+    "tasks": Room(7, "the only list of tasks"),
+    "hub": Room(8, "create, load, convert, inspect: short, over the list of tasks"),
+    "training": Room(9, "the loop of training, its state and its records"),
+    "cli": Room(10, "argv in, exit code out"),
+    "__init__": Room(10, "the public names, imported at first use"),
+    "__main__": Room(11, "python -m internimage"),
+}
+
+# Folders inside a room that a newcomer should know, for the map.
+INNER = {
+    "ops/deform_conv_v3": "interface, reference, kernel_cpp, kernel_triton; deform_conv_v4 and deform_attn likewise",
+    "ops/fused": "for inference: packed linear layers, residual sums with norms, GELU",
+    "ops/runtime": "what kernels run on: shared C++ headers, the loader, functions for Triton",
+    "layers/fused": "inference twins, which `fuse()` puts in the place of layers",
+    "data/images": "reading, channels, value ranges, normalizing",
+    "data/readers": "formats of data sets",
+    "checkpoints/formats": "files of torch, of Transformers, of OpenMMLab; what keeps hostile ones out",
+}
+
+# What a task's folder may hold, in the order in which files may import from one another: upstream only.
+# What is not named belongs to NETWORKS: networks and their losses.
+NETWORKS = "networks and losses"
+STATIONS = (
+    ("preprocess",),
+    ("config",),
+    (NETWORKS,),
+    ("postprocess",),
+    ("model", "presets"),
+    ("batches",),
+    ("report", "evaluate", "tta", "box_merging", "submission", "worst_images", "progress_file", "draw"),
+    ("original",),
+    ("published",),
+    ("creation",),
+    ("recipe", "recipes"),
+    ("training",),
+    ("task",),
+)
+TASK_FOLDERS = ("classification", "detection", "segmentation")
+
+
+def station(relative: Path) -> int | None:
+    """Return the place of a task's file in `STATIONS`, None for the facade `__init__.py`."""
+    parts = relative.with_suffix("").parts[1:]
+    if parts == ("__init__",):
+        return None
+    places = {name: place for place, names in enumerate(STATIONS) for name in names}
+    return places.get(parts[0], places.get(parts[-1], places[NETWORKS]))  # rcnn/model.py is a model
+
+
+def the_map() -> str:
+    """Return the rooms by level, each with its sentence."""
+    width = max(len(name) for name in [*map(shown, ROOMS), *INNER]) + 4
+    lines = ["internimage/"]
+    for level in sorted({room.level for room in ROOMS.values()}):
+        lines.append(f"level {level}")
+        for name, room in ROOMS.items():
+            if room.level == level:
+                lines.append(f"  {shown(name):<{width}} {room.holds}")
+                lines += [
+                    f"    {inner + '/':<{width - 2}} {INNER[inner]}" for inner in INNER if inner.startswith(f"{name}/")
+                ]
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def the_stations() -> str:
+    """Return the stations of a task's folder, upstream first."""
+    return " → ".join(
+        " ".join(names if names == (NETWORKS,) else [f"`{name}`" for name in names]) for names in STATIONS
+    )
+
+
+def shown(name: str) -> str:
+    """Return a room as it is called in the tree."""
+    return f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py"
+
+
+GENERATED = {"map": the_map, "stations": the_stations}
+
+
+def with_generated_parts(text: str) -> str:
+    """Return the page with its generated parts, which stand between two comments, as they should be."""
+    for name, write in GENERATED.items():
+        start, end = f"<!-- {name}: written by python -m tests.house -->\n", f"\n<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = before + start + write() + end + rest.split(end, 1)[1]
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_generated_parts(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
