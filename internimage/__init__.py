@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from internimage.errors import MissingExtra as MissingExtra
     from internimage.errors import UnknownName as UnknownName
     from internimage.hub.conversion import convert as convert
+    from internimage.hub.evaluation import evaluate as evaluate
     from internimage.hub.factory import create as create
     from internimage.hub.factory import load as load
     from internimage.types import Classification as Classification
@@ -39,6 +40,7 @@ __all__ = [
     "convert",
     "create",
     "draw",
+    "evaluate",
     "info",
     "list_models",
     "load",
@@ -60,6 +62,7 @@ if not TYPE_CHECKING:  # a checker would take any name for one of this package
             **dict.fromkeys(("create", "load"), "internimage.hub.factory"),
             "convert": "internimage.hub.conversion",
             "draw": "internimage.visualize",
+            "evaluate": "internimage.hub.evaluation",
             "save_model": "internimage.checkpoints.save",
             "ops": "internimage.ops",
             "__version__": "internimage.version",

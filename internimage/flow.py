@@ -6,11 +6,11 @@ rest of the house knows of such a folder.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
@@ -216,37 +216,6 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
             return self.postprocess(self.run(images.to(self.device, self.dtype)), images)
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What the user asks of an evaluation; `Task.options` says which of the later ones a task knows.
-
-    Args:
-        split: part of the data set.
-        batch_size: images in one forward pass, None for what is usual for the task.
-        workers: processes that read images.
-        published: name of the catalog row whose metrics stand beside the measured ones, or None.
-        progress: called with (images done, images in all) after each batch.
-        metric: how the model is measured, None for the usual way.
-        images: folder with the images of an annotations file.
-        multi_scale: test-time augmentation, several sizes, plain and mirrored.
-        merge: how augmented predictions are merged, None for the usual way.
-        folder: keeps what was found; a cut run goes on there.
-        confusion: file for a drawing of the confusion matrix.
-    """
-
-    split: Part = "val"
-    batch_size: int | None = None
-    workers: int = 0
-    published: str | None = None
-    progress: Callable[[int, int], None] | None = None
-    metric: str | None = None
-    images: Path | None = None
-    multi_scale: bool = False
-    merge: str | None = None
-    folder: Path | None = None
-    confusion: Path | None = None
-
-
 class Report(Protocol):
     """What an evaluation has found."""
 
@@ -258,6 +227,14 @@ class Report(Protocol):
     @property
     def skipped(self) -> Sequence[tuple[int, str]]:
         """Index and reason of each image that was left out."""
+        ...
+
+    def fields(self, dataset: str) -> Mapping[str, str | None]:
+        """Return name and text of the metrics that need no table; `dataset` is what published ones are of."""
+        ...
+
+    def rows(self) -> Sequence[tuple[str, float | None, float | None]]:
+        """Return (name, measured, published) of the metrics of a table, 0..1; None where there is none."""
         ...
 
     def per_class(self) -> Sequence[Mapping[str, Any]]:
@@ -299,8 +276,8 @@ class Task(Generic[Config, Model]):
         published: name of a catalog row -> configuration of its model.
         usual_hw: configuration -> (height, width) of the network's input that the model was made for, in pixels.
         open_data: (path of a data set, part) -> its images and what they show.
-        evaluate: (model, path of a data set, options) -> report.
-        options: the `EvaluationOptions` that this task knows and others may not.
+        evaluate: (model, data set or its path, options as keywords) -> report; every task takes `split`, `batch_size`,
+            `workers`, `folder`, `max_unreadable`, `published` and `progress`, and names its own options.
     """
 
     name: str
@@ -311,5 +288,8 @@ class Task(Generic[Config, Model]):
     published: Callable[[str], Config]
     usual_hw: Callable[[Config], tuple[int, int]]
     open_data: Callable[[str | PathLike[str], Part], ImageDataset[Any]]
-    evaluate: Callable[[Model, str | PathLike[str], EvaluationOptions], Report]
-    options: frozenset[str] = frozenset()
+    evaluate: Callable[..., Report]
+
+    def takes(self, option: str) -> bool:
+        """Whether an evaluation of this task can be asked for something."""
+        return option in inspect.signature(self.evaluate).parameters

@@ -63,6 +63,16 @@ def of_architecture(architecture: str) -> Task[Any, Any] | None:
     return next((task for task in every() if architecture in task.architectures), None)
 
 
+def taking(option: str) -> list[str]:
+    """Return the names of the tasks whose evaluation can be asked for something.
+
+    Example:
+        >>> taking("tta")
+        ['detection', 'segmentation']
+    """
+    return [task.name for task in every() if task.takes(option)]
+
+
 def configs() -> dict[str, type[Any]]:
     """Return the classes of all configurations by what the header of a file calls them, bare backbones included."""
     found = {kind.header_task: kind for task in every() for kind in task.configs}

@@ -59,7 +59,6 @@ ASKS_FOR_TASKS = {
     "cli/bench.py: DINO",
     "cli/bench.py: Detector",
     "cli/bench_models.py: RCNN",
-    "cli/evaluate.py: 'classification'",
     "cli/models.py: 'classification'",
     "cli/models.py: 'detection'",
     "cli/models.py: 'segmentation'",

@@ -23,6 +23,7 @@ PUBLIC = {
     "convert",
     "create",
     "draw",
+    "evaluate",
     "info",
     "list_models",
     "load",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from internimage.checkpoints.catalog import info
 from internimage.classification.model import Classifier
 from internimage.classification.preprocess import prepare
-from internimage.classification.report import ClassificationReport
+from internimage.classification.report import ClassificationReport, published_metrics
 from internimage.data import ImageDataset, open_dataset
 from internimage.data.dataset import read_as
 from internimage.data.parts import Part
@@ -19,8 +20,10 @@ from internimage.evaluation.accuracy import ClassScore, score_logits
 from internimage.evaluation.classes import known_classes
 from internimage.evaluation.record_log import Entry, RecordFormat, record_log
 from internimage.evaluation.run import Item, RunSettings, evaluate_images
+from internimage.files import replacing
 from internimage.moved import published_by_name
 from internimage.types import Images
+from internimage.visualize import draw_confusion
 
 RECORDS = "progress.jsonl"
 
@@ -34,7 +37,8 @@ def evaluate_classification(
     workers: int = 0,
     folder: str | PathLike[str] | None = None,
     max_unreadable: int = 50,
-    published: Mapping[str, float] | None = None,
+    published: Mapping[str, float] | str | None = None,
+    confusion: str | PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ClassificationReport:
     """Measure a classifier on every image of a data set.
@@ -51,7 +55,9 @@ def evaluate_classification(
         workers: reading processes; 0 reads here.
         folder: where scores are kept, so that a run that was cut goes on where it stopped; None keeps nothing.
         max_unreadable: broken images that are left out and listed in the report.
-        published: metrics of the original by name ("top1"), 0..1, to stand beside the measured ones.
+        published: metrics of the original by name ("top1"), 0..1, to stand beside the measured ones, or the name of a
+            published checkpoint.
+        confusion: file for a drawing of the confusion matrix, None for none.
         progress: called with (images done, images in all) after each batch.
 
     Raises:
@@ -76,13 +82,19 @@ def evaluate_classification(
     with record_log(path, SCORES, model, repr(config), dataset) as log:
         read = partial(prepare, config=config)
         found = evaluate_images(model, dataset, read, predict, log=log, settings=settings)
-    return ClassificationReport.of(
+    report = ClassificationReport.of(
         list(found.by_index.values()),
         dataset.class_names,
         absent_classes=known.absent,
         skipped=found.skipped,
-        published=published_by_name(published, "top1"),
+        published=(
+            published_metrics(info(published)) if isinstance(published, str) else published_by_name(published, "top1")
+        ),
     )
+    if confusion is not None:
+        with replacing(Path(confusion)) as temporary:
+            draw_confusion(report.confusion, report.class_names).save(temporary, "PNG")
+    return report
 
 
 def _score(entry: Entry) -> ClassScore:

@@ -1,10 +1,9 @@
-"""`internimage evaluate`: the measured figures beside the published ones, for every task."""
+"""`internimage evaluate`: the measured metrics beside the published ones, for every task."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,10 +27,10 @@ from internimage.cli.terminal import (
     progress,
     stdout,
 )
+from internimage.options import Merging, Metric, Part
 
 if TYPE_CHECKING:
-    from internimage.classification.report import ClassificationReport
-    from internimage.flow import EvaluationOptions, Task
+    from internimage.flow import Report, TaskModel
 
 MAX_CLASS_ROWS = 100
 # The metrics that papers quote; the others stand below the classes.
@@ -40,42 +39,15 @@ QUOTED = ("box_AP", "mask_AP", "box_AP50", "mask_AP50", "mAP", "AP", "MR^-2", "J
 Rows = Sequence[tuple[str, float | None, float | None]]
 
 
-class Split(str, Enum):
-    """Part of a data set."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-
-
-class DetectionMetric(str, Enum):
-    """How a detector is measured."""
-
-    coco = "coco"
-    lvis = "lvis"
-    voc2007 = "voc2007"
-    voc2012 = "voc2012"
-    openimages = "openimages"
-    crowdhuman = "crowdhuman"
-
-
-class Merge(str, Enum):
-    """How the answers of several looks become one."""
-
-    soft_nms = "soft_nms"
-    nms = "nms"
-    fusion = "fusion"
-
-
 def evaluate(
     model: ModelArgument,
     data: Annotated[
         Path,
         typer.Argument(metavar="DATA", help="Folder of a data set, or annotations of objects in the COCO form (JSON)."),
     ],
-    split: Annotated[Split, typer.Option("--split", help="Part of the data set.")] = Split.val,
+    split: Annotated[Part, typer.Option("--split", help="Part of the data set.")] = "val",
     metric: Annotated[
-        DetectionMetric | None,
+        Metric | None,
         typer.Option("--metric", help="How a detector is measured; default: coco.", show_default=False),
     ] = None,
     images: Annotated[
@@ -87,7 +59,7 @@ def evaluate(
         typer.Option("--multi-scale", help="Test-time augmentation: several sizes, plain and mirrored."),
     ] = False,
     merge: Annotated[
-        Merge | None,
+        Merging | None,
         typer.Option("--merge", help="How augmented detections are merged; default: soft_nms.", show_default=False),
     ] = None,
     out: Annotated[
@@ -116,29 +88,27 @@ def evaluate(
     """
     if data.suffix.lower() != ".json" or not data.exists():  # the annotations of a detector, read as they are
         data = data_folder(data, "DATA")
-    from internimage import tasks
     from internimage.checkpoints.catalog import info
-    from internimage.flow import EvaluationOptions
+    from internimage.hub.evaluation import evaluate as evaluate_model
 
     logging.getLogger("internimage.evaluation.record_log").setLevel(logging.INFO)  # what is taken up again is said
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
-    task = tasks.of_model(predictor)
+    entry = None if Path(model).exists() else info(model)
+    asked = {"metric": metric, "images": images, "tta": multi_scale, "merge": merge, "confusion": confusion}
+    options = {name: value for name, value in asked.items() if value}
+    _refuse_foreign_options(predictor, options)
     with progress("pictures", None) as advance:
-        options = EvaluationOptions(
-            split=split.value,
+        report = evaluate_model(
+            predictor,
+            data,
+            split=split,
             batch_size=batch_size,
             workers=workers,
-            published=None if Path(model).exists() else info(model).name,
-            progress=advance,
-            metric=None if metric is None else metric.value,
-            images=images,
-            multi_scale=multi_scale,
-            merge=None if merge is None else merge.value,
             folder=out,
-            confusion=confusion,
+            published=None if entry is None else entry.name,
+            progress=advance,
+            **options,
         )
-        _refuse_foreign_options(task, options)
-        report = task.evaluate(predictor, data, options)
     if confusion is not None:
         note(f"written: {confusion}")
     for index, reason in report.skipped:
@@ -146,54 +116,40 @@ def evaluate(
     if out is not None:
         note(f"kept in {out}")
     if as_json:
-        print_json({"model": model, "data": str(data), "split": split.value, **report.to_dict()})
+        print_json({"model": model, "data": str(data), "split": split, **report.to_dict()})
         return
-    dataset = None if options.published is None else info(options.published).dataset
-    if predictor.task == "classification":
-        _print_classification(report, model, dataset)
-    else:
-        _print_figures(report, model, dataset)
+    dataset = "" if entry is None else entry.dataset
+    print_fields({"pictures": _images(report), **report.fields(dataset)}, title=model)
+    quoted = [row for row in report.rows() if row[0] in QUOTED]
+    _print_metrics(quoted, dataset, style="bold")
+    _print_classes(report.per_class())
+    _print_metrics([row for row in report.rows() if row not in quoted], dataset)
 
 
-# Options that mean something for some tasks only, by their fields.
+# Options that mean something for some tasks only.
 OF_SOME_TASKS = {
     "metric": "--metric",
     "images": "--pictures",
     "merge": "--merge",
-    "multi_scale": "--multi-scale",
-    "folder": "--out",
+    "tta": "--multi-scale",
     "confusion": "--confusion",
 }
 
 
-def _refuse_foreign_options(task: Task[Any, Any], options: EvaluationOptions) -> None:
+def _refuse_foreign_options(model: TaskModel[Any], options: Mapping[str, object]) -> None:
     """Refuse options that mean nothing for a task."""
     from internimage import tasks
 
-    for field, option in OF_SOME_TASKS.items():
-        if getattr(options, field) and field not in task.options:
-            known = " and ".join(other.name for other in tasks.every() if field in other.options)
-            raise typer.BadParameter(f"{option} is for {known}, this model is for {task.name}")
-    if options.merge is not None and not options.multi_scale:
+    task = tasks.of_model(model)
+    for name in options:
+        if not task.takes(name):
+            known = " and ".join(tasks.taking(name))
+            raise typer.BadParameter(f"{OF_SOME_TASKS[name]} is for {known}, this model is for {task.name}")
+    if "merge" in options and "tta" not in options:
         raise typer.BadParameter("--merge needs --multi-scale")
 
 
-def _print_classification(report: ClassificationReport, model: str, dataset: str | None) -> None:
-    print_fields({"pictures": _images(report), **report.fields(dataset or "")}, title=model)
-    _print_classes(report.per_class())
-
-
-def _print_figures(report: Any, model: str, dataset: str | None) -> None:
-    """Show the metrics of a detector or a segmentor: those that are quoted, each class, and then all others."""
-    print_fields({"pictures": _images(report)}, title=model)
-    rows: Rows = report.rows()
-    quoted = [row for row in rows if row[0] in QUOTED]
-    _print_metrics(quoted, dataset, style="bold")
-    _print_classes(report.per_class())
-    _print_metrics([row for row in rows if row not in quoted], dataset)
-
-
-def _print_metrics(rows: Rows, dataset: str | None, *, style: str = "") -> None:
+def _print_metrics(rows: Rows, dataset: str, *, style: str = "") -> None:
     """Show names and values, beside the published ones where there are any."""
     if not rows:
         return
@@ -211,7 +167,7 @@ def _print_metrics(rows: Rows, dataset: str | None, *, style: str = "") -> None:
     stdout().print()
 
 
-def _images(report: Any) -> str:
+def _images(report: Report) -> str:
     return f"{report.num_images}" + (f", {len(report.skipped)} left out" if report.skipped else "")
 
 

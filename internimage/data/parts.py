@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from internimage.data.listing import list_folders
+from internimage.options import Part as Part
 
 logger = logging.getLogger(__name__)
 
-Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 # Preferred names first; case does not count.
 NAMES: dict[Part, tuple[str, ...]] = {

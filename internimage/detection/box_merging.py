@@ -6,15 +6,15 @@ Shape legend: R boxes, S survivors or fused boxes. Boxes are (x1, y1, x2, y2) in
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torchvision.ops import nms
 
 from internimage.evaluation.matching import overlaps
+from internimage.options import Merging
 
-Method = Literal["nms", "soft_nms", "fusion"]
 GAUSSIAN_WIDTH = 0.5
 
 
@@ -31,7 +31,7 @@ def merge_boxes(
     scores: np.ndarray,
     groups: np.ndarray,
     *,
-    method: Method = "soft_nms",
+    method: Merging = "soft_nms",
     iou: float = 0.5,
     num_views: int = 1,
     min_score: float = 1e-3,

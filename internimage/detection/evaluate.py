@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from internimage.checkpoints.catalog import info
 from internimage.data import Sample, Unreadable
 from internimage.data.dataset import read_as
 from internimage.data.images.read import read_image
@@ -21,8 +23,8 @@ from internimage.data.readers.coco import open_coco
 from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.detection import RCNN, Detector
 from internimage.detection.preprocess import prepare
-from internimage.detection.report import DetectionReport
-from internimage.detection.tta import DetectionTTA, ViewReader, merge_views
+from internimage.detection.report import DetectionReport, published_metrics
+from internimage.detection.tta import DetectionTTA, ViewReader, merge_views, usual_scales
 from internimage.evaluation.classes import KnownClasses, known_classes
 from internimage.evaluation.coco import Kind
 from internimage.evaluation.ground_truth import refuse_no_truth
@@ -33,6 +35,7 @@ from internimage.evaluation.record_log import record_log
 from internimage.evaluation.run import Item, Records, RunSettings, evaluate_images
 from internimage.files import remove_leftovers
 from internimage.moved import renamed_keywords
+from internimage.options import Merging
 from internimage.types import Detections
 
 RECORDS, RESULTS = "predictions.jsonl", "results.json"
@@ -48,10 +51,11 @@ def evaluate_detection(
     metric: Metric = "coco",
     batch_size: int = 1,
     workers: int = 0,
-    tta: DetectionTTA | None = None,
+    tta: DetectionTTA | bool = False,
+    merge: Merging | None = None,
     folder: str | PathLike[str] | None = None,
     max_unreadable: int = 50,
-    published: Mapping[str, float] | None = None,
+    published: Mapping[str, float] | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectionReport:
     """Measure a detector on every image of a data set.
@@ -71,17 +75,18 @@ def evaluate_detection(
             "openimages" and "crowdhuman" measure boxes.
         batch_size: images in one forward pass, at least 1.
         workers: reading processes; 0 reads here.
-        tta: test-time augmentation: several views of each image, merged; None for one view.
+        tta: test-time augmentation: which views of each image are taken; True for `usual_scales`, False for one view.
+        merge: how the views are merged, None for `tta.method`.
         folder: where predictions are kept, None to keep none.
         max_unreadable: broken images that are left out and listed in the report.
-        published: metrics of the original, see `published_metrics`, to stand beside the measured ones.
+        published: metrics of the original to stand beside the measured ones, or the name of a published checkpoint.
         progress: called with (images done, images in all) after each batch.
 
     Raises:
         ValueError: the data has classes that the model does not know, the metric does not fit the data, there is
-            nothing to be found in the data, more than `max_unreadable` images (or all) are broken, or `folder` holds
-            predictions of another model or another data set. Images that were replaced since are
-            looked at again, which the log says.
+            nothing to be found in the data, more than `max_unreadable` images (or all) are broken, `merge` is given
+            without `tta`, or `folder` holds predictions of another model or another data set. Images that were replaced
+            since are looked at again, which the log says.
         BlockingIOError: another process works in `folder`.
         FileNotFoundError: there are no annotations.
         MissingExtra: a package that the metric needs is not installed.
@@ -89,12 +94,13 @@ def evaluate_detection(
     settings = RunSettings(batch_size, workers, max_unreadable, progress)
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
+    views = _views(model, tta, merge)
     opened = _open(data, split, images) if isinstance(data, str | PathLike) else data
     dataset = read_as(opened, model.config.preprocess.reading)
     classes = TruthClasses.of(dataset)
     known = known_classes(model.config.class_names, model.config.num_classes, classes.names)
     refuse_no_truth(count_truth(dataset), dataset.name)
-    found = _find(model, dataset, known, tta, folder, settings)
+    found = _find(model, dataset, known, views, folder, settings)
     truth = [dataset.annotation(i) for i in found.by_index]
     predictions = list(found.by_index.values())
     results = None if folder is None else Path(folder) / RESULTS
@@ -108,10 +114,28 @@ def evaluate_detection(
         measure(metric, truth, predictions, classes, kinds=kinds),
         len(predictions),
         found.skipped,
-        published or {},
+        _published(published, metric, dataset.name, tta=views is not None),
         results,
         known.absent,
     )
+
+
+def _views(model: Detector, tta: DetectionTTA | bool, merge: Merging | None) -> DetectionTTA | None:
+    """Return which views are taken, None for one."""
+    views = usual_scales(model) if tta is True else tta or None
+    if merge is None:
+        return views
+    if views is None:
+        raise ValueError(f"merge={merge!r} is for several views of each image; give tta=True, too")
+    return replace(views, method=merge)
+
+
+def _published(
+    published: Mapping[str, float] | str | None, metric: Metric, dataset: str, *, tta: bool
+) -> Mapping[str, float]:
+    if isinstance(published, str):
+        return published_metrics(info(published), metric, tta=tta, lvis_minival="minival" in dataset)
+    return published or {}
 
 
 def _find(

@@ -15,11 +15,12 @@ from PIL.Image import Transpose
 
 from internimage.data.images.read import read_image
 from internimage.detection import Detector
-from internimage.detection.box_merging import Merged, Method, merge_boxes
+from internimage.detection.box_merging import Merged, merge_boxes
 from internimage.detection.postprocess import RawDetections, check_finite
 from internimage.detection.preprocess import PreprocessConfig, prepare
 from internimage.flow import ImageInput
 from internimage.moved import renamed_keywords
+from internimage.options import Merging
 from internimage.types import Detections, Images
 
 DEFAULT_FACTORS = (0.75, 1.0, 1.25)
@@ -43,7 +44,7 @@ class DetectionTTA:
 
     sizes: tuple[tuple[int, int], ...]
     flip: bool = True
-    method: Method = "soft_nms"
+    method: Merging = "soft_nms"
     iou: float = 0.5
     min_score: float = 1e-3
     max_per_image: int | None = None

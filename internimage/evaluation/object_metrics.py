@@ -22,8 +22,7 @@ from internimage.evaluation.object_classes import TruthClasses
 from internimage.evaluation.open_images import open_images_precision
 from internimage.evaluation.predictions import FoundObjects
 from internimage.evaluation.voc import ClassPrecision, mean_precision, voc_precision
-
-Metric = Literal["coco", "lvis", "voc2007", "voc2012", "openimages", "crowdhuman"]
+from internimage.options import Metric as Metric
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from internimage.checkpoints.catalog import info
 from internimage.data import ImageDataset
 from internimage.data.dataset import read_as
 from internimage.data.label_maps.open import open_segmentation_dataset
@@ -24,8 +25,8 @@ from internimage.evaluation.run import Item, RunSettings, evaluate_images
 from internimage.moved import published_by_name, renamed_keywords
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.preprocess import prepare
-from internimage.segmentation.report import ImageScore, SegmentationReport
-from internimage.segmentation.tta import SegmentationTTA, ViewReader, predict_views
+from internimage.segmentation.report import ImageScore, SegmentationReport, published_metrics
+from internimage.segmentation.tta import SegmentationTTA, ViewReader, predict_views, published_scales
 from internimage.types import Segmentation
 
 RECORDS, OLDER_RECORDS = "progress.jsonl", "progress.json"
@@ -37,13 +38,13 @@ def evaluate_segmentation(
     data: ImageDataset[np.ndarray] | str | PathLike[str],
     *,
     split: str = "val",
-    tta: SegmentationTTA | None = None,
+    tta: SegmentationTTA | bool = False,
     preprocess: PreprocessConfig | None = None,
     batch_size: int = 1,
     workers: int = 0,
     folder: str | PathLike[str] | None = None,
     max_unreadable: int = 50,
-    published: Mapping[str, float] | None = None,
+    published: Mapping[str, float] | str | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_prediction: Callable[[str, Segmentation], None] | None = None,
 ) -> SegmentationReport:
@@ -57,13 +58,14 @@ def evaluate_segmentation(
         model: the segmentor; its mode is restored afterwards.
         data: a folder, see `open_segmentation_dataset`, or an opened data set.
         split: which part of a folder.
-        tta: test-time augmentation: sizes and mirrored copies of each image; None for one view.
+        tta: test-time augmentation: which views of each image are taken; True for those of the published metric, False
+            for one view.
         preprocess: how images become pixels, None for the model's own.
         batch_size: images in one forward pass, at least 1; several views go image by image.
         workers: reading processes; 0 reads here.
         folder: where counted pixels are kept, so that a run that was cut goes on where it stopped; None keeps nothing.
         max_unreadable: broken images and masks that are left out and listed in the report.
-        published: metrics of the original, see `published_metrics`, to stand beside the measured ones.
+        published: metrics of the original to stand beside the measured ones, or the name of a published checkpoint.
         progress: called with (images done, images in all) after each batch.
         on_prediction: called with the name of each image and its prediction, for example to write it.
 
@@ -74,7 +76,9 @@ def evaluate_segmentation(
         FileNotFoundError: the folder lacks the data.
         BlockingIOError: another process works in `folder`.
     """
-    settings = RunSettings(batch_size if tta is None else min(batch_size, 1), workers, max_unreadable, progress)
+    entry = info(published) if isinstance(published, str) else None
+    views = published_scales(entry) if tta is True else tta or None
+    settings = RunSettings(batch_size if views is None else min(batch_size, 1), workers, max_unreadable, progress)
     dataset = open_segmentation_dataset(data, split=split) if isinstance(data, str | PathLike) else data
     known = known_classes(model.config.class_names, model.config.num_classes, dataset.class_names)
     config = preprocess or model.config.preprocess
@@ -83,15 +87,15 @@ def evaluate_segmentation(
     def predict(images: Any, items: list[Item[np.ndarray]]) -> list[PixelCounts]:
         results = (
             model.predict_batch(images, preprocess=config)
-            if tta is None
-            else [predict_views(model, sizes, tta, config) for sizes in images]
+            if views is None
+            else [predict_views(model, sizes, views, config) for sizes in images]
         )
         return [_counted(result, item, known, on_prediction) for result, item in zip(results, items, strict=True)]
 
     form = pixel_counts_format(len(dataset.class_names))
-    with record_log(_records_file(folder), form, model, repr((config, tta)), dataset) as log:
+    with record_log(_records_file(folder), form, model, repr((config, views)), dataset) as log:
         read: Callable[[Sequence[Any]], Any] = (
-            partial(prepare, config=config) if tta is None else ViewReader(config, tta)
+            partial(prepare, config=config) if views is None else ViewReader(config, views)
         )
         found = evaluate_images(model, dataset, read, predict, log=log, settings=settings)
     total, scores = PixelConfusion.empty(len(dataset.class_names)), []
@@ -107,8 +111,8 @@ def evaluate_segmentation(
         dataset.class_names,
         tuple(scores),
         found.skipped,
-        published_by_name(published, "mIoU"),
-        tta,
+        published_metrics(entry, tta=views is not None) if entry else published_by_name(published, "mIoU"),
+        views,
         known.absent,
     )
 

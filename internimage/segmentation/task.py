@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from os import PathLike
-from typing import TYPE_CHECKING
-
 from internimage.checkpoints.catalog import info
 from internimage.data.label_maps.open import open_segmentation_dataset
-from internimage.flow import EvaluationOptions, Task
+from internimage.flow import Task
 from internimage.segmentation.creation import SEGMENTORS
+from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.segmentation.model import Segmentor, SegmentorConfig
 from internimage.segmentation.published import segmentor_of_row
-
-if TYPE_CHECKING:
-    from internimage.segmentation.report import SegmentationReport
 
 
 def published_config(name: str) -> SegmentorConfig:
@@ -30,27 +25,6 @@ def usual_hw(config: SegmentorConfig) -> tuple[int, int]:
     return side, side
 
 
-def evaluate(model: Segmentor, data: str | PathLike[str], options: EvaluationOptions) -> SegmentationReport:
-    """Measure a segmentor, see `internimage.segmentation.evaluate.evaluate_segmentation`."""
-    from internimage.segmentation.evaluate import evaluate_segmentation
-    from internimage.segmentation.report import published_metrics
-    from internimage.segmentation.tta import SegmentationTTA, published_scales
-
-    entry = None if options.published is None else info(options.published)
-    several = SegmentationTTA() if entry is None else published_scales(entry)
-    return evaluate_segmentation(
-        model,
-        data,
-        split=options.split,
-        tta=several if options.multi_scale else None,
-        batch_size=options.batch_size or 1,
-        workers=options.workers,
-        published=None if entry is None else published_metrics(entry, tta=options.multi_scale),
-        folder=options.folder,
-        progress=options.progress,
-    )
-
-
 TASK = Task(
     name="segmentation",
     noun="segmentor",
@@ -60,6 +34,5 @@ TASK = Task(
     published=published_config,
     usual_hw=usual_hw,
     open_data=open_segmentation_dataset,
-    evaluate=evaluate,
-    options=frozenset({"multi_scale", "folder"}),
+    evaluate=evaluate_segmentation,
 )

@@ -53,15 +53,16 @@ class SegmentationTTA:
         return len(self.ratios) * (2 if self.flip else 1)
 
 
-def published_scales(entry: CatalogEntry) -> SegmentationTTA:
-    """Return how the published multi-scale metric of a checkpoint was measured.
+def published_scales(entry: CatalogEntry | None) -> SegmentationTTA:
+    """Return how the published multi-scale metric of a checkpoint was measured, or usually is (None).
 
     Example:
         >>> from internimage import info
         >>> published_scales(info("upernet_internimage_t_512_160k_ade20k")).num_views
         12
     """
-    return SegmentationTTA(MASK2FORMER_ADE20K_RATIOS if entry.name == MASK2FORMER_ADE20K else PUBLISHED_RATIOS)
+    is_exception = entry is not None and entry.name == MASK2FORMER_ADE20K
+    return SegmentationTTA(MASK2FORMER_ADE20K_RATIOS if is_exception else PUBLISHED_RATIOS)
 
 
 @renamed_keywords(looks="tta")

@@ -1,0 +1,77 @@
+"""`evaluate`: a model of any task on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any
+
+from internimage import tasks
+from internimage.data import ImageDataset
+from internimage.flow import Report, TaskModel
+from internimage.options import Part
+
+
+def evaluate(
+    model: TaskModel[Any],
+    data: ImageDataset[Any] | str | PathLike[str],
+    *,
+    split: Part = "val",
+    batch_size: int | None = None,
+    workers: int = 0,
+    folder: str | PathLike[str] | None = None,
+    max_unreadable: int = 50,
+    published: Mapping[str, float] | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Report:
+    """Measure a model on every image of a data set.
+
+    Args:
+        model: what `internimage.load` or `internimage.create` returned; its mode is restored afterwards.
+        data: a folder in any layout of docs/data.md, a COCO annotations file, or an opened data set.
+        split: which part of a folder: "train", "val" or "test".
+        batch_size: images in one forward pass, at least 1; None for what is usual for the task.
+        workers: reading processes; 0 reads in this one.
+        folder: where results are kept image by image, so that a run that was cut goes on there; None keeps nothing.
+        max_unreadable: broken images that are left out and listed in the report.
+        published: metrics of the original to stand beside the measured ones, or the name of a published checkpoint.
+        progress: called with (images done, images in all) after each batch.
+        options: what only some tasks take: `tta`, `preprocess` and `on_prediction` for segmentors, `tta`, `merge`,
+            `metric` and `images` for detectors, `confusion` for classifiers; see `evaluate_segmentation`,
+            `evaluate_detection` and `evaluate_classification` in the module `evaluate` of each task.
+
+    Returns:
+        The report of the task: `to_dict()`, `rows()`, `per_class()`, `skipped`, and its metrics as attributes.
+
+    Raises:
+        TypeError: the task does not take an option.
+        ValueError: the data has classes that the model does not know, or nothing to measure; too many images are
+            broken; or `folder` holds results of another model, other data or other settings.
+        FileNotFoundError: the folder lacks the data.
+        BlockingIOError: another process works in `folder`.
+
+    Example:
+        >>> import internimage as ii
+        >>> ii.evaluate(ii.load("internimage_pico_fashion"), "nowhere", tta=True)
+        Traceback (most recent call last):
+        TypeError: tta is for detection and segmentation, this model is for classification
+    """
+    task = tasks.of_model(model)
+    for name in options:
+        if not task.takes(name):
+            known = " and ".join(tasks.taking(name)) or "no task"
+            raise TypeError(f"{name} is for {known}, this model is for {task.name}")
+    if batch_size is not None:
+        options["batch_size"] = batch_size
+    return task.evaluate(
+        model,
+        data,
+        split=split,
+        workers=workers,
+        folder=folder,
+        max_unreadable=max_unreadable,
+        published=published,
+        progress=progress,
+        **options,
+    )
