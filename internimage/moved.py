@@ -168,6 +168,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
 # Names of classes and functions that have changed, with their module where one name has become several.
 NAMES: Mapping[str, str] = {
     "BadPicture": "BadImage",
+    "CropShare": "CropFraction",
     "CrowdFigures": "CrowdMetrics",
     "Figures": "Metrics",
     "MaskedPicture": "MaskedImage",

@@ -50,7 +50,7 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer of a classifier for one image.
+    """The prediction of a classifier for one image.
 
     Args:
         scores: (K,) float32 probabilities on the CPU, summing to 1.
@@ -104,7 +104,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The answer of a semantic segmentor for one image.
+    """The prediction of a semantic segmentor for one image.
 
     Args:
         label_map: (H, W) class index of every pixel of the original image, on the CPU; uint8, int16 beyond 256
@@ -139,8 +139,8 @@ class Segmentation:
         return str(index) if self.class_names is None else self.class_names[index]
 
     def areas(self) -> list[tuple[str, float]]:
-        """Return the classes in the image as (name, share of its pixels 0..1), largest first."""
-        return [(self.class_name(i), share) for i, _, share in self._present()]
+        """Return the classes in the image as (name, fraction of its pixels 0..1), largest first."""
+        return [(self.class_name(i), fraction) for i, _, fraction in self._present()]
 
     def to_image(self) -> PIL.Image.Image:
         """Return the label map as an image whose pixel values are the class indices; save it as PNG.
@@ -157,13 +157,13 @@ class Segmentation:
     def to_dict(self, k: int | None = None) -> dict[str, Any]:
         """Return a JSON-ready summary: the size and the `k` largest classes with their areas, None for all of them."""
         rows = [
-            {"label": i, "name": self.class_name(i), "pixels": pixels, "share": round(share, 6)}
-            for i, pixels, share in self._present()[:k]
+            {"label": i, "name": self.class_name(i), "pixels": pixels, "share": round(fraction, 6)}
+            for i, pixels, fraction in self._present()[:k]
         ]
         return {"size_hw": list(self.original_hw), "classes": rows}
 
     def _present(self) -> list[tuple[int, int, float]]:
-        """Index, pixels and share of every class in the image, largest first."""
+        """Index, pixels and fraction of every class in the image, largest first."""
         counts = self.pixel_counts
         order = counts.argsort(descending=True, stable=True)
         return [(int(i), int(counts[i]), float(counts[i]) / self.label_map.numel()) for i in order if counts[i]]
@@ -234,7 +234,7 @@ class Detections:
     Args:
         boxes_xyxy: (R, 4) float32 corners in pixels of the original image, on the CPU.
         scores: (R,) float32, 0..1.
-        labels: (R,) int64 class numbers, from 0.
+        labels: (R,) int64 class indices, from 0.
         class_names: names of all classes, or None when the checkpoint has none (then the number is the name).
         original_hw: (height, width) of the image in pixels.
         run_length_masks: one mask for each box, or None from detectors without masks.
@@ -354,7 +354,7 @@ class DetectionTargets:
 
     Args:
         boxes_xyxy: (G, 4) float corners in pixels of the batch (after resizing, before padding moves nothing).
-        labels: (G,) int64 class numbers, from 0.
+        labels: (G,) int64 class indices, from 0.
         masks: (G, H, W) bool or uint8 masks of the padded batch, or None for detectors without masks.
     """
 

@@ -1,6 +1,6 @@
 """One rule for class names, wherever a model with names meets data or weights with names.
 
-Names decide, numbers and places do not. Names that differ in case, spaces, "_" and "-" only are the same name where no
+Names decide, numbers and order do not. Names that differ in case, spaces, "_" and "-" only are the same name where no
 other name comes as close. A side without names (None, or mere numbers such as "0" to "9" or "class 1" to "class 9") is
 taken by its numbers, which then must be as many as the names of the other side.
 """
@@ -39,7 +39,7 @@ class ClassMatch:
     """Which of the offered classes each wanted class is.
 
     Args:
-        rows: for each wanted class the number of the offered one, -1 where none has its name.
+        rows: for each wanted class the index of the offered one, -1 where none has its name.
         missing: names of the wanted classes that are not offered.
         unused: names of the offered classes that nobody wanted.
         by_name: whether names decided; else one side is only numbered.
@@ -94,7 +94,7 @@ def match_classes(wanted: Classes, offered: Classes) -> ClassMatch | None:
 
 
 def place_names(wanted: Sequence[str], offered: Sequence[str]) -> tuple[int, ...]:
-    """Return the place of each name among the offered names, -1 where it is not there; numbers are names like others.
+    """Return the index of each name among the offered names, -1 where it is not there; numbers are names like others.
 
     Raises:
         ValueError: a name stands for two of the offered ones, or is wanted twice and offered; two lists that agree
@@ -111,14 +111,14 @@ def place_names(wanted: Sequence[str], offered: Sequence[str]) -> tuple[int, ...
     for key in (_plain, _spaced, _joined):
         theirs = [key(name) for name in offered]
         counts, ours = Counter(theirs), Counter(key(name) for name in wanted)
-        places = {name: i for i, name in enumerate(theirs)}
+        index_of = {name: i for i, name in enumerate(theirs)}
         taken = set(rows)
         for i, name in enumerate(map(key, wanted)):
-            if rows[i] != NONE or name not in places:
+            if rows[i] != NONE or name not in index_of:
                 continue
             is_clear = counts[name] == ours[name] == 1
-            if is_clear and places[name] not in taken:
-                rows[i] = places[name]
+            if is_clear and index_of[name] not in taken:
+                rows[i] = index_of[name]
             elif not is_clear and key is _plain:
                 raise ValueError(
                     f"there are two classes of the name {wanted[i]!r:.{MAX_LETTERS}}, and the classes stand in another "
@@ -145,11 +145,11 @@ def some_names(names: Sequence[str], *, shown: int = SHOWN) -> str:
 
 
 def _by_number(wanted: Classes, offered: Classes) -> ClassMatch | None:
-    """Match by numbers: those that names spell, else places."""
+    """Match by numbers: those that names spell, else order."""
     ours, theirs = _numbering(wanted), _numbering(offered)
     if len(ours) == len(theirs):
-        places = {number: i for i, number in enumerate(theirs)}
-        rows = tuple(places[number] for number in ours)
+        index_of = {number: i for i, number in enumerate(theirs)}
+        rows = tuple(index_of[number] for number in ours)
     elif (len(theirs), len(ours)) == (IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES):
         known = rows_22k_to_1k()
         rows = tuple(known[number] for number in ours)
@@ -175,7 +175,7 @@ def _names(classes: Classes) -> Sequence[str]:
 
 
 def _numbering(classes: Classes) -> Sequence[int]:
-    """Return the number, from 0, of each class: what its name spells, else its place."""
+    """Return the number, from 0, of each class: what its name spells, else its index."""
     if isinstance(classes, int):
         return range(classes)
     found = _numbers(classes)

@@ -138,7 +138,7 @@ class Unreadable:
     """An image that could not be read.
 
     Args:
-        index: its number in the data set.
+        index: its place in the data set.
         reason: the message of the reader; it names the file.
     """
 

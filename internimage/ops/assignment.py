@@ -34,13 +34,13 @@ def assign_by_overlap(
         positive_iou: from this overlap on a box belongs to its best object, 0..1.
         negative_iou: below this overlap it belongs to the background, 0..1.
         min_positive_iou: lowest overlap of an object's best boxes for `match_low_quality`, 0..1.
-        match_low_quality: give each object its best boxes even below `positive_iou`; where objects share a best box,
-            the last one has it.
+        match_low_quality: give each object its best boxes even below `positive_iou`; where several objects have one
+            best box, the last one has it.
         ignored: (I, 4) corners of regions to be left out, or None.
-        ignore_iof: boxes with a larger share of their area in an ignored region are left out, 0..1.
+        ignore_iof: boxes with a larger fraction of their area in an ignored region are left out, 0..1.
 
     Returns:
-        (B,) int64: number of the object, `BACKGROUND` or `UNUSED`.
+        (B,) int64: index of the object, `BACKGROUND` or `UNUSED`.
 
     Source: Faster R-CNN, section 3.1.2, https://arxiv.org/abs/1506.01497.
 
@@ -56,8 +56,8 @@ def assign_by_overlap(
         return assigned
     overlaps = pairwise_overlaps(truth, boxes)  # (G, B)
     if ignored is not None and len(ignored):
-        share = pairwise_overlaps(boxes, ignored, "iof").amax(dim=1)
-        overlaps[:, share > ignore_iof] = -1
+        fraction = pairwise_overlaps(boxes, ignored, "iof").amax(dim=1)
+        overlaps[:, fraction > ignore_iof] = -1
     best, index = overlaps.max(dim=0)
     is_background = (best >= 0) & (best < negative_iou)
     assigned[~is_background] = UNUSED
@@ -65,8 +65,8 @@ def assign_by_overlap(
     if match_low_quality:
         best_of_object = overlaps.amax(dim=1, keepdim=True)
         is_best = (overlaps == best_of_object) & (best_of_object >= min_positive_iou)
-        numbers = torch.arange(len(truth), device=boxes.device)[:, None]
-        last = torch.where(is_best, numbers, -1).amax(dim=0)
+        indices = torch.arange(len(truth), device=boxes.device)[:, None]
+        last = torch.where(is_best, indices, -1).amax(dim=0)
         assigned = torch.where(last >= 0, last, assigned)
     return assigned
 

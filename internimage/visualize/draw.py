@@ -1,4 +1,4 @@
-"""Results drawn on images: `draw(result, drawn)`.
+"""Results drawn on images: `draw(result, image)`.
 
 Sizes are (width, height) here, as Pillow has them.
 """
@@ -21,7 +21,7 @@ from internimage.visualize.tags import place_tags, write_tag
 from internimage.visualize.text import ACCENT, FAINT, PANEL, SECONDARY, Color, bar_row, distinct_color
 from internimage.visualize.viewing import fit_inside
 
-# The side of a square image at which text has its natural size; beyond it, text grows with the drawn.
+# The side of a square image at which text has its natural size; beyond it, text grows with the image.
 NATURAL_SIDE = 560
 PANEL_WIDTH = 360
 NUM_ROWS = 5
@@ -40,10 +40,10 @@ def draw(
     has_legend: bool = True,
     longest_side: int | None = None,
 ) -> Image:
-    """Draw a result on its drawn, which keeps its size.
+    """Draw a result on its image, which keeps its size.
 
     Args:
-        result: what `predict` answered: a `Classification`, `Detections` or a `Segmentation`.
+        result: what `predict` returned: a `Classification`, `Detections` or a `Segmentation`.
         image: the image it belongs to, see `data.images.read.read_rgb`; of images of other channels than
             RGB, the first three are shown, or the first as gray.
         score_threshold: detected objects below are left out, 0..1.
@@ -51,9 +51,9 @@ def draw(
         longest_side: the image is enlarged or reduced until its longest side has this many pixels; None leaves it.
 
     Returns:
-        RGB drawn. For a classification: the image above a panel with the five most probable classes, which is at
-        least 360 pixels wide. For a segmentation: the drawn, blended with the colors of its classes (but for one
-        named "background" that has none), above a legend with the shares of the largest ones. For detections: the
+        RGB image. For a classification: the image above a panel with the five most probable classes, which is at
+        least 360 pixels wide. For a segmentation: the image, blended with the colors of its classes (but for one
+        named "background" that has none), above a legend with the fractions of the largest ones. For detections: the
         image with boxes, names, scores and masks.
 
     Raises:
@@ -92,9 +92,9 @@ def _draw_segmentation(
     blended.paste(drawn, mask=PIL.Image.fromarray(np.isin(labels, unpainted)))
     if not has_legend:
         return blended
-    shares = result.pixel_counts / result.label_map.numel()
-    largest = [int(i) for i in shares.argsort(descending=True, stable=True)[:NUM_LEGEND_ROWS]]
-    legend = [(result.class_name(i), float(shares[i]), _color(colors[i])) for i in largest if shares[i] >= 0.0005]
+    fractions = result.pixel_counts / result.label_map.numel()
+    largest = [int(i) for i in fractions.argsort(descending=True, stable=True)[:NUM_LEGEND_ROWS]]
+    legend = [(result.class_name(i), float(fractions[i]), _color(colors[i])) for i in largest if fractions[i] >= 0.0005]
     return _above_panel(blended, legend)
 
 
@@ -170,7 +170,7 @@ def _color(values: np.ndarray) -> Color:
 
 
 def _above_panel(drawn: Image, rows: Sequence[tuple[str, float, Color]]) -> Image:
-    """Put a panel of names, shares and bars under a drawn."""
+    """Put a panel of names, fractions and bars below an image."""
     unit = _unit(drawn)
     width = max(drawn.width, round(PANEL_WIDTH * unit))
     margin, row_height = round(20 * unit), round(40 * unit)

@@ -36,7 +36,7 @@ def contact_sheet(
     Args:
         results: one classification for each image.
         images: the images.
-        truths: the right class names; a wrong answer is marked and shows the right one. None if unknown.
+        truths: the right class names; a wrong prediction is marked and shows the right one. None if unknown.
         columns: tiles side by side, at least 1; None takes a layout of full rows where there is one.
         heading: a line above the tiles.
 
@@ -77,7 +77,7 @@ def _fewest_empty_places(number: int) -> int:
 
 
 def _tile(result: Classification, image: ImageInput, truth: str | None, size: tuple[int, int]) -> Image:
-    """One image of a contact sheet with its answer."""
+    """One image of a contact sheet with its prediction."""
     if not isinstance(result, Classification):
         raise TypeError(f"a contact sheet takes Classification results, given {type(result).__name__}")
     width, height = size
@@ -94,14 +94,14 @@ def _tile(result: Classification, image: ImageInput, truth: str | None, size: tu
 
 
 def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
-    """Draw a confusion matrix: rows are the truth, columns the answers, brightness the share of the row.
+    """Draw a confusion matrix: rows are the ground truth, columns the predictions, brightness the fraction of a row.
 
     Args:
-        confusion: (K, K) counts, or (K, K + 1) with a last column for answers that are none of the K classes.
+        confusion: (K, K) counts, or (K, K + 1) with a last column for predictions that are none of the K classes.
         class_names: K names.
 
     Returns:
-        RGB image; up to 30 classes are labeled, and their shares in percent written into the cells.
+        RGB image; up to 30 classes are labeled, and their fractions in percent written into the cells.
 
     Raises:
         ValueError: the matrix is not (K, K) or (K, K + 1).
@@ -111,28 +111,28 @@ def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
     number = len(class_names)
     if tuple(confusion.shape) != (number, number) or number == 0:
         raise ValueError(f"the matrix must be ({number}, {number}), one row per class, given {tuple(confusion.shape)}")
-    shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
+    fractions = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     is_labeled = number <= MAX_LABELED_CLASSES
     cell = 56 if is_labeled else max(1, 1500 // number)
     left, top = (180, 196) if is_labeled else (24, 72)
     canvas = PIL.Image.new("RGB", (max(640, left + number * cell + 24), top + number * cell + 24), PANEL)
     heading = "Confusion: rows are the truth, columns the answers"
     write_text(canvas, (24, 22), heading, 20, TEXT, max_width=canvas.width - 48)
-    canvas.paste(_colored(shares).resize((number * cell, number * cell), Resampling.NEAREST), (left, top))
+    canvas.paste(_colored(fractions).resize((number * cell, number * cell), Resampling.NEAREST), (left, top))
     if is_labeled:
-        _label(canvas, shares, class_names, cell, (left, top))
+        _label(canvas, fractions, class_names, cell, (left, top))
     return canvas
 
 
-def _colored(shares: np.ndarray) -> Image:
-    """Paint each share of a (K, K) matrix, 0..1, as one pixel: right answers in one hue, wrong ones in another."""
-    strength = np.sqrt(shares)[..., None]  # (K, K, 1); the root shows rare confusions, too
-    is_right = np.eye(len(shares), dtype=bool)[..., None]
+def _colored(fractions: np.ndarray) -> Image:
+    """Paint each fraction of a (K, K) matrix, 0..1, as one pixel, right predictions in another hue than wrong ones."""
+    strength = np.sqrt(fractions)[..., None]  # (K, K, 1); the root shows rare confusions, too
+    is_right = np.eye(len(fractions), dtype=bool)[..., None]
     color = np.where(is_right, np.array(ACCENT), np.array(WRONG))
     return PIL.Image.fromarray((np.array(TILE) * (1 - strength) + color * 0.85 * strength).astype(np.uint8))
 
 
-def _label(canvas: Image, shares: np.ndarray, names: Sequence[str], cell: int, corner: tuple[int, int]) -> None:
+def _label(canvas: Image, fractions: np.ndarray, names: Sequence[str], cell: int, corner: tuple[int, int]) -> None:
     """Write class names beside and above the cells, and percentages into them."""
     left, top = corner
     pen = ImageDraw.Draw(canvas)
@@ -144,8 +144,8 @@ def _label(canvas: Image, shares: np.ndarray, names: Sequence[str], cell: int, c
         upright = PIL.Image.new("RGB", (top - 76, 24), PANEL)
         write_text(upright, (0, 0), name, 16, TEXT, max_width=upright.width)
         canvas.paste(upright.transpose(Transpose.ROTATE_90), (left + i * cell + 16, 64))
-        for j, share in enumerate(shares[i]):
-            if share >= 0.0005:
-                written = f"{100 * share:.1f}"
+        for j, fraction in enumerate(fractions[i]):
+            if fraction >= 0.0005:
+                written = f"{100 * fraction:.1f}"
                 x = left + j * cell + (cell - fonts(14)[0].getlength(written)) / 2
                 write_text(canvas, (round(x), top + i * cell + 18), written, 14, TEXT, max_width=cell)

@@ -111,7 +111,7 @@ def test_small_images_are_named(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("0 0.5 0.5 0.001 0.002", "2 objects thinner than a pixel"),  # divided by the size twice
-        ("0 40 30 20 20", r"2 broken annotations.*coordinates must be shares of the image, 0\.\.1"),
+        ("0 40 30 20 20", r"2 broken annotations.*coordinates must be fractions of the image, 0\.\.1"),
         ("7 0.5 0.5 0.1 0.1", r"2 broken annotations.*unknown class 7"),
         ("", "2 of 2 images have no annotated object"),
     ],

@@ -109,10 +109,10 @@ def _taps(new: int, old: int, *, is_column: bool) -> tuple[Tensor, Tensor, Tenso
     """Return both source indices of every new pixel and the integer coefficient of the second one."""
     position = ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5).float()
     first = position.floor()
-    share = position - first
+    fraction = position - first
     if is_column:  # at the left and right edge OpenCV clamps the position, at the top and bottom the index
         outside = (first < 0) | (first >= old - 1)
-        share = torch.where(outside, torch.zeros_like(share), share)
+        fraction = torch.where(outside, torch.zeros_like(fraction), fraction)
     low = first.long()
-    coefficient = (share * COEFFICIENT_ONE).round().to(torch.int32)
+    coefficient = (fraction * COEFFICIENT_ONE).round().to(torch.int32)
     return low.clamp(0, old - 1), (low + 1).clamp(0, old - 1), coefficient

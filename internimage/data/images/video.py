@@ -42,7 +42,7 @@ class Frame:
     """One image of a video.
 
     Args:
-        index: its number, from 0.
+        index: counted from 0.
         time_s: its time in seconds from the start.
         image: upright RGB image.
     """

@@ -51,7 +51,7 @@ class SegmentationDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of their numbers."""
+        """Names of the K classes, in the order of their indices."""
         return self._class_names
 
     def __len__(self) -> int:

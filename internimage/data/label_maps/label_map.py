@@ -64,7 +64,7 @@ class MaskValues:
 
 
 def plain_values(num_classes: int, *, palette: Palette | None = None, ignored_colors: Palette = ()) -> MaskValues:
-    """Return values that are class numbers: 0..K - 1, and 255 for no label.
+    """Return values that are class indices: 0..K - 1, and 255 for no label.
 
     Raises:
         ValueError: there are no classes or more than 255.
@@ -151,8 +151,8 @@ def _numbers_of_colors(image: Image, path: str | Path, values: MaskValues) -> np
     numbers = [*range(len(values.palette)), *[IGNORED] * len(values.ignored_colors)]
     order = np.argsort(known, kind="stable")
     codes = np.array(known)[order]
-    place = np.searchsorted(codes, colors).clip(max=len(codes) - 1)
-    wrong = codes[place] != colors
+    indices = np.searchsorted(codes, colors).clip(max=len(codes) - 1)
+    wrong = codes[indices] != colors
     if wrong.any():
         row, column = (int(i) for i in np.argwhere(wrong)[0])
         color = int(colors[row, column])
@@ -161,7 +161,7 @@ def _numbers_of_colors(image: Image, path: str | Path, values: MaskValues) -> np
             f"column {column}; {int(wrong.sum())} of {wrong.size} pixels), which is not in the palette; add it, or "
             "name it among the ignored colors (JPEG changes colors: save masks as PNG)"
         )
-    return np.array(numbers, dtype=np.uint8)[order][place]
+    return np.array(numbers, dtype=np.uint8)[order][indices]
 
 
 def _code(color: tuple[int, int, int]) -> int:

@@ -82,7 +82,7 @@ def pair_folders(
 
     Args:
         images: folder of images.
-        masks: folder of masks: PNG files of one channel that hold class numbers, 255 for no label.
+        masks: folder of masks: PNG files of one channel that hold class indices, 255 for no label.
         class_names: names of the classes, or the file that holds them, see `read_class_list`.
         palette: colors of the classes, for masks that are colored images.
 

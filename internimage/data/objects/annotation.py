@@ -22,7 +22,7 @@ class ObjectTargets:
 
     Args:
         boxes_xyxy: (G, 4) float32 corners in pixels of the image as it is read.
-        labels: (G,) int64 class numbers, from 0.
+        labels: (G,) int64 class indices, from 0.
         masks: one mask for each object, or None in data sets without masks.
         ignored_boxes_xyxy: (I, 4) float32 regions that hold objects which are not marked one by one (crowds), or that
             need not be found (difficult objects); neither examples nor background.
@@ -45,12 +45,12 @@ class ImageAnnotation:
         image_id: the data set's own number or name of the image.
         size_hw: (height, width) of the image in pixels.
         boxes_xyxy: (G, 4) float64 corners in pixels.
-        labels: (G,) int64 class numbers, from 0.
+        labels: (G,) int64 class indices, from 0.
         is_special: (G,) bool boxes that are no single object to be found: crowds (COCO), groups (OpenImages), difficult
             objects (VOC), ignored regions (CrowdHuman).
         areas: (G,) float64 areas in square pixels; those of the masks where the data set gives them.
         segmentations: masks in the form of COCO for each object, or None without masks.
-        lost_masks: (G,) bool objects whose mask is broken: a region, for figures of masks, that need not be found; its
+        lost_masks: (G,) bool objects whose mask is broken: a region, for metrics of masks, that need not be found; its
             entry in `segmentations` is the box. None where there is no such object.
         is_ignored: (G,) bool special objects that carry the key "ignore" of files in the form of COCO, which the COCO
             tools do not read, and are no crowd; None where there is no such object.

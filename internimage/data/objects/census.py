@@ -8,8 +8,10 @@ from internimage.data.examples import ExampleCount
 from internimage.data.objects.dataset import DetectionDataset
 from internimage.data.objects.problems import KEPT
 
-SAMPLED = 200  # images whose headers are read where boxes are shares of images of unknown size
-SHARES = "boxes of this form are pixels, these look like shares of the image (0..1): multiply them by width and height"
+SAMPLED = 200  # images whose headers are read where boxes are fractions of images of unknown size
+FRACTIONS = (
+    "boxes of this form are pixels, these look like fractions of the image (0..1): multiply them by width and height"
+)
 SPECIAL = (
     'some tools write "iscrowd": 1 for every mask of run lengths, or "difficult": 1 for every object; set it to 0 for '
     "single objects that should be found"
@@ -25,8 +27,8 @@ def count_examples(dataset: DetectionDataset) -> ExampleCount:
     is_example = states.is_learnable & ~is_thin
     advice = ""
     if not is_example.any():
-        looks_shared = is_thin.any() and states.largest_side < 1.1 and not states.is_relative
-        advice = SHARES if looks_shared else SPECIAL if states.is_special.any() else ""
+        looks_relative = is_thin.any() and states.largest_side < 1.1 and not states.is_relative
+        advice = FRACTIONS if looks_relative else SPECIAL if states.is_special.any() else ""
     others = {
         "objects that are crowds, ignored or difficult": int((states.is_special & ~is_example).sum()),
         "objects thinner than a pixel": int((is_thin & ~states.is_special).sum()),
@@ -35,7 +37,7 @@ def count_examples(dataset: DetectionDataset) -> ExampleCount:
 
 
 def count_truth(dataset: DetectionDataset) -> ExampleCount:
-    """Count the objects of each class that figures are measured by: all but crowds, ignored and difficult ones."""
+    """Count the objects of each class that metrics count: all but crowds, ignored and difficult ones."""
     states = dataset.states()
     is_counted = ~states.is_special | states.is_learnable  # groups of OpenImages are both
     advice = SPECIAL if is_counted.size and not is_counted.any() else ""
@@ -54,7 +56,7 @@ def _count(dataset: DetectionDataset, labels: np.ndarray, others: dict[str, int]
 
 
 def _all_thin(dataset: DetectionDataset) -> bool:
-    """Whether the objects of some images are all thinner than a pixel; boxes that are shares do not say it alone."""
+    """Whether the objects of some images are all thinner than a pixel; boxes that are fractions do not say it alone."""
     for index in np.linspace(0, len(dataset) - 1, num=min(SAMPLED, len(dataset)), dtype=np.int64).tolist():
         try:
             if dataset.num_examples(index):

@@ -27,7 +27,7 @@ class DetectionDataset:
 
     Args:
         name: what messages call it, as a rule the annotation file.
-        class_names: K names, in the order of the class numbers.
+        class_names: K names, in the order of the class indices.
         table: the annotations.
         category_ids: the data set's own number of each class, for results files; None for 0 .. K - 1.
         frequencies: for LVIS "r" (rare), "c" (common) or "f" (frequent) for each class, else None.
@@ -64,7 +64,7 @@ class DetectionDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of their numbers."""
+        """Names of the K classes, in the order of their indices."""
         return self._class_names
 
     def __len__(self) -> int:
@@ -181,31 +181,34 @@ class DetectionDataset:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for index in range(len(self)):
-            truth = self.annotation(index)
+            annotation = self.annotation(index)
             images.append(
                 {
-                    "id": truth.image_id,
+                    "id": annotation.image_id,
                     "file_name": self.file(index).name,
-                    "height": truth.size_hw[0],
-                    "width": truth.size_hw[1],
+                    "height": annotation.size_hw[0],
+                    "width": annotation.size_hw[1],
                 }
             )
-            corners = truth.boxes_xyxy
-            is_crowd = truth.is_special if truth.is_ignored is None else truth.is_special & ~truth.is_ignored
+            corners = annotation.boxes_xyxy
+            is_ignored = annotation.is_ignored
+            is_crowd = annotation.is_special if is_ignored is None else annotation.is_special & ~is_ignored
             sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-            for i, label in enumerate(truth.labels.tolist()):
+            for i, label in enumerate(annotation.labels.tolist()):
                 entry: dict[str, Any] = {
                     "id": len(annotations) + 1,
-                    "image_id": truth.image_id,
+                    "image_id": annotation.image_id,
                     "category_id": self.category_ids[label],
                     "bbox": sides[i],
-                    "area": float(truth.areas[i]),
+                    "area": float(annotation.areas[i]),
                     "iscrowd": int(is_crowd[i]),
                 }
-                if truth.is_ignored is not None:
-                    entry["ignore"] = int(truth.is_ignored[i])
+                if is_ignored is not None:
+                    entry["ignore"] = int(is_ignored[i])
                 annotations.append(
-                    entry if truth.segmentations is None else {**entry, "segmentation": truth.segmentations[i]}
+                    entry
+                    if annotation.segmentations is None
+                    else {**entry, "segmentation": annotation.segmentations[i]}
                 )
         names = zip(self.category_ids, self._class_names, strict=True)
         return {

@@ -50,8 +50,8 @@ def run_lengths_from_text(text: str, size_hw: tuple[int, int]) -> np.ndarray:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64) - ord("0")
     wrong = np.flatnonzero((codes < 0) | (codes > 63))
     if wrong.size:
-        place = int(wrong[0])
-        raise ValueError(f"bad run lengths: the letter {text[place]!r} (number {place + 1}) cannot stand there")
+        first = int(wrong[0])
+        raise ValueError(f"bad run lengths: the letter {text[first]!r} (number {first + 1}) cannot stand there")
     is_last = codes & 32 == 0
     if not codes.size or not is_last[-1]:
         raise ValueError("bad run lengths: the text ends within a number")
@@ -60,8 +60,8 @@ def run_lengths_from_text(text: str, size_hw: tuple[int, int]) -> np.ndarray:
     sizes = ends - starts + 1  # letters of each number
     if sizes.max() > MAX_LETTERS:
         raise ValueError("bad run lengths: a number has more letters than any image needs")
-    places = np.arange(codes.size) - np.repeat(starts, sizes)
-    runs = np.add.reduceat((codes & 31) << (5 * places), starts)
+    letters = np.arange(codes.size) - np.repeat(starts, sizes)
+    runs = np.add.reduceat((codes & 31) << (5 * letters), starts)
     runs -= np.where(codes[ends] & 16, 1 << (5 * sizes), 0)
     runs[1::2] = np.cumsum(runs[1::2])  # from the third on, differences to the run before the last are written
     runs[2::2] = np.cumsum(runs[2::2])

@@ -27,9 +27,9 @@ class ObjectStates:
     Args:
         labels: (A,) int64 classes.
         is_special: (A,) bool, see `ImageAnnotation`.
-        is_learnable: (A,) bool examples for training, before boxes that are shares are compared with sizes.
+        is_learnable: (A,) bool examples for training, before boxes that are fractions are compared with sizes.
         largest_side: the largest coordinate of a box; 0 where there is none.
-        is_relative: boxes are shares of the image.
+        is_relative: boxes are fractions of the image.
     """
 
     labels: np.ndarray
@@ -43,7 +43,7 @@ class AnnotationTable:
     """Images and their objects, filled image by image.
 
     Args:
-        is_relative: boxes and polygons are shares of the image's width and height, 0..1, instead of pixels.
+        is_relative: boxes and polygons are fractions of the image's width and height, 0..1, instead of pixels.
     """
 
     def __init__(self, *, is_relative: bool = False) -> None:
@@ -67,7 +67,7 @@ class AnnotationTable:
         return len(self.files)
 
     def begin(self, file: Path, image_id: int | str, size_hw: tuple[int, int] = SIZE_UNKNOWN) -> int:
-        """Start an image and return its number; (0, 0) says that its size is not known yet."""
+        """Start an image and return its index; (0, 0) says that its size is not known yet."""
         self.files.append(file)
         self.image_ids.append(image_id)
         self.has_entry.append(False)
@@ -91,7 +91,7 @@ class AnnotationTable:
 
         Args:
             box_xyxy: corners.
-            label: class number, from 0.
+            label: class index, from 0.
             is_special: see `ImageAnnotation`.
             is_learnable: the box is an example for training.
             is_ignored: see `ImageAnnotation`.
@@ -190,5 +190,5 @@ class AnnotationTable:
 
 
 def _scaled(mask: Segmentation, scale: np.ndarray) -> Segmentation:
-    assert isinstance(mask, tuple), "shares of an image are written as polygons only"
+    assert isinstance(mask, tuple), "fractions of an image are written as polygons only"
     return tuple(polygon * scale for polygon in mask)

@@ -50,7 +50,7 @@ def open_coco(
         images: folder that "file_name" counts from; for LVIS the one that holds `train2017/` and `val2017/`.
         root: folder of the data set, in which images are looked for whose "file_name" is that of another machine;
             None for `images`.
-        class_names: expected classes in the order of their numbers, to give a validation part the numbering of the
+        class_names: expected classes in the order of their indices, to give a validation part the numbering of the
             training part; None takes the order of "categories".
         broken: what happens to broken entries: "leave_out" warns and drops them, "raise" refuses the data set.
         max_bytes: largest accepted file.
@@ -117,13 +117,13 @@ def _numbering(
     if twice:
         logger.warning("%s has several categories of one name, which are one class: %s", file, some_names(twice))
     names = own_names if class_names is None else tuple(class_names)
-    places = dict(zip(own_names, place_names(own_names, names), strict=True))
-    unknown = [name for name, place in places.items() if place == NONE]
+    label_of = dict(zip(own_names, place_names(own_names, names), strict=True))
+    unknown = [name for name, label in label_of.items() if label == NONE]
     if unknown:
         raise ValueError(
             f"{file} has the classes {some_names(unknown)}, which are not among the expected ones: {some_names(names)}"
         )
-    return names, {row["id"]: places[row["name"]] for row in rows}
+    return names, {row["id"]: label_of[row["name"]] for row in rows}
 
 
 class _Reader:
@@ -173,7 +173,7 @@ class _Reader:
     def _by_image(
         self, images: list[Any], annotations: list[Any]
     ) -> tuple[dict[int, list[int]], dict[int, dict[str, Any]]]:
-        """Return the annotations of each image, and the usable images, all by place."""
+        """Return the annotations of each image, and the usable images, all by index."""
         ids: Ids[int] = Ids()
         usable: dict[int, dict[str, Any]] = {}
         for i, image in enumerate(images):

@@ -35,15 +35,15 @@ class ImageFolder:
         self.root = Path(root)
         folders = list_folders(self.root)
         self._class_names = class_names if class_names is not None else tuple(folder.name for folder in folders)
-        places = place_names([folder.name for folder in folders], self._class_names)
-        unknown = [folder.name for folder, place in zip(folders, places, strict=True) if place == NONE]
+        labels = place_names([folder.name for folder in folders], self._class_names)
+        unknown = [folder.name for folder, label in zip(folders, labels, strict=True) if label == NONE]
         if unknown:
             raise ValueError(
                 f"{self.root} holds folders that are no class of this data set: {some_names(unknown)}; its classes are "
                 f"{some_names(self._class_names)}"
             )
         self.files: list[tuple[Path, int]] = [
-            (path, place) for folder, place in zip(folders, places, strict=True) for path in list_images(folder)
+            (path, label) for folder, label in zip(folders, labels, strict=True) for path in list_images(folder)
         ]
         if not self.files:
             raise ValueError(self._nothing())

@@ -81,8 +81,8 @@ def _numbers(values: list[Any]) -> np.ndarray:
     except OverflowError as error:
         raise ValueError(f"bad polygon: {error}") from error
     if not np.isfinite(numbers).all():
-        place = int(np.flatnonzero(~np.isfinite(numbers))[0])
-        raise ValueError(f"bad polygon: value {place + 1} of {len(numbers)} is not a finite number")
+        first = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise ValueError(f"bad polygon: value {first + 1} of {len(numbers)} is not a finite number")
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""Annotations in the CSV form of OpenImages: boxes as shares of the image, groups, checked classes, a hierarchy.
+"""Annotations in the CSV form of OpenImages: boxes as fractions of the image, groups, checked classes, a hierarchy.
 
 Shape legend: K classes.
 """
@@ -125,7 +125,7 @@ def _label(row: Mapping[str, str], numbers: Mapping[str, int]) -> int:
 
 
 def _box(row: Mapping[str, str]) -> tuple[float, float, float, float]:
-    """Return corners as shares of the image."""
+    """Return corners as fractions of the image."""
     try:
         left, top, right, bottom = (float(row[name]) for name in ("XMin", "YMin", "XMax", "YMax"))
     except (TypeError, ValueError) as error:
@@ -133,7 +133,7 @@ def _box(row: Mapping[str, str]) -> tuple[float, float, float, float]:
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError("bad box: a value is not finite")
     if min(left, top) < 0 or max(right, bottom) > 1:
-        raise ValueError(f"bad box: shares must lie in 0..1, given {(left, top, right, bottom)}")
+        raise ValueError(f"bad box: fractions must lie in 0..1, given {(left, top, right, bottom)}")
     if right <= left or bottom <= top:
         raise ValueError(f"bad box: {(left, top, right, bottom)} has no positive width and height")
     return left, top, right, bottom
@@ -161,7 +161,7 @@ def class_ancestors(file: Path, codes: Sequence[str]) -> np.ndarray:
 
     Args:
         file: JSON with "LabelName" and a list "Subcategory" at each level.
-        codes: codes of the classes, in the order of their numbers.
+        codes: codes of the classes, in the order of their indices.
 
     Raises:
         ValueError: the file has another form.

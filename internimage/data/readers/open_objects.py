@@ -58,7 +58,7 @@ def open_detection_dataset(
         root: folder of the data set.
         split: "train", "val" or "test"; files and folders may have other names of these parts, see
             `internimage.data.parts`.
-        class_names: expected classes in the order of their numbers, as a rule those of the training part, or a file
+        class_names: expected classes in the order of their indices, as a rule those of the training part, or a file
             that holds them; None takes those of the annotations.
         broken: what happens to broken annotations: "leave_out" warns and drops them, "raise" refuses the data set.
         filter_empty: leave out images without any annotated object and tiny ones; None does so for "train" in every

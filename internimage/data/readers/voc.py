@@ -46,7 +46,7 @@ def open_voc(
     Args:
         folders: (folder of a year, name of its list), for example ("VOCdevkit/VOC2007", "trainval"); a folder holds
             `Annotations/`, `JPEGImages/` and `ImageSets/Main/<list>.txt`.
-        class_names: K names, in the order of the class numbers.
+        class_names: K names, in the order of the class indices.
         broken: what happens to broken entries: "leave_out" warns and drops them, "raise" refuses the data set.
 
     Raises:
@@ -124,7 +124,7 @@ def open_xml(
 
     Args:
         files: (annotation file, image file without its ending) of each image.
-        class_names: K names, in the order of the class numbers; None takes those found, in alphabetical order.
+        class_names: K names, in the order of the class indices; None takes those found, in alphabetical order.
         name: what messages call the data set.
         broken: what happens to broken entries: "leave_out" warns and drops them, "raise" refuses the data set.
 
@@ -203,7 +203,7 @@ class _Reader:
             self.table.add(box, label, is_special=is_difficult, is_learnable=not is_difficult)
 
     def _label(self, name: str) -> int:
-        """Return the number of a class by its name, -1 for a foreign one."""
+        """Return the index of a class by its name, -1 for a foreign one."""
         if name not in self._numbers:
             [self._numbers[name]] = place_names([name], self.class_names)
         return self._numbers[name]

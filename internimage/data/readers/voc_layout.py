@@ -54,7 +54,7 @@ class VocLayout:
 
         Args:
             part: part of the data set.
-            names: K names in the order of the class numbers; None takes those of a class list, else of the files.
+            names: K names in the order of the class indices; None takes those of a class list, else of the files.
             broken: see `open_voc`.
         """
         own = self._own_classes()

@@ -42,13 +42,13 @@ def open_yolo(
     """Open images with text annotations.
 
     A line holds the number of the class and either center x, center y, width, height of a box or the corners x1 y1 x2
-    y2 ... of a polygon (three or more), all as shares of the image's width and height. The file of `images/a.jpg` is
+    y2 ... of a polygon (three or more), all as fractions of the image's width and height. The file of `images/a.jpg` is
     `labels/a.txt`: the last folder "images" of the path becomes "labels"; without one, the file lies beside the
     image. An image without a file shows no object.
 
     Args:
         images: folders of images, searched with their subfolders, or .txt files that list images.
-        class_names: K names, in the order of the class numbers.
+        class_names: K names, in the order of the class indices.
         name: what messages call the data set.
         broken: what happens to broken lines: "leave_out" warns and drops them, "raise" refuses the data set.
 
@@ -135,7 +135,7 @@ def parse_line(line: str, num_classes: int) -> tuple[int, tuple[float, float, fl
     """Read one line.
 
     Returns:
-        The class, the corners (left, top, right, bottom) as shares of the image, and the (P, 2) polygon or None.
+        The class, the corners (left, top, right, bottom) as fractions of the image, and the (P, 2) polygon or None.
 
     Raises:
         ValueError: the line is broken.
@@ -152,21 +152,23 @@ def parse_line(line: str, num_classes: int) -> tuple[int, tuple[float, float, fl
         raise ValueError(f"expected a class and 4 numbers of a box or 6, 8, ... of a polygon, given {len(values)}")
     if not all(map(math.isfinite, values)):
         raise ValueError("a value is not finite")
-    label, *shares = values
+    label, *fractions = values
     if label != int(label) or not 0 <= label < num_classes:
         raise ValueError(f"unknown class {label:g}; expected 0..{num_classes - 1}")
-    if min(shares) < -SLACK or max(shares) > 1 + SLACK:
-        if len(shares) == 4 and min(shares[2:]) < 0:
-            raise ValueError(f"bad box: width {shares[2]:g} and height {shares[3]:g} must be positive")
-        raise ValueError(f"coordinates must be shares of the image, 0..1, given {min(shares):g}..{max(shares):g}")
+    if min(fractions) < -SLACK or max(fractions) > 1 + SLACK:
+        if len(fractions) == 4 and min(fractions[2:]) < 0:
+            raise ValueError(f"bad box: width {fractions[2]:g} and height {fractions[3]:g} must be positive")
+        raise ValueError(
+            f"coordinates must be fractions of the image, 0..1, given {min(fractions):g}..{max(fractions):g}"
+        )
     corners = None
-    if len(shares) == 4:
-        x, y, width, height = shares
+    if len(fractions) == 4:
+        x, y, width, height = fractions
         box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         if width <= 0 or height <= 0:
             raise ValueError(f"bad box: width {width:g} and height {height:g} must be positive")
     else:
-        corners = np.array(shares).reshape(-1, 2)
+        corners = np.array(fractions).reshape(-1, 2)
         if not polygon_area((corners,)):
             raise ValueError("bad polygon: it encloses no area")
         (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()

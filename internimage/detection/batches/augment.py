@@ -32,7 +32,7 @@ class TrainingView:
     Args:
         pixels: (h, w, C) uint8 RGB.
         boxes_xyxy: (G, 4) float32 corners in pixels of the view.
-        labels: (G,) int64 class numbers.
+        labels: (G,) int64 class indices.
         masks: (G, h, w) bool, or None in data sets without masks.
         original_hw: (height, width) of the image as it was read, in pixels.
         name: file name, for messages.
@@ -53,7 +53,7 @@ class Frame:
     Args:
         pixels: (h, w, C) uint8.
         boxes: (G, 4) float32 corners in pixels.
-        objects: (G,) int64 numbers of the objects that are still seen.
+        objects: (G,) int64 indices of the objects that are still seen.
         rows: (h,) int64 row of the original masks that each row shows.
         columns: (w,) int64 column of the original masks that each column shows.
     """
@@ -196,13 +196,13 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class CropShare:
-    """Cut out a share of the image, for data sets of any size; a crop that would lose every object is not made.
+class CropFraction:
+    """Cut out a fraction of the image, for data sets of any size; a crop that would lose every object is not made.
 
     Args:
-        smallest: smallest share of the height and of the width, above 0 and at most 1.
+        smallest: smallest fraction of the height and of the width, above 0 and at most 1.
         probability: how often, 0..1.
-        min_visible: objects of whose box less than this share is left are dropped, 0..1.
+        min_visible: objects of whose box less than this fraction is left are dropped, 0..1.
     """
 
     smallest: float
@@ -217,8 +217,8 @@ class CropShare:
         """Draw whether, then height, width, top and left, and cut."""
         if rng.random_sample() >= self.probability:
             return frame
-        shares = self.smallest + rng.random_sample(2) * (1 - self.smallest)
-        size = tuple(max(1, round(side * share)) for side, share in zip(frame.size_hw, shares, strict=True))
+        fractions = self.smallest + rng.random_sample(2) * (1 - self.smallest)
+        size = tuple(max(1, round(side * fraction)) for side, fraction in zip(frame.size_hw, fractions, strict=True))
         top, left = (int(rng.randint(0, side - own + 1)) for side, own in zip(frame.size_hw, size, strict=True))
         result = cropped(frame, top, left, (size[0], size[1]))
         before = _areas(frame.boxes[np.searchsorted(frame.objects, result.objects)])

@@ -1,6 +1,6 @@
 """Which images make up a training batch: images of one orientation together, rare classes more often.
 
-The order follows from the seed and the number of the epoch (or of the batch) alone, so that a resumed run sees the
+The order follows from the seed and the index of the epoch (or of the batch) alone, so that a resumed run sees the
 batches that it would have seen.
 
 Shape legend: N images, B images of a batch on one process.
@@ -41,12 +41,12 @@ def epoch_batches(
         groups: (N,) group of each image, see `orientations`.
         batch_size: B.
         seed: seed of the run, 0 or more.
-        epoch: number of the epoch, from 0.
-        rank: number of this process among those that train together.
+        epoch: index of the epoch, from 0.
+        rank: index of this process among those that train together.
         world: their count.
 
     Returns:
-        (batches, B) int64 image numbers; every process gets equally many batches.
+        (batches, B) int64 image indices; every process gets equally many batches.
 
     Example:
         >>> batches = epoch_batches(np.array([0, 1, 0, 1, 1]), batch_size=2, seed=0, epoch=0)
@@ -64,8 +64,8 @@ def epoch_batches(
             parts.append(np.resize(order, math.ceil(len(members) / step) * step))
     batches = np.concatenate(parts).reshape(-1, batch_size)
     batches = batches[torch.randperm(len(batches), generator=generator).numpy()]
-    share = len(batches) // world
-    return batches[rank * share : (rank + 1) * share]
+    per_process = len(batches) // world
+    return batches[rank * per_process : (rank + 1) * per_process]
 
 
 def endless_batches(
@@ -80,12 +80,12 @@ def endless_batches(
         groups: (N,) group of each image, see `orientations`.
         batch_size: B.
         seed: seed of the run, 0 or more.
-        rank: number of this process among those that train together.
+        rank: index of this process among those that train together.
         world: their count.
-        start: number of the first batch wanted; those before it are not read.
+        start: index of the first batch wanted; those before it are not read.
 
     Yields:
-        (B,) int64 image numbers.
+        (B,) int64 image indices.
     """
     _check(groups, batch_size, rank, world)
     generator = torch.Generator().manual_seed(seed)
@@ -118,12 +118,12 @@ def _check(groups: np.ndarray, batch_size: int, rank: int, world: int) -> None:
 def repeat_factors(labels: Iterable[Sequence[int] | np.ndarray], threshold: float) -> np.ndarray:
     """Return how often each image should be seen in an epoch so that rare classes are learned, too.
 
-    A class that is in the share f of the images asks for max(1, sqrt(threshold / f)); an image follows the class
+    A class that is in the fraction f of the images asks for max(1, sqrt(threshold / f)); an image follows the class
     that asks for most.
 
     Args:
         labels: classes in each of the N images.
-        threshold: share of the images from which on a class is common enough, 0..1.
+        threshold: fraction of the images from which on a class is common enough, 0..1.
 
     Returns:
         (N,) float64, 1 or more.

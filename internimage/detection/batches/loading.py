@@ -1,4 +1,4 @@
-"""From an image's number to its training view, and from views to a batch.
+"""From an image's index to its training view, and from views to a batch.
 
 Shape legend: N images of a batch, H W size of the padded batch, G objects.
 """
@@ -67,7 +67,7 @@ class TrainingViews:
         """Return the view of an image.
 
         Args:
-            key: (visit, image); the visit is the number of the epoch or of the iteration.
+            key: (visit, image); the visit is the index of the epoch or of the iteration.
 
         Raises:
             ValueError: no image could be used.

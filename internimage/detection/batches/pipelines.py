@@ -5,7 +5,7 @@ Source: OpenGVLab/InternImage 31c962d, detection/configs.
 
 from __future__ import annotations
 
-from internimage.detection.batches.augment import Crop, CropShare, Flip, OneOf, Pipeline, Resize, ResizeRange
+from internimage.detection.batches.augment import Crop, CropFraction, Flip, OneOf, Pipeline, Resize, ResizeRange
 
 _SIDES = tuple(range(480, 801, 32))
 
@@ -38,7 +38,7 @@ def own_data_pipeline(
     Args:
         shorter_side: smallest and largest limit of the shorter side in pixels; equal ones for a fixed size.
         longer_side: limit of the longer side in pixels.
-        smallest_crop: smallest share of the height and of the width that is kept, 0..1; 1 for no crops.
+        smallest_crop: smallest fraction of the height and of the width that is kept, 0..1; 1 for no crops.
         flip: how often the image is mirrored, 0..1; 0 where left and right differ.
 
     Raises:
@@ -51,6 +51,6 @@ def own_data_pipeline(
         )
     if not 0 <= flip <= 1:
         raise ValueError(f"flip must lie in 0..1, given {flip}")
-    crop = () if smallest_crop == 1.0 else (CropShare(smallest_crop),)
+    crop = () if smallest_crop == 1.0 else (CropFraction(smallest_crop),)
     resize = Resize((low,), longer_side) if low == high else ResizeRange((low, high), (longer_side, longer_side))
     return (*crop, Flip(flip), resize)

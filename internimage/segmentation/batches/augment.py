@@ -38,7 +38,7 @@ class Augmentation:
         scale: limits in pixels of the longer and the shorter side, to which a ratio of 1 resizes. None for the size of
             the image itself.
         ratio_range: smallest and largest ratio to that size.
-        category_limit: a crop with a larger share of one class is drawn again, up to ten times; 1 takes the first.
+        category_limit: a crop with a larger fraction of one class is drawn again, up to ten times; 1 takes the first.
         flip_probability: of mirroring left and right, 0..1.
         vertical_flip_probability: of mirroring top and bottom, for images from above or through a microscope, 0..1.
         photometric: how far colors are moved, None leaves them.

@@ -50,8 +50,8 @@ class SegmentationBatches:
         dataset: images with label maps.
         augmentation: how an image is varied; its crop is the size of the batches.
         batch_size: N.
-        seed: order and variations follow from it and from the number of the epoch.
-        rank: number of this process among those that train together.
+        seed: order and variations follow from it and from the index of the epoch.
+        rank: index of this process among those that train together.
         world: their count.
         workers: reading processes; 0 reads here.
         mean: mean of each channel of pixels scaled to 0..1, as the model has it.
@@ -92,13 +92,13 @@ class SegmentationBatches:
         self._collate = _Collating(augmentation.crop_hw, mean, std)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the (batches, N) sample numbers of one epoch for this process."""
+        """Return the (batches, N) sample indices of one epoch for this process."""
         shuffled = np.random.default_rng(derived_seed(self.seed, _ORDER, epoch)).permutation(self.num_samples)
         own = shuffled[self.rank :: self.world][: self.batches_per_epoch * self.batch_size]
         return own.reshape(self.batches_per_epoch, self.batch_size)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[SegmentationBatch]:
-        """Yield the batches of one epoch from number `start` on."""
+        """Yield the batches of one epoch from index `start` on."""
         keys = [[(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:]]
         yield from torch.utils.data.DataLoader(
             self._varied,

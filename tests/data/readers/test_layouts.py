@@ -88,7 +88,7 @@ def test_two_keys_of_one_number_are_refused(yolo: Path) -> None:
         ("2 0.5 0.5 0.2 0.4", r"unknown class 2; expected 0\.\.1"),
         ("0.5 0.5 0.5 0.2 0.4", "unknown class 0.5"),
         ("1 0.5 0.5 -0.2 0.4", "width -0.2 and height 0.4 must be positive"),
-        ("1 50 50 20 40", "shares of the image"),
+        ("1 50 50 20 40", "fractions of the image"),
         ("1 0.5 0.5 0.2", "given 4"),
         ("1 0.5 0.5 0.2 0.4 0.9", "given 6"),
         ("1 0.5 0.5 0.2 x", "expected numbers"),

@@ -15,7 +15,7 @@ from internimage.data.objects.annotation import ObjectTargets
 from internimage.data.objects.dataset import DetectionDataset
 from internimage.data.readers.coco import open_coco
 from internimage.detection.batches import augment
-from internimage.detection.batches.augment import Crop, CropShare, Flip
+from internimage.detection.batches.augment import Crop, CropFraction, Flip
 from internimage.detection.batches.pipelines import PIPELINES, own_data_pipeline
 from internimage.types import RunLengthMasks
 from tests.parity import seeding
@@ -166,9 +166,9 @@ def test_crops_without_objects() -> None:
     empty = [augment(far, (Crop(10, 20, True),), np.random.RandomState(seed)) for seed in range(30)]
     assert all(view is not None for view in empty) and any(view is not None and not len(view.labels) for view in empty)
     for seed in range(30):
-        view = augment(far, (CropShare(0.2),), np.random.RandomState(seed))
+        view = augment(far, (CropFraction(0.2),), np.random.RandomState(seed))
         assert view is not None and len(view.labels) == 1
-    nothing = augment(sample([]), (CropShare(0.2), Flip()), np.random.RandomState(0))
+    nothing = augment(sample([]), (CropFraction(0.2), Flip()), np.random.RandomState(0))
     assert nothing is not None and nothing.boxes_xyxy.shape == (0, 4)
 
 
