@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from internimage.errors import CheckpointMismatch as CheckpointMismatch
     from internimage.errors import MissingExtra as MissingExtra
     from internimage.errors import UnknownName as UnknownName
-    from internimage.hub.conversion import convert as convert
+    from internimage.hub.convert import convert as convert
+    from internimage.hub.create import create as create
+    from internimage.hub.load import load as load
     from internimage.hub.evaluation import evaluate as evaluate
-    from internimage.hub.factory import create as create
-    from internimage.hub.factory import load as load
     from internimage.types import Classification as Classification
     from internimage.types import Detections as Detections
     from internimage.types import Features as Features
@@ -59,8 +59,9 @@ if not TYPE_CHECKING:  # a checker would take any name for one of this package
             ),
             **dict.fromkeys(("Classification", "Detections", "Features", "Segmentation"), "internimage.types"),
             **dict.fromkeys(("info", "list_models"), "internimage.checkpoints.catalog"),
-            **dict.fromkeys(("create", "load"), "internimage.hub.factory"),
-            "convert": "internimage.hub.conversion",
+            "create": "internimage.hub.create",
+            "load": "internimage.hub.load",
+            "convert": "internimage.hub.convert",
             "draw": "internimage.visualize",
             "evaluate": "internimage.hub.evaluation",
             "save_model": "internimage.checkpoints.save",

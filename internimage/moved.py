@@ -15,8 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# Old and new names below `internimage`.
-MODULES: Mapping[str, str] = {
+# Old and new names below `internimage`; of several new ones the first that has what is asked for counts.
+MODULES: Mapping[str, str | tuple[str, ...]] = {
     "data.array_file": "data.images.array_file",
     "data.decoder_notes": "data.images.decoder_notes",
     "data.detection.annotation": "data.objects.annotation",
@@ -93,41 +93,41 @@ MODULES: Mapping[str, str] = {
     "training.unreadable": "data.unreadable",
     "zoo.arrivals": "checkpoints.arrivals",
     "zoo.catalog": "checkpoints.catalog",
-    "zoo.checkpoint": "checkpoints.checkpoint",
-    "zoo.choices": "hub.choices",
+    "zoo.checkpoint": ("flow", "checkpoints.checkpoint"),
+    "zoo.choices": "backbones.choice",
     "zoo.class_rows": "checkpoints.class_rows",
     "zoo.containers": "checkpoints.formats.containers",
-    "zoo.conversion": "hub.conversion",
+    "zoo.conversion": ("hub.convert", "hub.keys"),
     "zoo.detection_rows": "detection.published",
     "zoo.detector_wish": "detection.creation",
     "zoo.document": "checkpoints.header",
     "zoo.download": "checkpoints.download",
-    "zoo.factory": "hub.factory",
+    "zoo.factory": ("hub.create", "hub.load", "hub.opening"),
     "zoo.filling": "checkpoints.fill",
     "zoo.first_layer": "checkpoints.first_layer",
     "zoo.foreign": "checkpoints.foreign",
-    "zoo.huggingface": "checkpoints.formats.huggingface",
-    "zoo.inference": "classification.original.shapes",
-    "zoo.inspection": "hub.inspection",
+    "zoo.huggingface": ("checkpoints.formats.huggingface", "classification.original.files"),
+    "zoo.inference": ("classification.original.shapes", "backbones.original.shapes"),
+    "zoo.inspection": "hub.inspect",
     "zoo.loaded": "hub.loaded",
     "zoo.local": "checkpoints.local",
     "zoo.mm_config": "checkpoints.formats.openmmlab",
     "zoo.mm_values": "checkpoints.formats.openmmlab_values",
-    "zoo.official": "checkpoints.rename",
+    "zoo.official": ("hub.keys", "checkpoints.rename", "classification.original.names"),
     "zoo.official_detection": "detection.original.names",
     "zoo.official_segmentation": "segmentation.original.names",
     "zoo.pickle_scan": "checkpoints.formats.pickle_scan",
-    "zoo.recognition": "hub.recognition",
+    "zoo.recognition": ("tasks", "hub.building"),
     "zoo.saving": "checkpoints.save",
     "zoo.segmentation_rows": "segmentation.published",
     "zoo.segmentor_wish": "segmentation.creation",
-    "zoo.settings": "classification.original.settings",
+    "zoo.settings": ("classification.original.settings", "backbones.original.settings"),
     "zoo.settings_detection": "detection.original.settings",
     "zoo.settings_dino": "detection.original.settings_dino",
     "zoo.settings_segmentation": "segmentation.original.settings",
     "zoo.torch_files": "checkpoints.formats.torch_files",
     "zoo.transfer": "checkpoints.transfer",
-    "zoo.weights": "checkpoints.read",
+    "zoo.weights": ("hub.opening", "checkpoints.read", "checkpoints.save"),
 }
 # Packages that are gone, and where to look for what they held, first to last.
 PACKAGES: Mapping[str, Sequence[str]] = {
@@ -163,7 +163,17 @@ PACKAGES: Mapping[str, Sequence[str]] = {
         "segmentation.worst_images",
         "evaluation.confusion",
     ),
-    "zoo": ("checkpoints", "checkpoints.catalog", "checkpoints.read", "hub.factory", "hub.conversion", "data.labels"),
+    "zoo": (
+        "checkpoints",
+        "checkpoints.catalog",
+        "hub.opening",
+        "checkpoints.read",
+        "checkpoints.save",
+        "hub.create",
+        "hub.load",
+        "hub.convert",
+        "data.labels",
+    ),
 }
 # Names of classes and functions that have changed, with their module where one name has become several.
 NAMES: Mapping[str, str] = {
@@ -253,7 +263,8 @@ def _homes(fullname: str) -> list[str]:
     root, _, name = fullname.partition(".")
     if root != "internimage":
         return []
-    homes = PACKAGES.get(name) or ([MODULES[name]] if name in MODULES else [])
+    homes = PACKAGES.get(name) or MODULES.get(name, ())
+    homes = (homes,) if isinstance(homes, str) else homes
     return [f"internimage.{home}" for home in homes]
 
 

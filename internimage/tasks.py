@@ -6,12 +6,14 @@ Modules are imported at first use, so that a command of one task does not wait f
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from internimage.backbones import BackboneConfig
+from internimage.backbones.original.names import BACKBONE, Rules
+from internimage.checkpoints.checkpoint import KnownModels
 from internimage.errors import UnknownName
-from internimage.flow import Task, TaskConfig, TaskModel
+from internimage.flow import Checkpoint, Settings, Task, TaskConfig, TaskModel
 
 MODULES = {
     "classification": "internimage.classification.task",
@@ -77,3 +79,41 @@ def configs() -> dict[str, type[Any]]:
     """Return the classes of all configurations by what the header of a file calls them, bare backbones included."""
     found = {kind.header_task: kind for task in every() for kind in task.configs}
     return {**found, BackboneConfig.header_task: BackboneConfig}
+
+
+def known() -> KnownModels:
+    """Return what reading a file takes from the tasks: configurations, and rules for the names of parameters."""
+    rules = {kind: rules for task in every() for kind, rules in task.key_rules.items()}
+
+    def own_kind(keys: Collection[str]) -> str | None:
+        return next((kind for task in every() if (kind := task.own_kind(keys)) is not None), None)
+
+    return KnownModels(configs(), rules, own_kind)
+
+
+def key_rules(config: TaskConfig | BackboneConfig) -> Rules:
+    """Return the rules between our names of the parameters of a model, or of a bare backbone, and the original's."""
+    return BACKBONE if isinstance(config, BackboneConfig) else of_config(config).key_rules[config.kind]
+
+
+def recognize(checkpoint: Checkpoint, row: str | None = None, settings: Settings | None = None) -> TaskConfig:
+    """Return the configuration of the model in a checkpoint.
+
+    Args:
+        checkpoint: an open checkpoint.
+        row: the name in the catalog that the file has, or None.
+        settings: original settings given by the caller, or None.
+
+    Raises:
+        ValueError: it holds no model of any task, or nothing describes it well enough.
+    """
+    for task in every():
+        config = task.recognize(checkpoint, row, settings)
+        if config is not None:
+            return config
+    what = "a bare backbone" if isinstance(checkpoint.config, BackboneConfig) else "a part of a model"
+    nouns = ", a ".join(task.noun for task in every())
+    raise ValueError(
+        f"{checkpoint.source} holds {what}, expected a {nouns}; take its backbone with "
+        "create('internimage_t', weights=...)"
+    )

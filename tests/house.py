@@ -66,6 +66,7 @@ INNER = {
     "layers/fused": "inference twins, which `fuse()` puts in the place of layers",
     "data/images": "reading, channels, value ranges, normalizing",
     "data/readers": "formats of data sets",
+    "backbones/original": "names and settings of the original backbones, and how they show in a checkpoint",
     "checkpoints/formats": "files of torch, of Transformers, of OpenMMLab; what keeps hostile ones out",
 }
 
@@ -82,6 +83,7 @@ STATIONS = (
     ("report", "evaluate", "tta", "box_merging", "submission", "worst_images", "draw"),
     ("original",),
     ("published",),
+    ("recognition",),
     ("creation",),
     ("recipe", "recipes"),
     ("training",),

@@ -11,12 +11,12 @@ import torch
 
 from internimage.backbones import VARIANTS, InternImage, variant
 from internimage.checkpoints.catalog import BUNDLED, CatalogEntry, catalog, info, list_models
-from internimage.checkpoints.rename import to_official
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.original.settings import classifier_from_settings
 from internimage.data.labels import label_set, label_set_names, rows_22k_to_1k
 from internimage.errors import UnknownName
-from internimage.hub.factory import load
+from internimage.hub.keys import to_official
+from internimage.hub.load import load
 
 CASES = Path(__file__).parent / "parity" / "data" / "cases"
 PUBLISHED = [entry for entry in catalog().values() if entry.source != "bundled"]

@@ -164,6 +164,18 @@ VARIANTS: dict[str, BackboneConfig] = {
     "flash_internimage_l": _FLASH_L,
 }
 
+# Two backbones of a size, the second fed by the first, are called by its name with this in front.
+COMPOSITE_PREFIX = "cb_"
+# Detectors and segmentors of these sizes were trained without branch scales, the others with scales that start at 1.
+WITHOUT_SCALES = ("internimage_pico", "internimage_h", "internimage_g")
+# Classifiers of these sizes were published with an attention pool as head.
+ATTENTION_POOLED = ("internimage_h", "internimage_g")
+# Side of the square input of the published classifiers in pixels where it is not 224, and where 1000 classes differ.
+INPUT_SIZES = dict.fromkeys(
+    ("internimage_l", "internimage_xl", "internimage_h", "internimage_g", "flash_internimage_l"), 384
+)
+INPUT_SIZES_1K = {"internimage_h": 640, "internimage_g": 512}
+
 
 def variant(name: str) -> BackboneConfig:
     """Return the settings of a size by its name.

@@ -14,13 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from internimage.backbones import VARIANTS, BackboneConfig
+from internimage.backbones.config import COMPOSITE_PREFIX, VARIANTS, BackboneConfig
 from internimage.errors import UnknownName, printable
-
-if TYPE_CHECKING:
-    from internimage.classification import PreprocessConfig
 
 TABLES = Path(__file__).parent / "tables"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -36,10 +33,6 @@ ALIASES = {
 }
 
 
-# Two backbones of this size, the second fed by the first.
-COMPOSITE_PREFIX = "cb_"
-
-
 @dataclass(frozen=True)
 class CatalogEntry:
     """One checkpoint.
@@ -50,7 +43,6 @@ class CatalogEntry:
         backbone: name of the backbone's size, see `internimage.backbones.VARIANTS`.
         layer_scale: start value of the branch scales in this checkpoint's training, None where it has none; detectors
             and segmentors of T to XL were trained with scales even where the classifier has none.
-        drop_path_rate: stochastic depth of its training recipe, None where it is not known.
         head: what stands on the backbone.
         method: method and schedule, as published.
         dataset: data of the published metrics.
@@ -66,13 +58,13 @@ class CatalogEntry:
         config_path: repository and path of the original configuration, or None.
         recipe: name of the training recipe that gave this model, see `internimage.training.RECIPES`, or None.
         remarks: what a user should know besides.
+        is_built: whether this release builds the whole model.
     """
 
     name: str
     task: str
     backbone: str
     layer_scale: float | None
-    drop_path_rate: float | None
     head: str
     method: str
     dataset: str
@@ -88,6 +80,7 @@ class CatalogEntry:
     config_path: str | None
     recipe: str | None
     remarks: str
+    is_built: bool
 
     @property
     def source(self) -> Literal["official", "huggingface", "bundled", "unpublished"]:
@@ -114,27 +107,9 @@ class CatalogEntry:
         return dataclasses.replace(VARIANTS[size], layer_scale=self.layer_scale)
 
     @property
-    def is_built(self) -> bool:
-        """Whether this release builds the whole model."""
-        return self.task in ("classification", "detection", "segmentation") and self.backbone_config is not None
-
-    @property
-    def preprocess(self) -> PreprocessConfig:
-        """How a classifier of this row reads images.
-
-        Raises:
-            ValueError: the row is no classifier with a published input size.
-        """
-        if self.task != "classification" or self.input_size is None:
-            raise ValueError(f"{self.name} has no classification preprocessing; its task is {self.task}")
-        from internimage.classification import PreprocessConfig  # with torch, which a table of text does without
-
-        return PreprocessConfig(size=int(self.input_size))
-
-    @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes, or None where the release names none."""
-        from internimage.data.labels import label_set  # as above
+        from internimage.data.labels import label_set  # reads tables that most rows do without
 
         return None if self.labels is None else label_set(self.labels).class_names
 
@@ -243,7 +218,6 @@ def _entry(row: Mapping[str, str]) -> CatalogEntry:
         task=row["task"],
         backbone=row["backbone"],
         layer_scale=float(row["layer_scale"]) if row["layer_scale"] else None,
-        drop_path_rate=float(row["drop_path_rate"]) if row["drop_path_rate"] else None,
         head=row["head"],
         method=row["method"],
         dataset=row["dataset"],
@@ -259,4 +233,5 @@ def _entry(row: Mapping[str, str]) -> CatalogEntry:
         config_path=row["config"] or None,
         recipe=row["recipe"] or None,
         remarks=row["remarks"],
+        is_built=row["built"] == "yes",
     )

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from internimage.backbones.original.names import BACKBONE, PREFIX, Rules
 from internimage.checkpoints.formats.containers import find_weights
-from internimage.checkpoints.header import Document
-from internimage.checkpoints.rename import (
-    BACKBONE_PREFIX,
-    PREFIXED_HEADS,
-    Value,
-    from_huggingface,
-    is_backbone_key,
-    own_head_kind,
-    strip_prefix,
-    to_official,
-)
-from internimage.classification import PreprocessConfig
+from internimage.checkpoints.rename import Value, from_huggingface, is_backbone_key, strip_prefix, to_original
 from internimage.errors import clean_name, printable
-from internimage.types import Palette
+from internimage.flow import Checkpoint
 
 EMA_PREFIX = "ema_"
 # What our names of the stem can begin with.
@@ -31,46 +20,30 @@ MAX_SETTINGS = 10_000
 MAX_SETTINGS_DEPTH = 8
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The weights of one model and what their file says about it.
+class KnownModels(NamedTuple):
+    """What the tasks say about the files of their models, see `internimage.tasks.known`."""
 
-    Args:
-        source: what to call it in messages.
-        shapes: original name and shape of every tensor of the model; the names in a detector or a segmentor start with
-            the part they belong to, such as "backbone.", others have no prefix.
-        open: returns the tensors by the same names; mapped from the file unless `in_memory`.
-        in_memory: whether the tensors may be used as they are; mapped ones are copied, because their file may change.
-        document: the description in a file of ours.
-        settings: original-style settings found beside the weights.
-        preprocess: preprocessing found beside the weights.
-        class_names: names found beside the weights.
-        model_settings: original settings of a detector or a segmentor found beside the weights.
-        palette: colors of the classes found beside the weights.
-        is_part: whether the weights are those of a larger model, such as a detector or a segmentor.
-        is_folder: whether they come with the `config.json` of a Transformers folder.
-    """
+    configs: Mapping[str, type[Any]]  # by what the header of a file of ours calls them
+    key_rules: Mapping[str, Rules]  # by kind
+    own_kind: Callable[[Collection[str]], str | None]  # our names of the parameters -> kind
 
-    source: str
-    shapes: Mapping[str, tuple[int, ...]]
-    open: Callable[[], Mapping[str, Tensor]]
-    in_memory: bool = False
-    document: Document | None = None
-    settings: Mapping[str, Any] | None = None
-    preprocess: PreprocessConfig | None = None
-    class_names: tuple[str, ...] | None = None
-    model_settings: Mapping[str, Any] | None = None
-    palette: Palette | None = None
-    is_part: bool = False
-    is_folder: bool = False
 
-    def backbone(self) -> Checkpoint:
-        """Return the backbone's part of this checkpoint."""
-        inner = _backbone_part(self.shapes)
-        shapes = {key: shape for key, shape in inner.items() if is_backbone_key(key)}
-        return Checkpoint(
-            self.source, shapes, lambda: _backbone_part(self.open()), in_memory=self.in_memory, is_part=True
-        )
+def backbone_of(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the backbone's part of a checkpoint."""
+    inner = _backbone_part(checkpoint.shapes)
+    shapes = {key: shape for key, shape in inner.items() if is_backbone_key(key)}
+    return Checkpoint(
+        checkpoint.source,
+        shapes,
+        lambda: _backbone_part(checkpoint.open()),
+        in_memory=checkpoint.in_memory,
+        is_part=True,
+    )
+
+
+def is_larger_model(rules: Rules) -> bool:
+    """Whether the original names of a model keep the prefix of its backbone."""
+    return any(original.startswith(PREFIX) for _, original in rules)
 
 
 class Unpacked(NamedTuple):
@@ -81,13 +54,14 @@ class Unpacked(NamedTuple):
     where: str
 
 
-def unpack(content: Any, source: str, ema: bool | None) -> Unpacked:
+def unpack(content: Any, source: str, ema: bool | None, known: KnownModels) -> Unpacked:
     """Find the weights in the object of a checkpoint file and give them original names without prefixes.
 
     Args:
         content: what the file held.
         source: what to call the file in messages.
         ema: True for the averaged weights, False for the raw ones, None for the raw ones if there are any.
+        known: the models that there are.
 
     Raises:
         ValueError: there are no weights, not of the kind asked for, or those of several models.
@@ -98,24 +72,27 @@ def unpack(content: Any, source: str, ema: bool | None) -> Unpacked:
     if found.is_averaged or ema is True:
         where = f"the averaged weights in {where}"
     if any(f"{prefix}patch_embed.norm1.weight" in state for prefix in OWN_PREFIXES):
-        head = own_head_kind(state)
-        return Unpacked(_from_ours(state, head), head in PREFIXED_HEADS, where)
-    bare = from_huggingface(strip_prefix(state, BACKBONE_PREFIX))
-    return Unpacked(bare, any(key.startswith(BACKBONE_PREFIX) for key in bare), where)
+        kind = known.own_kind(state.keys())
+        rules = None if kind is None else known.key_rules[kind]
+        return Unpacked(_from_ours(state, rules), rules is not None and is_larger_model(rules), where)
+    bare = from_huggingface(strip_prefix(state, PREFIX))
+    return Unpacked(bare, any(key.startswith(PREFIX) for key in bare), where)
 
 
-def _from_ours(state: Mapping[str, Tensor], head: str | None) -> dict[str, Tensor]:
+def _from_ours(state: Mapping[str, Tensor], rules: Rules | None) -> dict[str, Tensor]:
     """Give original names to our own; a backbone below "backbone." may stand beside layers of somebody's own."""
-    if head is not None or not any(key.startswith(BACKBONE_PREFIX) for key in state):
-        return to_official(state, head)
-    others = {key: value for key, value in state.items() if not key.startswith(BACKBONE_PREFIX)}
-    return {**to_official(_backbone_part(state), None), **others}
+    if rules is not None:
+        return to_original(state, rules)
+    others = {key: value for key, value in state.items() if not key.startswith(PREFIX)}
+    if len(others) == len(state):
+        return to_original(state, BACKBONE)
+    return {**to_original(_backbone_part(state), BACKBONE), **others}
 
 
 def _backbone_part(state: Mapping[str, Value]) -> dict[str, Value]:
     """Return the entries of the backbone of a larger model without their prefix; others come back unchanged."""
-    inner = {key: value for key, value in state.items() if key.startswith(BACKBONE_PREFIX)}
-    return strip_prefix(inner, BACKBONE_PREFIX) if inner else dict(state)
+    inner = {key: value for key, value in state.items() if key.startswith(PREFIX)}
+    return strip_prefix(inner, PREFIX) if inner else dict(state)
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from internimage.checkpoints.fill import CLASS_LAYERS
-from internimage.checkpoints.header import AnyModel
 from internimage.data.class_names import NONE, Classes, ClassMatch, match_classes, some_names
+from internimage.flow import TaskModel
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def take_rows(
     return taken
 
 
-def in_order_of_names(model: AnyModel, given_names: Sequence[str] | None) -> None:
+def in_order_of_names(model: TaskModel[Any], given_names: Sequence[str] | None) -> None:
     """Move the rows of the last layers of a filled model where its names are those of the weights in another order.
 
     Names that the weights do not have rename the classes at their places.
@@ -94,7 +94,7 @@ def in_order_of_names(model: AnyModel, given_names: Sequence[str] | None) -> Non
     Raises:
         ValueError: some names stand at other places than in the weights, and others are not known to them.
     """
-    names = getattr(model.config, "class_names", None)
+    names = model.config.class_names
     if names is None or given_names is None or len(names) != len(given_names):
         return
     match = match_classes(names, given_names)
@@ -109,7 +109,9 @@ def in_order_of_names(model: AnyModel, given_names: Sequence[str] | None) -> Non
         )
     state = model.state_dict()
     number = len(names)
-    taken = take_rows(state, state, match, classes=number, given_classes=number, is_class_layer=CLASS_LAYERS.match)
+    taken = take_rows(
+        state, state, match, classes=number, given_classes=number, is_class_layer=model.class_layers.match
+    )
     model.load_state_dict(taken)
 
 

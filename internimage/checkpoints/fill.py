@@ -7,34 +7,31 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from internimage.backbones import CompositeInternImage, InternImage
-from internimage.checkpoints.checkpoint import Checkpoint
+from internimage.backbones.original.names import Rules
 from internimage.checkpoints.first_layer import FIRST_LAYER, adapt_first_layer, is_adapted
-from internimage.checkpoints.header import AnyModel, config_kind
-from internimage.checkpoints.rename import from_official, remove_center
+from internimage.checkpoints.rename import remove_center, to_ours
 from internimage.data.labels import rows_22k_to_1k
-from internimage.detection.dino.network import PRIOR_LOGIT
 from internimage.errors import CheckpointMismatch
+from internimage.flow import Checkpoint, TaskModel
 
 log = logging.getLogger(__name__)
 # Mapped pages count as memory in use until the file is closed, so tensors are copied in portions of this size.
 PORTION_BYTES = 2**30
-# Layers that hold one row, or a few, for each class.
-CLASS_LAYERS = re.compile(
-    r"head\.(image\.|auxiliary\.)?classifier\.|box_heads\.\d+\.(classifier|regressor)\.|mask_heads\.\d+\.logits\."
-    r"|classifiers\.|label_embedding\."
-)
+
+Network = TaskModel[Any] | InternImage
 
 
 def fill(
-    model: AnyModel,
+    model: Network,
     checkpoint: Checkpoint,
+    rules: Rules,
     *,
     new_classes: bool = False,
     dtype: torch.dtype | None = torch.float32,
@@ -45,6 +42,7 @@ def fill(
     Args:
         model: takes the tensors over.
         checkpoint: its names must be the model's, no fewer and no more.
+        rules: between the names of the model and the original's.
         new_classes: start the layers whose rows are the classes afresh (for 21,841 to 1000 classes: take the rows of
             the same classes).
         dtype: floating type of the model, None for the file's.
@@ -54,14 +52,14 @@ def fill(
         CheckpointMismatch: entries are missing, unexpected or of the wrong shape.
         ValueError: weights are NaN or infinite.
     """
-    names = from_official({key: key for key in checkpoint.shapes}, config_kind(model.config))  # ours: original
+    names = to_ours({key: key for key in checkpoint.shapes}, rules)  # ours: original
     names = {ours: key for ours, key in names.items() if not _is_unused(ours, model)}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     rows = _class_rows(names, checkpoint.shapes, expected) if new_classes else None
     fresh: set[str] = set()
     if new_classes and rows is None:
         others = {k for k, name in names.items() if checkpoint.shapes[name] == expected.get(k)}
-        fresh = {key for key in expected if CLASS_LAYERS.match(key) and key not in others}
+        fresh = {key for key in expected if _is_class_layer(model, key) and key not in others}
     fresh |= _fresh_scales(names, expected)
     _compare(model, checkpoint, {k: v for k, v in names.items() if k not in fresh}, expected, fresh, rows)
 
@@ -75,7 +73,7 @@ def fill(
             if is_adapted(key, tuple(value.shape), expected[key]):
                 adapted = adapt_first_layer(value.float(), expected[key][1])
                 value = adapted if dtype is not None else adapted.to(value.dtype)
-            if rows is not None and CLASS_LAYERS.match(key):
+            if rows is not None and _is_class_layer(model, key):
                 value = value[rows]
             if not _is_finite(value):
                 broken.append(key)
@@ -89,12 +87,16 @@ def fill(
     model.load_state_dict(state, assign=True)
 
 
-def _backbone(model: AnyModel) -> InternImage | CompositeInternImage:
+def _is_class_layer(model: Network, key: str) -> bool:
+    return isinstance(model, TaskModel) and model.class_layers.match(key) is not None
+
+
+def _backbone(model: Network) -> InternImage | CompositeInternImage:
     return model if isinstance(model, InternImage) else model.backbone
 
 
 def _compare(
-    model: AnyModel,
+    model: Network,
     checkpoint: Checkpoint,
     names: Mapping[str, str],
     expected: Mapping[str, tuple[int, ...]],
@@ -110,20 +112,22 @@ def _compare(
         if key in expected:
             # Shapes after the row operations that filling will do.
             shape = tuple(remove_center(key, torch.empty(checkpoint.shapes[name], device="meta"), config).shape)
-            if rows is not None and CLASS_LAYERS.match(key):
+            if rows is not None and _is_class_layer(model, key):
                 shape = (len(rows), *shape[1:])
             if shape != expected[key] and not is_adapted(key, shape, expected[key]):
                 wrong.append((key, expected[key], shape))
     if missing or unexpected or wrong:
-        raise CheckpointMismatch(checkpoint.source, missing, unexpected, wrong, _hint(missing, unexpected, wrong))
+        raise CheckpointMismatch(
+            checkpoint.source, missing, unexpected, wrong, _hint(model, missing, unexpected, wrong)
+        )
 
 
-def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tuple]) -> str:
+def _hint(model: Network, missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tuple]) -> str:
     """Say what the disagreement usually means."""
     others = [*missing, *unexpected, *(key for key, _, _ in wrong)]
     if others and all(FIRST_LAYER.search(key) for key in others):
         return "Only the channels of the input differ: give the weights' in_chans (3 or 1 can be adapted)."
-    if all(CLASS_LAYERS.match(key) for key in others):
+    if all(_is_class_layer(model, key) for key in others):
         return "Only the classes differ: give num_classes to start their layer afresh."
     if all(key.rsplit(".", 1)[-1].startswith("gamma") for key in others):
         return "Only the branch scales differ: give layer_scale (None for none)."
@@ -132,7 +136,7 @@ def _hint(missing: Sequence[str], unexpected: Sequence[str], wrong: Sequence[tup
     return ""
 
 
-def _is_unused(key: str, model: AnyModel) -> bool:
+def _is_unused(key: str, model: Network) -> bool:
     """Whether the original keeps this parameter without using it: second norms where another arrangement wins."""
     config = _backbone(model).config
     ignored = config.res_post_norm and (config.post_norm or config.layer_scale is not None)
@@ -161,7 +165,7 @@ def _class_rows(
 def _initial(
     key: str,
     shape: tuple[int, ...],
-    model: AnyModel,
+    model: Network,
     dtype: torch.dtype | None,
     device: torch.device | str,
 ) -> Tensor:
@@ -170,7 +174,7 @@ def _initial(
     if key.rsplit(".", 1)[-1].startswith("gamma"):
         return value.fill_(_backbone(model).config.layer_scale or 0.0)
     if key.endswith("bias"):
-        return value.fill_(PRIOR_LOGIT if key.startswith("classifiers.") else 0.0)
+        return value.fill_(model.class_bias if isinstance(model, TaskModel) else 0.0)
     return nn.init.trunc_normal_(value, std=0.02)
 
 

@@ -6,11 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from internimage.backbones import BackboneConfig
-from internimage.checkpoints.checkpoint import Checkpoint
-from internimage.checkpoints.header import AnyConfig
-from internimage.detection import DINOConfig, RCNNConfig
 from internimage.errors import CheckpointMismatch, UnknownName, printable
-from internimage.segmentation import Mask2FormerConfig, SegmentorConfig
+from internimage.flow import Checkpoint, TaskConfig
 
 # What reading and believing a damaged or hostile file may raise inside of this package, of torch and of Python.
 WRONG_CONTENT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, RuntimeError)
@@ -46,30 +43,16 @@ def about(source: str) -> Iterator[None]:
         raise ValueError(short) from (error if printable(whole, MESSAGE_CHARACTERS) == whole else None)
 
 
-def check_description(config: AnyConfig, checkpoint: Checkpoint) -> None:
+def check_description(config: TaskConfig | BackboneConfig, checkpoint: Checkpoint) -> None:
     """Raise if a described model has more layers than the tensors at hand can fill; nothing is built for it then.
 
     Raises:
         ValueError: the description and the tensors cannot belong together.
     """
-    backbone = config if isinstance(config, BackboneConfig) else config.backbone
-    blocks = sum(backbone.depths) * (config.num_backbones if isinstance(config, DINOConfig) else 1)
-    layers = _head_layers(config)
+    blocks, layers = config.num_blocks, 0 if isinstance(config, BackboneConfig) else config.num_head_layers
     held = len(checkpoint.shapes)
     if BLOCK_TENSORS * blocks + LAYER_TENSORS * layers > held:
         raise ValueError(
             f"the file describes a model of {blocks} blocks and {layers} layers in its head, but holds {held} tensors, "
             "too few for it; it is damaged or its description is of another model"
         )
-
-
-def _head_layers(config: AnyConfig) -> int:
-    """Return the number of layers of a head that may have any number of them."""
-    if isinstance(config, DINOConfig):
-        return config.num_encoder_layers + config.num_decoder_layers
-    if isinstance(config, RCNNConfig):
-        masks = 0 if config.mask is None else config.mask.num_convs * len(config.stages)
-        return masks + sum(stage.num_convs + stage.num_fcs for stage in config.stages)
-    if isinstance(config, SegmentorConfig) and isinstance(config.head, Mask2FormerConfig):
-        return config.head.encoder_layers + config.head.decoder_layers
-    return 0

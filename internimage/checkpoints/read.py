@@ -15,7 +15,16 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from internimage.checkpoints.checkpoint import Checkpoint, plain_names, plain_settings, shapes_of, unpack
+from internimage.backbones import BackboneConfig
+from internimage.backbones.original.names import BACKBONE
+from internimage.checkpoints.checkpoint import (
+    KnownModels,
+    is_larger_model,
+    plain_names,
+    plain_settings,
+    shapes_of,
+    unpack,
+)
 from internimage.checkpoints.foreign import about
 from internimage.checkpoints.formats.huggingface import (
     CONFIG,
@@ -26,29 +35,27 @@ from internimage.checkpoints.formats.huggingface import (
 )
 from internimage.checkpoints.formats.openmmlab import stored_meta, stored_names, stored_palette, stored_settings
 from internimage.checkpoints.formats.torch_files import load_torch_file
-from internimage.checkpoints.header import HEADER_KEY, Document, config_kind, from_json
+from internimage.checkpoints.header import HEADER_KEY, from_json
 from internimage.checkpoints.local import WEIGHT_FILES
-from internimage.checkpoints.rename import PREFIXED_HEADS, to_official
+from internimage.checkpoints.rename import to_original
 from internimage.checkpoints.save import save_model as save_model
-from internimage.classification import PreprocessConfig
 from internimage.errors import printable
-from internimage.settings import from_plain
+from internimage.flow import Checkpoint, Settings, Stated
 
-# Where `internimage.convert` puts the description of a model among the notes of an original container.
-META_KEY = "internimage"
 # What marks the folder of a training run, and its weights, the ones to prefer first.
 RUN_RECIPE, RUN_WEIGHTS = "recipe.json", ("best.safetensors", "last.safetensors")
 
 logger = logging.getLogger(__name__)
 
 
-def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Checkpoint:
+def read_checkpoint(path: str | PathLike[str], known: KnownModels, *, ema: bool | None = None) -> Checkpoint:
     """Open a weight file or a Transformers folder of any known kind.
 
     Args:
         path: `.safetensors` (ours, with the model's description, or anybody's), a `.pth` in any published container,
             a folder with `config.json` and `model.safetensors` or `pytorch_model.bin`, or the folder of a training
             run, see `run_weights`.
+        known: the models that there are, see `internimage.tasks.known`.
         ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if there
             are any.
 
@@ -66,8 +73,9 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool | None = None) -> Ch
         raise FileNotFoundError(f"no weight file at {printable(path)}")
     with about(str(path)):
         if path.is_dir():
-            return _read_folder(path, ema)
-        return _read_safetensors(path, ema) if path.suffix == ".safetensors" else _read_torch_file(path, ema)
+            return _read_folder(path, ema, known)
+        read = _read_safetensors if path.suffix == ".safetensors" else _read_torch_file
+        return read(path, ema, known)
 
 
 def run_weights(folder: Path) -> Path | None:
@@ -85,62 +93,65 @@ def run_weights(folder: Path) -> Path | None:
     return found
 
 
-def _read_torch_file(path: Path, ema: bool | None) -> Checkpoint:
+def _read_torch_file(path: Path, ema: bool | None, known: KnownModels) -> Checkpoint:
     """Open a file of `torch.save`; the older format cannot be mapped and stays in memory."""
     content = load_torch_file(path)
-    state, is_part, where = unpack(content, str(path), ema)
+    state, is_part, where = unpack(content, str(path), ema, known)
     logger.info("%s: taking %s", path, where)
     is_mapped = zipfile.is_zipfile(path)
-    text = stored_meta(content).get(META_KEY)
+    text = stored_meta(content).get(HEADER_KEY)
+    config, info = from_json(text, str(path), known.configs) if isinstance(text, str) else (None, {})
     return Checkpoint(
         source=str(path),
-        document=from_json(text, str(path)) if isinstance(text, str) else None,
         shapes=shapes_of(state),
-        open=(lambda: unpack(load_torch_file(path), str(path), ema).tensors) if is_mapped else (lambda: state),
+        open=(lambda: unpack(load_torch_file(path), str(path), ema, known).tensors) if is_mapped else (lambda: state),
         in_memory=not is_mapped,
-        settings=plain_settings(content),
-        preprocess=_stored_preprocess(content),
-        class_names=plain_names(content) or stored_names(content),
-        model_settings=stored_settings(content),
-        palette=stored_palette(content),
         is_part=is_part,
+        config=config,
+        info=info,
+        stated=Stated(
+            settings=plain_settings(content) or stored_settings(content),
+            preprocess=_stored_preprocess(content),
+            class_names=plain_names(content) or stored_names(content),
+            palette=stored_palette(content),
+        ),
     )
 
 
-def _read_safetensors(path: Path, ema: bool | None) -> Checkpoint:
+def _read_safetensors(path: Path, ema: bool | None, known: KnownModels) -> Checkpoint:
     """Open a safetensors file; without our description it counts as an original state dict."""
     state, header = _map_safetensors(path)
     if HEADER_KEY in header:
-        document = from_json(header[HEADER_KEY], str(path))
-        return _described(path, state, document, ema)
+        return _described(path, state, header[HEADER_KEY], ema, known)
     settings = read_settings(path.parent) if path.name in WEIGHT_FILES else None
-    canonical, is_part, where = unpack(state, str(path), ema)
+    canonical, is_part, where = unpack(state, str(path), ema, known)
     logger.info("%s: taking %s", path, where)
     return Checkpoint(
         str(path),
         shapes_of(canonical),
-        lambda: unpack(_map_safetensors(path)[0], str(path), ema).tensors,
-        settings=settings,
+        lambda: unpack(_map_safetensors(path)[0], str(path), ema, known).tensors,
         is_part=is_part,
-        is_folder=settings is not None,
+        stated=Stated(settings=settings, is_folder=settings is not None),
     )
 
 
-def _described(path: Path, state: Mapping[str, Tensor], document: Document, ema: bool | None) -> Checkpoint:
+def _described(path: Path, state: Mapping[str, Tensor], text: str, ema: bool | None, known: KnownModels) -> Checkpoint:
     """Build the checkpoint of a file of ours."""
+    config, info = from_json(text, str(path), known.configs)
     if ema is True:
         raise ValueError(f"{path} holds one set of weights; ema=True is for training files with two")
-    head = config_kind(document.config)
+    rules = BACKBONE if isinstance(config, BackboneConfig) else known.key_rules[config.kind]
     return Checkpoint(
         source=str(path),
-        shapes=to_official({key: tuple(value.shape) for key, value in state.items()}, head),
-        open=lambda: to_official(_map_safetensors(path)[0], head),
-        document=document,
-        is_part=head in PREFIXED_HEADS,
+        shapes=to_original({key: tuple(value.shape) for key, value in state.items()}, rules),
+        open=lambda: to_original(_map_safetensors(path)[0], rules),
+        is_part=is_larger_model(rules),
+        config=config,
+        info=info,
     )
 
 
-def _read_folder(folder: Path, ema: bool | None) -> Checkpoint:
+def _read_folder(folder: Path, ema: bool | None, known: KnownModels) -> Checkpoint:
     """Open a folder in the format of Transformers."""
     found = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
     settings = read_settings(folder)
@@ -156,17 +167,10 @@ def _read_folder(folder: Path, ema: bool | None) -> Checkpoint:
         state: dict[str, Any] = {}
         for path in weights:
             state |= _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
-        return unpack(state, str(folder), ema).tensors
+        return unpack(state, str(folder), ema, known).tensors
 
-    return Checkpoint(
-        source=str(folder),
-        shapes=shapes_of(read()),
-        open=read,
-        settings=settings,
-        preprocess=read_preprocess(folder),
-        class_names=read_class_names(folder),
-        is_folder=True,
-    )
+    stated = Stated(settings, read_preprocess(folder), read_class_names(folder), is_folder=True)
+    return Checkpoint(str(folder), shapes_of(read()), read, stated=stated)
 
 
 def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -178,7 +182,7 @@ def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is no readable safetensors file: {error}") from error
 
 
-def _stored_preprocess(content: Any) -> PreprocessConfig | None:
+def _stored_preprocess(content: Any) -> Settings | None:
     """Return the preprocessing that `internimage.convert` stores beside original weights, or None."""
     values = content.get("preprocess") if isinstance(content, Mapping) else None
-    return from_plain(PreprocessConfig, values) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else None

@@ -12,14 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from internimage.backbones import InternImage
 from internimage.checkpoints.formats.containers import without_wrappers
-from internimage.checkpoints.header import HEADER_KEY, AnyModel, describe, to_json
+from internimage.checkpoints.header import HEADER_KEY, to_json
 from internimage.files import replacing
 from internimage.flow import TaskModel
 
 
 def save_model(
-    model: AnyModel | TaskModel[Any],
+    model: TaskModel[Any] | InternImage,
     path: str | os.PathLike[str],
     *,
     info: Mapping[str, Any] | None = None,
@@ -54,15 +55,17 @@ def save_model(
         raise ValueError(f"path must end in .safetensors, given {path.name!r}; other formats: internimage.convert")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type, given {dtype}")
+    network = unwrapped(model)
+    if not isinstance(network, TaskModel | InternImage):
+        raise TypeError(f"expected a model of this package or an InternImage backbone, given {type(network).__name__}")
     # One key only: with more, the order in the file changes from run to run.
-    model = unwrapped(model)
-    header = {HEADER_KEY: to_json(describe(model, info))}
-    tensors = {without_wrappers(key): _prepared(key, value, dtype) for key, value in model.state_dict().items()}
+    header = {HEADER_KEY: to_json(network.config, info)}
+    tensors = {without_wrappers(key): _prepared(key, value, dtype) for key, value in network.state_dict().items()}
     write_safetensors(tensors, path, header)
     return path
 
 
-def unwrapped(model: nn.Module) -> Any:
+def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside of the wrappers of torch.compile, data parallel and averaged training.
 
     Example:

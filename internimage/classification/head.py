@@ -137,3 +137,15 @@ def build_head(kind: HeadKind, config: BackboneConfig, num_classes: int, *, conv
     if kind == "attention_pool_metadata":
         return MetadataHead(config, num_classes)
     raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {kind!r}")
+
+
+def head_named(name: str) -> HeadKind:
+    """Return a kind of head by its name.
+
+    Raises:
+        ValueError: there is no such head.
+    """
+    kind = next((kind for kind in HEAD_KINDS if kind == name), None)
+    if kind is None:
+        raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {name!r}")
+    return kind

@@ -5,6 +5,7 @@ Shape legend: N images, C channels of the input, H W map, K classes, M metadata 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -97,6 +98,7 @@ class Classifier(TaskModel[Classification]):
     """
 
     task = "classification"
+    class_layers = re.compile(r"head\.(image\.)?classifier\.")
     config: ClassifierConfig
 
     def __init__(self, config: ClassifierConfig, **run: Unpack[RunOptions]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from internimage.checkpoints.catalog import info
-from internimage.classification.head import HEAD_KINDS, HeadKind
+from internimage.classification.head import head_named
 from internimage.classification.model import ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
 
@@ -22,13 +22,8 @@ def published_config(name: str) -> ClassifierConfig:
         640
     """
     entry = info(name)
-    backbone, head = entry.backbone_config, head_of(entry.head)
-    if entry.task != "classification" or backbone is None or head is None or entry.num_classes is None:
+    backbone = entry.backbone_config
+    if entry.task != "classification" or backbone is None or entry.num_classes is None:
         raise ValueError(f"{entry.name} is no classifier that this release builds; its task is {entry.task}")
     preprocess = PreprocessConfig(size=int(entry.input_size or 224))
-    return ClassifierConfig(backbone, entry.num_classes, head, preprocess, entry.class_names)
-
-
-def head_of(name: str) -> HeadKind | None:
-    """Return the kind of a head by its name, None for heads of other models."""
-    return next((kind for kind in HEAD_KINDS if kind == name), None)
+    return ClassifierConfig(backbone, entry.num_classes, head_named(entry.head), preprocess, entry.class_names)

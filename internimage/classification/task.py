@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from internimage.classification.evaluate import evaluate_classification
+from internimage.classification.creation import create_config
 from internimage.classification.model import Classifier, ClassifierConfig
+from internimage.classification.original.files import to_folder, to_original
+from internimage.classification.original.names import CLASSIFIERS, own_kind
+from internimage.classification.recognition import recognize
 from internimage.classification.published import published_config
 from internimage.data import open_dataset
 from internimage.flow import Task
@@ -20,7 +24,14 @@ TASK = Task(
     configs=(ClassifierConfig,),
     architectures=("classifier",),
     build=Classifier,
+    create=create_config,
+    recognize=recognize,
     published=published_config,
+    model_name=lambda _: "classifier",
+    key_rules=CLASSIFIERS,
+    own_kind=own_kind,
+    to_original=to_original,
+    to_folder=to_folder,
     usual_hw=usual_hw,
     open_data=open_dataset,
     evaluate=evaluate_classification,

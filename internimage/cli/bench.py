@@ -25,7 +25,7 @@ from internimage.cli.terminal import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from internimage.checkpoints.header import AnyModel
+    from internimage.cli.bench_models import Network
 
 # Largest accepted difference from the reference, over the largest value of the reference.
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -114,7 +114,7 @@ def _size_hw(text: str) -> tuple[int, int]:
     return (int(sides[0]), int(sides[-1]))
 
 
-def _reference(network: AnyModel, pixels: Tensor) -> list[Tensor]:
+def _reference(network: Network, pixels: Tensor) -> list[Tensor]:
     """Run the network with the reference operators."""
     from internimage.cli.bench_models import operators
 
@@ -147,7 +147,7 @@ def _compare(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: Precisi
     return max(differences)
 
 
-def _comparable(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor) -> list[Tensor]:
+def _comparable(network: Network, run: Callable[[Tensor], Any], pixels: Tensor) -> list[Tensor]:
     """Return what two backends must agree on.
 
     A detector's objects are a choice of the best, which the smallest difference turns round; its maps, its memory and
@@ -168,7 +168,7 @@ def _comparable(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor)
     return [*maps, memory.cells, outputs.scores.sort().values]
 
 
-def _num_objects(network: AnyModel, run: Callable[[Tensor], Any], pixels: Tensor) -> int | None:
+def _num_objects(network: Network, run: Callable[[Tensor], Any], pixels: Tensor) -> int | None:
     """Return the number of objects that a detector works on to the end, None for other models."""
     from internimage.detection import Detector
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from PIL.Image import Resampling
 from torch import Tensor, nn
 
 from internimage import tasks
-from internimage.backbones import VARIANTS
+from internimage.backbones import VARIANTS, InternImage
 from internimage.checkpoints.catalog import BUNDLED, info
-from internimage.checkpoints.header import MODELS, AnyModel
 from internimage.checkpoints.local import local_copy
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD
 from internimage.data.images.read import read_rgb
 from internimage.detection import RCNN
 from internimage.flow import TaskModel
-from internimage.hub.factory import create, load
-from internimage.hub.inspection import row_config
+from internimage.hub.create import create
+from internimage.hub.inspect import row_config
+from internimage.hub.load import load
 from internimage.layers.deform_attention import MSDeformAttention
 from internimage.layers.deform_conv import DCNv3, DCNv4
 
-if TYPE_CHECKING:
-    from internimage.checkpoints.header import AnyConfig
-
+Network = TaskModel[Any] | InternImage
 RANDOM = "random"
 BACKBONE_HW = (224, 224)
 # Standard deviation of the logits of a region among the classes, with random weights.
@@ -34,7 +32,7 @@ LOGIT_SPREAD = 3.0
 SCENE = BUNDLED / "pictures" / "closet_scene.jpg"
 
 
-def model_to_measure(name: str, backend: str) -> tuple[AnyModel, str]:
+def model_to_measure(name: str, backend: str) -> tuple[Network, str]:
     """Return the model that MODEL names, and where its weights come from.
 
     A file is read. A name of the catalog takes the weights that come with this package or lie on this machine; without
@@ -46,25 +44,24 @@ def model_to_measure(name: str, backend: str) -> tuple[AnyModel, str]:
         ValueError: the model is not built by this release.
     """
     if Path(name).exists():
-        return cast("AnyModel", load(name, dtype=None, backend=backend)), name
+        return load(name, dtype=None, backend=backend), name
     if name in VARIANTS:
-        return busy(cast("AnyModel", create(name, backend=backend))), RANDOM
+        return busy(create(name, backend=backend)), RANDOM
     entry = info(name)
     config = row_config(entry)
     copy = local_copy(entry)
     if copy is not None:
         origin = "of this package" if entry.source == "bundled" else str(copy)
-        return cast("AnyModel", load(name, dtype=None, backend=backend, offline=True)), origin
-    build = cast("Callable[..., AnyModel]", MODELS[type(config)])  # each takes its own type of configuration
-    return busy(build(cast("AnyConfig", config), backend=backend)), RANDOM
+        return load(name, dtype=None, backend=backend, offline=True), origin
+    return busy(tasks.named(entry.task).build(config, backend=backend)), RANDOM
 
 
-def usual_hw(network: AnyModel) -> tuple[int, int]:
+def usual_hw(network: Network) -> tuple[int, int]:
     """Return height and width of the input that a model was made for."""
     return tasks.of_model(network).usual_hw(network.config) if isinstance(network, TaskModel) else BACKBONE_HW
 
 
-def busy(network: AnyModel) -> AnyModel:
+def busy(network: Network) -> Network:
     """Give a model with random weights the work of a trained one.
 
     The classes of a region would hardly differ, so that a detector would find nothing, or the most that it can, by the
@@ -107,7 +104,7 @@ def operators(network: nn.Module) -> list[Any]:
     return [module for module in network.modules() if isinstance(module, DCNv3 | DCNv4 | MSDeformAttention)]
 
 
-def scene(network: AnyModel, batch_size: int, size_hw: tuple[int, int]) -> Tensor:
+def scene(network: Network, batch_size: int, size_hw: tuple[int, int]) -> Tensor:
     """Return the bundled scene as (batch_size, in_chans, height, width) float32: a detector finds nothing in noise."""
     image = read_rgb(SCENE).resize((size_hw[1], size_hw[0]), Resampling.BILINEAR)
     values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(*size_hw, 3) / 255

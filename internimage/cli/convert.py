@@ -32,7 +32,7 @@ def convert(
     Official .pth files and safetensors in every direction, for classifiers, detectors and segmentors; Hub folders for
     classifiers. Nothing is left out silently.
     """
-    from internimage.hub.conversion import convert as convert_model
+    from internimage.hub.convert import convert as convert_model
 
     written = convert_model(source, target, dtype=None if dtype is None else choose_dtype(dtype), ema=ema)
     typer.echo(written)

@@ -58,7 +58,7 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
 
 def _tell_file(path: str, as_json: bool) -> None:
     """Show what a file or a folder holds."""
-    from internimage.hub.inspection import inspect_checkpoint
+    from internimage.hub.inspect import inspect_checkpoint
 
     facts = inspect_checkpoint(path)
     if as_json:
@@ -87,7 +87,7 @@ def _facts(entry: CatalogEntry) -> dict[str, Any]:
     copy = local_copy(entry)
     if not entry.is_built and copy is None:
         return {}
-    from internimage.hub.inspection import describe_config, describe_files, inspect_checkpoint, row_config
+    from internimage.hub.inspect import describe_config, describe_files, inspect_checkpoint, row_config
 
     facts: dict[str, Any] = {} if copy is None else {"files": describe_files(copy)}
     if entry.is_built:

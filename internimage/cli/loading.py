@@ -19,7 +19,7 @@ def load_predictor(
         ValueError: MODEL is a bare backbone, which answers nothing.
     """
     from internimage.flow import TaskModel
-    from internimage.hub.factory import load
+    from internimage.hub.load import load
 
     model = load(
         name,

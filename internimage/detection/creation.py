@@ -1,98 +1,76 @@
-"""What the caller of `create` asks of a detector."""
+"""From what the caller of `create` asks for to the detector that is built."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
-from internimage.backbones import BackboneConfig, variant
-from internimage.checkpoints.catalog import COMPOSITE_PREFIX
+from internimage.backbones import BackboneConfig
+from internimage.backbones.choice import Wanted
 from internimage.data.images.normalize import for_channels
-from internimage.detection import DETECTORS, DINOConfig, PreprocessConfig, RCNNConfig
-from internimage.segmentation.creation import WITHOUT_SCALES
+from internimage.detection.config import DINOConfig
+from internimage.detection.model import DetectorConfig
+from internimage.detection.preprocess import PreprocessConfig
+from internimage.detection.presets import DETECTORS
 
-Merge = Callable[[str | BackboneConfig], BackboneConfig]
+
+def create_config(
+    wanted: Wanted,
+    *,
+    head: object,
+    preprocess: object,
+    on: DetectorConfig | None,
+    backbone: BackboneConfig | None,
+) -> DetectorConfig:
+    """Return the detector that a caller wants, fresh or on the weights of another, see `internimage.flow.Create`.
+
+    Raises:
+        TypeError: the preprocessing is that of another task.
+        ValueError: what is needed is not given, a head is, or the weights are of another detector or backbone.
+    """
+    if head is not None:
+        raise ValueError(f"a {wanted.architecture} takes no head; other settings: internimage.detection.RCNNConfig")
+    if not isinstance(preprocess, PreprocessConfig | None):
+        raise TypeError(f"preprocess must be an internimage.detection.PreprocessConfig, given {preprocess!r}")
+    if wanted.is_composite and wanted.architecture != "dino":
+        raise ValueError(f"a composite backbone goes with 'dino', given {wanted.architecture!r}")
+    return _fresh(wanted, preprocess, backbone) if on is None else _on(on, wanted, preprocess)
 
 
-@dataclasses.dataclass(frozen=True)
-class DetectorWish:
-    """What the caller of `create` asks of a detector; None leaves the choice to the weights."""
-
-    architecture: str
-    backbone: str | BackboneConfig | None
-    num_classes: int | None
-    class_names: tuple[str, ...] | None
-    head: object
-    preprocess: object
-
-    def __post_init__(self) -> None:
-        if self.num_classes is not None and self.class_names is not None and len(self.class_names) != self.num_classes:
-            raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
-        if self.head is not None:
-            raise ValueError(f"a {self.architecture} takes no head; other settings: internimage.detection.RCNNConfig")
-        if self.preprocess is not None and not isinstance(self.preprocess, PreprocessConfig):
-            raise TypeError(f"preprocess must be an internimage.detection.PreprocessConfig, given {self.preprocess!r}")
-        if self.is_composite and self.architecture != "dino":
-            raise ValueError(f"a composite backbone goes with 'dino', given {self.architecture!r}")
-
-    @property
-    def is_composite(self) -> bool:
-        """Whether the caller names a composite backbone."""
-        return isinstance(self.backbone, str) and self.backbone.startswith(COMPOSITE_PREFIX)
-
-    @property
-    def classes(self) -> int | None:
-        """Number of classes asked for."""
-        return self.num_classes if self.class_names is None else len(self.class_names)
-
-    @property
-    def size(self) -> str | BackboneConfig | None:
-        """The backbone, or each backbone of a composite."""
-        return self.backbone.removeprefix(COMPOSITE_PREFIX) if isinstance(self.backbone, str) else self.backbone
-
-    def fresh(self, merge: Merge) -> RCNNConfig | DINOConfig:
-        """Return the detector to build with fresh heads; `merge` adds what weights and caller say of the backbone."""
-        size = self.size
-        if size is None or self.classes is None:
-            raise ValueError(
-                f"a detector needs a backbone and its classes: create({self.architecture!r}, "
-                "backbone='internimage_t', num_classes=...)"
-            )
-        if isinstance(size, str) and size not in WITHOUT_SCALES:
-            size = dataclasses.replace(variant(size), layer_scale=1.0)
-        config = DETECTORS[self.architecture](merge(size), self.classes)
-        if isinstance(config, DINOConfig):
-            config = dataclasses.replace(config, num_backbones=2 if self.is_composite else 1)
-        return dataclasses.replace(
-            config,
-            preprocess=self.preprocess if isinstance(self.preprocess, PreprocessConfig) else PreprocessConfig(),
-            class_names=self.class_names,
+def _fresh(wanted: Wanted, preprocess: PreprocessConfig | None, backbone: BackboneConfig | None) -> DetectorConfig:
+    """Return the detector to build with fresh heads."""
+    if wanted.backbone is None or wanted.classes is None:
+        raise ValueError(
+            f"a detector needs a backbone and its classes: create({wanted.architecture!r}, "
+            "backbone='internimage_t', num_classes=...)"
         )
-
-    def on(self, found: RCNNConfig | DINOConfig, merge: Merge) -> RCNNConfig | DINOConfig:
-        """Return the detector to build on the weights of another."""
-        example = DETECTORS[self.architecture](found.backbone, found.num_classes)
-        composite = self.backbone is not None and self.is_composite != (found.kind.startswith("cb_"))
-        if composite or _family(example) != _family(found):
-            raise ValueError(
-                f"the weights are those of another detector than {self.architecture!r} with the backbone "
-                f"{self.backbone!r}; to take only their backbone, load it with create(size, weights=...) and save it"
-            )
-        config = found
-        if self.classes is not None and self.classes != found.num_classes:
-            config = dataclasses.replace(found, num_classes=self.classes, class_names=None)
-        backbone = merge(self.size or found.backbone)
-        own = isinstance(self.preprocess, PreprocessConfig)
-        return dataclasses.replace(
-            config,
-            backbone=backbone,
-            preprocess=self.preprocess if own else for_channels(found.preprocess, backbone.in_chans),
-            class_names=self.class_names or config.class_names,
-        )
-
-
-def _family(config: RCNNConfig | DINOConfig) -> tuple[object, ...]:
-    """What tells the named detectors apart."""
+    config = DETECTORS[wanted.architecture](wanted.with_scales().merged(backbone), wanted.classes)
     if isinstance(config, DINOConfig):
-        return ("dino",)
-    return (config.kind, config.mask is not None)
+        config = dataclasses.replace(config, num_backbones=2 if wanted.is_composite else 1)
+    return dataclasses.replace(config, preprocess=preprocess or PreprocessConfig(), class_names=wanted.class_names)
+
+
+def _on(found: DetectorConfig, wanted: Wanted, preprocess: PreprocessConfig | None) -> DetectorConfig:
+    """Return the detector to build on the weights of another."""
+    composite = wanted.backbone is not None and wanted.is_composite != found.kind.startswith("cb_")
+    if composite or architecture_of(found) != wanted.architecture:
+        raise ValueError(
+            f"the weights are those of another detector than {wanted.architecture!r} with the backbone "
+            f"{wanted.backbone!r}; to take only their backbone, load it with create(size, weights=...) and save it"
+        )
+    config = found if wanted.classes is None else found.with_classes(wanted.classes)
+    backbone = wanted.merged(found.backbone)
+    return dataclasses.replace(
+        config,
+        backbone=backbone,
+        preprocess=preprocess or for_channels(found.preprocess, backbone.in_chans),
+        class_names=wanted.class_names or config.class_names,
+    )
+
+
+def architecture_of(config: DetectorConfig) -> str:
+    """Return what `create` calls a detector of this configuration."""
+    if isinstance(config, DINOConfig):
+        return "dino"
+    if len(config.stages) > 1:
+        return "cascade_rcnn" if config.mask is None else "cascade_mask_rcnn"
+    return "faster_rcnn" if config.mask is None else "mask_rcnn"

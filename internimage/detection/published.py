@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from internimage.checkpoints.catalog import COMPOSITE_PREFIX, CatalogEntry
+from internimage.backbones.config import COMPOSITE_PREFIX
+from internimage.checkpoints.catalog import CatalogEntry
 from internimage.detection import DETECTORS, DINOConfig, PreprocessConfig, RCNNConfig
 from internimage.detection.config import DenoisingConfig
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
     from internimage.segmentation.model import HeadConfig
 
+    Head = HeadKind | HeadConfig
+
     class LoadedModel(TaskModel[Any]):
         """A `Classifier`, a detector (`RCNN`, `DINO`) or a `Segmentor`."""
 
@@ -47,7 +49,7 @@ class CreateOptions(TypedDict, total=False):
     class_names: Sequence[str] | None
     weights: str | PathLike[str] | None
     ema: bool | None
-    head: HeadKind | HeadConfig | None
+    head: Head | None
     preprocess: PreprocessConfig | DetectionPreprocess | SegmentationPreprocess | None
     in_chans: int | None
     layer_scale: float | Literal["published"] | None

@@ -5,6 +5,7 @@ Shape legend: N images, H W size of the network's input, C channels of the input
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -115,6 +116,7 @@ class Segmentor(TaskModel[Segmentation]):
     """
 
     task = "segmentation"
+    class_layers = re.compile(r"head\.(auxiliary\.)?classifier\.")
     config: SegmentorConfig
 
     def __init__(self, config: SegmentorConfig, **run: Unpack[RunOptions]) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
 from internimage.checkpoints.catalog import info
+from internimage.checkpoints.formats.openmmlab import container
 from internimage.data.label_maps.open import open_segmentation_dataset
 from internimage.flow import Task
-from internimage.segmentation.creation import SEGMENTORS
+from internimage.segmentation.creation import SEGMENTORS, create_config
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.segmentation.model import Segmentor, SegmentorConfig
+from internimage.segmentation.original import names
+from internimage.segmentation.recognition import recognize
 from internimage.segmentation.published import segmentor_of_row
 
 
@@ -25,13 +33,24 @@ def usual_hw(config: SegmentorConfig) -> tuple[int, int]:
     return side, side
 
 
+def to_original(config: SegmentorConfig, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the content of a file in the original's form."""
+    return container(config, state, palette=config.palette)
+
+
 TASK = Task(
     name="segmentation",
     noun="segmentor",
     configs=(SegmentorConfig,),
     architectures=tuple(SEGMENTORS),
     build=Segmentor,
+    create=create_config,
+    recognize=recognize,
     published=published_config,
+    model_name=lambda config: config.kind,
+    key_rules=names.SEGMENTORS,
+    own_kind=names.own_kind,
+    to_original=to_original,
     usual_hw=usual_hw,
     open_data=open_segmentation_dataset,
     evaluate=evaluate_segmentation,

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from internimage.checkpoints.catalog import CatalogEntry, catalog, find
-from internimage.hub.factory import load
+from internimage.hub.load import load
 
 
 def published_checkpoint(recipe: str) -> CatalogEntry | None:

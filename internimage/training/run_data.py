@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from internimage.checkpoints.read import read_checkpoint
 from internimage.data import ImageDataset
 from internimage.data.class_names import some_names
 from internimage.data.fingerprint import DataFingerprint
 from internimage.files import replacing
+from internimage.hub.opening import read_checkpoint
 from internimage.training.state import DATA_FILE, LAST_WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ class RunData:
             ValueError: they are others.
         """
         weights = self.out / LAST_WEIGHTS
-        document = read_checkpoint(weights).document if weights.exists() else None
-        before = None if document is None else getattr(document.config, "class_names", None)
+        before = getattr(read_checkpoint(weights).config, "class_names", None) if weights.exists() else None
         if before is not None and tuple(before) != tuple(class_names):
             raise ValueError(
                 f"the run in {self.out} learned the classes {some_names(before)}, but the data set has "

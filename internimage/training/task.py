@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from internimage.checkpoints.header import AnyModel
 from internimage.data import ImageDataset
+from internimage.flow import TaskModel
 from internimage.training.schedule import Schedule
 
 Batch = TypeVar("Batch")
-Model = TypeVar("Model", bound=AnyModel)
+Model = TypeVar("Model", bound=TaskModel[Any])
 
 
 # Looks at the parts of a data set as they were opened, before anything is built on them; what it raises stops the run.

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import torch
 
-from internimage.checkpoints.header import AnyModel
 from internimage.checkpoints.read import save_model
 from internimage.files import finite_or_none, locked, remove_leftovers
+from internimage.flow import TaskModel
 from internimage.training.busy import BusyHint
 from internimage.training.console import stop_on_signals
 from internimage.training.display import RunDisplay, log_on_terminal, run_display
@@ -285,9 +285,9 @@ class Trainer:
         display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
 
     @property
-    def delivered(self) -> AnyModel:
+    def delivered(self) -> TaskModel[Any]:
         """The model that validation measures and files hold: the running average when there is one."""
-        return self.model if self.ema is None else cast(AnyModel, self.ema.module)
+        return self.model if self.ema is None else cast(TaskModel[Any], self.ema.module)
 
     def save(self) -> None:
         """Write the state of the run and the present weights.

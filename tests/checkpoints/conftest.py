@@ -15,7 +15,7 @@ from torch import Tensor
 from internimage.backbones import variant
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.original.settings import classifier_from_settings
-from internimage.hub.conversion import original_state
+from internimage.hub.keys import original_state
 
 SMALL = {"core_op": "DCNv3", "channels": 16, "depths": [1, 1, 2, 1], "groups": [1, 2, 4, 8], "num_classes": 5}
 

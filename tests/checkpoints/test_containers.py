@@ -17,8 +17,9 @@ from internimage.checkpoints.formats.containers import without_wrappers
 from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier
 from internimage.detection import RCNN, RCNNConfig
-from internimage.hub.conversion import original_state
-from internimage.hub.factory import create, load
+from internimage.hub.create import create
+from internimage.hub.keys import original_state
+from internimage.hub.load import load
 from internimage.segmentation import SegFormerConfig, Segmentor, SegmentorConfig
 
 Same = Callable[[nn.Module, nn.Module], None]

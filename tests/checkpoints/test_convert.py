@@ -12,11 +12,13 @@ import torch
 from internimage.backbones import variant
 from internimage.checkpoints.formats.torch_files import load_torch_file
 from internimage.checkpoints.header import MODELS, AnyModel
-from internimage.checkpoints.read import read_checkpoint, save_model
-from internimage.checkpoints.rename import to_official
+from internimage.checkpoints.read import save_model
 from internimage.detection import DETECTORS, DINOConfig, RCNNConfig
-from internimage.hub.conversion import convert
-from internimage.hub.factory import create, load
+from internimage.hub.convert import convert
+from internimage.hub.create import create
+from internimage.hub.keys import to_official
+from internimage.hub.load import load
+from internimage.hub.opening import read_checkpoint
 from internimage.segmentation import Mask2FormerConfig, SegFormerConfig, UperNetConfig
 
 NAMES = ("cat", "dog", "bird")

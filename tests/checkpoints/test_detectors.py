@@ -16,12 +16,12 @@ import internimage as ii
 from internimage.backbones import CompositeInternImage, variant
 from internimage.checkpoints.catalog import catalog
 from internimage.checkpoints.header import describe, from_json, to_json
-from internimage.checkpoints.rename import from_official, own_head_kind, to_official
 from internimage.classification import Classifier
 from internimage.detection import DETECTORS, DINO, RCNN, DINOConfig, PreprocessConfig, RCNNConfig, build_detector
 from internimage.detection.original.settings import detector_from_settings
 from internimage.detection.published import detector_of_row
 from internimage.errors import CheckpointMismatch
+from internimage.hub.keys import from_official, own_head_kind, to_official
 
 PARITY = Path(__file__).parents[1] / "parity" / "data"
 KEYS = sorted((PARITY / "keys").glob("*detection__*.json.gz"))

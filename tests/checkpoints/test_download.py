@@ -22,8 +22,9 @@ from internimage.checkpoints.download import fetch
 from internimage.checkpoints.local import home, local_copy
 from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier
-from internimage.hub.conversion import convert, original_state
-from internimage.hub.factory import load
+from internimage.hub.convert import convert
+from internimage.hub.keys import original_state
+from internimage.hub.load import load
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -14,8 +14,10 @@ from internimage.checkpoints.catalog import info
 from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier, PreprocessConfig
 from internimage.errors import CheckpointMismatch, UnknownName
-from internimage.hub.conversion import convert, original_state
-from internimage.hub.factory import create, load
+from internimage.hub.convert import convert
+from internimage.hub.create import create
+from internimage.hub.keys import original_state
+from internimage.hub.load import load
 
 Same = Callable[[torch.nn.Module, torch.nn.Module], None]
 NAMES = ("a", "b", "c", "d")
@@ -71,7 +73,7 @@ def test_backbone_of_a_detector(tmp_path: Path, same_weights: Same) -> None:
     with torch.no_grad():
         for parameter in expected.parameters():
             parameter.normal_()
-    from internimage.checkpoints.rename import to_official
+    from internimage.hub.keys import to_official
 
     state = {f"backbone.{key}": value for key, value in to_official(expected.state_dict(), None).items()}
     others = {"neck.fpn_convs.0.conv.weight": torch.ones(1), "rpn_head.rpn_cls.bias": torch.ones(1)}

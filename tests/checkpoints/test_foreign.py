@@ -20,8 +20,10 @@ from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.config import MaskHeadConfig
 from internimage.errors import CheckpointMismatch
-from internimage.hub.conversion import convert, original_state
-from internimage.hub.factory import create, load
+from internimage.hub.convert import convert
+from internimage.hub.create import create
+from internimage.hub.keys import original_state
+from internimage.hub.load import load
 from internimage.segmentation import Mask2FormerConfig, SegFormerConfig, SegmentorConfig
 
 PICO = variant("internimage_pico")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from internimage.backbones import VARIANTS, variant
-from internimage.checkpoints.rename import to_official
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.original.shapes import infer_backbone, infer_classifier
+from internimage.hub.keys import to_official
 
 
 def shapes(config: ClassifierConfig) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from internimage.checkpoints.formats.torch_files import load_torch_file
-from internimage.checkpoints.read import read_checkpoint
+from internimage.hub.opening import read_checkpoint
 
 EMPTY_DICT, MARK, TUPLE1, TUPLE2, SETITEM, REDUCE, NONE, BUILD = b"}", b"(", b"\x85", b"\x86", b"s", b"R", b"N", b"b"
 

@@ -16,10 +16,11 @@ from internimage.backbones import BackboneConfig, variant
 from internimage.checkpoints.catalog import catalog, info
 from internimage.checkpoints.formats.openmmlab import stored_names, stored_palette, stored_settings
 from internimage.checkpoints.read import save_model
-from internimage.checkpoints.rename import from_official, to_official
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.errors import CheckpointMismatch, UnknownName
-from internimage.hub.factory import create, from_original, load
+from internimage.hub.create import create
+from internimage.hub.keys import from_official, to_official
+from internimage.hub.load import from_original, load
 from internimage.segmentation import (
     Mask2FormerConfig,
     PreprocessConfig,

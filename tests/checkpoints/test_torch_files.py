@@ -18,7 +18,7 @@ import torch
 
 from internimage.checkpoints.checkpoint import plain_settings
 from internimage.checkpoints.formats.torch_files import InertObject, load_torch_file
-from internimage.checkpoints.read import read_checkpoint
+from internimage.hub.opening import read_checkpoint
 
 FORMATS = pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(7)}

@@ -12,12 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from internimage.backbones import InternImage, variant
-from internimage.checkpoints.read import read_checkpoint, save_model
+from internimage.checkpoints.read import save_model
 from internimage.checkpoints.rename import to_huggingface
 from internimage.classification import Classifier
 from internimage.data.labels import label_set, rows_22k_to_1k
 from internimage.errors import CheckpointMismatch
-from internimage.hub.factory import create, from_original, load
+from internimage.hub.create import create
+from internimage.hub.load import from_original, load
+from internimage.hub.opening import read_checkpoint
 
 Same = Callable[[torch.nn.Module, torch.nn.Module], None]
 SMALL = {"channels": 16, "depths": [1, 1, 2, 1], "groups": [1, 2, 4, 8], "num_classes": 5}

@@ -16,7 +16,7 @@ from internimage.cli import app
 from internimage.detection import RCNN, RCNNConfig
 from internimage.detection import PreprocessConfig as DetectionPreprocess
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig, ProposalConfig, RPNConfig
-from internimage.hub.factory import create
+from internimage.hub.create import create
 
 Run = Callable[..., Result]
 

@@ -17,8 +17,8 @@ from internimage.cli.bench_models import busy, model_to_measure, scene, usual_hw
 from internimage.cli.timing import Timing, interleave
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
-from internimage.hub.conversion import convert
-from internimage.hub.factory import create
+from internimage.hub.convert import convert
+from internimage.hub.create import create
 from internimage.ops.runtime import library
 from internimage.segmentation import SegFormerConfig
 

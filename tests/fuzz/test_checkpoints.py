@@ -32,8 +32,8 @@ from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.config import MaskHeadConfig
-from internimage.hub.conversion import convert
-from internimage.hub.factory import load
+from internimage.hub.convert import convert
+from internimage.hub.load import load
 from internimage.segmentation import Mask2FormerConfig, SegFormerConfig, SegmentorConfig
 
 SECONDS = 8.0

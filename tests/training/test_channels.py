@@ -16,7 +16,7 @@ from internimage.classification.evaluate import evaluate_classification
 from internimage.cli import app
 from internimage.data.images.read import BadImage
 from internimage.detection.evaluate import evaluate_detection
-from internimage.hub.factory import load
+from internimage.hub.load import load
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.training import recipe, train
 from tests.training.conftest import TINY, TINY_DENSE

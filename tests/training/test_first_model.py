@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from internimage.detection import RCNN
-from internimage.hub.factory import load
+from internimage.hub.load import load
 from internimage.segmentation import Segmentor
 from internimage.training import train
 from tests.training.scenes import CLASS_NAMES

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from internimage.files import locked
-from internimage.hub.factory import load
+from internimage.hub.load import load
 from internimage.training import TrainingResult, train
 from internimage.training.records import Records
 from internimage.training.settings import RunSettings

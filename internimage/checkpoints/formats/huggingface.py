@@ -1,4 +1,4 @@
-"""The JSON files of a Transformers folder: architecture, preprocessing and class names, read and written.
+"""The JSON files of a Transformers folder: architecture, preprocessing and class names.
 
 Fields and values follow the published `OpenGVLab/internimage_*` folders; class names travel in `id2label`, which the
 published ones leave out.
@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from internimage.classification import ClassifierConfig, PreprocessConfig
-from internimage.classification.original.settings import classifier_to_settings, known_settings
+from internimage.backbones.original.settings import known_settings
 from internimage.errors import clean_name
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -63,8 +62,8 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
     return tuple(named) if len(named) == count else None
 
 
-def read_preprocess(folder: Path) -> PreprocessConfig | None:
-    """Return the preprocessing in `preprocessor_config.json`, or None where the folder has none.
+def read_preprocess(folder: Path) -> dict[str, Any] | None:
+    """Return the fields of the preprocessing in `preprocessor_config.json`, or None where the folder has none.
 
     Raises:
         ValueError: the file asks for a step that this package does not have.
@@ -79,54 +78,15 @@ def read_preprocess(folder: Path) -> PreprocessConfig | None:
         resample = content.get("resample", 3)
         if crops and _side(content["size"]) != size:
             raise ValueError(f"size {content['size']} and crop_size {content['crop_size']} must agree")
-        return PreprocessConfig(
-            size=size,
-            crop=crops,
-            interpolation=RESAMPLE[resample],
-            mean=_triple(content["image_mean"]),
-            std=_triple(content["image_std"]),
-        )
+        return {
+            "size": size,
+            "crop": crops,
+            "interpolation": RESAMPLE[resample],
+            "mean": _triple(content["image_mean"]),
+            "std": _triple(content["image_std"]),
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: cannot read the preprocessing: {error!r}") from error
-
-
-def config_json(config: ClassifierConfig) -> dict[str, Any]:
-    """Return the content of `config.json` for a classifier."""
-    settings = classifier_to_settings(config)
-    if "type" in settings:
-        raise ValueError("the Transformers format has no metadata head; keep this model as .safetensors or .pth")
-    content: dict[str, Any] = {
-        "architectures": ["InternImageModelForImageClassification"],
-        "model_type": MODEL_TYPE,
-        "torch_dtype": "float32",
-        "with_cp": False,
-        **settings,
-    }
-    if config.class_names is not None:
-        content["id2label"] = {str(i): name for i, name in enumerate(config.class_names)}
-    return content
-
-
-def preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:
-    """Return the content of `preprocessor_config.json`.
-
-    Raises:
-        ValueError: the images have a value range, which that file has no place for.
-    """
-    if config.value_range is not None:
-        raise ValueError("the Transformers format has no value range of images; keep it as .safetensors or .pth")
-    square = {"height": config.size, "width": config.size}
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": config.size} if config.crop else square,
-        "resample": next(number for number, name in RESAMPLE.items() if name == config.interpolation),
-        "do_center_crop": config.crop,
-        "crop_size": square,
-        "do_normalize": True,
-        "image_mean": list(config.mean),
-        "image_std": list(config.std),
-    }
 
 
 def _read(path: Path) -> dict[str, Any] | None:

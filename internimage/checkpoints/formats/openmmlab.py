@@ -1,4 +1,4 @@
-"""The configuration text inside of original detection and segmentation checkpoints, read without running it.
+"""The containers of the original detectors and segmentors; the configuration text in them is read without running it.
 
 The text is Python: assignments of `dict(...)`, lists and plain values. Anything else in it is refused.
 """
@@ -9,11 +9,33 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
+from internimage.checkpoints.header import HEADER_KEY, to_json
 from internimage.errors import clean_name
+from internimage.flow import TaskConfig
 from internimage.types import Palette
 
 MAX_TEXT = 2**20
 PARTS = ("model", "test_pipeline")
+
+
+def container(
+    config: TaskConfig, state: Mapping[str, Tensor], *, palette: Palette | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return the content of a file as the original detectors and segmentors come in, our description among its notes.
+
+    Args:
+        config: the configuration of the model.
+        state: its weights by original names.
+        palette: colors of the classes, or None.
+    """
+    meta: dict[str, Any] = {HEADER_KEY: to_json(config)}
+    if config.class_names is not None:
+        meta["CLASSES"] = list(config.class_names)
+    if palette is not None:
+        meta["PALETTE"] = [list(color) for color in palette]
+    return {"meta": meta, "state_dict": dict(state)}
 
 
 def stored_settings(content: Any) -> dict[str, Any] | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import Field, replace
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Normalization(ABC):
     The configurations are data classes with the fields `mean`, `std` and `value_range`.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     mean: Statistics
     std: Statistics
     value_range: tuple[float, float] | None
@@ -70,7 +71,7 @@ def for_channels(config: Config, channels: int) -> Config:
         name: (round(sum(values) / len(values), 6),) * channels
         for name, values in (("mean", config.mean), ("std", config.std))
     }
-    return replace(config, **changed)  # type: ignore[type-var]  # every configuration is a dataclass
+    return replace(config, **changed)
 
 
 def fitting_channels(config: Config, channels: int) -> Config:

@@ -6,6 +6,7 @@ Shape legend: N images, S cells of all levels, Q queries, K classes, C channels,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -82,6 +83,8 @@ class DINO(Detector):
         30
     """
 
+    class_layers = re.compile(r"classifiers\.|label_embedding\.")
+    class_bias = PRIOR_LOGIT
     config: DINOConfig
 
     def __init__(self, config: DINOConfig, **run: Unpack[RunOptions]) -> None:

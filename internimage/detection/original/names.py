@@ -1,14 +1,10 @@
-"""Parameter names of the original detectors and ours; see `checkpoints.rename` for the form of the rules."""
+"""Parameter names of the original detectors and ours; see `backbones.original.names` for the rules."""
 
 from __future__ import annotations
 
-Rules = tuple[tuple[str, str], ...]
+from collections.abc import Collection
 
-
-def _below(ours: str, original: str, rules: Rules) -> Rules:
-    """Put prefixes in front of both sides of each rule."""
-    return tuple((ours + a, original + b) for a, b in rules)
-
+from internimage.backbones.original.names import BACKBONE, COMPOSITE, PREFIX, Rules, below
 
 # ours, original
 PYRAMID: Rules = (
@@ -37,14 +33,14 @@ MASK_HEAD: Rules = (
 RCNN: Rules = (
     *PYRAMID,
     *PROPOSALS,
-    *_below("box_heads.0.", "roi_head.bbox_head.", BOX_HEAD),
-    *_below("mask_heads.0.", "roi_head.mask_head.", MASK_HEAD),
+    *below("box_heads.0.", "roi_head.bbox_head.", BOX_HEAD),
+    *below("mask_heads.0.", "roi_head.mask_head.", MASK_HEAD),
 )
 CASCADE_RCNN: Rules = (
     *PYRAMID,
     *PROPOSALS,
-    *_below("box_heads.#.", "roi_head.bbox_head.#.", BOX_HEAD),
-    *_below("mask_heads.#.", "roi_head.mask_head.#.", MASK_HEAD),
+    *below("box_heads.#.", "roi_head.bbox_head.#.", BOX_HEAD),
+    *below("mask_heads.#.", "roi_head.mask_head.#.", MASK_HEAD),
 )
 MAPPER: Rules = (
     ("neck.convs.#.conv.*", "neck.convs.#.conv.*"),
@@ -87,8 +83,8 @@ def _transformer(feed_forward: Rules) -> Rules:
     )
     return (
         ("transformer.level_embedding", "bbox_head.transformer.level_embeds"),
-        *_below("transformer.encoder.#.", "bbox_head.transformer.encoder.layers.#.", encoder),
-        *_below("transformer.decoder.#.", "bbox_head.transformer.decoder.layers.#.", decoder),
+        *below("transformer.encoder.#.", "bbox_head.transformer.encoder.layers.#.", encoder),
+        *below("transformer.decoder.#.", "bbox_head.transformer.decoder.layers.#.", decoder),
         ("transformer.position_fc1.*", "bbox_head.transformer.decoder.ref_point_head.0.*"),
         ("transformer.position_fc2.*", "bbox_head.transformer.decoder.ref_point_head.2.*"),
         ("transformer.decoder_norm.*", "bbox_head.transformer.decoder.norm.*"),
@@ -103,8 +99,7 @@ def _transformer(feed_forward: Rules) -> Rules:
     )
 
 
-# Kind of a detector (`config.kind`) and its rules, without those of the backbone.
-DETECTION_HEADS: dict[str, Rules] = {
+_HEADS: dict[str, Rules] = {
     "rcnn": RCNN,
     "cascade_rcnn": CASCADE_RCNN,
     "dino": (*MAPPER, *_transformer(WHOLE_FEED_FORWARD)),
@@ -112,12 +107,19 @@ DETECTION_HEADS: dict[str, Rules] = {
     "cb_dino": (*COMPOSITE_MAPPER, *_transformer(WHOLE_FEED_FORWARD)),
     "cb_dino_sliced": (*COMPOSITE_MAPPER, *_transformer(SLICED_FEED_FORWARD)),
 }
+# Kind of a detector (`config.kind`) and its rules.
+DETECTORS: dict[str, Rules] = {
+    kind: (*below(PREFIX, PREFIX, COMPOSITE if kind.startswith("cb_") else BACKBONE), *rules)
+    for kind, rules in _HEADS.items()
+}
 
 
-def composite_rules(backbone: Rules) -> Rules:
-    """Return the rules of a composite backbone from those of a single one."""
-    return (
-        *_below("backbones.#.", "cb_modules.#.", backbone),
-        ("feed_scales.#", "cb_modules.1.gamma#"),
-        ("feed_convs.#.#.*", "cb_linears.#.#.*"),
-    )
+def own_kind(keys: Collection[str]) -> str | None:
+    """Tell the kind of a detector from our names; None for other models."""
+    parts = {tuple(key.split(".", 2)[:2]) for key in keys}
+    if ("box_heads", "0") in parts:
+        return "cascade_rcnn" if ("box_heads", "1") in parts else "rcnn"
+    if ("transformer", "encoder") not in parts:
+        return None
+    sliced = "_sliced" if "transformer.encoder.0.feed_forward.bias" in keys else ""
+    return f"{'cb_' if ('backbone', 'backbones') in parts else ''}dino{sliced}"

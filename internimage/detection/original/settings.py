@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from internimage.backbones.original.settings import backbone_from_settings
 from internimage.checkpoints.formats.openmmlab_values import expect, integer, mapping, number, numbers, plain
-from internimage.classification.original.settings import backbone_from_settings
 from internimage.detection import DINOConfig, PreprocessConfig, RCNNConfig
 from internimage.detection.config import (
     AssignConfig,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from internimage.backbones.original.settings import backbone_from_settings
 from internimage.checkpoints.formats.openmmlab_values import expect, integer, mapping, number
-from internimage.classification.original.settings import backbone_from_settings
 from internimage.detection import DINOConfig, PreprocessConfig
 from internimage.detection.config import DenoisingConfig, SetLossConfig
 

@@ -5,6 +5,7 @@ Shape legend: N images, R regions or objects of all images, K classes, S side of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ class RCNN(Detector):
         4
     """
 
+    class_layers = re.compile(r"box_heads\.\d+\.(classifier|regressor)\.|mask_heads\.\d+\.logits\.")
     config: RCNNConfig
 
     def __init__(self, config: RCNNConfig, **run: Unpack[RunOptions]) -> None:

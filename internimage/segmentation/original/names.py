@@ -1,13 +1,10 @@
-"""Names of the parameters of the original segmentation heads and ours; see `checkpoints.rename` for the rules."""
+"""Names of the parameters of the original segmentation heads and ours; see `backbones.original.names` for the rules."""
 
 from __future__ import annotations
 
-Rules = tuple[tuple[str, str], ...]
+from collections.abc import Collection
 
-
-def _below(ours: str, original: str, rules: Rules) -> Rules:
-    """Put prefixes in front of both sides of each rule."""
-    return tuple((ours + a, original + b) for a, b in rules)
+from internimage.backbones.original.names import BACKBONE, PREFIX, Rules, below
 
 
 def _conv_norm(ours: str, original: str, norm: str = "bn") -> Rules:
@@ -42,7 +39,7 @@ _PIXEL_DECODER: Rules = (
     ("layers.#.attention.attention_weights.*", "encoder.layers.#.attentions.0.attention_weights.*"),
     ("layers.#.attention.value_proj.*", "encoder.layers.#.attentions.0.value_proj.*"),
     ("layers.#.attention.output_proj.*", "encoder.layers.#.attentions.0.output_proj.*"),
-    *_below("layers.#.", "encoder.layers.#.", _FEED_FORWARD),
+    *below("layers.#.", "encoder.layers.#.", _FEED_FORWARD),
     ("layers.#.norm1.*", "encoder.layers.#.norms.0.*"),
     ("layers.#.norm2.*", "encoder.layers.#.norms.1.*"),
     *_conv_norm("lateral", "lateral_convs.0", "gn"),
@@ -60,8 +57,8 @@ _DECODER_LAYER: Rules = (
     ("norm3.*", "norms.2.*"),
 )
 MASK2FORMER: Rules = (
-    *_below("head.pixel_decoder.", "decode_head.pixel_decoder.", _PIXEL_DECODER),
-    *_below("head.layers.#.", "decode_head.transformer_decoder.layers.#.", _DECODER_LAYER),
+    *below("head.pixel_decoder.", "decode_head.pixel_decoder.", _PIXEL_DECODER),
+    *below("head.layers.#.", "decode_head.transformer_decoder.layers.#.", _DECODER_LAYER),
     ("head.norm.*", "decode_head.transformer_decoder.post_norm.*"),
     ("head.query_position", "decode_head.query_embed.weight"),
     ("head.query_features", "decode_head.query_feat.weight"),
@@ -71,4 +68,18 @@ MASK2FORMER: Rules = (
     ("head.mask_fc2.*", "decode_head.mask_embed.2.*"),
     ("head.mask_fc3.*", "decode_head.mask_embed.4.*"),
 )
-SEGMENTATION_HEADS: dict[str, Rules] = {"upernet": UPERNET, "segformer": SEGFORMER, "mask2former": MASK2FORMER}
+# Kind of a head and the rules of the whole segmentor.
+SEGMENTORS: dict[str, Rules] = {
+    kind: (*below(PREFIX, PREFIX, BACKBONE), *rules)
+    for kind, rules in (("upernet", UPERNET), ("segformer", SEGFORMER), ("mask2former", MASK2FORMER))
+}
+
+
+def own_kind(keys: Collection[str]) -> str | None:
+    """Tell the head of a segmentor from our names; None for other models."""
+    parts = {tuple(key.split(".", 2)[:2]) for key in keys}
+    if ("head", "pixel_decoder") in parts:
+        return "mask2former"
+    if ("head", "laterals") not in parts:
+        return None
+    return "upernet" if ("head", "pooled") in parts else "segformer"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from internimage.backbones.original.settings import backbone_from_settings
 from internimage.checkpoints.formats.openmmlab_values import (
     expect,
     integer,
@@ -18,7 +19,6 @@ from internimage.checkpoints.formats.openmmlab_values import (
     plain,
     whole_pair,
 )
-from internimage.classification.original.settings import backbone_from_settings
 from internimage.segmentation import (
     Mask2FormerConfig,
     PreprocessConfig,

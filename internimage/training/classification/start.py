@@ -11,7 +11,7 @@ from torch import Tensor
 
 from internimage.checkpoints.class_rows import match_to_weights, take_rows
 from internimage.classification.model import Classifier, ClassifierConfig
-from internimage.hub.factory import load
+from internimage.hub.load import load
 from internimage.training.classification.config import ModelSettings
 from internimage.training.start import compare_weights
 

@@ -11,14 +11,13 @@ from dataclasses import replace
 from torch import Tensor
 
 from internimage.backbones import BackboneConfig, CompositeInternImage, InternImage, variant
-from internimage.checkpoints.catalog import COMPOSITE_PREFIX
+from internimage.backbones.config import COMPOSITE_PREFIX, WITHOUT_SCALES
 from internimage.checkpoints.class_rows import match_to_weights, take_rows
-from internimage.checkpoints.fill import CLASS_LAYERS
-from internimage.detection import Detector, DINOConfig, RCNNConfig
-from internimage.hub.choices import class_rows
-from internimage.hub.factory import create, load
-from internimage.segmentation import Segmentor, SegmentorConfig
-from internimage.segmentation.creation import WITHOUT_SCALES
+from internimage.detection import Detector
+from internimage.flow import TaskConfig
+from internimage.hub.create import create
+from internimage.hub.load import load
+from internimage.segmentation import Segmentor
 from internimage.training.dense.settings import DenseModelSettings
 from internimage.training.start import compare_weights
 
@@ -107,15 +106,16 @@ def _load_whole(model: Detector | Segmentor, source: str, *, reset_head: bool) -
     expected, state = model.state_dict(), given.state_dict()
     if not any(key.startswith(MASK_HEADS) for key in expected):  # a detector of boxes takes all but the mask heads
         state = {key: value for key, value in state.items() if not key.startswith(MASK_HEADS)}
-    rows, given_rows = class_rows(model.config), class_rows(given.config)
+    rows, given_rows = model.config.rows, given.config.rows
     if not reset_head:
-        state = _with_classes(state, expected, model.config, given.config, source)
+        state = _with_classes(state, expected, model, given.config, source)
     else:
         # Layers that answer for all classes at once, such as class-agnostic boxes, have nothing to unlearn.
         fresh = {
             key: value
             for key, value in expected.items()
-            if CLASS_LAYERS.match(key) and (rows == given_rows or key not in state or state[key].shape != value.shape)
+            if model.class_layers.match(key)
+            and (rows == given_rows or key not in state or state[key].shape != value.shape)
         }
         state = {**state, **fresh}
     compare_weights(source, state, expected, hint=_hint)
@@ -125,11 +125,12 @@ def _load_whole(model: Detector | Segmentor, source: str, *, reset_head: bool) -
 def _with_classes(
     state: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
-    config: RCNNConfig | DINOConfig | SegmentorConfig,
-    given: RCNNConfig | DINOConfig | SegmentorConfig,
+    model: Detector | Segmentor,
+    given: TaskConfig,
     source: str,
 ) -> dict[str, Tensor]:
     """Return start weights whose last layers have the rows of the model's classes."""
+    config = model.config
     match = match_to_weights(config.class_names or config.num_classes, given.class_names or given.num_classes, source)
     if match is None:
         raise ValueError(
@@ -142,7 +143,7 @@ def _with_classes(
         match,
         classes=config.num_classes,
         given_classes=given.num_classes,
-        is_class_layer=CLASS_LAYERS.match,
+        is_class_layer=model.class_layers.match,
     )
 
 

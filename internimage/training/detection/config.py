@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from internimage.checkpoints.catalog import COMPOSITE_PREFIX
+from internimage.backbones.config import COMPOSITE_PREFIX
 from internimage.detection import DETECTORS, SMALL_DETECTORS, PreprocessConfig
 from internimage.detection.batches.pipelines import PIPELINES
 from internimage.errors import UnknownName

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from internimage.checkpoints.catalog import COMPOSITE_PREFIX
+from internimage.backbones.config import COMPOSITE_PREFIX
 from internimage.data import hold_out, read_as
 from internimage.data.class_list import class_list_setting
 from internimage.data.images.raster import Reading

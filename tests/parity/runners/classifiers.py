@@ -8,8 +8,8 @@ from typing import Any
 import seeding
 import torch
 
-from internimage.checkpoints.rename import to_official
 from internimage.classification import Classifier
+from internimage.hub.keys import to_official
 from runners.seeded import Arrays, build, pixels
 
 # Gradients were recorded of reduced models; the smallest full-size one has 30 million parameters.

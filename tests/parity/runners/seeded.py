@@ -12,8 +12,8 @@ import seeding
 import torch
 from torch import Tensor, nn
 
-from internimage.checkpoints.rename import to_official
-from internimage.hub.factory import from_original
+from internimage.hub.keys import to_official
+from internimage.hub.load import from_original
 from internimage.types import Images
 
 Arrays = dict[str, np.ndarray]

@@ -12,7 +12,7 @@ import seeding
 import torch
 from torch import Tensor, nn
 
-from internimage.checkpoints.rename import to_official
+from internimage.hub.keys import to_official
 from internimage.segmentation import Segmentor
 from internimage.segmentation import loss as losses
 from internimage.segmentation.mask2former.network import Mask2FormerHead

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from internimage.backbones import variant
-from internimage.checkpoints.rename import from_official
 from internimage.classification.model import Classifier, ClassifierConfig
+from internimage.hub.keys import from_official
 from internimage.training.classification.config import ClassificationRecipe
 from internimage.training.classification.param_groups import lr_multiplier, param_groups
 from internimage.training.classification.recipes import RECIPES

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from internimage.checkpoints.header import config_kind
-from internimage.checkpoints.rename import from_official
 from internimage.detection import DINO, RCNN
+from internimage.hub.keys import from_official
 from internimage.segmentation import Segmentor
 from internimage.training import RECIPES
 from internimage.training.dense.param_groups import lr_multiplier, param_groups

@@ -14,7 +14,8 @@ from internimage.checkpoints.fill import CLASS_LAYERS
 from internimage.checkpoints.read import save_model
 from internimage.detection import DINO, RCNN, RCNNConfig
 from internimage.errors import CheckpointMismatch, UnknownName
-from internimage.hub.factory import create, load
+from internimage.hub.create import create
+from internimage.hub.load import load
 from internimage.segmentation import Segmentor
 from internimage.training import recipe
 from internimage.training.dense.settings import DenseModelSettings

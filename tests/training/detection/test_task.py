@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from internimage.detection import RCNN, DINOConfig, RCNNConfig
-from internimage.hub.factory import load
+from internimage.hub.load import load
 from internimage.training import TrainingResult, recipe, train
 from internimage.training.detection.batches import DetectionBatches
 from internimage.training.detection.config import DetectionRecipe

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from internimage.hub.factory import load
+from internimage.hub.load import load
 from internimage.segmentation import Segmentor
 from internimage.training import TrainingResult, recipe, train
 from internimage.training.segmentation.config import SegmentationRecipe

@@ -1,88 +1,30 @@
 """The pipeline every model obeys: image -> preprocess -> backbone -> head -> postprocess -> result.
 
-Read this file first. Each task folder holds these stations under the same file names, in this order; `Task` is what the
-rest of the house knows of such a folder.
+Read this file first. Each task folder holds these stations under the same file names, in this order.
 """
 
 from __future__ import annotations
 
-import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from internimage.backbones import BackboneConfig, CompositeInternImage, InternImage
-from internimage.data import ImageDataset
-from internimage.data.images.normalize import Normalization
+from internimage.backbones import CompositeInternImage, InternImage
 from internimage.data.images.read import ImageInput as ImageInput
-from internimage.data.parts import Part
+from internimage.flow.config import TaskConfig
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.types import Images
-
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
 
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 ALL_LEVELS = (0, 1, 2, 3)
-
-
-class TaskConfig(Protocol):
-    """What the configurations of all models have: each is a frozen dataclass with everything to rebuild a model."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-    header_task: ClassVar[str]  # what the header of our files calls models of this kind
-
-    @property
-    def backbone(self) -> BackboneConfig:
-        """Architecture of the backbone, or of each one of several."""
-        ...
-
-    @property
-    def num_classes(self) -> int:
-        """Classes that the model tells apart."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """A name for each class, or None."""
-        ...
-
-    @property
-    def preprocess(self) -> Normalization:
-        """How images become pixels."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """Layout of the parameters: which rules turn their names into the original's."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Outputs of the last layer that stand for classes."""
-        ...
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of all backbones."""
-        ...
-
-    @property
-    def num_head_layers(self) -> int:
-        """Layers of the head where the settings say how many there are."""
-        ...
-
-    def with_classes(self, num_classes: int) -> Self:
-        """Return the configuration for another number of classes; names survive where the classes do."""
-        ...
 
 
 class RunOptions(TypedDict, total=False):
@@ -109,6 +51,8 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
     """
 
     task: ClassVar[str]
+    class_layers: ClassVar[re.Pattern[str]]  # names of the layers with one row, or a few, for each class
+    class_bias: ClassVar[float] = 0.0  # of these layers where they start afresh on other weights
     config: TaskConfig
     backbone: InternImage | CompositeInternImage
 
@@ -214,82 +158,3 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         """Run one preprocessed batch through the network and post-process it; the mode is the caller's."""
         with torch.inference_mode():
             return self.postprocess(self.run(images.to(self.device, self.dtype)), images)
-
-
-class Report(Protocol):
-    """What an evaluation has found."""
-
-    @property
-    def num_images(self) -> int:
-        """Images that were measured."""
-        ...
-
-    @property
-    def skipped(self) -> Sequence[tuple[int, str]]:
-        """Index and reason of each image that was left out."""
-        ...
-
-    def fields(self, dataset: str) -> Mapping[str, str | None]:
-        """Return name and text of the metrics that need no table; `dataset` is what published ones are of."""
-        ...
-
-    def rows(self) -> Sequence[tuple[str, float | None, float | None]]:
-        """Return (name, measured, published) of the metrics of a table, 0..1; None where there is none."""
-        ...
-
-    def per_class(self) -> Sequence[Mapping[str, Any]]:
-        """Return the metrics of each class by name."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON types."""
-        ...
-
-
-Config = TypeVar("Config", bound=TaskConfig)
-Model = TypeVar("Model", bound=TaskModel[Any])
-ConfigIn = TypeVar("ConfigIn", bound=TaskConfig, contravariant=True)
-ModelOut = TypeVar("ModelOut", bound=TaskModel[Any], covariant=True)
-
-
-class Build(Protocol[ConfigIn, ModelOut]):
-    """Makes the fresh model of a configuration."""
-
-    def __call__(self, config: ConfigIn, **run: Unpack[RunOptions]) -> ModelOut:
-        """Return the model, with random weights."""
-        ...
-
-
-@dataclass(frozen=True)
-class Task(Generic[Config, Model]):
-    """Whatever differs between classification, detection and so on: callables without state, one set for each task.
-
-    `internimage.tasks` lists them all. A new task is a folder with a `task.py` that holds its `TASK`, a line in that
-    list, and rows in the catalog.
-
-    Args:
-        name: what `TaskModel.task` and the catalog say.
-        noun: what a model of this task is called in messages.
-        configs: classes of its configurations; their `header_task` tells them apart in files.
-        architectures: names that `internimage.create` takes.
-        build: configuration -> fresh model.
-        published: name of a catalog row -> configuration of its model.
-        usual_hw: configuration -> (height, width) of the network's input that the model was made for, in pixels.
-        open_data: (path of a data set, part) -> its images and what they show.
-        evaluate: (model, data set or its path, options as keywords) -> report; every task takes `split`, `batch_size`,
-            `workers`, `folder`, `max_unreadable`, `published` and `progress`, and names its own options.
-    """
-
-    name: str
-    noun: str
-    configs: tuple[type[Config], ...]
-    architectures: tuple[str, ...]
-    build: Build[Config, Model]
-    published: Callable[[str], Config]
-    usual_hw: Callable[[Config], tuple[int, int]]
-    open_data: Callable[[str | PathLike[str], Part], ImageDataset[Any]]
-    evaluate: Callable[..., Report]
-
-    def takes(self, option: str) -> bool:
-        """Whether an evaluation of this task can be asked for something."""
-        return option in inspect.signature(self.evaluate).parameters

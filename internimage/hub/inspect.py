@@ -5,32 +5,23 @@ from __future__ import annotations
 import dataclasses
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 
 from internimage import tasks
-from internimage.backbones import BackboneConfig
+from internimage.backbones import BackboneConfig, InternImage
 from internimage.checkpoints.catalog import CatalogEntry, find
 from internimage.checkpoints.foreign import about, check_description
-from internimage.checkpoints.header import MODELS, AnyConfig, AnyTaskConfig, config_kind
-from internimage.checkpoints.read import read_checkpoint
-from internimage.classification import ClassifierConfig
-from internimage.detection import RCNNConfig
-from internimage.hub.factory import whole_config
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
-
+from internimage.flow import TaskConfig
+from internimage.hub.opening import read_checkpoint
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 # Parts of a backbone's settings that tell one size from another.
 BACKBONE_FIELDS = ("operator", "depths", "groups", "kernel_size", "mlp_ratio", "layer_scale", "post_norm", "in_chans")
 
 
-def row_config(entry: CatalogEntry) -> AnyTaskConfig:
+def row_config(entry: CatalogEntry) -> TaskConfig:
     """Return the configuration of the model of a catalog row.
 
     Raises:
@@ -41,7 +32,7 @@ def row_config(entry: CatalogEntry) -> AnyTaskConfig:
     return tasks.named(entry.task).published(entry.name)
 
 
-def describe_config(config: AnyConfig) -> dict[str, Any]:
+def describe_config(config: TaskConfig | BackboneConfig) -> dict[str, Any]:
     """Return the facts of a configuration as JSON types: model, parameters, backbone, preprocessing, classes.
 
     Example:
@@ -51,12 +42,12 @@ def describe_config(config: AnyConfig) -> dict[str, Any]:
         (29918424, [64, 128, 256, 512], 'bicubic')
     """
     backbone = config if isinstance(config, BackboneConfig) else config.backbone
+    task = None if isinstance(config, BackboneConfig) else tasks.of_config(config)
     with torch.device("meta"):
-        build = cast("Callable[[AnyConfig], nn.Module]", MODELS[type(config)])
-        parameters = sum(parameter.numel() for parameter in build(config).parameters())
+        model = InternImage(backbone) if task is None else task.build(config)
     facts: dict[str, Any] = {
-        "model": _kind(config),
-        "parameters": parameters,
+        "model": "backbone" if task is None else task.model_name(config),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "backbone": {
             "channels": list(backbone.widths),
             **{name: _plain(getattr(backbone, name)) for name in BACKBONE_FIELDS},
@@ -86,23 +77,20 @@ def inspect_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     checkpoint = read_checkpoint(path)
-    document = checkpoint.document
-    config: AnyConfig
-    if document is not None and isinstance(document.config, BackboneConfig):
-        task, config = "backbone", document.config
-    else:
-        config = whole_config(checkpoint, find(path.name), None)
-        task = MODELS[type(config)].task  # type: ignore[union-attr]  # a backbone was told apart above
+    config, entry = checkpoint.config, find(path.name)
+    if not isinstance(config, BackboneConfig):
+        with about(checkpoint.source):
+            config = tasks.recognize(checkpoint, None if entry is None else entry.name)
     source = Path(checkpoint.source)
     with about(checkpoint.source):
         check_description(config, checkpoint)  # before anything of the described size is built
         described = describe_config(config)
         dtypes = {tensor.dtype for tensor in checkpoint.open().values()}
     return {
-        "task": task,
+        "task": "backbone" if isinstance(config, BackboneConfig) else tasks.of_config(config).name,
         **described,
         "dtypes": sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point),
-        "notes": {} if document is None else dict(document.info),
+        "notes": dict(checkpoint.info),
         "files": describe_files(source if source.exists() else path),
     }
 
@@ -113,17 +101,6 @@ def describe_files(path: Path) -> list[dict[str, Any]]:
 
     inside = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]
     return [{"path": str(file), "bytes": file.stat().st_size, "sha256": sha256(file)} for file in inside]
-
-
-def _kind(config: AnyConfig) -> str:
-    """Return what `create` calls a model of this configuration."""
-    if isinstance(config, RCNNConfig):
-        cascade = "cascade_" if len(config.stages) > 1 else ""
-        kind = "mask_rcnn" if config.mask is not None else "rcnn" if cascade else "faster_rcnn"
-        return cascade + kind
-    if isinstance(config, ClassifierConfig):
-        return "classifier"
-    return config_kind(config) or "backbone"
 
 
 def _plain(value: Any) -> Any:

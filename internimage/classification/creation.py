@@ -1,0 +1,63 @@
+"""From what the caller of `create` asks for to the classifier that is built."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from internimage.backbones import BackboneConfig
+from internimage.backbones.choice import Wanted
+from internimage.backbones.config import ATTENTION_POOLED
+from internimage.classification.head import HeadKind, head_named
+from internimage.classification.model import ClassifierConfig
+from internimage.classification.preprocess import PreprocessConfig
+from internimage.data.images.normalize import for_channels
+
+
+def create_config(
+    wanted: Wanted,
+    *,
+    head: object,
+    preprocess: object,
+    on: ClassifierConfig | None,
+    backbone: BackboneConfig | None,
+) -> ClassifierConfig:
+    """Return the classifier that a caller wants, fresh or on the weights of another, see `internimage.flow.Create`.
+
+    Raises:
+        TypeError: head or preprocessing are those of another task.
+        ValueError: the backbone is not given, no such head, or the weights are of another backbone or no classifier.
+    """
+    if not isinstance(head, str | None) or not isinstance(preprocess, PreprocessConfig | None):
+        raise TypeError("a classifier takes the kind of its head and a classification PreprocessConfig")
+    kind = None if head is None else head_named(head)
+    if on is not None:
+        return _on(on, wanted, kind, preprocess)
+    if backbone is not None:
+        raise ValueError(
+            "expected the weights of a classifier, given those of another model or a bare backbone; their backbone: "
+            "create('internimage_t', weights=...)"
+        )
+    if wanted.backbone is None:
+        raise ValueError("a classifier needs a backbone: create('classifier', backbone='internimage_t', ...)")
+    return ClassifierConfig(
+        backbone=wanted.merged(None),
+        num_classes=1000 if wanted.classes is None else wanted.classes,
+        head=kind or ("attention_pool" if wanted.backbone in ATTENTION_POOLED else "conv"),
+        preprocess=preprocess or PreprocessConfig(),
+        class_names=wanted.class_names,
+    )
+
+
+def _on(
+    found: ClassifierConfig, wanted: Wanted, head: HeadKind | None, preprocess: PreprocessConfig | None
+) -> ClassifierConfig:
+    """Return the classifier to build on the weights of another."""
+    config = found if wanted.classes is None else found.with_classes(wanted.classes)
+    backbone = wanted.merged(found.backbone)
+    return dataclasses.replace(
+        config,
+        backbone=backbone,
+        head=head or found.head,
+        preprocess=preprocess or for_channels(found.preprocess, backbone.in_chans),
+        class_names=wanted.class_names or config.class_names,
+    )

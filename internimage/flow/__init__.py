@@ -1,0 +1,12 @@
+"""The pipeline every model obeys (`model`, read it first), and what the house knows of a task's folder (`task`)."""
+
+from internimage.flow.checkpoint import Checkpoint as Checkpoint
+from internimage.flow.checkpoint import Settings as Settings
+from internimage.flow.checkpoint import Stated as Stated
+from internimage.flow.config import TaskConfig as TaskConfig
+from internimage.flow.evaluation import Report as Report
+from internimage.flow.model import ALL_LEVELS as ALL_LEVELS
+from internimage.flow.model import ImageInput as ImageInput
+from internimage.flow.model import RunOptions as RunOptions
+from internimage.flow.model import TaskModel as TaskModel
+from internimage.flow.task import Task as Task

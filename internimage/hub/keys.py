@@ -1,0 +1,49 @@
+"""Names of parameters in our models and in the original's, told by the kind of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from internimage import tasks
+from internimage.backbones.original.names import BACKBONE, Rules
+from internimage.checkpoints.rename import Value, to_original, to_ours
+from internimage.flow import TaskModel
+
+
+def from_official(state: Mapping[str, Value], kind: str | None) -> dict[str, Value]:
+    """Rename the entries of an original model, or of a bare backbone, to ours.
+
+    Args:
+        state: original names and anything: tensors, shapes.
+        kind: `config.kind` of the model, None for a backbone without prefix.
+
+    Returns:
+        Our names and the same values in the same order; names that no rule knows stay as they are.
+    """
+    return to_ours(state, _rules(kind))
+
+
+def to_official(state: Mapping[str, Value], kind: str | None) -> dict[str, Value]:
+    """Rename our entries to the original's; the inverse of `from_official`.
+
+    Raises:
+        ValueError: a name is none of ours.
+    """
+    return to_original(state, _rules(kind))
+
+
+def own_head_kind(keys: Collection[str]) -> str | None:
+    """Tell the kind of a model from our names; None for a bare backbone."""
+    return tasks.known().own_kind(keys)
+
+
+def original_state(model: TaskModel) -> dict[str, Tensor]:
+    """Return the weights of a model by the original's names, contiguous and on the CPU."""
+    state = to_official(model.state_dict(), model.config.kind)
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def _rules(kind: str | None) -> Rules:
+    return BACKBONE if kind is None else tasks.known().key_rules[kind]

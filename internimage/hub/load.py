@@ -1,0 +1,121 @@
+"""`internimage.load`: from the name of a checkpoint, or a file, to a model that is ready to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from internimage import tasks
+from internimage.backbones import BackboneConfig
+from internimage.checkpoints.checkpoint import shapes_of, unpack
+from internimage.checkpoints.foreign import about
+from internimage.data.images.normalize import for_channels
+from internimage.flow import Checkpoint, RunOptions, Settings, TaskConfig, TaskModel
+from internimage.hub.building import build_backbone, build_filled, refuse
+from internimage.hub.loaded import LoadedModel
+from internimage.hub.opening import open_checkpoint
+
+
+def load(
+    name_or_path: str | PathLike[str],
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    ema: bool | None = None,
+    settings: Settings | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    offline: bool = False,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+    backend: str = "auto",
+) -> LoadedModel:
+    """Return a checkpoint as a model ready to predict: architecture, weights, preprocessing and class names.
+
+    Args:
+        name_or_path: a name of `list_models`, a weight file (`.safetensors`, `.pth`), or a Transformers folder.
+        num_classes: None keeps the checkpoint's; 1000 of 21,841 takes the rows of the same classes; any other number
+            starts the last layer afresh.
+        in_chans: channels of the images, None for the checkpoint's. For another number than its 3 (or 1) the first
+            layer is adapted, see `checkpoints.first_layer`.
+        value_range: values of black and white in images of more than 8 bits, for example (0, 4095) for 12 bits; None
+            keeps the checkpoint's, as a rule 0..65535 for 16 bits.
+        ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if any.
+        settings: original settings of the architecture, for a file that does not state it and is of no published size.
+        cache_dir: where downloads are kept, None for the user's cache.
+        offline: use no network.
+        dtype: floating type of the model, None for the file's.
+        device: where the model goes.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Returns:
+        The model in evaluation mode: a `Classifier`, a detector (`RCNN`, `DINO`) or a `Segmentor`. A file of ours that
+        holds a bare backbone gives an `InternImage`; typed code opens it by `create(size, weights=file).eval()`.
+
+    Raises:
+        UnknownName: no such checkpoint; the message suggests the nearest ones.
+        FileNotFoundError: the file is not there, or cannot be downloaded.
+        ValueError: the file is damaged, or its model is not built by this release.
+        CheckpointMismatch: the weights do not fit; lists every difference.
+
+    Example:
+        >>> import tempfile
+        >>> from internimage import create, save_model
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = create("classifier", backbone="internimage_pico", class_names=["cat", "dog"])
+        ...     path = save_model(model, f"{folder}/pets.safetensors")
+        ...     load(path).config.class_names
+        ('cat', 'dog')
+    """
+    opened = open_checkpoint(name_or_path, ema=ema, cache_dir=cache_dir, offline=offline, whole=True)
+    stored, run = opened.checkpoint.config, RunOptions(backend=backend)
+    if isinstance(stored, BackboneConfig):
+        refuse({"num_classes": num_classes, "settings": settings, "value_range": value_range}, "a bare backbone")
+        bare = stored if in_chans is None else dataclasses.replace(stored, in_chans=in_chans)
+        model = build_backbone(bare, opened.checkpoint, dtype=dtype, device=device, **run).eval()
+        return cast("LoadedModel", model)  # as the docstring says
+    with about(opened.checkpoint.source):
+        stored = tasks.recognize(opened.checkpoint, opened.row, settings)
+    config = _reading_as(stored, in_chans, value_range)
+    if num_classes is not None:
+        config = config.with_classes(num_classes)
+    new_classes = config.num_classes != stored.num_classes
+    model = build_filled(config, opened.checkpoint, run, new_classes=new_classes, dtype=dtype, device=device)
+    return cast("LoadedModel", model.eval())
+
+
+def from_original(settings: Settings, state: Mapping[str, Tensor], *, backend: str = "auto") -> TaskModel[Any]:
+    """Build a model from original settings and original weights in memory; the tensors are used, not copied.
+
+    Args:
+        settings: arguments of the original classifier's constructor, its nested configuration or a `config.json`; or
+            the original's model dictionary of a detector or a segmentor, or a configuration with it under "model".
+        state: original names and tensors, in any published container.
+        backend: operator backend, see `internimage.ops.dcnv3`.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ValueError: a setting is missing or not supported.
+        CheckpointMismatch: the weights do not fit the settings; lists every difference.
+    """
+    tensors, is_part, _ = unpack(state, "the state dict", None, tasks.known())
+    checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True, is_part=is_part)
+    config = tasks.recognize(checkpoint, settings=settings)
+    return build_filled(config, checkpoint, RunOptions(backend=backend), dtype=None).eval()
+
+
+def _reading_as(config: TaskConfig, in_chans: int | None, value_range: tuple[float, float] | None) -> TaskConfig:
+    """Return the configuration for images of other channels or values; None keeps what it has."""
+    backbone, preprocess = config.backbone, config.preprocess
+    if in_chans is not None and in_chans != backbone.in_chans:
+        backbone, preprocess = dataclasses.replace(backbone, in_chans=in_chans), for_channels(preprocess, in_chans)
+    if value_range is not None:
+        preprocess = dataclasses.replace(preprocess, value_range=value_range)
+    return dataclasses.replace(config, backbone=backbone, preprocess=preprocess)
