@@ -13,6 +13,7 @@ from internimage.backbones import VARIANTS, InternImage, variant
 from internimage.checkpoints.catalog import BUNDLED, CatalogEntry, catalog, info, list_models
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.original.settings import classifier_from_settings
+from internimage.classification.published import published_config
 from internimage.data.labels import label_set, label_set_names, rows_22k_to_1k
 from internimage.errors import UnknownName
 from internimage.hub.keys import to_official
@@ -104,7 +105,7 @@ def test_rows_are_complete(entry: CatalogEntry) -> None:
     if entry.labels is not None:
         assert len(label_set(entry.labels)) == entry.num_classes
     if entry.task == "classification":
-        assert entry.preprocess.size == int(entry.name.split("_")[-1].split("to")[-1])
+        assert published_config(entry.name).preprocess.size == int(entry.name.split("_")[-1].split("to")[-1])
     json.dumps(entry.to_dict())
 
 

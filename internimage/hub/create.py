@@ -121,7 +121,9 @@ def create(
     with about(opened.checkpoint.source):
         stored = task.recognize(opened.checkpoint, opened.row, None)
     if stored is None:
-        return _on_backbone(choose(on=None, backbone=backbone_config(opened)), opened.checkpoint, run)
+        with about(opened.checkpoint.source):
+            config = choose(on=None, backbone=backbone_config(opened))
+        return _on_backbone(config, opened.checkpoint, run)
     config = choose(on=stored, backbone=stored.backbone)
     model = build_filled(config, opened.checkpoint, run, new_classes=config.rows != stored.rows)
     in_order_of_names(model, stored.class_names)

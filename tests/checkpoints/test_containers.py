@@ -61,10 +61,10 @@ def test_prefixes_before_larger_models(tmp_path: Path, pico: Classifier, same_we
 
 
 def test_prefixes_before_a_whole_detector(tmp_path: Path, pico: Classifier, same_weights: Same) -> None:
-    from internimage.checkpoints.header import describe, to_json
+    from internimage.checkpoints.header import to_json
 
     model = RCNN(RCNNConfig(pico.config.backbone, 3))
-    content = {"meta": {"internimage": to_json(describe(model))}, "state_dict": below("module.", original_state(model))}
+    content = {"meta": {"internimage": to_json(model.config)}, "state_dict": below("module.", original_state(model))}
     same_weights(load(saved(tmp_path / "w.pth", content)), model.eval())
 
 

@@ -11,9 +11,9 @@ import torch
 
 from internimage.backbones import variant
 from internimage.checkpoints.formats.torch_files import load_torch_file
-from internimage.checkpoints.header import MODELS, AnyModel
 from internimage.checkpoints.read import save_model
-from internimage.detection import DETECTORS, DINOConfig, RCNNConfig
+from internimage.detection import DETECTORS, DINOConfig, RCNNConfig, build_detector
+from internimage.flow import TaskModel
 from internimage.hub.convert import convert
 from internimage.hub.create import create
 from internimage.hub.keys import to_official
@@ -33,7 +33,7 @@ HEADS: dict[str, Any] = {
 KINDS = [*sorted(DETECTORS), "sliced_dino", "cb_dino", *HEADS]
 
 
-def small_model(kind: str) -> AnyModel:
+def small_model(kind: str) -> TaskModel[Any]:
     if kind in HEADS:
         return create(kind, backbone="internimage_pico", class_names=list(NAMES), head=HEADS[kind])
     config = DETECTORS["dino" if "dino" in kind else kind](variant("internimage_pico"), 3)
@@ -54,7 +54,7 @@ def small_model(kind: str) -> AnyModel:
             feedforward_slices=4 if kind == "sliced_dino" else 1,
             num_backbones=2 if kind == "cb_dino" else 1,
         )
-    return MODELS[type(config)](config)  # type: ignore[arg-type]
+    return build_detector(config)
 
 
 @pytest.mark.parametrize("kind", KINDS)

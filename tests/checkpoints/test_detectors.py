@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import internimage as ii
+from internimage import tasks
 from internimage.backbones import CompositeInternImage, variant
 from internimage.checkpoints.catalog import catalog
-from internimage.checkpoints.header import describe, from_json, to_json
+from internimage.checkpoints.header import from_json, to_json
 from internimage.classification import Classifier
 from internimage.detection import DETECTORS, DINO, RCNN, DINOConfig, PreprocessConfig, RCNNConfig, build_detector
 from internimage.detection.original.settings import detector_from_settings
@@ -94,7 +95,7 @@ def test_names_there_and_back(name: str) -> None:
 def test_documents_hold_everything(case: str) -> None:
     manifest = json.loads((PARITY / "cases" / case / "manifest.json").read_text())
     model = on_meta(detector_from_settings(manifest["config"]))
-    assert from_json(to_json(describe(model)), "here").config == model.config
+    assert from_json(to_json(model.config), "here", tasks.configs()) == (model.config, {})
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "dino"])

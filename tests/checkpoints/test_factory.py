@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from internimage.backbones import BackboneConfig, InternImage, variant
-from internimage.checkpoints.catalog import info
+from internimage.checkpoints.catalog import _index, info
 from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier, PreprocessConfig
 from internimage.errors import CheckpointMismatch, UnknownName
@@ -174,7 +174,7 @@ def test_models_of_later_releases_say_so_before_any_download(name: str, message:
 
 def test_a_file_named_like_a_row_is_that_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = dataclasses.replace(info("internimage_t_1k_224"), backbone="internimage_pico")  # small, to be quick
-    monkeypatch.setattr("internimage.hub.factory.find", lambda name: row if "internimage_t_1k_224" in name else None)
+    monkeypatch.setitem(_index(), row.name, row)
     monkeypatch.chdir(tmp_path)
     model = create("classifier", backbone="internimage_pico")
     assert isinstance(model, Classifier)

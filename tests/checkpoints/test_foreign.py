@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from internimage.backbones import variant
+from internimage.backbones import BackboneConfig, variant
 from internimage.checkpoints.foreign import about
-from internimage.checkpoints.header import AnyConfig
 from internimage.checkpoints.read import save_model
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.config import MaskHeadConfig
 from internimage.errors import CheckpointMismatch
+from internimage.flow import TaskConfig
 from internimage.hub.convert import convert
 from internimage.hub.create import create
 from internimage.hub.keys import original_state
@@ -27,7 +27,7 @@ from internimage.hub.load import load
 from internimage.segmentation import Mask2FormerConfig, SegFormerConfig, SegmentorConfig
 
 PICO = variant("internimage_pico")
-CONFIGS: dict[str, tuple[str, AnyConfig]] = {
+CONFIGS: dict[str, tuple[str, TaskConfig | BackboneConfig]] = {
     "backbone": ("backbone", PICO),
     "classifier": ("classification", ClassifierConfig(PICO, 3)),
     "mask_rcnn": ("rcnn_detection", RCNNConfig(PICO, 3, mask=MaskHeadConfig())),

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from internimage.backbones import VARIANTS, variant
+from internimage.backbones.original.shapes import infer_backbone
 from internimage.classification import Classifier, ClassifierConfig
-from internimage.classification.original.shapes import infer_backbone, infer_classifier
+from internimage.classification.original.shapes import infer_classifier
 from internimage.hub.keys import to_official
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from internimage.backbones import BackboneConfig, variant
-from internimage.checkpoints import rename as official
+from internimage.checkpoints import rename
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.head import HEAD_KINDS, HeadKind
+from internimage.classification.original.names import head_kind
+from internimage.hub.keys import from_official, own_head_kind, to_official
 
 CASES = Path(__file__).parents[1] / "parity" / "data" / "cases"
 SIZES = ("internimage_t", "internimage_s", "internimage_h", "internimage_g")
@@ -24,26 +26,26 @@ def keys(config: ClassifierConfig) -> dict[str, torch.Size]:
 @pytest.mark.parametrize("size", SIZES)
 def test_names_go_there_and_back(size: str, head: HeadKind) -> None:
     ours = keys(ClassifierConfig(variant(size), 10, head=head))
-    original = official.to_official(ours, head)
-    assert official.from_official(original, head) == ours
-    assert official.head_kind(original) == official.own_head_kind(ours) == head
-    folder = official.to_huggingface(original)
-    assert official.from_huggingface(official.strip_prefix(folder, official.HUGGINGFACE_PREFIX)) == original
+    original = to_official(ours, head)
+    assert from_official(original, head) == ours
+    assert head_kind(original) == own_head_kind(ours) == head
+    folder = rename.to_huggingface(original)
+    assert rename.from_huggingface(rename.strip_prefix(folder, rename.HUGGINGFACE_PREFIX)) == original
     assert all(key.startswith("model.") and "gamma" not in key for key in folder)
 
 
 @pytest.mark.parametrize("case", ["cls_t", "cls_b", "small_h"])
 def test_order_of_the_originals_entries_does_not_matter(case: str) -> None:
     shapes = json.loads((CASES / case / "manifest.json").read_text())["shapes"]
-    head = official.head_kind(shapes)
-    ours = official.from_official(shapes, head)
-    assert official.to_official(ours, head) == shapes
-    assert list(official.to_official(ours, head)) == list(shapes)
+    head = head_kind(shapes)
+    ours = from_official(shapes, head)
+    assert to_official(ours, head) == shapes
+    assert list(to_official(ours, head)) == list(shapes)
 
 
 def test_names_of_the_metadata_head() -> None:
     ours = keys(ClassifierConfig(variant("internimage_h"), 10, head="attention_pool_metadata"))
-    names = set(official.to_official(ours, "attention_pool_metadata"))
+    names = set(to_official(ours, "attention_pool_metadata"))
     assert {
         "meta_head_1.0.weight",
         "meta_head_1.2.bias",
@@ -54,25 +56,25 @@ def test_names_of_the_metadata_head() -> None:
 
 
 def test_unknown_names_stay_in_one_direction_and_raise_in_the_other() -> None:
-    assert official.from_official({"levels.9.strange": 1}, "conv") == {"levels.9.strange": 1}
+    assert from_official({"levels.9.strange": 1}, "conv") == {"levels.9.strange": 1}
     with pytest.raises(ValueError, match="strange"):
-        official.to_official({"backbone.strange": 1}, "conv")
+        to_official({"backbone.strange": 1}, "conv")
 
 
 def test_two_entries_with_one_name_raise() -> None:
     with pytest.raises(ValueError, match="two entries"):
-        official.from_official({"head.weight": 1, "head.classifier.weight": 2}, "conv")
+        from_official({"head.weight": 1, "head.classifier.weight": 2}, "conv")
 
 
 def test_remove_center_drops_the_published_rows_once() -> None:
     config = BackboneConfig(16, (1, 1, 1, 1), (2, 2, 2, 2), remove_center=True)
     mask, offset = torch.arange(18.0), torch.arange(36.0)[:, None].expand(-1, 4)
-    kept_mask = official.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, config)
-    kept_offset = official.remove_center("backbone.levels.0.blocks.0.dcn.offset.weight", offset, config)
+    kept_mask = rename.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, config)
+    kept_offset = rename.remove_center("backbone.levels.0.blocks.0.dcn.offset.weight", offset, config)
     assert kept_mask.tolist() == [r for r in range(18) if r % 9 != 4]
     assert kept_offset[:, 0].tolist() == [r for r in range(36) if r % 18 not in (8, 9)]
-    assert official.remove_center("levels.0.blocks.0.dcn.mask.bias", kept_mask, config) is kept_mask
-    assert official.remove_center("levels.0.blocks.0.dcn.offset.weight", kept_offset, config) is kept_offset
-    assert official.remove_center("levels.0.blocks.0.dcn.output_proj.bias", mask, config) is mask
+    assert rename.remove_center("levels.0.blocks.0.dcn.mask.bias", kept_mask, config) is kept_mask
+    assert rename.remove_center("levels.0.blocks.0.dcn.offset.weight", kept_offset, config) is kept_offset
+    assert rename.remove_center("levels.0.blocks.0.dcn.output_proj.bias", mask, config) is mask
     full = BackboneConfig(16, (1, 1, 1, 1), (2, 2, 2, 2))
-    assert official.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, full) is mask
+    assert rename.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, full) is mask

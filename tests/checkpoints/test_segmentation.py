@@ -162,7 +162,7 @@ def test_streets_answer_with_19_of_150_rows(tmp_path: Path, monkeypatch: pytest.
         backbone=BackboneConfig(16, (1, 1, 2, 1), (1, 2, 4, 8), layer_scale=1.0),
         head=SegFormerConfig(channels=8, count_ignored_pixels=True),
     )
-    monkeypatch.setattr("internimage.hub.recognition.segmentor_of_row", lambda _: tiny)
+    monkeypatch.setattr("internimage.segmentation.original.recognition.segmentor_of_row", lambda _: tiny)
     model = Segmentor(tiny)
     torch.save({"state_dict": original_state(model)}, tmp_path / f"{entry.name}.pth")
     loaded = load(tmp_path / f"{entry.name}.pth")

@@ -7,20 +7,15 @@ from typing import Any
 import pytest
 
 from internimage.backbones import VARIANTS, BackboneConfig
+from internimage.backbones.original.settings import backbone_from_settings, backbone_to_settings
 from internimage.checkpoints.formats.huggingface import (
-    config_json,
-    preprocessor_json,
     read_class_names,
     read_preprocess,
     read_settings,
 )
 from internimage.classification import ClassifierConfig, PreprocessConfig
-from internimage.classification.original.settings import (
-    backbone_from_settings,
-    backbone_to_settings,
-    classifier_from_settings,
-    classifier_to_settings,
-)
+from internimage.classification.original.files import config_json, preprocessor_json
+from internimage.classification.original.settings import classifier_from_settings, classifier_to_settings
 
 MINIMAL = {"channels": 16, "depths": [1, 1, 2, 1], "groups": [1, 2, 4, 8]}
 
@@ -111,7 +106,12 @@ def test_folder_files_go_there_and_back(tmp_path: Path) -> None:
     settings = read_settings(tmp_path)
     assert settings is not None
     names = read_class_names(tmp_path)
-    assert classifier_from_settings(settings, preprocess=read_preprocess(tmp_path), class_names=names) == config
+    assert (
+        classifier_from_settings(
+            settings, preprocess=PreprocessConfig(**read_preprocess(tmp_path) or {}), class_names=names
+        )
+        == config
+    )
 
 
 def test_published_folder_files(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_published_folder_files(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**legacy, **statistics}))
     settings = read_settings(tmp_path)
     assert settings is not None and backbone_from_settings(settings) == VARIANTS["internimage_s"]
-    assert read_preprocess(tmp_path) == PreprocessConfig()
+    assert PreprocessConfig(**read_preprocess(tmp_path) or {"size": 1}) == PreprocessConfig()
     assert read_class_names(tmp_path) is None
 
 

@@ -112,7 +112,7 @@ def test_settings_that_unfold_without_end_are_cut(tmp_path: Path) -> None:
         laugh = [laugh] * 10
     path = save(tmp_path / "laugh.pth", {"model": WEIGHTS, "config": {"MODEL": {"A": laugh}}})
     checkpoint = read_checkpoint(path)
-    assert checkpoint.settings is None
+    assert checkpoint.stated.settings is None
     deep: Any = {}
     for _ in range(500):
         deep = {"MODEL": deep}

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from internimage.checkpoints.header import config_kind
 from internimage.detection import DINO, RCNN
 from internimage.hub.keys import from_official
 from internimage.segmentation import Segmentor
@@ -40,7 +39,7 @@ def model_of(name: str) -> RCNN | DINO | Segmentor:
 
 @functools.cache
 def expected_groups(name: str) -> dict[str, tuple[float, float]]:
-    kind = config_kind(model_of(name).config)
+    kind = model_of(name).config.kind
     pairs = {
         parameter: tuple(float(number) for number in key.split())
         for key, parameters in RECORDED[name]["groups"].items()

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from internimage.checkpoints.fill import CLASS_LAYERS
 from internimage.checkpoints.read import save_model
 from internimage.detection import DINO, RCNN, RCNNConfig
 from internimage.errors import CheckpointMismatch, UnknownName
@@ -116,7 +115,7 @@ def test_new_last_layers_are_asked_for(head: str, classes: int, saved: dict[str,
     for key, value in model.state_dict().items():
         # The box regression of this Mask R-CNN serves all classes: for others it is taken over.
         is_shared = classes == 7 and key.startswith("box_heads.0.regressor.")
-        assert torch.equal(value, before[key] if CLASS_LAYERS.match(key) and not is_shared else source[key]), key
+        assert torch.equal(value, before[key] if model.class_layers.match(key) and not is_shared else source[key]), key
 
 
 FRUIT = ("apple", "pear", "plum", "fig")
@@ -144,7 +143,9 @@ def test_last_layers_follow_the_names(
     load_start_weights(model, settings(weights=str(save_model(source, tmp_path / "fruit.safetensors"))))
     given = source.state_dict()
     for key, value in model.state_dict().items():
-        if not CLASS_LAYERS.match(key) or ".regressor." in key:  # this Mask R-CNN has one regression for all classes
+        if (
+            not model.class_layers.match(key) or ".regressor." in key
+        ):  # this Mask R-CNN has one regression for all classes
             assert torch.equal(value, given[key]), key
             continue
         for row, place in enumerate(rows):
@@ -164,7 +165,7 @@ def test_created_models_follow_the_names(head: str, tmp_path: Path) -> None:
     moved: Any = create(kind, weights=path, class_names=("plum", "Apple", "fig", "pear"))
     renamed: Any = create(kind, weights=path, class_names=("Apfel", "pear", "Pflaume", "Feige"))
     for key, value in moved.state_dict().items():
-        is_moved = CLASS_LAYERS.match(key) and ".regressor." not in key
+        is_moved = source.class_layers.match(key) and ".regressor." not in key
         rows = [2, 0, 3, 1, *range(4, len(value))] if is_moved else slice(None)
         assert torch.equal(value, given[key][rows] if value.ndim else given[key]), key
         assert torch.equal(renamed.state_dict()[key], given[key])
