@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from internimage.errors import UnknownName as UnknownName
     from internimage.hub.convert import convert as convert
     from internimage.hub.create import create as create
-    from internimage.hub.load import load as load
     from internimage.hub.evaluation import evaluate as evaluate
+    from internimage.hub.load import load as load
     from internimage.types import Classification as Classification
     from internimage.types import Detections as Detections
     from internimage.types import Features as Features

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from internimage.classification.evaluate import evaluate_classification
 from internimage.classification.creation import create_config
+from internimage.classification.evaluate import evaluate_classification
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.original.files import to_folder, to_original
 from internimage.classification.original.names import CLASSIFIERS, own_kind
-from internimage.classification.recognition import recognize
+from internimage.classification.original.recognition import recognize
 from internimage.classification.published import published_config
 from internimage.data import open_dataset
 from internimage.flow import Task

@@ -8,11 +8,11 @@ from internimage.checkpoints.catalog import info
 from internimage.checkpoints.formats.openmmlab import container
 from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.detection.config import DINOConfig, RCNNConfig
-from internimage.detection.evaluate import evaluate_detection
 from internimage.detection.creation import architecture_of, create_config
+from internimage.detection.evaluate import evaluate_detection
 from internimage.detection.model import Detector, DetectorConfig
 from internimage.detection.original import names
-from internimage.detection.recognition import recognize
+from internimage.detection.original.recognition import recognize
 from internimage.detection.presets import DETECTORS, build_detector
 from internimage.detection.published import detector_of_row
 from internimage.flow import Task

@@ -15,7 +15,7 @@ from internimage.segmentation.creation import SEGMENTORS, create_config
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.segmentation.model import Segmentor, SegmentorConfig
 from internimage.segmentation.original import names
-from internimage.segmentation.recognition import recognize
+from internimage.segmentation.original.recognition import recognize
 from internimage.segmentation.published import segmentor_of_row
 
 
