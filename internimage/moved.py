@@ -186,6 +186,7 @@ NAMES: Mapping[str, str] = {
     "PictureAnnotation": "ImageAnnotation",
     "PictureDataset": "ImageDataset",
     "PictureScore": "ImageScore",
+    "TruthClasses": "ObjectClasses",
     "classification.evaluate.evaluate": "evaluate_classification",
     "coco_figures": "coco_metrics",
     "crowd_figures": "crowd_metrics",

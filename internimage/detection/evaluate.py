@@ -27,8 +27,8 @@ from internimage.detection.report import DetectionReport, published_metrics
 from internimage.detection.tta import DetectionTTA, ViewReader, merge_views, usual_scales
 from internimage.evaluation.classes import KnownClasses, known_classes
 from internimage.evaluation.coco import Kind
-from internimage.evaluation.ground_truth import refuse_no_truth
-from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.ground_truth import refuse_no_targets
+from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.object_metrics import METRICS, Metric, measure
 from internimage.evaluation.predictions import PREDICTIONS, FoundObjects, write_coco_results
 from internimage.evaluation.record_log import record_log
@@ -97,9 +97,9 @@ def evaluate_detection(
     views = _views(model, tta, merge)
     opened = _open(data, split, images) if isinstance(data, str | PathLike) else data
     dataset = read_as(opened, model.config.preprocess.reading)
-    classes = TruthClasses.of(dataset)
+    classes = ObjectClasses.of(dataset)
     known = known_classes(model.config.class_names, model.config.num_classes, classes.names)
-    refuse_no_truth(count_truth(dataset), dataset.name)
+    refuse_no_targets(count_truth(dataset), dataset.name)
     found = _find(model, dataset, known, views, folder, settings)
     truth = [dataset.annotation(i) for i in found.by_index]
     predictions = list(found.by_index.values())
@@ -147,11 +147,11 @@ def _find(
     settings: RunSettings,
 ) -> Records[FoundObjects]:
     """Find the objects of every image, with the classes of the data set."""
-    config, positions = model.config.preprocess, known.places
+    config, data_classes = model.config.preprocess, known.data_classes
 
     def predict(images: Any, items: list[Item[None]]) -> list[FoundObjects | Unreadable]:
         found = model.predict_batch(images) if tta is None else merge_views(model, images, tta)
-        return [_checked(result, dataset, item.index, positions) for result, item in zip(found, items, strict=True)]
+        return [_checked(result, dataset, item.index, data_classes) for result, item in zip(found, items, strict=True)]
 
     path = None if folder is None else Path(folder) / RECORDS
     with record_log(path, PREDICTIONS, model, str(tta), dataset) as log:
@@ -164,13 +164,13 @@ def _find(
 
 
 def _checked(
-    result: Detections, dataset: DetectionDataset, index: int, positions: np.ndarray
+    result: Detections, dataset: DetectionDataset, index: int, data_classes: np.ndarray
 ) -> FoundObjects | Unreadable:
     """Take over a prediction, unless the image is not the one that was annotated."""
     size_hw = dataset.size_hw(index)
     if result.original_hw != size_hw:
         return Unreadable(index, size_mismatch(dataset.file(index), result.original_hw, size_hw))
-    return FoundObjects.of(result, positions)
+    return FoundObjects.of(result, data_classes)
 
 
 class ImageFiles:

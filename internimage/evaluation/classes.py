@@ -45,15 +45,15 @@ class KnownClasses:
 
     @property
     def is_identity(self) -> bool:
-        """Whether model and data set have the same classes under the same numbers."""
+        """Whether model and data set have the same classes under the same indices."""
         return not self.absent and self.outputs.tolist() == list(range(self.num_outputs))
 
     @property
-    def places(self) -> np.ndarray:
+    def data_classes(self) -> np.ndarray:
         """(M,) int64 class of the data set for each class of the model, -1 where the data set lacks it."""
-        places = np.full(self.num_outputs, -1, dtype=np.int64)
-        places[self.outputs] = np.arange(len(self.outputs))
-        return places
+        classes = np.full(self.num_outputs, -1, dtype=np.int64)
+        classes[self.outputs] = np.arange(len(self.outputs))
+        return classes
 
 
 def known_classes(model_names: Sequence[str] | None, num_outputs: int, data_names: Sequence[str]) -> KnownClasses:

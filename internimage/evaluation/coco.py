@@ -16,8 +16,9 @@ import numpy as np
 
 from internimage.data.objects.annotation import ImageAnnotation
 from internimage.errors import MissingExtra
-from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.predictions import FoundObjects
+from internimage.moved import renamed_keywords
 
 Kind = Literal["box", "mask"]
 AREAS = ("all", "small", "medium", "large")
@@ -56,14 +57,16 @@ class Curves:
         return _mean(self.recall[:, :, AREAS.index(area), self.limits.index(limit)])
 
 
+@renamed_keywords(truth="targets")
 def coco_curves(
-    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
+    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, *, kind: Kind = "box"
 ) -> Curves:
     """Match predictions with true objects as COCO does.
 
     Args:
-        truth: the images; special objects are crowds, which need not be found and swallow any number of predictions. Of
-            these, `is_ignored` are objects to be found: the COCO tools do not read the key "ignore".
+        targets: the ground truth of each image; special objects are crowds, which need not be found and swallow any
+            number of predictions. Of these, `is_ignored` are objects to be found: the COCO tools do not read the key
+            "ignore".
         found: what was found in each of them.
         classes: the classes of the data set.
         kind: compare boxes or masks.
@@ -74,11 +77,12 @@ def coco_curves(
 
     Source: https://cocodataset.org/#detection-eval.
     """
-    return _curves(truth, found, classes, kind, limits=LIMITS, is_lvis=False)
+    return _curves(targets, found, classes, kind, limits=LIMITS, is_lvis=False)
 
 
+@renamed_keywords(truth="targets")
 def lvis_curves(
-    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, *, kind: Kind = "box"
+    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, *, kind: Kind = "box"
 ) -> Curves:
     """Match predictions with true objects as LVIS does: the 300 best predictions of each image, whatever their class.
 
@@ -86,21 +90,13 @@ def lvis_curves(
     incomplete (`incomplete_labels`), surplus predictions do not count. Predictions and true objects without area do not
     exist.
 
-    Args:
-        truth: the images.
-        found: what was found in each of them.
-        classes: the classes of the data set.
-        kind: compare boxes or masks.
-
-    Raises:
-        MissingExtra: the package `faster-coco-eval` is not installed.
-        ValueError: masks are to be compared, and one side has none.
+    Arguments and exceptions are those of `coco_curves`.
 
     Source: LVIS, section 2, https://arxiv.org/abs/1908.03195.
     """
-    truth = [_with_area(true) for true in truth]
-    checked = [_checked(own.best(LVIS_LIMIT), true, kind) for own, true in zip(found, truth, strict=True)]
-    return _curves(truth, checked, classes, kind, limits=(LVIS_LIMIT,), is_lvis=True)
+    targets = [_with_area(target) for target in targets]
+    checked = [_checked(own.best(LVIS_LIMIT), target, kind) for own, target in zip(found, targets, strict=True)]
+    return _curves(targets, checked, classes, kind, limits=(LVIS_LIMIT,), is_lvis=True)
 
 
 def coco_metrics(curves: Curves, kind: Kind) -> dict[str, float | None]:
@@ -138,23 +134,23 @@ def per_class(curves: Curves, number: int) -> list[float | None]:
 
 
 def _curves(
-    truth: Sequence[ImageAnnotation],
+    targets: Sequence[ImageAnnotation],
     found: Sequence[FoundObjects],
-    classes: TruthClasses,
+    classes: ObjectClasses,
     kind: Kind,
     *,
     limits: tuple[int, ...],
     is_lvis: bool,
 ) -> Curves:
     coco = _faster_coco_eval()
-    if kind == "mask" and not all(len(true.labels) == 0 or true.segmentations for true in truth):
+    if kind == "mask" and not all(len(target.labels) == 0 or target.segmentations for target in targets):
         raise ValueError("the ground truth has no masks; measure boxes, or take annotations with segmentations")
     if kind == "mask" and not all(len(own) == 0 or own.masks is not None for own in found):
         raise ValueError("the predictions have no masks; measure boxes, or take a model with masks")
     true_set = coco.COCO()
     true_set.dataset = {
-        "images": [_image(i, true) for i, true in enumerate(truth)],
-        "annotations": _annotations(truth, kind),
+        "images": [_image(i, target) for i, target in enumerate(targets)],
+        "annotations": _annotations(targets, kind),
         "categories": [_category(label, classes) for label in range(len(classes))],
     }
     true_set.createIndex()
@@ -174,23 +170,23 @@ def _faster_coco_eval() -> Any:
         raise MissingExtra("faster-coco-eval", "train", "measuring average precision") from error
 
 
-def _with_area(true: ImageAnnotation) -> ImageAnnotation:
+def _with_area(target: ImageAnnotation) -> ImageAnnotation:
     """Leave out true objects of area 0."""
-    keep = true.areas > 0
+    keep = target.areas > 0
     if keep.all():
-        return true
-    masks = true.segmentations and tuple(mask for mask, kept in zip(true.segmentations, keep, strict=True) if kept)
+        return target
+    masks = target.segmentations and tuple(mask for mask, kept in zip(target.segmentations, keep, strict=True) if kept)
     fields = ("boxes_xyxy", "labels", "is_special", "areas", "lost_masks", "is_ignored")
-    arrays = {name: value[keep] for name in fields if (value := getattr(true, name)) is not None}
-    return replace(true, segmentations=masks, **arrays)
+    arrays = {name: value[keep] for name in fields if (value := getattr(target, name)) is not None}
+    return replace(target, segmentations=masks, **arrays)
 
 
-def _checked(own: FoundObjects, true: ImageAnnotation, kind: Kind) -> FoundObjects:
+def _checked(own: FoundObjects, target: ImageAnnotation, kind: Kind) -> FoundObjects:
     """Leave out predictions without area, and those of classes that nobody looked for in the image.
 
     The second is for faster-coco-eval: an image without objects where no prediction counts ends it with an IndexError.
     """
-    classes = np.union1d(true.labels, np.array(sorted(true.negative_labels), dtype=np.int64))
+    classes = np.union1d(target.labels, np.array(sorted(target.negative_labels), dtype=np.int64))
     keep = np.isin(own.labels, classes)
     if kind == "mask" and own.masks:
         keep &= _faster_coco_eval().mask.area(list(own.masks)) > 0
@@ -199,36 +195,36 @@ def _checked(own: FoundObjects, true: ImageAnnotation, kind: Kind) -> FoundObjec
     return own if keep.all() else own.take(np.flatnonzero(keep))
 
 
-def _image(number: int, true: ImageAnnotation) -> dict[str, Any]:
-    height, width = true.size_hw
+def _image(number: int, target: ImageAnnotation) -> dict[str, Any]:
+    height, width = target.size_hw
     return {
         "id": number,
         "height": height,
         "width": width,
-        "neg_category_ids": sorted(true.negative_labels),
-        "not_exhaustive_category_ids": sorted(true.incomplete_labels),
+        "neg_category_ids": sorted(target.negative_labels),
+        "not_exhaustive_category_ids": sorted(target.incomplete_labels),
     }
 
 
-def _category(label: int, classes: TruthClasses) -> dict[str, Any]:
+def _category(label: int, classes: ObjectClasses) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": label, "name": classes.names[label]}
     return entry if classes.frequencies is None else {**entry, "frequency": classes.frequencies[label]}
 
 
-def _annotations(truth: Sequence[ImageAnnotation], kind: Kind) -> list[dict[str, Any]]:
+def _annotations(targets: Sequence[ImageAnnotation], kind: Kind) -> list[dict[str, Any]]:
     """Return the true objects as the COCO tools read them; their ids start at 1, since 0 means none there."""
     annotations: list[dict[str, Any]] = []
-    for i, true in enumerate(truth):
-        sides = _sides(true.boxes_xyxy)
-        is_crowd = true.is_special if true.is_ignored is None else true.is_special & ~true.is_ignored
-        if kind == "mask" and true.lost_masks is not None:
-            is_crowd = is_crowd | true.lost_masks
-        rows = zip(sides, true.labels.tolist(), true.areas.tolist(), is_crowd.tolist(), strict=True)
+    for i, target in enumerate(targets):
+        sides = _sides(target.boxes_xyxy)
+        is_crowd = target.is_special if target.is_ignored is None else target.is_special & ~target.is_ignored
+        if kind == "mask" and target.lost_masks is not None:
+            is_crowd = is_crowd | target.lost_masks
+        rows = zip(sides, target.labels.tolist(), target.areas.tolist(), is_crowd.tolist(), strict=True)
         for j, (box, label, area, crowd) in enumerate(rows):
             entry: dict[str, Any] = {"id": len(annotations) + 1, "image_id": i, "category_id": label, "bbox": box}
             entry |= {"area": area, "iscrowd": int(crowd)}
-            if kind == "mask" and true.segmentations is not None:
-                entry["segmentation"] = true.segmentations[j]
+            if kind == "mask" and target.segmentations is not None:
+                entry["segmentation"] = target.segmentations[j]
             annotations.append(entry)
     return annotations
 

@@ -14,6 +14,7 @@ import torch
 from internimage.data.objects.annotation import ImageAnnotation
 from internimage.evaluation.matching import overlaps
 from internimage.evaluation.predictions import FoundObjects
+from internimage.moved import renamed_keywords
 from internimage.ops.assignment import match_least_cost
 
 # False positives of an image at which the miss rate is read: nine levels from 10^-2, or 10^-4, to 1.
@@ -40,8 +41,9 @@ class CrowdMetrics:
     jaccard: float | None
 
 
+@renamed_keywords(truth="targets")
 def crowd_metrics(
-    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], *, iou: float = 0.5, decades: int = 2
+    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], *, iou: float = 0.5, decades: int = 2
 ) -> CrowdMetrics:
     """Return the metrics of one class of objects.
 
@@ -49,7 +51,7 @@ def crowd_metrics(
     nor as wrong. All boxes are cut at the border of their image.
 
     Args:
-        truth: the images.
+        targets: the ground truth of each image.
         found: what was found in each of them.
         iou: overlap from which a prediction is right, 0..1.
         decades: 2 for MR^-2, 4 for MR^-4.
@@ -62,12 +64,12 @@ def crowd_metrics(
     """
     if decades not in MISS_LEVELS:
         raise ValueError(f"decades must be 2 or 4, given {decades}")
-    found = [replace(own, boxes_xyxy=_cut(own.boxes_xyxy, true)) for own, true in zip(found, truth, strict=True)]
-    boxes = [_cut(true.boxes_xyxy, true) for true in truth]
-    people = sum(int((~true.is_special).sum()) for true in truth)
+    found = [replace(own, boxes_xyxy=_cut(own.boxes_xyxy, target)) for own, target in zip(found, targets, strict=True)]
+    boxes = [_cut(target.boxes_xyxy, target) for target in targets]
+    people = sum(int((~target.is_special).sum()) for target in targets)
     outcomes = [
-        _outcomes(own, cut, true.is_special, iou)
-        for own, cut, true in zip(found, boxes, truth, strict=True)
+        _outcomes(own, cut, target.is_special, iou)
+        for own, cut, target in zip(found, boxes, targets, strict=True)
         if len(own)
     ]
     scores = np.concatenate([score for score, _ in outcomes] or [np.zeros(0)])
@@ -79,26 +81,26 @@ def crowd_metrics(
     area = float(((precision[1:] + precision[:-1]) / 2 * np.diff(recall)).sum())
     return CrowdMetrics(
         area if people else None,
-        _miss_rate(1.0 - recall, wrong / max(len(truth), 1), decades) if people else None,
-        _best_jaccard(truth, boxes, found, iou),
+        _miss_rate(1.0 - recall, wrong / max(len(targets), 1), decades) if people else None,
+        _best_jaccard(targets, boxes, found, iou),
     )
 
 
-def _cut(boxes: np.ndarray, true: ImageAnnotation) -> np.ndarray:
+def _cut(boxes: np.ndarray, target: ImageAnnotation) -> np.ndarray:
     """Cut boxes at the border of an image."""
-    height, width = true.size_hw
+    height, width = target.size_hw
     low = np.clip(boxes[:, :2], 0, [width - 1, height - 1])
     return np.concatenate([low, np.clip(boxes[:, 2:], 0, [width, height])], axis=1)
 
 
 def _outcomes(
-    found: FoundObjects, truth: np.ndarray, is_ignored: np.ndarray, iou: float
+    found: FoundObjects, targets: np.ndarray, is_ignored: np.ndarray, iou: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scores and rightness of the predictions that count: each takes the free person that it overlaps most."""
     order = np.argsort(-found.scores, kind="stable")
     boxes = found.boxes_xyxy[order]
-    shared = overlaps(boxes, truth[~is_ignored])
-    hidden = (overlaps(boxes, truth[is_ignored], "iof") > iou).any(axis=1)
+    shared = overlaps(boxes, targets[~is_ignored])
+    hidden = (overlaps(boxes, targets[is_ignored], "iof") > iou).any(axis=1)
     is_right = np.zeros(len(boxes), dtype=bool)
     is_free = np.ones(shared.shape[1], dtype=bool)
     for i in np.flatnonzero((shared > iou).any(axis=1)):
@@ -120,12 +122,12 @@ def _miss_rate(missed: np.ndarray, wrong_per_image: np.ndarray, decades: int) ->
 
 
 def _best_jaccard(
-    truth: Sequence[ImageAnnotation], boxes: Sequence[np.ndarray], found: Sequence[FoundObjects], iou: float
+    targets: Sequence[ImageAnnotation], boxes: Sequence[np.ndarray], found: Sequence[FoundObjects], iou: float
 ) -> float | None:
     """Best mean over the score levels; at each level, of the images in which a person or a prediction counts."""
     totals, counted = np.zeros(len(SCORE_LEVELS)), np.zeros(len(SCORE_LEVELS), dtype=np.int64)
-    for true, cut, own in zip(truth, boxes, found, strict=True):
-        people, ignored = cut[~true.is_special], cut[true.is_special]
+    for target, cut, own in zip(targets, boxes, found, strict=True):
+        people, ignored = cut[~target.is_special], cut[target.is_special]
         shared = overlaps(own.boxes_xyxy, people)
         for i, level in enumerate(SCORE_LEVELS):
             keep = own.scores > level

@@ -11,7 +11,7 @@ from internimage.data.examples import ExampleCount
 logger = logging.getLogger(__name__)
 
 
-def refuse_no_truth(count: ExampleCount, place: str) -> None:
+def refuse_no_targets(count: ExampleCount, place: str) -> None:
     """Raise a ValueError where a data set shows nothing that predictions could be compared with.
 
     Args:

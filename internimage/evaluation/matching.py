@@ -14,17 +14,17 @@ from internimage.ops.boxes import pairwise_overlaps
 
 
 def overlaps(
-    found: np.ndarray, truth: np.ndarray, kind: Literal["iou", "iof"] = "iou", *, extent: float = 0.0
+    found: np.ndarray, targets: np.ndarray, kind: Literal["iou", "iof"] = "iou", *, extent: float = 0.0
 ) -> np.ndarray:
     """Return the (D, G) overlaps of boxes, see `internimage.ops.boxes.pairwise_overlaps`.
 
     Args:
         found: (D, 4) corners.
-        truth: (G, 4) corners.
+        targets: (G, 4) corners.
         kind: "iou" intersection over union, "iof" intersection over the area of the found box.
         extent: added to every width and height; 1 where corners name the first and the last pixel, as in VOC.
     """
-    a, b = (torch.from_numpy(boxes + np.array([0.0, 0.0, extent, extent])) for boxes in (found, truth))
+    a, b = (torch.from_numpy(boxes + np.array([0.0, 0.0, extent, extent])) for boxes in (found, targets))
     return pairwise_overlaps(a, b, kind).numpy()
 
 
@@ -41,10 +41,10 @@ def first_of_each(groups: np.ndarray) -> np.ndarray:
     return is_first & (groups >= 0)
 
 
-def curve(scores: np.ndarray, is_right: np.ndarray, num_truth: int) -> tuple[np.ndarray, np.ndarray]:
+def curve(scores: np.ndarray, is_right: np.ndarray, num_targets: int) -> tuple[np.ndarray, np.ndarray]:
     """Return recall and precision over the predictions from the best score to the worst."""
     right = is_right[np.argsort(-scores, kind="stable")].astype(np.float64).cumsum()
-    return right / max(num_truth, 1), right / np.arange(1, len(right) + 1)
+    return right / max(num_targets, 1), right / np.arange(1, len(right) + 1)
 
 
 def area_under(recall: np.ndarray, precision: np.ndarray) -> float:

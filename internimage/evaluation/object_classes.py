@@ -20,7 +20,7 @@ COCO_IDS = tuple(number for number in range(1, 91) if number not in COCO_GAPS)
 
 
 @dataclass(frozen=True)
-class TruthClasses:
+class ObjectClasses:
     """The classes of a data set.
 
     Args:
@@ -49,7 +49,7 @@ class TruthClasses:
         return len(self.names)
 
     @classmethod
-    def of(cls, data: DetectionDataset) -> TruthClasses:
+    def of(cls, data: DetectionDataset) -> ObjectClasses:
         """Return the classes of a data set."""
         return cls(data.class_names, data.category_ids, data.frequencies, data.ancestors)
 

@@ -18,10 +18,11 @@ from internimage.evaluation.coco import (
     lvis_metrics,
 )
 from internimage.evaluation.crowd_human import crowd_metrics
-from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.open_images import open_images_precision
 from internimage.evaluation.predictions import FoundObjects
 from internimage.evaluation.voc import ClassPrecision, mean_precision, voc_precision
+from internimage.moved import renamed_keywords
 from internimage.options import Metric as Metric
 
 
@@ -38,11 +39,12 @@ class Metrics:
     per_class: tuple[dict[str, Any], ...]
 
 
+@renamed_keywords(truth="targets")
 def measure(
     metric: Metric,
-    truth: Sequence[ImageAnnotation],
+    targets: Sequence[ImageAnnotation],
     found: Sequence[FoundObjects],
-    classes: TruthClasses,
+    classes: ObjectClasses,
     *,
     kinds: Sequence[Kind] = ("box",),
 ) -> Metrics:
@@ -50,7 +52,7 @@ def measure(
 
     Args:
         metric: "coco", "lvis", "voc2007", "voc2012", "openimages" or "crowdhuman".
-        truth: the images.
+        targets: the ground truth of each image.
         found: what was found in each of them.
         classes: the classes of the data set.
         kinds: what "coco" and "lvis" compare: "box", "mask" or both.
@@ -61,16 +63,16 @@ def measure(
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
-    return METRICS[metric](truth, found, classes, kinds)
+    return METRICS[metric](targets, found, classes, kinds)
 
 
 def _coco(
-    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
+    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, kinds: Sequence[Kind]
 ) -> Metrics:
     values: dict[str, float | None] = {}
-    rows = _named(classes, truth)
+    rows = _named(classes, targets)
     for kind in kinds:
-        curves = coco_curves(truth, found, classes, kind=kind)
+        curves = coco_curves(targets, found, classes, kind=kind)
         values |= coco_metrics(curves, kind)
         for label, row in enumerate(rows):
             row[f"{kind}_AP"] = curves.ap(limit=STANDARD, classes=label)
@@ -79,14 +81,14 @@ def _coco(
 
 
 def _lvis(
-    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, kinds: Sequence[Kind]
+    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, kinds: Sequence[Kind]
 ) -> Metrics:
     if classes.frequencies is None:
         raise ValueError("the metric 'lvis' needs the frequency of each class, as the annotations of LVIS state it")
     values: dict[str, float | None] = {}
-    rows = _named(classes, truth)
+    rows = _named(classes, targets)
     for kind in kinds:
-        curves = lvis_curves(truth, found, classes, kind=kind)
+        curves = lvis_curves(targets, found, classes, kind=kind)
         values |= lvis_metrics(curves, kind, classes.frequencies)
         for label, row in enumerate(rows):
             row[f"{kind}_AP"] = curves.ap(limit=LVIS_LIMIT, classes=label)
@@ -95,10 +97,10 @@ def _lvis(
 
 def _voc(year: Literal[2007, 2012]) -> Callable[..., Metrics]:
     def measured(
-        truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+        targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, _: Sequence[Kind]
     ) -> Metrics:
         settings: dict[str, Any] = dict(num_classes=len(classes), year=year)
-        middle, strict = (voc_precision(truth, found, iou=iou, **settings) for iou in (0.5, 0.75))
+        middle, strict = (voc_precision(targets, found, iou=iou, **settings) for iou in (0.5, 0.75))
         values = {"mAP": mean_precision(middle), "mAP_at_iou_0.75": mean_precision(strict)}
         return Metrics(values, _rows(classes, middle))
 
@@ -106,20 +108,20 @@ def _voc(year: Literal[2007, 2012]) -> Callable[..., Metrics]:
 
 
 def _open_images(
-    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, _: Sequence[Kind]
 ) -> Metrics:
-    entries = open_images_precision(truth, found, num_classes=len(classes), ancestors=classes.ancestors)
+    entries = open_images_precision(targets, found, num_classes=len(classes), ancestors=classes.ancestors)
     return Metrics({"mAP": mean_precision(entries)}, _rows(classes, entries))
 
 
 def _crowd_human(
-    truth: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: TruthClasses, _: Sequence[Kind]
+    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, _: Sequence[Kind]
 ) -> Metrics:
     if len(classes) != 1:
         raise ValueError(f"the metric 'crowdhuman' is for one class, the data set has {len(classes)}")
-    crowd = crowd_metrics(truth, found)
+    crowd = crowd_metrics(targets, found)
     values = {"AP": crowd.precision, "MR^-2": crowd.miss_rate, "JI": crowd.jaccard}
-    [row] = _named(classes, truth)
+    [row] = _named(classes, targets)
     return Metrics(values, ({**row, "AP": crowd.precision},))
 
 
@@ -133,17 +135,17 @@ METRICS: dict[str, Callable[..., Metrics]] = {
 }
 
 
-def _named(classes: TruthClasses, truth: Sequence[ImageAnnotation]) -> list[dict[str, Any]]:
+def _named(classes: ObjectClasses, targets: Sequence[ImageAnnotation]) -> list[dict[str, Any]]:
     """Start one row for each class: its name and its objects."""
     counts = [0] * len(classes)
-    for true in truth:
-        for label in true.labels[~true.is_special].tolist():
+    for target in targets:
+        for label in target.labels[~target.is_special].tolist():
             counts[label] += 1
     return [{"name": name, "objects": count} for name, count in zip(classes.names, counts, strict=True)]
 
 
-def _rows(classes: TruthClasses, entries: Sequence[ClassPrecision]) -> tuple[dict[str, Any], ...]:
+def _rows(classes: ObjectClasses, entries: Sequence[ClassPrecision]) -> tuple[dict[str, Any], ...]:
     return tuple(
-        {"name": name, "objects": entry.truth, "found": entry.found, "AP": entry.value}
+        {"name": name, "objects": entry.objects, "found": entry.found, "AP": entry.value}
         for name, entry in zip(classes.names, entries, strict=True)
     )

@@ -14,10 +14,12 @@ from internimage.data.objects.annotation import ImageAnnotation
 from internimage.evaluation.matching import area_under, curve, first_of_each, overlaps
 from internimage.evaluation.predictions import FoundObjects
 from internimage.evaluation.voc import ClassPrecision
+from internimage.moved import renamed_keywords
 
 
+@renamed_keywords(truth="targets", group_share="group_fraction")
 def open_images_precision(
-    truth: Sequence[ImageAnnotation],
+    targets: Sequence[ImageAnnotation],
     found: Sequence[FoundObjects],
     *,
     num_classes: int,
@@ -35,10 +37,10 @@ def open_images_precision(
     that belongs to no single object lies in it; all such predictions count once.
 
     Args:
-        truth: the images.
+        targets: the ground truth of each image.
         found: what was found in each of them.
         num_classes: K.
-        ancestors: (K, K) bool, see `TruthClasses`; None where the classes have no hierarchy.
+        ancestors: (K, K) bool, see `ObjectClasses`; None where the classes have no hierarchy.
         iou: overlap from which a prediction is right, 0..1.
         group_fraction: fraction of a prediction that must lie in a group, 0..1.
         only_checked_classes: whether predictions of unchecked classes are dropped.
@@ -49,17 +51,22 @@ def open_images_precision(
     scores: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
     rights: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
     wanted = np.zeros(num_classes, dtype=np.int64)
-    for true, own in zip(truth, found, strict=True):
+    for target, own in zip(targets, found, strict=True):
         if ancestors is not None:
-            true = _with_ancestors(true, ancestors)
-        checked = _checked(own, true, ancestors, only_checked_classes)
-        wanted += np.bincount(true.labels, minlength=num_classes)
+            target = _with_ancestors(target, ancestors)
+        checked = _checked(own, target, ancestors, only_checked_classes)
+        wanted += np.bincount(target.labels, minlength=num_classes)
         for label in np.unique(checked.labels).tolist():
             part = checked.labels == label
-            objects = true.labels == label
-            is_group = true.is_special[objects] & has_groups
+            objects = target.labels == label
+            is_group = target.is_special[objects] & has_groups
             score, right = _outcomes(
-                checked.boxes_xyxy[part], checked.scores[part], true.boxes_xyxy[objects], is_group, iou, group_fraction
+                checked.boxes_xyxy[part],
+                checked.scores[part],
+                target.boxes_xyxy[objects],
+                is_group,
+                iou,
+                group_fraction,
             )
             scores[label].append(score)
             rights[label].append(right)
@@ -73,25 +80,25 @@ def open_images_precision(
     return classes
 
 
-def _with_ancestors(true: ImageAnnotation, ancestors: np.ndarray) -> ImageAnnotation:
+def _with_ancestors(target: ImageAnnotation, ancestors: np.ndarray) -> ImageAnnotation:
     """Repeat each true box for every class above its own."""
-    rows, labels = ancestors[true.labels].nonzero()
+    rows, labels = ancestors[target.labels].nonzero()
     return replace(
-        true,
-        boxes_xyxy=true.boxes_xyxy[rows],
+        target,
+        boxes_xyxy=target.boxes_xyxy[rows],
         labels=labels,
-        is_special=true.is_special[rows],
-        areas=true.areas[rows],
+        is_special=target.is_special[rows],
+        areas=target.areas[rows],
         segmentations=None,
     )
 
 
-def _checked(found: FoundObjects, true: ImageAnnotation, ancestors: np.ndarray | None, drops: bool) -> FoundObjects:
+def _checked(found: FoundObjects, target: ImageAnnotation, ancestors: np.ndarray | None, drops: bool) -> FoundObjects:
     """Repeat each prediction for the checked classes above its own, and drop those of unchecked classes."""
     num_classes = (len(ancestors) if ancestors is not None else int(found.labels.max(initial=0))) + 1
-    is_checked = np.zeros(max(num_classes, int(true.labels.max(initial=0)) + 1, 1), dtype=bool)
-    is_checked[true.labels] = True
-    is_checked[[label for label in true.negative_labels if label < len(is_checked)]] = True
+    is_checked = np.zeros(max(num_classes, int(target.labels.max(initial=0)) + 1, 1), dtype=bool)
+    is_checked[target.labels] = True
+    is_checked[[label for label in target.negative_labels if label < len(is_checked)]] = True
     rows, labels = np.arange(len(found)), found.labels
     if ancestors is not None and len(found):
         rows, labels = ancestors[found.labels].nonzero()
@@ -103,18 +110,18 @@ def _checked(found: FoundObjects, true: ImageAnnotation, ancestors: np.ndarray |
 
 
 def _outcomes(
-    boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, is_group: np.ndarray, iou: float, group_fraction: float
+    boxes: np.ndarray, scores: np.ndarray, targets: np.ndarray, is_group: np.ndarray, iou: float, group_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of the predictions that count, and which of them are right, for one class of one image."""
     order = np.argsort(-scores, kind="stable")
     boxes, scores = boxes[order], scores[order]
     is_right = np.zeros(len(boxes), dtype=bool)
     if not is_group.all():
-        shared = overlaps(boxes, truth[~is_group])
+        shared = overlaps(boxes, targets[~is_group])
         is_right = first_of_each(np.where(shared.max(axis=1) >= iou, shared.argmax(axis=1), -1))
     if not is_group.any():
         return scores, is_right
-    inside = overlaps(boxes, truth[is_group], "iof")
+    inside = overlaps(boxes, targets[is_group], "iof")
     group = np.where(~is_right & (inside.max(axis=1) >= group_fraction), inside.argmax(axis=1), -1)
     best = first_of_each(group)  # predictions are sorted, so the first is the best
     counts = (group < 0) | best

@@ -14,6 +14,7 @@ import numpy as np
 from internimage.data.objects.annotation import ImageAnnotation
 from internimage.evaluation.matching import area_under, curve, first_of_each, mean_of_eleven, overlaps
 from internimage.evaluation.predictions import FoundObjects
+from internimage.moved import renamed_keywords
 
 RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
 
@@ -23,12 +24,12 @@ class ClassPrecision:
     """The average precision of one class.
 
     Args:
-        truth: objects to be found.
-        found: predictions.
+        objects: how many there are to be found.
+        found: how many predictions there are.
         value: average precision, 0..1; None where there is nothing to be found.
     """
 
-    truth: int
+    objects: int
     found: int
     value: float | None
 
@@ -39,8 +40,9 @@ def mean_precision(classes: Sequence[ClassPrecision]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
+@renamed_keywords(truth="targets")
 def voc_precision(
-    truth: Sequence[ImageAnnotation],
+    targets: Sequence[ImageAnnotation],
     found: Sequence[FoundObjects],
     *,
     num_classes: int,
@@ -55,7 +57,7 @@ def voc_precision(
     them do not count.
 
     Args:
-        truth: the images; corners name the first and the last pixel of a box, counted from 0.
+        targets: the ground truth of each image; corners name the first and the last pixel of a box, counted from 0.
         found: what was found in each of them.
         num_classes: K.
         year: 2007 takes the mean precision at eleven recalls, 2012 the area under the curve.
@@ -65,9 +67,11 @@ def voc_precision(
     Source: The Pascal Visual Object Classes Challenge, section 4.2, https://doi.org/10.1007/s11263-009-0275-4.
     """
     outcomes = [
-        voc_outcomes(true, own, iou=iou, extent=extent) for true, own in zip(truth, found, strict=True) if len(own)
+        voc_outcomes(target, own, iou=iou, extent=extent)
+        for target, own in zip(targets, found, strict=True)
+        if len(own)
     ]
-    counts = [np.bincount(true.labels[~true.is_special], minlength=num_classes) for true in truth]
+    counts = [np.bincount(target.labels[~target.is_special], minlength=num_classes) for target in targets]
     wanted = np.sum(counts, axis=0) if counts else np.zeros(num_classes, dtype=np.int64)
     scores = np.concatenate([own.scores for own in found] or [np.zeros(0)])
     labels = np.concatenate([own.labels for own in found] or [np.zeros(0, int)])
@@ -82,18 +86,18 @@ def voc_precision(
     return classes
 
 
-def voc_outcomes(true: ImageAnnotation, found: FoundObjects, *, iou: float, extent: float) -> np.ndarray:
+def voc_outcomes(target: ImageAnnotation, found: FoundObjects, *, iou: float, extent: float) -> np.ndarray:
     """Return (D,) `RIGHT`, `WRONG` or `NOT_COUNTED` for the predictions for one image."""
     outcome = np.full(len(found), WRONG)
-    if not len(true.labels):
+    if not len(target.labels):
         return outcome
     order = np.argsort(-found.scores, kind="stable")
-    shared = overlaps(found.boxes_xyxy[order], true.boxes_xyxy, extent=extent)
-    shared[found.labels[order][:, None] != true.labels[None]] = -1.0
-    shared[:, true.is_special] -= 1e-12  # of equal overlaps, that with an object to be found comes first
-    target = shared.argmax(axis=1)
+    shared = overlaps(found.boxes_xyxy[order], target.boxes_xyxy, extent=extent)
+    shared[found.labels[order][:, None] != target.labels[None]] = -1.0
+    shared[:, target.is_special] -= 1e-12  # of equal overlaps, that with an object to be found comes first
+    nearest = shared.argmax(axis=1)
     is_match = shared.max(axis=1) >= iou
-    is_first = first_of_each(np.where(is_match, target, -1))
+    is_first = first_of_each(np.where(is_match, nearest, -1))
     outcome[order[is_first]] = RIGHT
-    outcome[order[is_match & true.is_special[target]]] = NOT_COUNTED
+    outcome[order[is_match & target.is_special[nearest]]] = NOT_COUNTED
     return outcome

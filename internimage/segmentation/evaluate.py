@@ -151,6 +151,6 @@ def in_data_order(label_map: Tensor, known: KnownClasses) -> Tensor:
     """
     if known.is_identity:
         return label_map
-    number = len(known.outputs)
-    places = torch.from_numpy(np.where(known.places < 0, number, known.places).astype(np.int16))
-    return torch.cat([places[rows.long()] for rows in label_map.split(STRIP_ROWS)])
+    own = known.data_classes
+    table = torch.from_numpy(np.where(own < 0, len(known.outputs), own).astype(np.int16))
+    return torch.cat([table[rows.long()] for rows in label_map.split(STRIP_ROWS)])

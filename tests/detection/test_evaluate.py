@@ -250,10 +250,10 @@ def test_broken_images_are_left_out_and_listed(data: Path, tmp_path: Path) -> No
 
 
 def test_classes_of_model_and_data() -> None:
-    assert known_classes(["hot dog", "Cat"], 2, ["cat", "hot_dog"]).places.tolist() == [1, 0]
-    assert known_classes(None, 2, ["cat", "dog"]).places.tolist() == [0, 1]
-    assert known_classes(["a", "b"], 2, ["0", "1"]).places.tolist() == [0, 1]
-    assert known_classes(["a", "b", "c"], 3, ["c", "a"]).places.tolist() == [1, -1, 0]
+    assert known_classes(["hot dog", "Cat"], 2, ["cat", "hot_dog"]).data_classes.tolist() == [1, 0]
+    assert known_classes(None, 2, ["cat", "dog"]).data_classes.tolist() == [0, 1]
+    assert known_classes(["a", "b"], 2, ["0", "1"]).data_classes.tolist() == [0, 1]
+    assert known_classes(["a", "b", "c"], 3, ["c", "a"]).data_classes.tolist() == [1, -1, 0]
     with pytest.raises(ValueError, match="3 classes but the data set has 2"):
         known_classes(None, 3, ["cat", "dog"])
     with pytest.raises(ValueError, match=r"does not know 'dog' .* its own are 'cat', 'owl'"):

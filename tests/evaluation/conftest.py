@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from internimage.data.objects.annotation import ImageAnnotation
-from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.predictions import FoundObjects, found_objects
 
 FOLDER = Path(__file__).parents[1] / "parity" / "data" / "training"
@@ -101,7 +101,7 @@ def from_coco(
                 masks if len(masks) == len(answers) else None,
             )
         )
-    return truth, found, TruthClasses(tuple(c["name"] for c in categories), tuple(numbers), frequencies)
+    return truth, found, ObjectClasses(tuple(c["name"] for c in categories), tuple(numbers), frequencies)
 
 
 def by_class(detections: list[list[list[float]]]) -> FoundObjects:

@@ -12,7 +12,7 @@ from internimage.data.objects.annotation import ImageAnnotation
 from internimage.errors import MissingExtra
 from internimage.evaluation.coco import coco_curves, coco_metrics, lvis_curves, lvis_metrics, per_class
 from internimage.evaluation.crowd_human import crowd_metrics
-from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.object_metrics import METRICS, measure
 from internimage.evaluation.open_images import open_images_precision
 from internimage.evaluation.predictions import FoundObjects, found_objects
@@ -84,7 +84,7 @@ def test_voc(metrics: dict[str, Any], year: Any) -> None:
     classes = voc_precision(truth, found, num_classes=20, year=year)
     assert mean_precision(classes) == pytest.approx(recorded["eval_map"], abs=1e-7)
     for ours, (num_truth, num_found, value) in zip(classes, recorded["per_class"], strict=True):
-        assert (ours.truth, ours.found) == (num_truth, num_found)
+        assert (ours.objects, ours.found) == (num_truth, num_found)
         assert (ours.value or 0.0) == pytest.approx(value, abs=1e-7)
         assert (ours.value is None) == (num_truth == 0)
     strict = mean_precision(voc_precision(truth, found, num_classes=20, year=year, iou=0.75))
@@ -129,7 +129,7 @@ def test_open_images(metrics: dict[str, Any], case: str) -> None:
     recorded = stored["results"][case]
     assert mean_precision(classes) == pytest.approx(recorded["result"]["mAP"], abs=1e-7)
     for ours, (num_truth, num_found, value) in zip(classes, recorded["per_class"], strict=True):
-        assert (ours.truth, ours.found) == (num_truth, num_found)
+        assert (ours.objects, ours.found) == (num_truth, num_found)
         assert (ours.value or 0.0) == pytest.approx(value, abs=1e-7)
 
 
@@ -153,7 +153,7 @@ def test_crowd_human(crowd: dict[str, Any], case: str, decades: int) -> None:
     assert figures.jaccard == pytest.approx(recorded["eval_ji"], abs=1e-9)
 
 
-ONE_CLASS = TruthClasses(("person",), (1,), ("f",), np.ones((1, 1), dtype=bool))
+ONE_CLASS = ObjectClasses(("person",), (1,), ("f",), np.ones((1, 1), dtype=bool))
 DEGENERATE = [[5, 5, 5, 5], [-50, -50, 900, 900], [3, 9, 1, 2], [0, 0, 1e-9, 1e-9], [1e6, 1e6, 2e6, 2e6]]
 
 
@@ -190,9 +190,9 @@ def test_requests_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="ground truth has no masks"):
         coco_curves(truth, found, ONE_CLASS, kind="mask")
     with pytest.raises(ValueError, match="frequency of each class"):
-        measure("lvis", truth, found, TruthClasses(("person",), (1,)))
+        measure("lvis", truth, found, ObjectClasses(("person",), (1,)))
     with pytest.raises(ValueError, match="one class"):
-        measure("crowdhuman", truth, found, TruthClasses(("a", "b"), (1, 2)))
+        measure("crowdhuman", truth, found, ObjectClasses(("a", "b"), (1, 2)))
     with pytest.raises(ValueError, match="metric must be one of"):
         measure("map", truth, found, ONE_CLASS)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="decades"):

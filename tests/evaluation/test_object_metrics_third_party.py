@@ -23,7 +23,7 @@ from pycocotools.cocoeval import COCOeval
 from internimage.data.readers.coco import open_coco
 from internimage.evaluation.coco import coco_curves, coco_metrics, lvis_curves, lvis_metrics
 from internimage.evaluation.crowd_human import MISS_LEVELS, crowd_metrics
-from internimage.evaluation.object_classes import TruthClasses
+from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.object_metrics import measure
 from internimage.evaluation.predictions import FoundObjects, found_objects
 
@@ -140,7 +140,7 @@ def test_the_key_ignore_of_coco_files_is_for_training_and_other_metrics(tmp_path
     data = open_coco(tmp_path / "gt.json", tmp_path)
     truth = [data.annotation(i) for i in range(len(data))]
     found = from_coco(gt, answers)[1]
-    figures = coco_metrics(coco_curves(truth, found, TruthClasses.of(data)), "box")
+    figures = coco_metrics(coco_curves(truth, found, ObjectClasses.of(data)), "box")
     assert [figures[f"box_{key}"] for key in STANDARD] == pycocotools_stats(gt, answers, "bbox")
     examples = sum(len(data[i].target.labels) for i in range(len(data)))
     assert examples == sum(not entry["ignore"] and not entry["iscrowd"] for entry in gt["annotations"])
