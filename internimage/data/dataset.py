@@ -152,3 +152,21 @@ def read_sample(dataset: ImageDataset[Target], index: int) -> Sample[Target] | U
         return dataset[index]
     except (ValueError, OSError) as error:
         return Unreadable(index, str(error))
+
+
+def read_next(dataset: ImageDataset[Target], index: int) -> tuple[Sample[Target], list[Unreadable]]:
+    """Read one sample of a training set, or the next one that can be read in its place.
+
+    Returns:
+        The sample, and the broken ones on the way to it.
+
+    Raises:
+        ValueError: not one image can be read.
+    """
+    unreadable: list[Unreadable] = []
+    for step in range(len(dataset)):
+        entry = read_sample(dataset, (index + step) % len(dataset))
+        if not isinstance(entry, Unreadable):
+            return entry, unreadable
+        unreadable.append(entry)
+    raise ValueError(f"not one image of the training set can be read: {unreadable[0].reason}")

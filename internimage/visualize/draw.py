@@ -1,5 +1,7 @@
 """Results drawn on images: `draw(result, image)`.
 
+A task with results of a type of its own says in its `draw.py` how they are drawn: `@draw.register(ThatType)`.
+
 Sizes are (width, height) here, as Pillow has them.
 """
 

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
+import internimage as ii
 from internimage.types import Classification, Detections, Segmentation
 from internimage.visualize import ACCENT, PANEL, WRONG, contact_sheet, draw, draw_confusion
 from internimage.visualize.tags import place_tags
@@ -172,3 +173,16 @@ def test_images_of_other_channels_are_shown_by_their_first_ones() -> None:
     np.testing.assert_array_equal(np.asarray(draw(answer(1.0, 0.0), pixels))[:40], pixels[..., :3])
     two = np.asarray(draw(answer(1.0, 0.0), pixels[..., :2]))[:40]
     np.testing.assert_array_equal(two, pixels[..., :1].repeat(3, axis=2))
+
+
+def test_a_task_registers_how_its_own_results_are_drawn() -> None:
+    class Caption(str):
+        """What a task of another kind may return."""
+
+    @draw.register(Caption)
+    def _(result: Caption, image: object, **_: object) -> PIL.Image.Image:
+        return PIL.Image.new("RGB", (len(result), 1))
+
+    assert ii.draw(Caption("a cat"), gray(4, 4), longest_side=8).size == (5, 1)
+    with pytest.raises(TypeError, match="given str"):
+        ii.draw("a cat", gray(4, 4))

@@ -141,6 +141,10 @@ def _both(train: tuple[str, ...], val: tuple[str, ...]) -> dict[str, tuple[str, 
     return {"train": train, "val": val}
 
 
+def _annotations(train: str, val: str) -> dict[str, tuple[str, ...]]:
+    return _both(*((f"images/{part}", f"annotations/{part}") for part in (train, val)))
+
+
 PUBLISHED_LAYOUTS = (
     Layout(
         "cityscapes",
@@ -155,23 +159,13 @@ PUBLISHED_LAYOUTS = (
     Layout(
         "ade20k",
         "ade20k_150",
-        _both(("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
+        _annotations("training", "validation"),
         _ade20k,
         homes=("ADEChallengeData2016",),
         file_names=r"ADE_(train|val)_\d{8}\.jpg",
     ),
-    Layout(
-        "coco_stuff_164k",
-        "coco_stuff_171",
-        _both(("images/train2017", "annotations/train2017"), ("images/val2017", "annotations/val2017")),
-        _coco_stuff_164k,
-    ),
-    Layout(
-        "coco_stuff_10k",
-        "coco_stuff_171",
-        _both(("images/train2014", "annotations/train2014"), ("images/test2014", "annotations/test2014")),
-        _coco_stuff_10k,
-    ),
+    Layout("coco_stuff_164k", "coco_stuff_171", _annotations("train2017", "val2017"), _coco_stuff_164k),
+    Layout("coco_stuff_10k", "coco_stuff_171", _annotations("train2014", "test2014"), _coco_stuff_10k),
     Layout(
         "pascal_context",
         "pascal_context_59",

@@ -25,7 +25,7 @@ class ObjectTargets:
         labels: (G,) int64 class indices, from 0.
         masks: one mask for each object, or None in data sets without masks.
         ignored_boxes_xyxy: (I, 4) float32 regions that hold objects which are not marked one by one (crowds), or that
-            need not be found (difficult objects); neither examples nor background.
+            need not be found (difficult objects): no examples. The published losses see background in them.
     """
 
     boxes_xyxy: Tensor

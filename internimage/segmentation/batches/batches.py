@@ -14,7 +14,7 @@ import torch.utils.data
 from numpy.random import RandomState
 from torch import Tensor
 
-from internimage.data.dataset import ImageDataset, Unreadable, read_sample
+from internimage.data.dataset import ImageDataset, Unreadable, read_next
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from internimage.data.images.raster import pixels_of
 from internimage.data.label_maps.label_map import IGNORED
@@ -120,15 +120,9 @@ class _Varied(torch.utils.data.Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Augmented, list[Unreadable]]:
         epoch, index = key
-        unreadable: list[Unreadable] = []
-        for step in range(len(self.dataset)):
-            entry = read_sample(self.dataset, (index + step) % len(self.dataset))
-            if isinstance(entry, Unreadable):
-                unreadable.append(entry)
-                continue
-            random = RandomState(derived_seed(self.seed, _AUGMENT, epoch, index))
-            return self.augmentation(pixels_of(entry.image), entry.target, random), unreadable
-        raise ValueError(f"not one image of the training set can be read: {unreadable[0].reason}")
+        sample, unreadable = read_next(self.dataset, index)
+        random = RandomState(derived_seed(self.seed, _AUGMENT, epoch, index))
+        return self.augmentation(pixels_of(sample.image), sample.target, random), unreadable
 
 
 class _Collating:

@@ -17,7 +17,7 @@ import torch.utils.data
 from torch import Tensor
 
 from internimage.classification.preprocess import PreprocessConfig, fit
-from internimage.data import ImageDataset, Unreadable, read_sample
+from internimage.data import ImageDataset, Unreadable, read_next, read_sample
 from internimage.data.images.raster import Image, pixels_of
 from internimage.data.unreadable import UnreadableLimit
 from internimage.processors import bounded_workers
@@ -142,15 +142,9 @@ class _Augmented(torch.utils.data.Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, list[Unreadable]]:
         epoch, index = key
-        unreadable: list[Unreadable] = []
-        for step in range(len(self.dataset)):
-            entry = read_sample(self.dataset, (index + step) % len(self.dataset))
-            if isinstance(entry, Unreadable):
-                unreadable.append(entry)
-                continue
-            with seeded(derived_seed(self.seed, _AUGMENT, epoch, index)):
-                return self.transform(entry.image), entry.target, unreadable
-        raise ValueError(f"not one image of the training set can be read: {unreadable[0].reason}")
+        sample, unreadable = read_next(self.dataset, index)
+        with seeded(derived_seed(self.seed, _AUGMENT, epoch, index)):
+            return self.transform(sample.image), sample.target, unreadable
 
 
 def _collate(entries: list[tuple[Tensor, int, list[Unreadable]]]) -> tuple[TrainBatch, list[Unreadable]]:
