@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,18 +16,6 @@ SLOW = (
     *("mask_rcnn_flash_t", "cascade_reduced", "cascade_train_all", "preprocess_detection"),
 )
 CASES = sorted(path.name for path in DATA.iterdir())
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Call the main function of a script of this folder, which is quicker than another process."""
-    monkeypatch.syspath_prepend(HERE)
-
-    def call(script: str, *arguments: Path | str) -> int:
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
-        return importlib.import_module(script).main()
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from internimage.detection.original.settings import preprocess_from_pipeline
 from internimage.detection.preprocess import prepare
 from internimage.detection.rcnn.loss import rpn_losses
 from internimage.detection.rcnn.roi_heads import region_levels
+from internimage.ops.masks import paste_masks
 from internimage.types import Detections, DetectionTargets, Images
 from runners.seeded import build, gradient_norms, photo, photos, pixels, stored_inputs
 
@@ -68,9 +70,8 @@ def two_stages(model: RCNN, images: Images, stored: Mapping[str, np.ndarray]) ->
     proposals = model.rpn.propose(raw, images.valid_hw, model.config.rpn.test)
     if "rois" in stored:
         arrays |= heads(model, maps, torch.from_numpy(stored["rois"]))
-    results = model.postprocess(model(images.pixels, images.valid_hw), images)
-    for i, result in enumerate(results):
-        prefix = f"img{i}." if len(results) > 1 else ""
+    for i, result in enumerate(results(model, images)):
+        prefix = f"img{i}." if len(images) > 1 else ""
         boxes, scores = proposals.of(i)
         arrays[f"{prefix}proposals"] = torch.cat([boxes, scores[:, None]], dim=1)
         arrays |= objects(result, prefix)
@@ -124,9 +125,22 @@ def queries(model: DINO, images: Images) -> Arrays:
     }
     arrays |= {f"layer{i}.cls": x.logits for i, x in enumerate(layers)}
     arrays |= {f"layer{i}.box": x.boxes for i, x in enumerate(layers)}
-    for i, result in enumerate(model.postprocess(model(images.pixels, images.valid_hw), images)):
+    for i, result in enumerate(results(model, images)):
         arrays |= objects(result, f"img{i}." if len(images) > 1 else "")
     return arrays
+
+
+def results(model: RCNN | DINO, images: Images) -> list[Detections]:
+    """The objects of each image; where scale factors give sides that are no whole numbers, masks have the nearest."""
+    raw = model(images.pixels, images.valid_hw)
+    if raw.mask_probabilities is None or all(isinstance(side, int) for size in images.original_hw for side in size):
+        return model.postprocess(raw, images)
+    found = model.postprocess(raw._replace(mask_probabilities=None), images)
+    for i, result in enumerate(found):
+        size_hw = (round(images.original_hw[i][0]), round(images.original_hw[i][1]))
+        masks = paste_masks(raw.mask_probabilities[raw.image == i], result.boxes_xyxy, size_hw)
+        found[i] = dataclasses.replace(result, run_length_masks=masks)
+    return found
 
 
 def objects(result: Detections, prefix: str) -> Arrays:

@@ -73,7 +73,7 @@ def run_training(model: Segmentor, manifest: Mapping[str, Any], labels: np.ndarr
     arrays["total"] = total.detach().numpy()
     if shapes:
         arrays["rand_shapes"] = np.array(shapes)
-    if "bn_running_keys" in manifest:
+    if manifest.get("bn_running_keys"):
         state = to_official(model.state_dict(), model.config.head.kind)
         statistics = [state[key] for key in listed(manifest["bn_running_keys"])]
         arrays["bn_running_after"] = torch.cat(statistics).numpy()
