@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from internimage.detection import DINO
 from internimage.detection.dino.denoising import Noise
-from internimage.hub.factory import from_original
+from internimage.hub.load import from_original
 from internimage.types import DetectionTargets, Images
 from tests.parity import seeding
 
