@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.record import bar_plot, print_table, save
 from internimage.backbones import variant
 from internimage.backbones.blocks import Block
-from internimage.cli.timing import interleave
+from internimage.cli.measuring.timing import interleave
 from internimage.layers.fused import fuse
 
 VARIANTS = ("internimage_t", "flash_internimage_t")

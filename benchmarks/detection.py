@@ -19,9 +19,10 @@ from torch import Tensor, nn
 import internimage as ii
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
-from internimage.cli.bench_models import scatter_samples, spread_scores
+from internimage.cli.measuring.models import scatter_samples
 from internimage.detection.dino.network import DINO
 from internimage.detection.rcnn.network import RCNN
+from internimage.detection.speed import spread_scores
 from internimage.types import Images
 
 SIZE = (800, 1344)

@@ -18,7 +18,7 @@ import torch
 from benchmarks import detection, segmentation
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import largest_activations, parameter_bytes, peak_bytes
-from internimage.cli.timing import reset_peak
+from internimage.cli.measuring.timing import reset_peak
 
 SUITES = {"detection": detection, "segmentation": segmentation}
 WARM_SIZE = (64, 64)

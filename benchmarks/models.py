@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from benchmarks.record import bar_plot, print_table, save
 from internimage.backbones import InternImage, variant
-from internimage.cli.bench_models import scatter_samples
-from internimage.cli.timing import interleave, peak_mib, reset_peak
+from internimage.cli.measuring.models import scatter_samples
+from internimage.cli.measuring.timing import interleave, peak_mib, reset_peak
 
 PEERS = ("convnext_tiny", "swin_tiny_patch4_window7_224")
 SIZE = 224

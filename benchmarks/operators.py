@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from benchmarks.record import bar_plot, print_table, save
-from internimage.cli.timing import Timing, interleave
+from internimage.cli.measuring.timing import Timing, interleave
 from internimage.ops import dcnv3, dcnv4, ms_deform_attn
 from internimage.ops.deform_attn import reference as attention_reference
 from internimage.ops.deform_attn.levels import Levels

@@ -80,7 +80,7 @@ STATIONS = (
     ("postprocess",),
     ("model", "presets"),
     ("batches",),
-    ("report", "evaluate", "tta", "box_merging", "submission", "worst_images", "draw"),
+    ("report", "evaluate", "tta", "box_merging", "submission", "worst_images", "speed"),
     ("published",),
     ("original",),
     ("creation",),

@@ -10,12 +10,22 @@ from internimage.classification.original.names import CLASSIFIERS, own_kind
 from internimage.classification.original.recognition import recognize
 from internimage.classification.published import published_config
 from internimage.data import open_dataset
-from internimage.flow import Task
+from internimage.flow import PredictionOptions, Presented, Task
+from internimage.types import Classification
+
+NUM_NEXT = 2
 
 
 def usual_hw(config: ClassifierConfig) -> tuple[int, int]:
     """Return the square that a classifier reads."""
     return config.preprocess.size, config.preprocess.size
+
+
+def present(result: Classification, options: PredictionOptions, image_id: int) -> Presented:
+    """Return the most probable classes."""
+    (name, score), *others = result.top(min(options.top_k, 1 + NUM_NEXT))
+    more = ", ".join(f"{other} {probability:.1%}" for other, probability in others)
+    return Presented(result, result.to_dict(options.top_k), name, f"{score:.1%}", more)
 
 
 TASK = Task(
@@ -35,4 +45,5 @@ TASK = Task(
     usual_hw=usual_hw,
     open_data=open_dataset,
     evaluate=evaluate_classification,
+    present=present,
 )

@@ -25,7 +25,7 @@ from internimage.cli.terminal import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from internimage.cli.bench_models import Network
+    from internimage.cli.measuring.models import Network
 
 # Largest accepted difference from the reference, over the largest value of the reference.
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -47,7 +47,7 @@ def bench(
     fuse: Annotated[bool, typer.Option("--fuse", help="Pack the weights for inference first.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile with torch.compile.")] = False,
     device: DeviceOption = "auto",
-    dtype: PrecisionOption = Precision.float32,
+    dtype: PrecisionOption = "float32",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -59,31 +59,31 @@ def bench(
     """
     import torch
 
-    from internimage.cli.bench_models import RANDOM, model_to_measure, scene, usual_hw
-    from internimage.cli.timing import interleave, peak_mib, reset_peak
+    from internimage.cli.measuring.models import RANDOM, model_to_measure, scene, usual_hw
+    from internimage.cli.measuring.timing import interleave, peak_mib, reset_peak
 
-    place, precision = choose_device(device), choose_dtype(dtype)
-    wished = None if size is None else _size_hw(size)
+    target, precision = choose_device(device), choose_dtype(dtype)
+    wanted_hw = None if size is None else _size_hw(size)
     network, weights = model_to_measure(model, choose_backend(backend))
-    network = network.to(place, precision).eval()
-    size_hw = wished or usual_hw(network)
-    pixels = scene(network, batch_size, size_hw).to(place, precision)
+    network = network.to(target, precision).eval()
+    size_hw = wanted_hw or usual_hw(network)
+    pixels = scene(network, batch_size, size_hw).to(target, precision)
     with torch.inference_mode():
         expected = _reference(network, pixels)
         if fuse:
             network.fuse()
         run = torch.compile(network) if compile_ else network
-        objects = _num_objects(network, run, pixels)
-        difference = _compare(_comparable(network, run, pixels), expected, dtype)
-        reset_peak(place)
-        latency = interleave({model: lambda: run(pixels)}, device=place, rounds=runs, warm_up=WARM_UP_RUNS)[model]
-        memory_mib = peak_mib(place)
+        found, objects = _comparable(network, run, pixels)
+        difference = _compare(found, expected, dtype)
+        reset_peak(target)
+        latency = interleave({model: lambda: run(pixels)}, device=target, rounds=runs, warm_up=WARM_UP_RUNS)[model]
+        memory_mib = peak_mib(target)
     report = {
         "model": model,
         "weights": weights,
-        "device": str(place) if place.type == "cpu" else torch.cuda.get_device_name(place),
+        "device": str(target) if target.type == "cpu" else torch.cuda.get_device_name(target),
         "threads": torch.get_num_threads(),
-        "dtype": dtype.value,
+        "dtype": dtype,
         "backend": backend,
         "fused": fuse,
         "compiled": compile_,
@@ -116,20 +116,20 @@ def _size_hw(text: str) -> tuple[int, int]:
 
 def _reference(network: Network, pixels: Tensor) -> list[Tensor]:
     """Run the network with the reference operators."""
-    from internimage.cli.bench_models import operators
+    from internimage.cli.measuring.models import operators
 
     found = operators(network)
     wanted = [module.backend for module in found]
     for module in found:
         module.backend = "reference"
-    outputs = _comparable(network, network, pixels)
+    outputs, _ = _comparable(network, network, pixels)
     for module, name in zip(found, wanted, strict=True):
         module.backend = name
     return outputs
 
 
 def _compare(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: Precision) -> float:
-    """Return how far the answers are from those of the reference, relative to their largest value.
+    """Return how far outputs are from those of the reference, relative to their largest value.
 
     Raises:
         ValueError: too far; no speed is measured then.
@@ -138,38 +138,23 @@ def _compare(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: Precisi
         float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-12))
         for ours, theirs in zip(found, expected, strict=True)
     ]
-    wrong = [difference for difference in differences if not difference <= TOLERANCES[dtype.value]]  # NaN, too
+    wrong = [difference for difference in differences if not difference <= TOLERANCES[dtype]]  # NaN, too
     if wrong:
         raise ValueError(
             f"the answers differ from those of the reference by {wrong[0]:.3g} of their largest value (accepted: "
-            f"{TOLERANCES[dtype.value]:g}), so no speed was measured; compare the backends of `internimage env`"
+            f"{TOLERANCES[dtype]:g}), so no speed was measured; compare the backends of `internimage env`"
         )
     return max(differences)
 
 
-def _comparable(network: Network, run: Callable[[Tensor], Any], pixels: Tensor) -> list[Tensor]:
-    """Return what two backends must agree on.
-
-    A detector's objects are a choice of the best, which the smallest difference turns round; its maps, its memory and
-    the sorted scores are compared instead.
-    """
-    from internimage.detection import DINO, Detector
-    from internimage.detection.model import full_size
+def _comparable(network: Network, run: Callable[[Tensor], Any], pixels: Tensor) -> tuple[list[Tensor], int | None]:
+    """Run a network; return what two backends must agree on, and how many objects it works on to the end, if any."""
+    from internimage import tasks
+    from internimage.flow import TaskModel
 
     outputs = run(pixels)
-    if hasattr(outputs, "maps"):
-        return list(outputs.maps)
-    if not isinstance(network, Detector):
-        return [outputs]
-    maps = network.neck(network.backbone(pixels).maps)
-    if not isinstance(network, DINO):
-        return list(maps)
-    memory = network.encode(maps, full_size(pixels, None), pixels)
-    return [*maps, memory.cells, outputs.scores.sort().values]
-
-
-def _num_objects(network: Network, run: Callable[[Tensor], Any], pixels: Tensor) -> int | None:
-    """Return the number of objects that a detector works on to the end, None for other models."""
-    from internimage.detection import Detector
-
-    return len(run(pixels).scores) if isinstance(network, Detector) else None
+    if not isinstance(network, TaskModel):
+        return list(outputs.maps), None
+    task = tasks.of_model(network)
+    num_objects = None if task.num_objects is None else task.num_objects(outputs)
+    return [outputs] if task.comparable is None else task.comparable(network, outputs, pixels), num_objects

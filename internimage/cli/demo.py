@@ -18,7 +18,6 @@ from internimage.cli.terminal import (
     BackendOption,
     DeviceOption,
     JsonOption,
-    Precision,
     note,
     print_json,
     print_table,
@@ -47,7 +46,7 @@ class _Runner:
 
     def answer(self, name: str, images: Sequence[Path]) -> tuple[Any, list[Any], str]:
         """Return a model, its answers, and its seconds and device in words."""
-        model = load_predictor(name, device=self.device, dtype=Precision.float32, backend=self.backend)
+        model = load_predictor(name, device=self.device, dtype="float32", backend=self.backend)
         started = time.perf_counter()
         answers = model.predict(list(images))
         return model, answers, f"{time.perf_counter() - started:.2f} s on {model.device}"

@@ -118,13 +118,10 @@ def _fitting(columns: list[Column], entries: list[CatalogEntry], width: int | No
 
 def _columns(task: str, doubles: dict[str, str]) -> list[Column]:
     """Return all columns of a task's table, from left to right."""
-    first, second = {"classification": ("top-1", ""), "segmentation": ("mIoU", "multi-scale")}.get(
-        task, ("box AP", "mask AP") if task == "detection" else ("published", "")
-    )
     return [
         Column("name", lambda entry: entry.name, 0),
-        Column(first, lambda entry: _metric(entry, 0), 1, right=True),
-        Column(second or "also published", lambda entry: _metric(entry, 1), 6, right=True),
+        Column(_heading(task, 0) or "published", lambda entry: _metric(entry, 0), 1, right=True),
+        Column(_heading(task, 1) or "also published", lambda entry: _metric(entry, 1), 6, right=True),
         Column("params", lambda entry: parameters(entry, exact=False), 4, right=True),
         Column("GFLOPs", lambda entry: "" if entry.gflops is None else f"{entry.gflops:g}", 8, right=True),
         Column("input", lambda entry: entry.input_size or "", 5, right=True),
@@ -136,16 +133,26 @@ def _columns(task: str, doubles: dict[str, str]) -> list[Column]:
     ]
 
 
-# Published figures whose name is the heading of their column.
-_PLAIN = {"top1", "boxAP", "boxAP_val_ss", "boxAP_minival_ss", "maskAP", "mIoU", "mIoU_ss", "mIoU_ms"}
+# Headings of columns by the metric that most rows of a task have there.
+HEADINGS = {"top1": "top-1", "boxAP": "box AP", "maskAP": "mask AP", "mIoU_ss": "mIoU", "mIoU_ms": "multi-scale"}
+# Metrics that need no name in their cell.
+_PLAIN = {*HEADINGS, "boxAP_val_ss", "boxAP_minival_ss", "mIoU"}
 
 
-def _metric(entry: CatalogEntry, number: int) -> str:
-    """Return the n-th published figure, with its name where the heading does not say it."""
-    figures = list(entry.metrics.items())
-    if number >= len(figures):
+def _heading(task: str, index: int) -> str | None:
+    """Return the heading of a task's metrics at one place of its rows."""
+    from internimage.checkpoints.catalog import catalog
+
+    own = [list(entry.metrics)[index : index + 1] for entry in catalog().values() if entry.task == task]
+    return next((HEADINGS[name] for names in own for name in names if name in HEADINGS), None)
+
+
+def _metric(entry: CatalogEntry, index: int) -> str:
+    """Return one published metric, with its name where the heading does not say it."""
+    metrics = list(entry.metrics.items())
+    if index >= len(metrics):
         return ""
-    name, value = figures[number]
+    name, value = metrics[index]
     text = f"{value:.1f}" if value == round(value, 1) else f"{value:g}"
     return text if name in _PLAIN else f"{name.removesuffix('_ss')} {text}"
 

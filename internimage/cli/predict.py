@@ -1,24 +1,23 @@
-"""`internimage predict`: answers for images, videos and cameras; a broken one does not stop the others."""
+"""`internimage predict`: predictions for images, videos and cameras; a broken one does not stop the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from internimage.cli.answers import Answering, Drawing, print_answers
 from internimage.cli.loading import load_predictor
-from internimage.cli.sources import find_sources
+from internimage.cli.predicting.drawings import Drawing
+from internimage.cli.predicting.predictions import Predicting, Prediction, print_predictions
+from internimage.cli.predicting.sources import find_sources
 from internimage.cli.terminal import (
     BackendOption,
     DeviceOption,
     JsonOption,
     ModelArgument,
-    Precision,
     PrecisionOption,
     ValueRangeOption,
     note,
@@ -27,7 +26,7 @@ from internimage.cli.terminal import (
 from internimage.files import json_text, writing
 
 if TYPE_CHECKING:
-    from internimage.flow import TaskModel
+    from internimage.flow import PredictionOptions, Task
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.jsonl", "results.json"
 MAX_TABLE_ROWS = 200
@@ -37,11 +36,7 @@ SHOWN_SCORE = 0.3
 Row = dict[str, Any]
 
 
-class Format(str, Enum):
-    """Form of the answers."""
-
-    lines = "lines"
-    coco = "coco"
+Format = Literal["lines", "coco"]  # JSON lines, or a COCO results file besides
 
 
 def predict(
@@ -75,7 +70,7 @@ def predict(
     masks: Annotated[bool, typer.Option("--masks", help="Write the masks of objects as run lengths.")] = False,
     form: Annotated[
         Format, typer.Option("--format", help="JSON lines, or a COCO results file (results.json) besides.")
-    ] = Format.lines,
+    ] = "lines",
     every: Annotated[int, typer.Option("--every", min=1, help="Take each n-th frame of a video.")] = 1,
     max_frames: Annotated[
         int | None, typer.Option("--max-frames", min=1, help="Stop a video or camera then.", show_default=False)
@@ -92,7 +87,7 @@ def predict(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    dtype: PrecisionOption = Precision.float32,
+    dtype: PrecisionOption = "float32",
     backend: BackendOption = "auto",
     value_range: ValueRangeOption = None,
     as_json: JsonOption = False,
@@ -108,60 +103,66 @@ def predict(
         raise typer.BadParameter(f"there is no image in {', '.join(images)}", param_hint="IMAGES")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    elif form is Format.coco and not as_json:
+    elif form == "coco" and not as_json:
         raise typer.BadParameter("a results file needs a folder; give --out or --json", param_hint="--format")
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
-    _check_detector_options(predictor, score_threshold=score_threshold, classes=classes, masks=masks, form=form)
+    from internimage import tasks
+    from internimage.flow import PredictionOptions
+
+    task = tasks.of_model(predictor)
     shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
-    answering = Answering(
-        predictor,
+    options = PredictionOptions(
         top_k=top_k,
-        score_threshold=score_threshold or 0.0,
+        shown_score=shown_score,
+        score_threshold=score_threshold,
         classes=None if classes is None else tuple(name.strip() for name in classes.split(",") if name.strip()),
         masks=masks,
-        drawing=Drawing(out, sources, draws=draw, score_threshold=shown_score, longest_side=draw_size),
-        every=every,
-        max_frames=max_frames,
-        keeps_results=form is Format.coco,
+        coco=form == "coco",
     )
-    shown: list[Row] = []
+    _refuse_foreign_options(task, options)
+    drawing = Drawing(out, sources, draws=draw, score_threshold=shown_score, longest_side=draw_size)
+    predicting = Predicting(predictor, task, options, drawing, every=every, max_frames=max_frames)
+    shown: list[Prediction] = []
     num_rows = num_failed = 0
     with _lines_into(out) as write, progress("pictures", len(sources)) as advance:
-        for row in answering.rows(sources, batch_size=batch_size, progress=advance):
-            line = json_text(row, ensure_ascii=False)
+        for prediction in predicting.run(sources, batch_size=batch_size, progress=advance):
+            line = json_text(prediction.row, ensure_ascii=False)
             write(line)
-            if as_json and form is Format.lines:
+            if as_json and form == "lines":
                 typer.echo(line)
             elif len(shown) < MAX_TABLE_ROWS:
-                shown.append(row)
+                shown.append(prediction)
             num_rows += 1
-            num_failed += "error" in row
-    if form is Format.coco:
-        _write_results(answering.results, out, as_json=as_json)
+            num_failed += prediction.presented is None
+    if form == "coco":
+        _write_results(predicting.results, out, as_json=as_json)
     if not as_json:
-        print_answers(shown, num_rows, lowest_score=shown_score)
+        print_predictions(shown, num_rows, headings=task.headings, shown_score=shown_score)
     if out is not None:
-        _tell(out, answering.drawing, form)
+        _tell(out, drawing, form)
     if num_failed:
         note(f"{num_failed} of {len(sources)} images could not be read")
         raise typer.Exit(1)
 
 
-def _check_detector_options(
-    predictor: TaskModel[Any], *, score_threshold: float | None, classes: str | None, masks: bool, form: Format
-) -> None:
-    """Refuse options that mean nothing for a model."""
-    if predictor.task == "detection":
-        return
-    given = {
-        "--score-threshold": score_threshold is not None,
-        "--classes": classes is not None,
-        "--masks": masks,
-        "--format coco": form is Format.coco,
-    }
-    for option, is_given in given.items():
-        if is_given:
-            raise typer.BadParameter(f"{option} is for detectors, this model is for {predictor.task}")
+# Options that mean something for some tasks only, by their fields.
+OF_SOME_TASKS = {
+    "score_threshold": "--score-threshold",
+    "classes": "--classes",
+    "masks": "--masks",
+    "coco": "--format coco",
+}
+
+
+def _refuse_foreign_options(task: Task[Any, Any], options: PredictionOptions) -> None:
+    """Refuse options that mean nothing for a task."""
+    from internimage import tasks
+
+    for field, option in OF_SOME_TASKS.items():
+        value = getattr(options, field)
+        if value is not None and value is not False and field not in task.prediction_options:
+            known = " and ".join(f"{other.noun}s" for other in tasks.every() if field in other.prediction_options)
+            raise typer.BadParameter(f"{option} is for {known}, this model is for {task.name}")
 
 
 @contextmanager
@@ -190,7 +191,7 @@ def _write_results(entries: Sequence[Row], out: Path | None, *, as_json: bool) -
 
 def _tell(out: Path, drawing: Drawing, form: Format) -> None:
     """Say what was written."""
-    files = [PREDICTIONS_FILE, *([RESULTS_FILE] if form is Format.coco else [])]
+    files = [PREDICTIONS_FILE, *([RESULTS_FILE] if form == "coco" else [])]
     others = sorted(drawing.kinds)
     note(
         f"written: {' and '.join(str(out / name) for name in files)}"

@@ -7,8 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -29,14 +28,7 @@ WIDTH_WITHOUT_TERMINAL = 240
 # Seconds over which a bar averages its speed: a batch may take longer than the 30 that are usual.
 SPEED_PERIOD = 600.0
 
-
-class Precision(str, Enum):
-    """Floating type of weights and pixels."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-    float64 = "float64"
+Precision = Literal["float32", "float16", "bfloat16", "float64"]  # floating type of weights and pixels
 
 
 def model_names(incomplete: str) -> list[str]:
@@ -212,7 +204,7 @@ def choose_dtype(precision: Precision) -> torch.dtype:
     """Return the torch type that `--dtype` names."""
     import torch
 
-    return getattr(torch, precision.value)
+    return getattr(torch, precision)
 
 
 def choose_backend(text: str) -> str:

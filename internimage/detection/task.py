@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from typing import Any
 
 from internimage.checkpoints.catalog import info
 from internimage.checkpoints.formats.openmmlab import container
@@ -15,7 +17,12 @@ from internimage.detection.original import names
 from internimage.detection.original.recognition import recognize
 from internimage.detection.presets import DETECTORS, build_detector
 from internimage.detection.published import detector_of_row
-from internimage.flow import Task
+from internimage.detection.speed import comparable, num_objects, set_to_work
+from internimage.evaluation.object_classes import category_ids
+from internimage.flow import PredictionOptions, Presented, Task
+from internimage.types import Detections
+
+NUM_CLASSES_SHOWN = 4
 
 
 def published_config(name: str) -> DetectorConfig:
@@ -35,6 +42,24 @@ def usual_hw(config: DetectorConfig) -> tuple[int, int]:
     return height, width
 
 
+def present(result: Detections, options: PredictionOptions, image_id: int) -> Presented:
+    """Return the objects, with what the options leave out taken out, and how many there are of each class."""
+    kept = result.filter(score_threshold=options.score_threshold or 0.0, classes=options.classes)
+    row = {"objects": kept.to_dict(masks=options.masks)["objects"]}
+    entries: tuple[dict[str, Any], ...] = ()
+    if options.coco:
+        ids = None if kept.class_names is None else category_ids(kept.class_names)
+        entries = tuple(kept.to_coco(image_id, category_ids=ids))
+    shown = [entry for entry in row["objects"] if entry["score"] >= options.shown_score]
+    counts = Counter(entry["name"] for entry in shown).most_common()
+    words = ", ".join(f"{count} {name}" for name, count in counts[:NUM_CLASSES_SHOWN])
+    if len(counts) > NUM_CLASSES_SHOWN:
+        words += f" and {len(counts) - NUM_CLASSES_SHOWN} more classes"
+    best = "".join(f"{entry['name']} {entry['score']:.1%}" for entry in shown[:1])
+    num_hidden = len(row["objects"]) - len(shown)
+    return Presented(kept, row, words, str(len(shown)), best, num_hidden=num_hidden, entries=entries)
+
+
 TASK: Task[DetectorConfig, Detector] = Task(
     name="detection",
     noun="detector",
@@ -51,4 +76,10 @@ TASK: Task[DetectorConfig, Detector] = Task(
     usual_hw=usual_hw,
     open_data=open_detection_dataset,
     evaluate=evaluate_detection,
+    present=present,
+    headings=("objects", "best"),
+    prediction_options=frozenset({"score_threshold", "classes", "masks", "coco"}),
+    set_to_work=set_to_work,
+    comparable=comparable,
+    num_objects=num_objects,
 )

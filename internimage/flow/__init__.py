@@ -9,4 +9,6 @@ from internimage.flow.model import ALL_LEVELS as ALL_LEVELS
 from internimage.flow.model import ImageInput as ImageInput
 from internimage.flow.model import RunOptions as RunOptions
 from internimage.flow.model import TaskModel as TaskModel
+from internimage.flow.prediction import PredictionOptions as PredictionOptions
+from internimage.flow.prediction import Presented as Presented
 from internimage.flow.task import Task as Task

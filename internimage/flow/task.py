@@ -19,6 +19,7 @@ from internimage.flow.checkpoint import Checkpoint, Settings
 from internimage.flow.config import TaskConfig
 from internimage.flow.evaluation import Report
 from internimage.flow.model import RunOptions, TaskModel
+from internimage.flow.prediction import PredictionOptions, Presented
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -98,6 +99,12 @@ class Task(Generic[Config, Model]):
         open_data: (path of a data set, part) -> its images and what they show.
         evaluate: (model, data set or its path, options as keywords) -> report; every task takes `split`, `batch_size`,
             `workers`, `folder`, `max_unreadable`, `published` and `progress`, and names its own options.
+        present: (result of `predict`, options, number of the image) -> how it is written and shown.
+        headings: of `Presented.value` and `Presented.more` in a table.
+        prediction_options: the `PredictionOptions` that this task knows and others may not.
+        set_to_work: gives a model with random weights the work of a trained one, before its speed is measured.
+        comparable: (model, raw outputs, pixels) -> what two backends must agree on; None for the outputs themselves.
+        num_objects: raw outputs -> the number of objects in them, where there are any.
     """
 
     name: str
@@ -115,6 +122,12 @@ class Task(Generic[Config, Model]):
     usual_hw: Callable[[Config], tuple[int, int]]
     open_data: Callable[[str | PathLike[str], Part], ImageDataset[Any]]
     evaluate: Callable[..., Report]
+    present: Callable[[Any, PredictionOptions, int], Presented]
+    headings: tuple[str, str] = ("probability", "next")
+    prediction_options: frozenset[str] = frozenset()
+    set_to_work: Callable[[Model], None] | None = None
+    comparable: Callable[[Model, Any, Tensor], list[Tensor]] | None = None
+    num_objects: Callable[[Any], int] | None = None
     to_folder: Callable[[Config], Mapping[str, Settings]] | None = None
 
     def takes(self, option: str) -> bool:

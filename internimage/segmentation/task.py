@@ -10,13 +10,16 @@ from torch import Tensor
 from internimage.checkpoints.catalog import info
 from internimage.checkpoints.formats.openmmlab import container
 from internimage.data.label_maps.open import open_segmentation_dataset
-from internimage.flow import Task
+from internimage.flow import PredictionOptions, Presented, Task
 from internimage.segmentation.creation import SEGMENTORS, create_config
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.segmentation.model import Segmentor, SegmentorConfig
 from internimage.segmentation.original import names
 from internimage.segmentation.original.recognition import recognize
 from internimage.segmentation.published import segmentor_of_row
+from internimage.types import Segmentation
+
+NUM_NEXT = 2
 
 
 def published_config(name: str) -> SegmentorConfig:
@@ -38,6 +41,14 @@ def to_original(config: SegmentorConfig, state: Mapping[str, Tensor]) -> dict[st
     return container(config, state, palette=config.palette)
 
 
+def present(result: Segmentation, options: PredictionOptions, image_id: int) -> Presented:
+    """Return the largest classes, and the label map."""
+    (name, area), *others = result.areas()[: min(options.top_k, 1 + NUM_NEXT)]
+    more = ", ".join(f"{other} {fraction:.1%}" for other, fraction in others)
+    row = result.to_dict(options.top_k)
+    return Presented(result, row, name, f"{area:.1%}", more, label_map=result.to_image)
+
+
 TASK = Task(
     name="segmentation",
     noun="segmentor",
@@ -54,4 +65,6 @@ TASK = Task(
     usual_hw=usual_hw,
     open_data=open_segmentation_dataset,
     evaluate=evaluate_segmentation,
+    present=present,
+    headings=("area", "next"),
 )

@@ -13,8 +13,8 @@ from internimage.backbones import variant
 from internimage.checkpoints.catalog import BUNDLED
 from internimage.checkpoints.read import save_model
 from internimage.cli.bench import TOLERANCES
-from internimage.cli.bench_models import busy, model_to_measure, scene, usual_hw
-from internimage.cli.timing import Timing, interleave
+from internimage.cli.measuring.models import busy, model_to_measure, scene, usual_hw
+from internimage.cli.measuring.timing import Timing, interleave
 from internimage.detection import DINO, RCNN, DINOConfig, RCNNConfig
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig
 from internimage.hub.convert import convert

@@ -16,8 +16,8 @@ import pytest
 from typer.testing import Result
 
 import internimage
-from internimage.cli.answers import Drawing
-from internimage.cli.sources import find_sources
+from internimage.cli.predicting.drawings import Drawing
+from internimage.cli.predicting.sources import find_sources
 from internimage.segmentation import SegFormerConfig
 
 Run = Callable[..., Result]

@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from typer.testing import Result
 
 import internimage
-from internimage.cli.answers import print_answers
+from internimage.cli.predicting.predictions import Prediction, print_predictions
 from internimage.data.images import video
 from internimage.data.images.video import Frame, VideoReader, VideoWriter
 from internimage.detection import Detector
+from internimage.detection.task import TASK
 from internimage.evaluation.object_classes import category_ids
+from internimage.flow import PredictionOptions
 from internimage.segmentation import SegFormerConfig
-from internimage.types import RunLengthMasks
+from internimage.types import Detections, RunLengthMasks
 
 Run = Callable[..., Result]
 
@@ -208,8 +211,11 @@ def test_a_camera_until_it_is_interrupted(
 
 
 def test_the_table_of_objects(capsys: pytest.CaptureFixture[str]) -> None:
-    objects = [{"name": name, "score": 0.9} for name in ("cat", "cat", "dog", "owl", "yak", "elk")]
-    print_answers([{"image": "a.png", "objects": objects}, {"image": "b.png", "objects": []}], 2, lowest_score=0.3)
+    names = ("cat", "dog", "owl", "yak", "elk")
+    found = Detections(torch.zeros(6, 4), torch.full((6,), 0.9), torch.tensor([0, 0, 1, 2, 3, 4]), names, (8, 8))
+    both = (found, found.select(torch.tensor([], dtype=torch.int64)))
+    predictions = [Prediction({"image": "a.png"}, TASK.present(result, PredictionOptions(), 1)) for result in both]
+    print_predictions(predictions, 2, headings=TASK.headings, shown_score=0.3)
     shown = capsys.readouterr().out
     assert "2 cat, 1 dog, 1 owl, 1 yak and 1 more classes" in shown and "nothing" in shown and "90.0%" in shown
 

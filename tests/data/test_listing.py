@@ -7,7 +7,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from internimage.cli.sources import find_sources
+from internimage.cli.predicting.sources import find_sources
 from internimage.data import ImageFolder, open_dataset
 from internimage.data.label_maps.open import open_segmentation_dataset
 from internimage.data.listing import is_hidden, list_files, list_folders

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL.Image import Resampling
@@ -16,7 +15,6 @@ from internimage.checkpoints.catalog import BUNDLED, info
 from internimage.checkpoints.local import local_copy
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD
 from internimage.data.images.read import read_rgb
-from internimage.detection import RCNN
 from internimage.flow import TaskModel
 from internimage.hub.create import create
 from internimage.hub.inspect import row_config
@@ -24,11 +22,9 @@ from internimage.hub.load import load
 from internimage.layers.deform_attention import MSDeformAttention
 from internimage.layers.deform_conv import DCNv3, DCNv4
 
-Network = TaskModel[Any] | InternImage
+Network = InternImage | TaskModel[Any]
 RANDOM = "random"
 BACKBONE_HW = (224, 224)
-# Standard deviation of the logits of a region among the classes, with random weights.
-LOGIT_SPREAD = 3.0
 SCENE = BUNDLED / "pictures" / "closet_scene.jpg"
 
 
@@ -53,7 +49,7 @@ def model_to_measure(name: str, backend: str) -> tuple[Network, str]:
     if copy is not None:
         origin = "of this package" if entry.source == "bundled" else str(copy)
         return load(name, dtype=None, backend=backend, offline=True), origin
-    return busy(tasks.named(entry.task).build(config, backend=backend)), RANDOM
+    return busy(tasks.of_config(config).build(config, backend=backend)), RANDOM
 
 
 def usual_hw(network: Network) -> tuple[int, int]:
@@ -61,18 +57,12 @@ def usual_hw(network: Network) -> tuple[int, int]:
     return tasks.of_model(network).usual_hw(network.config) if isinstance(network, TaskModel) else BACKBONE_HW
 
 
-def busy(network: Network) -> Network:
-    """Give a model with random weights the work of a trained one.
-
-    The classes of a region would hardly differ, so that a detector would find nothing, or the most that it can, by the
-    number of its classes alone.
-    """
-    scatter_samples(network.eval())
-    if isinstance(network, RCNN):
-        pixels = torch.randn(1, network.config.backbone.in_chans, 128, 128)
-        classifiers = [cast("nn.Linear", head.classifier) for head in network.box_heads]
-        spread_scores(classifiers, lambda: network(pixels))
-    return network
+def busy(model: Network) -> Network:
+    """Give a model with random weights the work of a trained one, see `Task.set_to_work`."""
+    scatter_samples(model.eval())
+    if isinstance(model, TaskModel) and (task := tasks.of_model(model)).set_to_work is not None:
+        task.set_to_work(model)
+    return model
 
 
 def scatter_samples(network: nn.Module) -> None:
@@ -82,21 +72,6 @@ def scatter_samples(network: nn.Module) -> None:
             layer = getattr(operator, name, None)
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.1 * layer.in_features**-0.5)
-
-
-def spread_scores(classifiers: Sequence[nn.Linear], run: Callable[[], object]) -> None:
-    """Scale classifiers, in the order in which they run, so that the logits of a region differ by `LOGIT_SPREAD`."""
-    for classifier in classifiers:
-        seen: list[Tensor] = []
-        hook = classifier.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
-        with torch.inference_mode():
-            run()
-        hook.remove()
-        logits = torch.cat(seen)
-        scale = LOGIT_SPREAD / float((logits - logits.mean(dim=0)).std())
-        with torch.no_grad():
-            classifier.weight.mul_(scale)
-            classifier.bias.copy_((classifier.bias - logits.mean(dim=0)) * scale)
 
 
 def operators(network: nn.Module) -> list[Any]:
@@ -109,7 +84,6 @@ def scene(network: Network, batch_size: int, size_hw: tuple[int, int]) -> Tensor
     image = read_rgb(SCENE).resize((size_hw[1], size_hw[0]), Resampling.BILINEAR)
     values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(*size_hw, 3) / 255
     pixels = ((values - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).permute(2, 0, 1)
-    config = network.config
-    in_chans = (config if not hasattr(config, "backbone") else config.backbone).in_chans
-    channels = torch.arange(in_chans) % 3
+    backbone = network.config.backbone if isinstance(network, TaskModel) else network.config
+    channels = torch.arange(backbone.in_chans) % 3
     return pixels[channels].expand(batch_size, -1, -1, -1).contiguous()

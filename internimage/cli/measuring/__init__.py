@@ -1,0 +1,1 @@
+"""What `internimage bench` and the benchmarks measure with: models at hand, clocks."""

@@ -1,0 +1,1 @@
+"""What `internimage predict` is made of: sources, predictions as rows, drawings."""
