@@ -15,7 +15,7 @@ def classification_loss(logits: Tensor, targets: Tensor, *, label_smoothing: flo
     Args:
         logits: (N, K) raw scores.
         targets: (N,) int64 class indices, or (N, K) float probabilities (mixup, CutMix, distillation).
-        label_smoothing: share of the target that is spread over all classes, 0..1; for class indices only, because
+        label_smoothing: fraction of the target that is spread over all classes, 0..1; for class indices only, because
             soft targets carry their smoothing already.
 
     Returns:

@@ -92,8 +92,8 @@ class Classifier(TaskModel[Classification]):
         >>> import numpy as np
         >>> from internimage.backbones import variant
         >>> model = Classifier(ClassifierConfig(variant("internimage_pico"), num_classes=10))
-        >>> [answer] = model.predict([np.zeros((64, 80, 3), dtype=np.uint8)])
-        >>> answer.scores.shape
+        >>> [result] = model.predict([np.zeros((64, 80, 3), dtype=np.uint8)])
+        >>> result.scores.shape
         torch.Size([10])
     """
 

@@ -47,7 +47,7 @@ class SampleConfig:
 
     Args:
         number: boxes drawn, at least 1.
-        positive_fraction: largest share of examples of objects, 0..1; background fills the rest.
+        positive_fraction: largest fraction of examples of objects, 0..1; background fills the rest.
         add_truth: whether the true boxes join the candidates.
     """
 
@@ -201,7 +201,7 @@ class RCNNConfig:
         roi_finest_scale: regions of up to twice this side are read from the finest map, in pixels.
         score_threshold: objects below are dropped before suppression, 0..1.
         nms_iou: overlap from which the worse of two boxes of a class is dropped, 0..1.
-        max_per_image: largest number of objects in an answer.
+        max_per_image: largest number of objects in a prediction.
         preprocess: how images become pixels; its statistics are those of the channels that the backbone reads.
         class_names: names of the classes, or None.
 
@@ -267,7 +267,7 @@ class DenoisingConfig:
 
     Args:
         num_queries: denoising queries of an image, shared by its objects.
-        label_noise: twice the share of wrong labels, 0..2.
+        label_noise: twice the fraction of wrong labels, 0..2.
         box_noise: largest shift of a corner, in halves of the side.
     """
 
@@ -325,7 +325,7 @@ class DINOConfig:
         position_temperature: base of the wave lengths of the position of a cell.
         denoising: denoising in training.
         set_loss: matching and losses.
-        max_per_image: largest number of objects in an answer.
+        max_per_image: largest number of objects in a prediction.
         preprocess: how images become pixels; its statistics are those of the channels that the backbone reads.
         class_names: names of the classes, or None.
     """

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from internimage.data.images.normalize import Normalization
+from internimage.data.images.normalize import normalize as normalize_pixels
 from internimage.data.images.raster import Image, original_size, pixels_of
 from internimage.data.images.read import read_image
 from internimage.data.images.resize import keep_ratio_size, resize_bilinear
@@ -88,8 +89,7 @@ def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], conf
 
 def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     """Map (..., C) uint8 to normalized float32."""
-    scale = 1 / torch.tensor(config.std, dtype=torch.float64)
-    return (pixels.float() - torch.tensor(config.mean)).mul_(scale.float())
+    return normalize_pixels(pixels, mean=config.mean, std=config.std, white=255)
 
 
 def fit(image: Image, config: PreprocessConfig) -> Tensor:

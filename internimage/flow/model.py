@@ -110,8 +110,8 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
     def predict(self, images: Sequence[ImageInput], *, batch_size: int = 8) -> list[Result]:
         """Answer for each image: read, run in evaluation mode without gradients, and post-process.
 
-        Several threads may call it on one model, whatever its mode; an image's answer does not depend on the others of
-        its batch (but for the last bits of floating-point sums).
+        Several threads may call it on one model, whatever its mode; an image's prediction does not depend on the others
+        of its batch (but for the last bits of floating-point sums).
 
         Args:
             images: paths, PIL images, uint8 (H, W, 3) arrays or uint8/float (3, H, W) tensors, RGB.

@@ -17,7 +17,7 @@ BACKGROUND, UNUSED = -1, -2
 
 def assign_by_overlap(
     boxes: Tensor,
-    truth: Tensor,
+    true_boxes: Tensor,
     *,
     positive_iou: float,
     negative_iou: float,
@@ -30,7 +30,7 @@ def assign_by_overlap(
 
     Args:
         boxes: (B, 4) corners.
-        truth: (G, 4) corners of the objects.
+        true_boxes: (G, 4) corners of the objects.
         positive_iou: from this overlap on a box belongs to its best object, 0..1.
         negative_iou: below this overlap it belongs to the background, 0..1.
         min_positive_iou: lowest overlap of an object's best boxes for `match_low_quality`, 0..1.
@@ -45,16 +45,16 @@ def assign_by_overlap(
     Source: Faster R-CNN, section 3.1.2, https://arxiv.org/abs/1506.01497.
 
     Example:
-        >>> truth = torch.tensor([[0.0, 0, 4, 4]])
+        >>> true_boxes = torch.tensor([[0.0, 0, 4, 4]])
         >>> boxes = torch.tensor([[0.0, 0, 4, 4], [8.0, 8, 9, 9]])
         >>> limits = dict(positive_iou=0.5, negative_iou=0.5, min_positive_iou=0.5, match_low_quality=False)
-        >>> assign_by_overlap(boxes, truth, **limits).tolist()
+        >>> assign_by_overlap(boxes, true_boxes, **limits).tolist()
         [0, -1]
     """
     assigned = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
-    if not (len(truth) and len(boxes)):
+    if not (len(true_boxes) and len(boxes)):
         return assigned
-    overlaps = pairwise_overlaps(truth, boxes)  # (G, B)
+    overlaps = pairwise_overlaps(true_boxes, boxes)  # (G, B)
     if ignored is not None and len(ignored):
         fraction = pairwise_overlaps(boxes, ignored, "iof").amax(dim=1)
         overlaps[:, fraction > ignore_iof] = -1
@@ -65,7 +65,7 @@ def assign_by_overlap(
     if match_low_quality:
         best_of_object = overlaps.amax(dim=1, keepdim=True)
         is_best = (overlaps == best_of_object) & (best_of_object >= min_positive_iou)
-        indices = torch.arange(len(truth), device=boxes.device)[:, None]
+        indices = torch.arange(len(true_boxes), device=boxes.device)[:, None]
         last = torch.where(is_best, indices, -1).amax(dim=0)
         assigned = torch.where(last >= 0, last, assigned)
     return assigned

@@ -174,7 +174,7 @@ class Segmentor(TaskModel[Segmentation]):
 
         Args:
             pixels: (N, C, H, W) normalized pixels.
-            valid_hw: ignored; padding would change the answer, so `run` gives images without it.
+            valid_hw: ignored; padding would change the prediction, so `run` gives images without it.
 
         Returns:
             (N, K, H / 4, W / 4), sides rounded up: logits of UperNet and SegFormer, summed probabilities (0 and up)

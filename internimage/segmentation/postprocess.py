@@ -55,9 +55,9 @@ class ScoreMap:
         self._pull(0)
         classes, device = self._active[0].scores.shape[0], self._active[0].scores.device
         # Rows of the input that one row of the result looks at.
-        share = max(1.0, self.input_hw[0] / height)
+        enlarged = max(1.0, self.input_hw[0] / height)
         budget = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
-        return max(MIN_STRIP_ROWS, int(budget / (4 * classes * max(width, self.input_hw[1]) * share)))
+        return max(MIN_STRIP_ROWS, int(budget / (4 * classes * max(width, self.input_hw[1]) * enlarged)))
 
     def strips(self, size_hw: tuple[int, int] | None = None, *, rows: int | None = None) -> Iterator[Tensor]:
         """Yield the scores from top to bottom.
@@ -82,10 +82,10 @@ class ScoreMap:
         if size_hw == self.input_hw:
             return self._input_rows(start, stop)
         device = self._active[0].scores.device
-        low, high, share = _taps(start, stop, size_hw[0], self.input_hw[0], device)
+        low, high, fraction = _taps(start, stop, size_hw[0], self.input_hw[0], device)
         first = int(low[0])
         band = self._input_rows(first, int(high[-1]) + 1)
-        return _resize_columns(_lerp_rows(band, low - first, high - first, share), size_hw[1])
+        return _resize_columns(_lerp_rows(band, low - first, high - first, fraction), size_hw[1])
 
     def _input_rows(self, start: int, stop: int) -> Tensor:
         """Return rows of the (K, H, W) scores at the size of the input, averaged where windows overlap."""
@@ -183,17 +183,17 @@ def _window_rows(window: Window, start: int, stop: int) -> Tensor:
 
 
 def _taps(start: int, stop: int, new: int, old: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, for new rows `start` to `stop`, both old rows and the share of the second one."""
+    """Return, for new rows `start` to `stop`, both old rows and the fraction of the second one."""
     position = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (old / new) - 0.5
     position = position.clamp(min=0)
     low = position.long().clamp(max=old - 1)
-    share = (position - low).float()
-    return low.to(device), (low + 1).clamp(max=old - 1).to(device), share.to(device)
+    fraction = (position - low).float()
+    return low.to(device), (low + 1).clamp(max=old - 1).to(device), fraction.to(device)
 
 
-def _lerp_rows(scores: Tensor, low: Tensor, high: Tensor, share: Tensor) -> Tensor:
+def _lerp_rows(scores: Tensor, low: Tensor, high: Tensor, fraction: Tensor) -> Tensor:
     """Mix pairs of rows of (K, h, w)."""
-    return torch.lerp(scores.index_select(1, low), scores.index_select(1, high), share[:, None])
+    return torch.lerp(scores.index_select(1, low), scores.index_select(1, high), fraction[:, None])
 
 
 def _resize_columns(scores: Tensor, width: int) -> Tensor:

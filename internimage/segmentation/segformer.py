@@ -25,7 +25,7 @@ class SegFormerConfig:
     Args:
         kind: tells the head in files.
         channels: width C.
-        dropout: share of channels that training drops in front of the classifier, 0..1.
+        dropout: fraction of channels that training drops in front of the classifier, 0..1.
         count_ignored_pixels: divide the loss by all pixels, not only by those with a label, as the published models
             were trained.
     """

@@ -32,7 +32,7 @@ class UperNetConfig:
         kind: tells the head in files.
         channels: width C.
         pool_scales: sides of the pooled maps.
-        dropout: share of channels that training drops in front of the classifier, 0..1.
+        dropout: fraction of channels that training drops in front of the classifier, 0..1.
         auxiliary_channels: width of the second classifier that training puts on level 2, or None for none.
         auxiliary_weight: weight of its loss.
         count_ignored_pixels: divide the loss by all pixels, not only by those with a label, as the published models

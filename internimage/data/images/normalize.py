@@ -91,12 +91,18 @@ def fitting_channels(config: Config, channels: int) -> Config:
     return for_channels(config, channels)
 
 
-def normalize(image: Tensor, *, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
-    """Map (H, W, C) uint8 to float32; `mean` and `std`, one value a channel, are those of pixels scaled to 0..1.
+def normalize(
+    pixels: Tensor,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    white: float = 1.0,
+) -> Tensor:
+    """Map (..., C) uint8 to float32; `mean` and `std`, one value a channel, are those of pixels scaled to 0..`white`.
 
     Example:
         >>> normalize(torch.full((1, 1, 3), 255, dtype=torch.uint8), mean=(0.5,) * 3, std=(0.25,) * 3).tolist()
         [[[2.0, 2.0, 2.0]]]
     """
-    center, spread = (torch.tensor(values, dtype=torch.float64) * 255 for values in (mean, std))
-    return (image.float() - center.float()).mul_((1 / spread).float())
+    center, spread = (torch.tensor(values, dtype=torch.float64) * (255 / white) for values in (mean, std))
+    return (pixels.float() - center.float()).mul_((1 / spread).float())

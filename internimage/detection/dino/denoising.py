@@ -108,7 +108,7 @@ def make_queries(
 
 
 def relative_boxes(target: DetectionTargets, valid_hw: Tensor) -> Tensor:
-    """Return (G, 4) center and size as shares of the image without padding."""
+    """Return (G, 4) center and size as fractions of the image without padding."""
     return to_center_size(target.boxes_xyxy.float()) / valid_hw.flip(0).repeat(2)
 
 

@@ -50,14 +50,14 @@ def set_losses(
         "loss_cls", "loss_bbox" and "loss_iou" of the last layer, with "d0." ... in front of those of the others,
         "interm_" of the encoder and "dn_" of denoising.
     """
-    truth = [relative_boxes(target, hw) for target, hw in zip(targets, valid_hw, strict=True)]
+    true_boxes = [relative_boxes(target, hw) for target, hw in zip(targets, valid_hw, strict=True)]
     labels = [target.labels for target in targets]
     weights = config.set_loss
     number = 0 if denoising is None else denoising.number
 
     def matched(predictions: Predictions, prefix: str) -> dict[str, Tensor]:
-        pairs = match(predictions, truth, labels, weights)
-        return _losses(predictions, pairs, truth, labels, valid_hw, weights, prefix)
+        pairs = match(predictions, true_boxes, labels, weights)
+        return _losses(predictions, pairs, true_boxes, labels, valid_hw, weights, prefix)
 
     losses = matched(chosen, "interm_")
     for i, layer in enumerate(layers):
@@ -66,7 +66,7 @@ def set_losses(
         if denoising is not None:
             pairs = _own_pairs(denoising, labels)
             noisy = _part(layer, slice(number))
-            losses |= _losses(noisy, pairs, truth, labels, valid_hw, weights, f"{prefix}dn_")
+            losses |= _losses(noisy, pairs, true_boxes, labels, valid_hw, weights, f"{prefix}dn_")
     return losses
 
 
@@ -75,17 +75,19 @@ def _part(predictions: Predictions, part: slice) -> Predictions:
 
 
 @torch.no_grad()
-def match(predictions: Predictions, truth: Sequence[Tensor], labels: Sequence[Tensor], weights: SetLossConfig) -> Pairs:
+def match(
+    predictions: Predictions, true_boxes: Sequence[Tensor], labels: Sequence[Tensor], weights: SetLossConfig
+) -> Pairs:
     """Pair the queries of each image with its objects at the lowest total cost.
 
     Args:
         predictions: logits and boxes of the queries.
-        truth: (G, 4) true boxes of each image: center and size, 0..1.
+        true_boxes: (G, 4) true boxes of each image: center and size, 0..1.
         labels: (G,) their classes.
         weights: of the three costs.
     """
     pairs: Pairs = []
-    for logits, boxes, own, classes in zip(predictions.logits, predictions.boxes, truth, labels, strict=True):
+    for logits, boxes, own, classes in zip(predictions.logits, predictions.boxes, true_boxes, labels, strict=True):
         cost = weights.class_cost * class_cost(logits.float(), classes)
         cost = cost + weights.box_cost * torch.cdist(boxes.float(), own, p=1)
         cost = cost - weights.iou_cost * pairwise_overlaps(to_corners(boxes.float()), to_corners(own), "giou")
@@ -116,7 +118,7 @@ def _own_pairs(denoising: Denoising, labels: Sequence[Tensor]) -> Pairs:
 def _losses(
     predictions: Predictions,
     pairs: Pairs,
-    truth: Sequence[Tensor],
+    true_boxes: Sequence[Tensor],
     labels: Sequence[Tensor],
     valid_hw: Tensor,
     weights: SetLossConfig,
@@ -128,7 +130,7 @@ def _losses(
     for row, (queries, objects), own in zip(wanted, pairs, labels, strict=True):
         row[queries] = own[objects]
     picked = torch.cat([own[queries] for own, (queries, _) in zip(boxes, pairs, strict=True)])
-    target = torch.cat([own[objects] for own, (_, objects) in zip(truth, pairs, strict=True)])
+    target = torch.cat([own[objects] for own, (_, objects) in zip(true_boxes, pairs, strict=True)])
     counts = torch.tensor([len(queries) for queries, _ in pairs], device=boxes.device)
     sides = valid_hw.flip(1).repeat(1, 2).repeat_interleave(counts, dim=0)  # (pairs, 4), so that overlaps are in pixels
     divisor = max(len(picked), 1)

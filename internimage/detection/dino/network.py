@@ -78,8 +78,8 @@ class DINO(Detector):
         >>> from internimage.detection import PreprocessConfig
         >>> small = PreprocessConfig(shorter_side=64, longer_side=96)
         >>> config = DINOConfig(variant("internimage_pico"), 3, channels=32, num_queries=10, preprocess=small)
-        >>> [answer] = DINO(config).predict([np.zeros((64, 80, 3), dtype=np.uint8)])
-        >>> len(answer)
+        >>> [found] = DINO(config).predict([np.zeros((64, 80, 3), dtype=np.uint8)])
+        >>> len(found)
         30
     """
 

@@ -20,7 +20,7 @@ from internimage.layers.feed_forward import FeedForward
 from internimage.layers.fused import add_norm, feed_forward_norm
 from internimage.layers.position import box_position, padded_sine_position
 
-# Side of the proposal of a cell of the finest level, as a share of the image; it doubles from level to level.
+# Side of the proposal of a cell of the finest level, as a fraction of the image; it doubles from level to level.
 PROPOSAL_SIDE = 0.05
 LOWEST, HIGHEST = 0.01, 0.99
 # Limit of the inverse sigmoid: boxes stay this far from the border of 0..1.
@@ -33,7 +33,7 @@ class Memory(NamedTuple):
     cells: Tensor  # (N, S, C)
     padding: Tensor  # (N, S) bool, True where a cell is padding
     valid: tuple[Tensor, ...]  # (N, H, W) bool of each level, False where a cell is padding
-    valid_ratios: Tensor  # (N, L, 2) share of width and height that is no padding
+    valid_ratios: Tensor  # (N, L, 2) fraction of width and height that is no padding
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -242,7 +242,7 @@ def _valid_cells(size_hw: tuple[int, int], valid_hw: Tensor, input_hw: tuple[int
 
 
 def _cell_references(memory: Memory) -> Tensor:
-    """Return the (N, S, L, 2) center of every cell in every level, as shares of the padded maps."""
+    """Return the (N, S, L, 2) center of every cell in every level, as fractions of the padded maps."""
     centers: list[Tensor] = []
     for (height, width), ratio in zip(memory.shapes, memory.valid_ratios.unbind(1), strict=True):
         y, x = (torch.arange(side, device=ratio.device, dtype=ratio.dtype) + 0.5 for side in (height, width))
@@ -253,7 +253,7 @@ def _cell_references(memory: Memory) -> Tensor:
 
 
 def _level_proposals(valid: Tensor, level: int) -> Tensor:
-    """Return the (N, H * W, 4) proposals of a level: around each cell, as shares of the image without padding."""
+    """Return the (N, H * W, 4) proposals of a level: around each cell, as fractions of the image without padding."""
     height, width = valid.shape[1:]
     heights, widths = valid[:, :, 0].sum(dim=1), valid[:, 0].sum(dim=1)  # (N,)
     y, x = (torch.arange(side, device=valid.device, dtype=torch.float32) + 0.5 for side in (height, width))

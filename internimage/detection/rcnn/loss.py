@@ -45,12 +45,14 @@ class Sample(NamedTuple):
     indices: Tensor  # (R,) int64 place among the candidates (behind the true boxes, where those join)
 
 
-def draw_sample(boxes: Tensor, truth: Tensor, assign: AssignConfig, sample: SampleConfig, choose: Choose) -> Sample:
+def draw_sample(
+    boxes: Tensor, true_boxes: Tensor, assign: AssignConfig, sample: SampleConfig, choose: Choose
+) -> Sample:
     """Assign candidates to objects and draw examples.
 
     Args:
         boxes: (B, 4) candidates.
-        truth: (G, 4) true boxes.
+        true_boxes: (G, 4) true boxes.
         assign: limits of the overlaps.
         sample: how many are drawn.
         choose: picks among too many.
@@ -58,16 +60,16 @@ def draw_sample(boxes: Tensor, truth: Tensor, assign: AssignConfig, sample: Samp
     is_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
     assigned = assign_by_overlap(
         boxes,
-        truth,
+        true_boxes,
         positive_iou=assign.positive_iou,
         negative_iou=assign.negative_iou,
         min_positive_iou=assign.min_positive_iou,
         match_low_quality=assign.match_low_quality,
     )
     if sample.add_truth:
-        boxes = torch.cat([truth.to(boxes.dtype), boxes])
-        is_truth = torch.cat([is_truth.new_ones(len(truth)), is_truth])
-        assigned = torch.cat([torch.arange(len(truth), device=boxes.device), assigned])
+        boxes = torch.cat([true_boxes.to(boxes.dtype), boxes])
+        is_truth = torch.cat([is_truth.new_ones(len(true_boxes)), is_truth])
+        assigned = torch.cat([torch.arange(len(true_boxes), device=boxes.device), assigned])
     positive = _at_most((assigned >= 0).nonzero().flatten(), int(sample.number * sample.positive_fraction), choose)
     negative = _at_most((assigned == BACKGROUND).nonzero().flatten(), sample.number - len(positive), choose)
     indices = torch.cat([positive, negative])
@@ -123,20 +125,22 @@ def rpn_losses(
         losses = F.binary_cross_entropy_with_logits(logits[i, index], is_object.to(logits.dtype), reduction="none")
         class_losses = class_losses.index_add(0, level[index], losses)
         own = index[:positives]
-        truth = target.boxes_xyxy[drawn.objects].float()
-        losses = _box_loss(config.box_loss, everything[own], deltas[i, own], truth, STDS)
+        true_boxes = target.boxes_xyxy[drawn.objects].float()
+        losses = _box_loss(config.box_loss, everything[own], deltas[i, own], true_boxes, STDS)
         box_losses = box_losses.index_add(0, level[own], losses)
         total += len(index)
     scale = 1 / max(total, 1)
     return class_losses * scale, box_losses * scale * config.box_loss.weight
 
 
-def _box_loss(config: BoxLossConfig, boxes: Tensor, deltas: Tensor, truth: Tensor, stds: tuple[float, ...]) -> Tensor:
+def _box_loss(
+    config: BoxLossConfig, boxes: Tensor, deltas: Tensor, true_boxes: Tensor, stds: tuple[float, ...]
+) -> Tensor:
     """Return the (R,) unweighted regression losses."""
     if config.kind == "giou":
-        return giou_loss(decode_deltas(boxes, deltas, stds), truth)
+        return giou_loss(decode_deltas(boxes, deltas, stds), true_boxes)
     beta = config.beta if config.kind == "smooth_l1" else 0.0
-    return smooth_l1_loss(deltas, encode_deltas(boxes, truth, stds), beta=beta).sum(dim=1)
+    return smooth_l1_loss(deltas, encode_deltas(boxes, true_boxes, stds), beta=beta).sum(dim=1)
 
 
 def stage_losses(
@@ -208,9 +212,9 @@ def _stage_box_loss(
 ) -> Tensor:
     """Regression loss of the examples of objects, divided by the number of all examples."""
     positive = _positives(drawn).nonzero().flatten()
-    truth = torch.cat([t.boxes_xyxy[s.objects].float() for s, t in zip(drawn, targets, strict=True)])
+    true_boxes = torch.cat([t.boxes_xyxy[s.objects].float() for s, t in zip(drawn, targets, strict=True)])
     chosen = head.of_class(deltas[positive], labels[positive])
-    losses = _box_loss(head.config.box_loss, rois[positive, 1:], chosen, truth, head.config.stds)
+    losses = _box_loss(head.config.box_loss, rois[positive, 1:], chosen, true_boxes, head.config.stds)
     return losses.sum() * head.config.box_loss.weight / max(len(rois), 1)
 
 
@@ -227,12 +231,12 @@ def _mask_loss(
     boxes = [sample.boxes[: sample.positives] for sample in drawn]
     labels = torch.cat([t.labels[s.objects] for s, t in zip(drawn, targets, strict=True)])
     logits = head.of_class(model.region_features(maps, _rois(boxes), side), labels).float()
-    truth = [
+    true_masks = [
         crop_masks(target.masks, own, sample.objects, 2 * side)
         for own, sample, target in zip(boxes, drawn, targets, strict=True)
         if target.masks is not None
     ]
-    losses = F.binary_cross_entropy_with_logits(logits, torch.cat(truth), reduction="sum")
+    losses = F.binary_cross_entropy_with_logits(logits, torch.cat(true_masks), reduction="sum")
     return losses / max(logits.numel(), 1)
 
 

@@ -47,8 +47,8 @@ class RCNN(Detector):
         >>> from internimage.detection import PreprocessConfig
         >>> small = PreprocessConfig(shorter_side=64, longer_side=96)
         >>> model = RCNN(RCNNConfig(variant("internimage_pico"), num_classes=3, channels=32, preprocess=small))
-        >>> [answer] = model.predict([np.zeros((64, 80, 3), dtype=np.uint8)])
-        >>> answer.boxes_xyxy.shape[1]
+        >>> [found] = model.predict([np.zeros((64, 80, 3), dtype=np.uint8)])
+        >>> found.boxes_xyxy.shape[1]
         4
     """
 

@@ -73,11 +73,11 @@ def in_parts(function: Callable[..., tuple[Tensor, ...]], number: int, *rows: Te
     if len(rows[0]) <= number or not may_divide(rows[0]):
         return function(*rows)
     parts = [function(*part) for part in zip(*(values.split(number) for values in rows), strict=True)]
-    return tuple(torch.cat(answers) for answers in zip(*parts, strict=True))
+    return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
 
 class BoxHead(nn.Module):
-    """Classes and boxes of regions: convolutions, linear layers, one linear layer for each answer.
+    """Classes and boxes of regions: convolutions, linear layers, one linear layer for each output.
 
     Args:
         in_channels: C of a region's map.

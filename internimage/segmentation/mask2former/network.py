@@ -47,7 +47,7 @@ class Mask2FormerConfig:
         decoder_hidden_channels: width of their feed-forward parts.
         loss_points: points of a mask that the loss looks at.
         oversample_ratio: candidates of each such point.
-        importance_ratio: share of the points taken where the mask is least certain, 0..1.
+        importance_ratio: fraction of the points taken where the mask is least certain, 0..1.
         class_weight: weight of the classification loss and cost.
         mask_weight: weight of the binary cross entropy of masks.
         dice_weight: weight of the dice loss of masks.
