@@ -52,7 +52,8 @@ def test_every_old_module_is_found(name: str) -> None:
     if parent and f"internimage.{parent}" not in sys.modules:
         importlib.import_module(f"internimage.{parent}")
     assert importlib.util.find_spec(f"internimage.{name}") is not None
-    for home in PACKAGES.get(name, (MODULES.get(name, ""),)):
+    homes = PACKAGES.get(name) or MODULES[name]
+    for home in (homes,) if isinstance(homes, str) else homes:
         assert importlib.util.find_spec(f"internimage.{home}") is not None, home
 
 

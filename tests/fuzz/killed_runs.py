@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from internimage.checkpoints import save as saving
+from internimage import files
 from internimage.training import train
 from internimage.training.trainer import Trainer
 
@@ -34,7 +34,7 @@ def kill_at_step(number: int) -> None:
 
 def kill_in_write(number: int) -> None:
     """Kill this process in its write of this number, when half of the file is on the disk."""
-    original, done = saving._flush, []
+    original, done = files._flush, []
 
     def flush(path: Path) -> None:
         if path.suffix == ".tmp":
@@ -44,7 +44,7 @@ def kill_in_write(number: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         original(path)
 
-    saving._flush = flush
+    files._flush = flush
 
 
 def run_once(plan: dict[str, Any], out: Path, kill: list[Any] | None) -> int:

@@ -125,10 +125,10 @@ def masks(root: Path) -> list[Path]:
 
 
 def idx(root: Path) -> list[Path]:
-    images = np.arange(4 * 28 * 28, dtype=np.uint32).astype(np.uint8).tobytes()
+    content = np.arange(4 * 28 * 28, dtype=np.uint32).astype(np.uint8).tobytes()
     images, labels = root / "train-images-idx3-ubyte", root / "train-labels-idx1-ubyte.gz"
     root.mkdir(parents=True, exist_ok=True)
-    images.write_bytes(struct.pack(">4I", 0x0803, 4, 28, 28) + images)
+    images.write_bytes(struct.pack(">4I", 0x0803, 4, 28, 28) + content)
     labels.write_bytes(gzip.compress(struct.pack(">2I", 0x0801, 4) + bytes([0, 9, 3, 1])))
     return [images, labels]
 
