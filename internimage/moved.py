@@ -200,7 +200,7 @@ NAMES: Mapping[str, str] = {
     "picture_size": "image_size",
     "published_figures": "published_metrics",
     "read_picture": "read_rgb",
-    "segmentation.tta.Looking": "ViewReader",
+    "segmentation.tta.Looking": "ScaleReader",
     "segmentation.tta.MultiScale": "SegmentationTTA",
 }
 

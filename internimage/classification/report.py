@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class ClassificationReport:
     skipped: tuple[tuple[int, str], ...] = ()
     published: Mapping[str, float] = field(default_factory=dict)
     absent_classes: tuple[str, ...] = ()
+
+    quoted: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def of(

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from internimage.flow import Report, TaskModel
 
 MAX_CLASS_ROWS = 100
-# The metrics that papers quote; the others stand below the classes.
-QUOTED = ("box_AP", "mask_AP", "box_AP50", "mask_AP50", "mAP", "AP", "MR^-2", "JI", "mIoU", "mAcc", "aAcc")
 
 Rows = Sequence[tuple[str, float | None, float | None]]
 
@@ -119,7 +117,7 @@ def evaluate(
         return
     dataset = "" if entry is None else entry.dataset
     print_fields({"pictures": _images(report), **report.fields(dataset)}, title=model)
-    quoted = [row for row in report.rows() if row[0] in QUOTED]
+    quoted = [row for row in report.rows() if row[0] in report.quoted]  # the others stand below the classes
     _print_metrics(quoted, dataset, style="bold")
     _print_classes(report.per_class())
     _print_metrics([row for row in report.rows() if row not in quoted], dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from internimage.checkpoints.catalog import CatalogEntry
 from internimage.evaluation.object_metrics import Metric, Metrics
@@ -56,6 +56,9 @@ class DetectionReport:
     results_file: Path | None = None
     absent_classes: tuple[str, ...] = ()
 
+    quoted: ClassVar[frozenset[str]] = frozenset(
+        {"box_AP", "mask_AP", "box_AP50", "mask_AP50", "mAP", "AP", "MR^-2", "JI"}
+    )
     figures = renamed_attribute("figures", "metrics")
 
     def fields(self, dataset: str) -> dict[str, str | None]:

@@ -88,7 +88,7 @@ class _Reading(torch.utils.data.Dataset):
         return index, read_sample(self.dataset, index)
 
 
-class _Collating(Generic[Prepared]):
+class _BatchReader(Generic[Prepared]):
     """Turns what was read into a batch, in the worker process."""
 
     def __init__(self, preprocess: Callable[[Sequence[ImageInput]], Prepared]) -> None:
@@ -119,7 +119,7 @@ def batches(
         _Reading(dataset, indices),
         batch_size=settings.batch_size,
         num_workers=bounded_workers(settings.workers),
-        collate_fn=_Collating(preprocess),
+        collate_fn=_BatchReader(preprocess),
         generator=torch.Generator(),  # else measuring a model would change the random numbers of its training
     )
     yield from loader

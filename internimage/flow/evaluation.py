@@ -19,6 +19,11 @@ class Report(Protocol):
         """Index and reason of each image that was left out."""
         ...
 
+    @property
+    def quoted(self) -> frozenset[str]:
+        """Names in `rows` of the metrics that papers quote."""
+        ...
+
     def fields(self, dataset: str) -> Mapping[str, str | None]:
         """Return name and text of the metrics that need no table; `dataset` is what published ones are of."""
         ...

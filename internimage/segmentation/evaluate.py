@@ -26,7 +26,7 @@ from internimage.moved import published_by_name, renamed_keywords
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.preprocess import prepare
 from internimage.segmentation.report import ImageScore, SegmentationReport, published_metrics
-from internimage.segmentation.tta import SegmentationTTA, ViewReader, predict_views, published_scales
+from internimage.segmentation.tta import SegmentationTTA, ScaleReader, predict_views, published_scales
 from internimage.types import Segmentation
 
 RECORDS, OLDER_RECORDS = "progress.jsonl", "progress.json"
@@ -95,7 +95,7 @@ def evaluate_segmentation(
     form = pixel_counts_format(len(dataset.class_names))
     with record_log(_records_file(folder), form, model, repr((config, views)), dataset) as log:
         read: Callable[[Sequence[Any]], Any] = (
-            partial(prepare, config=config) if views is None else ViewReader(config, views)
+            partial(prepare, config=config) if views is None else ScaleReader(config, views)
         )
         found = evaluate_images(model, dataset, read, predict, log=log, settings=settings)
     total, scores = PixelConfusion.empty(len(dataset.class_names)), []

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from internimage.checkpoints.catalog import CatalogEntry
 from internimage.evaluation.confusion import PixelConfusion
@@ -54,6 +54,7 @@ class SegmentationReport:
     tta: SegmentationTTA | None = None
     absent_classes: tuple[str, ...] = ()
 
+    quoted: ClassVar[frozenset[str]] = frozenset({"mIoU", "mAcc", "aAcc"})
     looks = renamed_attribute("looks", "tta")
 
     @property

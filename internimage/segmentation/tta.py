@@ -85,14 +85,14 @@ def predict_multi_scale(
         ValueError: an image cannot be read, or the scores are not finite.
     """
     config = preprocess or model.config.preprocess
-    read = ViewReader(config, tta)
+    read = ScaleReader(config, tta)
     with evaluation_mode(model):
         return [predict_views(model, read([image])[0], tta, config) for image in images]
 
 
 @dataclass(frozen=True)
-class ViewReader:
-    """Turns images into all views of them; it can be sent to a reading process.
+class ScaleReader:
+    """Turns images into batches of each size; it can be sent to a reading process.
 
     Args:
         config: how images become pixels at a ratio of 1.

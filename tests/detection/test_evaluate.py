@@ -88,7 +88,7 @@ def test_other_metrics(data: Path, metric: Any) -> None:
     assert report.per_class()[0]["objects"] == NUMBER
 
 
-def test_workers_and_several_looks(data: Path) -> None:
+def test_workers_and_several_views(data: Path) -> None:
     plain = evaluate_detection(Recited(answers(wrong=2), NAMES), data)
     other = evaluate_detection(Recited(answers(wrong=2), NAMES), data, workers=1, batch_size=2)
     assert other.metrics == plain.metrics
@@ -307,6 +307,23 @@ def test_wrong_requests(data: Path, tmp_path: Path) -> None:
         evaluate_detection(Recited(answers(), NAMES), tmp_path / "nowhere.json")
     with pytest.raises(ValueError, match="images belongs to an annotations file"):
         evaluate_detection(Recited(answers(), NAMES), tmp_path, images=tmp_path)
+
+
+def test_arguments_of_older_releases_warn(data: Path) -> None:
+    older: dict[str, Any] = {"looks": DetectionTTA(((SIDE, SIDE),), flip=False, method="nms"), "pictures": data.parent}
+    with pytest.warns(DeprecationWarning, match="of evaluate_detection is") as warned:
+        report = evaluate_detection(Recited(answers(), NAMES), data, **older)
+    assert len(warned) == 2 and {entry.filename for entry in warned} == {__file__}
+    with pytest.warns(DeprecationWarning, match=r"DetectionReport\.figures is metrics now"):
+        assert report.figures is report.metrics
+
+
+def test_views_and_how_they_are_merged(data: Path) -> None:
+    model = Recited(answers(), NAMES)
+    merged = evaluate_detection(model, data, tta=True, merge="nms")
+    assert model.calls == 6 * NUMBER and merged.metrics.values["box_AP"] is not None
+    with pytest.raises(ValueError, match=r"merge='nms' is for several views .*; give tta=True, too"):
+        evaluate_detection(model, data, merge="nms")
 
 
 def test_published_metrics() -> None:

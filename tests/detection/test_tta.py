@@ -1,4 +1,4 @@
-"""Several looks at an image."""
+"""Test-time augmentation: several views of an image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def detector() -> Detector:
     return model.eval()
 
 
-def test_one_look_is_the_plain_answer(detector: Detector, photo: np.ndarray) -> None:
+def test_one_view_is_the_plain_prediction(detector: Detector, photo: np.ndarray) -> None:
     [plain] = detector.predict([photo])
     one = DetectionTTA(((64, 96),), flip=False, method="nms", min_score=0.0)
     [found] = predict_multi_scale(detector, [photo], one)
@@ -70,7 +70,7 @@ class Marked:
         )
 
 
-def test_looks_agree_on_a_bright_corner(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_agree_on_a_bright_corner(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.zeros((64, 96, 3), dtype=np.uint8)
     image[16:48, 8:40] = 255
     marked = Marked()

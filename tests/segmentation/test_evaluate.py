@@ -337,7 +337,7 @@ def build(**changes: Any) -> Segmentor:
 
 
 @pytest.mark.parametrize("window", [None, SlidingWindow((32, 32), (24, 24))])
-def test_several_looks_are_averaged(window: SlidingWindow | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_views_are_averaged(window: SlidingWindow | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strips of a few rows give what whole volumes of probabilities give."""
     monkeypatch.setattr("internimage.segmentation.postprocess.STRIP_BYTES", {"cpu": 2**12})
     model, ratios = build(multiple=8, window=window), (0.5, 1.0, 1.75)
@@ -357,7 +357,7 @@ def test_several_looks_are_averaged(window: SlidingWindow | None, monkeypatch: p
     assert agreement > 0.999 and answer.label_map.unique().numel() == 4
 
 
-def test_one_plain_look_is_predict() -> None:
+def test_one_plain_view_is_predict() -> None:
     model = build()
     image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     once = SegmentationTTA((1.0,), flip=False)
