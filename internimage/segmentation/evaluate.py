@@ -26,7 +26,7 @@ from internimage.moved import published_by_name, renamed_keywords
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.preprocess import prepare
 from internimage.segmentation.report import ImageScore, SegmentationReport, published_metrics
-from internimage.segmentation.tta import SegmentationTTA, ScaleReader, predict_views, published_scales
+from internimage.segmentation.tta import ScaleReader, SegmentationTTA, predict_views, published_scales
 from internimage.types import Segmentation
 
 RECORDS, OLDER_RECORDS = "progress.jsonl", "progress.json"
