@@ -74,13 +74,18 @@ TABLES = {"checkpoints/catalog.py"}
 FORBIDDEN_NAMES = {"utils", "common", "misc", "helpers", "core", "base"}
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def room(path: Path) -> str:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return parts[0]
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -123,7 +128,7 @@ def test_size_and_names(path: Path) -> None:
     is_exempt = str(relative) in TABLES or "kernel" in path.stem
     lines = source.count("\n")
     assert is_exempt or lines <= 400, f"{relative} has {lines} lines; a concept is missing a name"
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef) and not is_exempt and node.end_lineno is not None:
             body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
             length = node.end_lineno - body[0].lineno + 1
@@ -134,7 +139,7 @@ def test_every_folder_says_what_it_is() -> None:
     for folder in {path.parent for path in FILES}:
         init = folder / "__init__.py"
         assert init.exists(), f"{folder} has no __init__.py"
-        assert ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))), f"{init} has no docstring"
+        assert ast.get_docstring(tree_of(init)), f"{init} has no docstring"
 
 
 # ---------------------------------------------------------------- what imports what, file by file
@@ -153,7 +158,7 @@ MODULES = {module_of(path): path for path in FILES}
 def imported_modules(path: Path) -> frozenset[str]:
     """Return the modules of this package that a file names in imports, wherever they stand in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -215,7 +220,7 @@ def classes_of_tasks() -> dict[str, set[str]]:
     found["SegmentationRecipe"] = {"segmentation"}
     others: set[str] = set()
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         for name in (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
             if (task := room(path)) in TASK_FOLDERS:
                 found.setdefault(name, set()).add(task)
@@ -262,7 +267,7 @@ def test_only_its_own_folder_knows_a_task() -> None:
         own, relative = room(path), path.relative_to(PACKAGE)
         if own == "tasks" or str(relative) in COCO_FIELDS:
             continue
-        for kinds, texts in questions_about_tasks(ast.parse(path.read_text(encoding="utf-8"))):
+        for kinds, texts in questions_about_tasks(tree_of(path)):
             asks |= {f"{relative}: {kind}" for kind in kinds if own not in classes.get(kind, {own})}
             asks |= {f"{relative}: {text!r}" for text in texts & names - {own}}
     assert not asks - ASKS_FOR_TASKS

@@ -1,0 +1,1 @@
+"""A task of the tests: how an image was turned. One folder, as a new task of the package would be."""
