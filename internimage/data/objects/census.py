@@ -6,7 +6,7 @@ import numpy as np
 
 from internimage.data.examples import ExampleCount
 from internimage.data.objects.dataset import DetectionDataset
-from internimage.data.objects.problems import KEPT
+from internimage.data.untrusted.problems import KEPT
 
 SAMPLED = 200  # images whose headers are read where boxes are fractions of images of unknown size
 FRACTIONS = (

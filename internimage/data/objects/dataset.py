@@ -16,8 +16,8 @@ from internimage.data.dataset import Sample, SampleSource
 from internimage.data.images.raster import RGB, Reading
 from internimage.data.images.read import image_size, is_turned, read_image
 from internimage.data.objects.annotation import ImageAnnotation, ObjectTargets, RawAnnotation
-from internimage.data.objects.problems import Problem
 from internimage.data.objects.table import SIZE_UNKNOWN, AnnotationTable, ObjectStates
+from internimage.data.untrusted.problems import Problem
 
 MIN_TRAINING_SIDE = 32  # pixels; the original leaves smaller images out of training
 

@@ -17,13 +17,13 @@ from typing import Any
 from internimage.data.class_names import NONE, place_names, some_names
 from internimage.data.images.image_paths import ImagePaths
 from internimage.data.images.read import image_size
-from internimage.data.numbers import as_integer
 from internimage.data.objects.dataset import DetectionDataset
-from internimage.data.objects.problems import Broken, ProblemLog
 from internimage.data.objects.table import SIZE_UNKNOWN, AnnotationTable
 from internimage.data.parts import part_of
 from internimage.data.readers.coco_entries import Ids, read_id, read_object, read_size
-from internimage.data.readers.files import MAX_TABLE_BYTES, read_json
+from internimage.data.untrusted.files import MAX_TABLE_BYTES, read_json
+from internimage.data.untrusted.numbers import as_integer
+from internimage.data.untrusted.problems import Broken, ProblemLog
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from reprlib import repr as repr_short  # cuts long values
 from typing import Any, Generic, TypeVar
 
-from internimage.data.numbers import as_flag, as_integer, as_number
 from internimage.data.objects.segmentations import Segmentation, mask_area, mask_box
 from internimage.data.objects.table import MIN_LEARNABLE_SIDE, SIZE_UNKNOWN
 from internimage.data.readers.mask_entries import check_segmentation
+from internimage.data.untrusted.numbers import as_flag, as_integer, as_number
 
 MAX_SIDE = 1_000_000
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from internimage.data.numbers import as_integer, as_number
 from internimage.data.objects.segmentations import Segmentation, check_outline, check_total, run_lengths_from_text
+from internimage.data.untrusted.numbers import as_integer, as_number
 
 
 def check_segmentation(value: Any, size_hw: tuple[int, int], note: Callable[[str], None]) -> Segmentation:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from internimage.data.images.image_paths import ImagePaths
-from internimage.data.numbers import as_number
 from internimage.data.objects.dataset import DetectionDataset
-from internimage.data.objects.problems import Broken, ProblemLog
 from internimage.data.objects.table import AnnotationTable
-from internimage.data.readers.files import MAX_TABLE_BYTES, read_json, read_text
+from internimage.data.untrusted.files import MAX_TABLE_BYTES, read_json, read_text
+from internimage.data.untrusted.numbers import as_number
+from internimage.data.untrusted.problems import Broken, ProblemLog
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 MAX_HIERARCHY_BYTES = 16 << 20

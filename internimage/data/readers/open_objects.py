@@ -11,7 +11,6 @@ from internimage.data.class_list import FILES, OTHER_FILES, find_class_list, giv
 from internimage.data.class_names import some_names
 from internimage.data.listing import list_files
 from internimage.data.objects.dataset import DetectionDataset
-from internimage.data.objects.problems import Broken
 from internimage.data.objects.sizes import check_sizes
 from internimage.data.parts import (
     Part,
@@ -29,6 +28,7 @@ from internimage.data.readers.open_images import open_open_images
 from internimage.data.readers.voc import open_xml
 from internimage.data.readers.voc_layout import VocLayout
 from internimage.data.readers.yolo import open_yolo, yolo_sources
+from internimage.data.untrusted.problems import Broken
 
 Names = Sequence[str] | None
 OTHER_TASKS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")

@@ -16,13 +16,13 @@ from xml.etree.ElementTree import Element
 from internimage.data.class_names import NONE, SHOWN, place_names, some_names
 from internimage.data.images.image_paths import ImagePaths, path_parts
 from internimage.data.images.read import image_size
-from internimage.data.numbers import as_flag, as_integer, as_number
 from internimage.data.objects.dataset import DetectionDataset
-from internimage.data.objects.problems import Broken, ProblemLog
 from internimage.data.objects.table import SIZE_UNKNOWN, AnnotationTable
-from internimage.data.readers.files import read_text
 from internimage.data.readers.folders import IMAGE_SUFFIXES
-from internimage.data.readers.xml_tree import read_xml, texts
+from internimage.data.untrusted.files import read_text
+from internimage.data.untrusted.numbers import as_flag, as_integer, as_number
+from internimage.data.untrusted.problems import Broken, ProblemLog
+from internimage.data.untrusted.xml_tree import read_xml, texts
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from internimage.data.class_list import FILES, OTHER_FILES, find_class_list
 from internimage.data.class_names import some_names
 from internimage.data.listing import list_files
 from internimage.data.objects.dataset import DetectionDataset
-from internimage.data.objects.problems import Broken
 from internimage.data.parts import Part, names_of, say_published_test_part
 from internimage.data.readers.voc import VOC_CLASSES, listed_files, names_in, open_voc
+from internimage.data.untrusted.problems import Broken
 
 logger = logging.getLogger(__name__)
 

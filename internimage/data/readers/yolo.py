@@ -17,14 +17,14 @@ import numpy as np
 from internimage.data.class_list import FILES, OTHER_FILES, find_class_list
 from internimage.data.images.image_paths import ImagePaths, path_parts
 from internimage.data.listing import list_files, list_images
-from internimage.data.numbers import as_integer
 from internimage.data.objects.dataset import DetectionDataset
-from internimage.data.objects.problems import Broken, ProblemLog
 from internimage.data.objects.segmentations import polygon_area
 from internimage.data.objects.table import AnnotationTable
 from internimage.data.parts import Part, names_of, part_folders, part_of
-from internimage.data.readers.files import read_bytes, read_text
 from internimage.data.readers.folders import IMAGE_SUFFIXES
+from internimage.data.untrusted.files import read_bytes, read_text
+from internimage.data.untrusted.numbers import as_integer
+from internimage.data.untrusted.problems import Broken, ProblemLog
 
 MAX_YAML_BYTES = 1 << 20
 MAX_CLASSES = 100_000

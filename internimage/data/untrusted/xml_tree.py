@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from internimage.data.readers.files import MAX_TEXT_BYTES, read_bytes
+from internimage.data.untrusted.files import MAX_TEXT_BYTES, read_bytes
 
 MAX_DEPTH = 32
 
