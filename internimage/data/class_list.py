@@ -12,6 +12,7 @@ from pathlib import Path
 from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
+from internimage.data.untrusted.files import read_text
 from internimage.types import Palette
 
 FILES = ("classes.json", "classes.txt")
@@ -67,12 +68,7 @@ def read_class_list(path: Path) -> ClassList:
     Raises:
         ValueError: the file is damaged; the message names it.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: a class list has at most {MAX_BYTES} bytes, given {path.stat().st_size}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: the class list must be UTF-8 text ({error})") from error
+    text = read_text(path, max_bytes=MAX_BYTES)
     if path.suffix == ".json":
         return _from_json(text, path)
     if path.suffix == ".pbtxt":

@@ -11,6 +11,7 @@ from internimage.data.label_maps.dataset import MaskedImage
 from internimage.data.label_maps.label_map import MaskValues
 from internimage.data.listing import list_files, list_images
 from internimage.data.readers.folders import IMAGE_SUFFIXES
+from internimage.data.untrusted.files import read_bytes
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 MAX_LIST_BYTES = 64 * 2**20
@@ -67,10 +68,9 @@ def pairs_of_list(list_file: Path, images: Path, masks: Path, values: MaskValues
     Raises:
         ValueError: the list is empty or no list, or a name has no files; the message names the line.
     """
-    if list_file.stat().st_size > MAX_LIST_BYTES:
-        raise ValueError(f"{list_file}: a list of names has at most {MAX_LIST_BYTES} bytes")
+    content = read_bytes(list_file, max_bytes=MAX_LIST_BYTES)
     files: list[MaskedImage] = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         parts = path_parts(line.split()[0] if "/" in line or "\\" in line else line.strip())
