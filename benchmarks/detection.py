@@ -20,8 +20,8 @@ import internimage as ii
 from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
 from internimage.cli.measuring.models import scatter_samples
-from internimage.detection.dino.network import DINO
-from internimage.detection.rcnn.network import RCNN
+from internimage.detection.dino.model import DINO
+from internimage.detection.rcnn.model import RCNN
 from internimage.detection.speed import spread_scores
 from internimage.types import Images
 

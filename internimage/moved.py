@@ -108,7 +108,7 @@ MODULES: Mapping[str, str | tuple[str, ...]] = {
     "zoo.download": "checkpoints.download",
     "zoo.factory": ("hub.create", "hub.load", "hub.opening"),
     "zoo.filling": "checkpoints.fill",
-    "zoo.first_layer": "checkpoints.first_layer",
+    "zoo.first_layer": "checkpoints.fill",
     "zoo.foreign": "checkpoints.foreign",
     "zoo.huggingface": ("checkpoints.formats.huggingface", "classification.original.files"),
     "zoo.inference": ("classification.original.shapes", "backbones.original.shapes"),

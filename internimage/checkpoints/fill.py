@@ -7,31 +7,47 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from internimage.backbones import CompositeInternImage, InternImage
-from internimage.backbones.original.names import Rules
-from internimage.checkpoints.first_layer import FIRST_LAYER, adapt_first_layer, is_adapted
-from internimage.checkpoints.rename import remove_center, to_ours
+from internimage.backbones import BackboneConfig, CompositeInternImage, InternImage
 from internimage.data.labels import rows_22k_to_1k
 from internimage.errors import CheckpointMismatch
-from internimage.flow import Checkpoint, TaskModel
+from internimage.flow import Checkpoint, TaskConfig, TaskModel
 
 log = logging.getLogger(__name__)
 # Mapped pages count as memory in use until the file is closed, so tensors are copied in portions of this size.
 PORTION_BYTES = 2**30
-
 Network = TaskModel[Any] | InternImage
+# Fewest parameters of a block of the smallest kind, and of a layer in a head.
+BLOCK_TENSORS, LAYER_TENSORS = 10, 2
+FIRST_LAYER = re.compile(r"(^|\.)patch_embed\.conv1\.weight$")
+ADAPTED_FROM = (1, 3)
+
+
+def check_description(config: TaskConfig | BackboneConfig, checkpoint: Checkpoint) -> None:
+    """Raise if a described model has more layers than the tensors at hand can fill; nothing is built for it then.
+
+    Raises:
+        ValueError: the description and the tensors cannot belong together.
+    """
+    blocks, layers = config.num_blocks, 0 if isinstance(config, BackboneConfig) else config.num_head_layers
+    held = len(checkpoint.shapes)
+    if BLOCK_TENSORS * blocks + LAYER_TENSORS * layers > held:
+        raise ValueError(
+            f"the file describes a model of {blocks} blocks and {layers} layers in its head, but holds {held} tensors, "
+            "too few for it; it is damaged or its description is of another model"
+        )
 
 
 def fill(
     model: Network,
     checkpoint: Checkpoint,
-    rules: Rules,
+    names: Mapping[str, str],
     *,
     new_classes: bool = False,
     dtype: torch.dtype | None = torch.float32,
@@ -42,7 +58,7 @@ def fill(
     Args:
         model: takes the tensors over.
         checkpoint: its names must be the model's, no fewer and no more.
-        rules: between the names of the model and the original's.
+        names: our names of its tensors and the original's.
         new_classes: start the layers whose rows are the classes afresh (for 21,841 to 1000 classes: take the rows of
             the same classes).
         dtype: floating type of the model, None for the file's.
@@ -52,7 +68,6 @@ def fill(
         CheckpointMismatch: entries are missing, unexpected or of the wrong shape.
         ValueError: weights are NaN or infinite.
     """
-    names = to_ours({key: key for key in checkpoint.shapes}, rules)  # ours: original
     names = {ours: key for ours, key in names.items() if not _is_unused(ours, model)}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     rows = _class_rows(names, checkpoint.shapes, expected) if new_classes else None
@@ -134,6 +149,66 @@ def _hint(model: Network, missing: Sequence[str], unexpected: Sequence[str], wro
     if not missing and len(wrong) > 10:
         return "Most shapes differ: the checkpoint is of another size."
     return ""
+
+
+def remove_center(key: str, tensor: Tensor, config: BackboneConfig) -> Tensor:
+    """Drop the rows of the center point from an offset or mask layer that was trained with it.
+
+    Layers that lack the center already, and every other parameter, come back unchanged, so that nothing is dropped
+    twice.
+
+    Args:
+        key: name of the parameter.
+        tensor: its value.
+        config: the backbone it is for.
+    """
+    match = re.search(r"levels\.(\d)\.blocks\.\d+\.dcn\.(offset|mask)\.(?:weight|bias)$", key)
+    if match is None or not config.remove_center:
+        return tensor
+    values = 2 if match[2] == "offset" else 1
+    groups, points = config.groups[int(match[1])], config.kernel_size**2
+    if tensor.shape[0] != groups * points * values:
+        return tensor
+    rows = tensor.unflatten(0, (groups, points, values))
+    center = points // 2
+    return torch.cat([rows[:, :center], rows[:, center + 1 :]], dim=1).flatten(0, 2)
+
+
+def is_adapted(key: str, given: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether a weight is that of a first layer which differs in its channels only, and can be adapted."""
+    return (
+        bool(FIRST_LAYER.search(key))
+        and len(given) == len(expected) == 4
+        and given != expected
+        and given[1] in ADAPTED_FROM
+        and (given[0], *given[2:]) == (expected[0], *expected[2:])
+    )
+
+
+def adapt_first_layer(weight: Tensor, channels: int) -> Tensor:
+    """Return the first layer for another number of channels.
+
+    For one channel the weights of RGB are summed, so that a gray image gives what its three equal channels would give.
+    For any other number they are repeated, channel after channel, and scaled by 3 / C, so that sums keep their size.
+
+    Args:
+        weight: (O, C, k, k) with C = 3 or 1.
+        channels: the number wanted.
+
+    Source: the rule is that of timm (`adapt_input_conv`), so that the same weights start the same way there and here.
+
+    Example:
+        >>> import torch
+        >>> adapt_first_layer(torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1), 4).flatten().tolist()
+        [0.75, 1.5, 2.25, 0.75]
+    """
+    given = weight.shape[1]
+    if channels == given:
+        return weight
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeats = -(-channels // given)
+    return weight.repeat(1, repeats, 1, 1)[:, :channels] * (given / channels)
 
 
 def _is_unused(key: str, model: Network) -> bool:

@@ -1,20 +1,16 @@
-"""What every reading of a foreign file shares: errors that name it, and no model that its tensors cannot fill."""
+"""What every reading of a foreign file shares: errors that name it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-from internimage.backbones import BackboneConfig
 from internimage.errors import CheckpointMismatch, UnknownName, printable
-from internimage.flow import Checkpoint, TaskConfig
 
 # What reading and believing a damaged or hostile file may raise inside of this package, of torch and of Python.
 WRONG_CONTENT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, RuntimeError)
 MESSAGE_CHARACTERS = 600
 SOURCE_CHARACTERS = 250
-# Fewest parameters of a block of the smallest kind, and of a layer in a head.
-BLOCK_TENSORS, LAYER_TENSORS = 10, 2
 
 
 @contextlib.contextmanager
@@ -41,18 +37,3 @@ def about(source: str) -> Iterator[None]:
             short = f"{name}: {printable(text, MESSAGE_CHARACTERS)}"
         # A traceback shows the first error as well, so it stays only where it is as harmless as the sentence.
         raise ValueError(short) from (error if printable(whole, MESSAGE_CHARACTERS) == whole else None)
-
-
-def check_description(config: TaskConfig | BackboneConfig, checkpoint: Checkpoint) -> None:
-    """Raise if a described model has more layers than the tensors at hand can fill; nothing is built for it then.
-
-    Raises:
-        ValueError: the description and the tensors cannot belong together.
-    """
-    blocks, layers = config.num_blocks, 0 if isinstance(config, BackboneConfig) else config.num_head_layers
-    held = len(checkpoint.shapes)
-    if BLOCK_TENSORS * blocks + LAYER_TENSORS * layers > held:
-        raise ValueError(
-            f"the file describes a model of {blocks} blocks and {layers} layers in its head, but holds {held} tensors, "
-            "too few for it; it is damaged or its description is of another model"
-        )

@@ -10,10 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-import torch
-from torch import Tensor
-
-from internimage.backbones import BackboneConfig
 from internimage.backbones.original.names import Rules
 
 Value = TypeVar("Value")
@@ -70,29 +66,6 @@ def strip_prefix(state: Mapping[str, Value], prefix: str) -> dict[str, Value]:
     if not state or not all(key.startswith(prefix) for key in state):
         return dict(state)
     return {key[len(prefix) :]: value for key, value in state.items()}
-
-
-def remove_center(key: str, tensor: Tensor, config: BackboneConfig) -> Tensor:
-    """Drop the rows of the center point from an offset or mask layer that was trained with it.
-
-    Layers that lack the center already, and every other parameter, come back unchanged, so that nothing is dropped
-    twice.
-
-    Args:
-        key: name of the parameter, ours or the original's.
-        tensor: its value.
-        config: the backbone it is for.
-    """
-    match = re.search(r"levels\.(\d)\.blocks\.\d+\.dcn\.(offset|mask)\.(?:weight|bias)$", key)
-    if match is None or not config.remove_center:
-        return tensor
-    values = 2 if match[2] == "offset" else 1
-    groups, points = config.groups[int(match[1])], config.kernel_size**2
-    if tensor.shape[0] != groups * points * values:
-        return tensor
-    rows = tensor.unflatten(0, (groups, points, values))
-    center = points // 2
-    return torch.cat([rows[:, :center], rows[:, center + 1 :]], dim=1).flatten(0, 2)
 
 
 def _rename(state: Mapping[str, Value], rules: Iterable[tuple[re.Pattern[str], str]]) -> dict[str, Value]:

@@ -19,9 +19,9 @@ from internimage.detection.config import (
     RPNConfig,
     SampleConfig,
 )
-from internimage.detection.dino.network import DINO
+from internimage.detection.dino.model import DINO
 from internimage.detection.model import DetectorConfig
-from internimage.detection.rcnn.network import RCNN
+from internimage.detection.rcnn.model import RCNN
 
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 CASCADE_IOUS = (0.5, 0.6, 0.7)

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from internimage.detection.dino.network import DINO
+from internimage.detection.dino.model import DINO
 from internimage.detection.model import Detector, full_size
 from internimage.detection.postprocess import RawDetections
-from internimage.detection.rcnn.network import RCNN
+from internimage.detection.rcnn.model import RCNN
 
 # Standard deviation of the logits of a region among the classes, with random weights.
 LOGIT_SPREAD = 3.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import torch
 
@@ -14,8 +16,10 @@ from internimage.backbones.original.settings import backbone_from_settings
 from internimage.backbones.original.shapes import infer_backbone
 from internimage.checkpoints.catalog import info
 from internimage.checkpoints.checkpoint import backbone_of
-from internimage.checkpoints.fill import fill
-from internimage.checkpoints.foreign import about, check_description
+from internimage.checkpoints.fill import check_description, fill
+from internimage.checkpoints.foreign import about
+from internimage.checkpoints.rename import to_ours
+from internimage.data.images.normalize import for_channels
 from internimage.flow import ALL_LEVELS, Checkpoint, RunOptions, TaskConfig, TaskModel
 from internimage.hub.opening import Opened
 
@@ -23,54 +27,71 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+class Filling(TypedDict, total=False):
+    """Options of `build_filled`."""
+
+    out_indices: tuple[int, ...]
+    new_classes: bool
+    dtype: torch.dtype | None
+    device: torch.device | str
+
+
+@overload
 def build_filled(
-    config: TaskConfig,
+    config: BackboneConfig, checkpoint: Checkpoint, run: RunOptions, **how: Unpack[Filling]
+) -> InternImage: ...
+@overload
+def build_filled(
+    config: TaskConfig, checkpoint: Checkpoint, run: RunOptions, **how: Unpack[Filling]
+) -> TaskModel[Any]: ...
+@overload
+def build_filled(
+    config: TaskConfig | BackboneConfig, checkpoint: Checkpoint, run: RunOptions, **how: Unpack[Filling]
+) -> TaskModel[Any] | InternImage: ...
+def build_filled(
+    config: TaskConfig | BackboneConfig,
     checkpoint: Checkpoint,
     run: RunOptions,
     *,
+    out_indices: tuple[int, ...] = ALL_LEVELS,
     new_classes: bool = False,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
-) -> TaskModel[Any]:
+) -> TaskModel[Any] | InternImage:
     """Build a model with the weights of a checkpoint, without memory of its own first.
 
     Args:
-        config: the model.
+        config: the model, or a bare backbone, which takes its part.
         checkpoint: its weights.
         run: how it runs.
+        out_indices: levels that a bare backbone returns.
         new_classes: start the layers whose rows are the classes afresh, see `fill`.
         dtype: floating type of the model, None for the file's.
         device: where the model goes.
     """
-    task = tasks.of_config(config)
+    if isinstance(config, BackboneConfig):
+        build, rules = partial(InternImage, config, out_indices=out_indices), BACKBONE
+        checkpoint = checkpoint if isinstance(checkpoint.config, BackboneConfig) else backbone_of(checkpoint)
+    else:
+        task = tasks.of_config(config)
+        build, rules = partial(task.build, config), task.key_rules[config.kind]
     with about(checkpoint.source):
+        names = to_ours({key: key for key in checkpoint.shapes}, rules)
         check_description(config, checkpoint)
         with torch.device("meta"):
-            model = task.build(config, **run)
-        rules = task.key_rules[config.kind]
-        fill(model, checkpoint, rules, new_classes=new_classes, dtype=dtype, device=device)
+            model = build(**run)
+        fill(model, checkpoint, names, new_classes=new_classes, dtype=dtype, device=device)
     return model
 
 
-def build_backbone(
-    config: BackboneConfig,
-    checkpoint: Checkpoint | None,
-    *,
-    out_indices: tuple[int, ...] = ALL_LEVELS,
-    dtype: torch.dtype | None = torch.float32,
-    device: torch.device | str = "cpu",
-    **run: Unpack[RunOptions],
-) -> InternImage:
-    """Build a bare backbone, fresh or with its part of a checkpoint."""
-    if checkpoint is None:
-        return InternImage(config, out_indices=out_indices, **run)
-    part = checkpoint if isinstance(checkpoint.config, BackboneConfig) else backbone_of(checkpoint)
-    with about(checkpoint.source):
-        check_description(config, part)
-        with torch.device("meta"):
-            model = InternImage(config, out_indices=out_indices, **run)
-        fill(model, part, BACKBONE, dtype=dtype, device=device)
-    return model
+def reading_as(config: TaskConfig, in_chans: int | None, value_range: tuple[float, float] | None) -> TaskConfig:
+    """Return the configuration for images of other channels or values; None keeps what it has."""
+    backbone, preprocess = config.backbone, config.preprocess
+    if in_chans is not None and in_chans != backbone.in_chans:
+        backbone, preprocess = dataclasses.replace(backbone, in_chans=in_chans), for_channels(preprocess, in_chans)
+    if value_range is not None:
+        preprocess = dataclasses.replace(preprocess, value_range=value_range)
+    return dataclasses.replace(config, backbone=backbone, preprocess=preprocess)
 
 
 def backbone_config(opened: Opened | None) -> BackboneConfig | None:

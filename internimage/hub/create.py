@@ -15,7 +15,7 @@ from internimage.checkpoints.foreign import about
 from internimage.data.images.normalize import Normalization
 from internimage.errors import UnknownName, printable
 from internimage.flow import ALL_LEVELS, Checkpoint, RunOptions, TaskConfig, TaskModel
-from internimage.hub.building import backbone_config, build_backbone, build_filled, refuse
+from internimage.hub.building import backbone_config, build_filled, refuse
 from internimage.hub.opening import open_checkpoint
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def create(
         head: kind of a classifier's head, or settings of a segmentor's; None takes the weights', or the published one.
         preprocess: how the model reads images; None takes the weights', or the default.
         in_chans: channels of the input, None for the weights' or 3. Weights of 3 channels (or 1) are adapted to others,
-            see `checkpoints.first_layer`; preprocessing gets the average of the RGB statistics for each channel.
+            see `checkpoints.fill.adapt_first_layer`; preprocessing gets the average of the RGB statistics.
         layer_scale: start value of the branch scales, None for no scales; "published" takes the weights' or the size's
             (detectors and segmentors: 1.0 for T to XL).
         drop_path_rate: stochastic depth of the last block, 0..1; None keeps the weights' or the settings'.
@@ -111,7 +111,9 @@ def create(
         refuse(of_models, f"the backbone {architecture}")
         config = merged_backbone(architecture, backbone_config(opened), changes)
         levels = ALL_LEVELS if out_indices is None else tuple(out_indices)
-        return build_backbone(config, opened and opened.checkpoint, out_indices=levels, **run)
+        if opened is None:
+            return InternImage(config, out_indices=levels, **run)
+        return build_filled(config, opened.checkpoint, run, out_indices=levels)
     refuse(dict(out_indices=out_indices), f"a {architecture}")
     names = None if class_names is None else tuple(class_names)
     wanted = Wanted(architecture, backbone, num_classes, names, changes)
@@ -133,7 +135,7 @@ def create(
 def _on_backbone(config: TaskConfig, checkpoint: Checkpoint, run: RunOptions) -> TaskModel[Any]:
     """Build a model with a fresh head on the backbone of another checkpoint."""
     # The weights first: they show whether the backbone they describe is worth the memory of a model.
-    part = build_backbone(config.backbone, checkpoint, **run)
+    part = build_filled(config.backbone, checkpoint, run)
     model = tasks.of_config(config).build(config, **run)
     if not isinstance(model.backbone, InternImage):
         source = printable(checkpoint.source)

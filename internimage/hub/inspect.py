@@ -12,7 +12,8 @@ import torch
 from internimage import tasks
 from internimage.backbones import BackboneConfig, InternImage
 from internimage.checkpoints.catalog import CatalogEntry, find
-from internimage.checkpoints.foreign import about, check_description
+from internimage.checkpoints.fill import check_description
+from internimage.checkpoints.foreign import about
 from internimage.flow import TaskConfig
 from internimage.hub.opening import read_checkpoint
 

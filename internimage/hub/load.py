@@ -14,9 +14,8 @@ from internimage import tasks
 from internimage.backbones import BackboneConfig
 from internimage.checkpoints.checkpoint import shapes_of, unpack
 from internimage.checkpoints.foreign import about
-from internimage.data.images.normalize import for_channels
-from internimage.flow import Checkpoint, RunOptions, Settings, TaskConfig, TaskModel
-from internimage.hub.building import build_backbone, build_filled, refuse
+from internimage.flow import Checkpoint, RunOptions, Settings, TaskModel
+from internimage.hub.building import build_filled, reading_as, refuse
 from internimage.hub.loaded import LoadedModel
 from internimage.hub.opening import open_checkpoint
 
@@ -42,7 +41,7 @@ def load(
         num_classes: None keeps the checkpoint's; 1000 of 21,841 takes the rows of the same classes; any other number
             starts the last layer afresh.
         in_chans: channels of the images, None for the checkpoint's. For another number than its 3 (or 1) the first
-            layer is adapted, see `checkpoints.first_layer`.
+            layer is adapted, see `checkpoints.fill.adapt_first_layer`.
         value_range: values of black and white in images of more than 8 bits, for example (0, 4095) for 12 bits; None
             keeps the checkpoint's, as a rule 0..65535 for 16 bits.
         ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if any.
@@ -72,21 +71,19 @@ def load(
         ...     load(path).config.class_names
         ('cat', 'dog')
     """
-    opened = open_checkpoint(name_or_path, ema=ema, cache_dir=cache_dir, offline=offline, whole=True)
-    stored, run = opened.checkpoint.config, RunOptions(backend=backend)
-    if isinstance(stored, BackboneConfig):
+    checkpoint, row = open_checkpoint(name_or_path, ema=ema, cache_dir=cache_dir, offline=offline, whole=True)
+    if isinstance(checkpoint.config, BackboneConfig):
         refuse({"num_classes": num_classes, "settings": settings, "value_range": value_range}, "a bare backbone")
-        bare = stored if in_chans is None else dataclasses.replace(stored, in_chans=in_chans)
-        model = build_backbone(bare, opened.checkpoint, dtype=dtype, device=device, **run).eval()
-        return cast("LoadedModel", model)  # as the docstring says
-    with about(opened.checkpoint.source):
-        stored = tasks.recognize(opened.checkpoint, opened.row, settings)
-    config = _reading_as(stored, in_chans, value_range)
-    if num_classes is not None:
-        config = config.with_classes(num_classes)
-    new_classes = config.num_classes != stored.num_classes
-    model = build_filled(config, opened.checkpoint, run, new_classes=new_classes, dtype=dtype, device=device)
-    return cast("LoadedModel", model.eval())
+        bare, new_classes = checkpoint.config, False
+        config = bare if in_chans is None else dataclasses.replace(bare, in_chans=in_chans)
+    else:
+        with about(checkpoint.source):
+            stored = tasks.recognize(checkpoint, row, settings)
+        new_classes = num_classes is not None and num_classes != stored.num_classes
+        config = reading_as(stored if num_classes is None else stored.with_classes(num_classes), in_chans, value_range)
+    run = RunOptions(backend=backend)
+    model = build_filled(config, checkpoint, run, new_classes=new_classes, dtype=dtype, device=device)
+    return cast("LoadedModel", model.eval())  # a bare backbone is rare enough to stay out of the types
 
 
 def from_original(settings: Settings, state: Mapping[str, Tensor], *, backend: str = "auto") -> TaskModel[Any]:
@@ -109,13 +106,3 @@ def from_original(settings: Settings, state: Mapping[str, Tensor], *, backend: s
     checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True, is_part=is_part)
     config = tasks.recognize(checkpoint, settings=settings)
     return build_filled(config, checkpoint, RunOptions(backend=backend), dtype=None).eval()
-
-
-def _reading_as(config: TaskConfig, in_chans: int | None, value_range: tuple[float, float] | None) -> TaskConfig:
-    """Return the configuration for images of other channels or values; None keeps what it has."""
-    backbone, preprocess = config.backbone, config.preprocess
-    if in_chans is not None and in_chans != backbone.in_chans:
-        backbone, preprocess = dataclasses.replace(backbone, in_chans=in_chans), for_channels(preprocess, in_chans)
-    if value_range is not None:
-        preprocess = dataclasses.replace(preprocess, value_range=value_range)
-    return dataclasses.replace(config, backbone=backbone, preprocess=preprocess)

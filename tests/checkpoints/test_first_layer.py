@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import internimage as ii
-from internimage.checkpoints.first_layer import adapt_first_layer
+from internimage.checkpoints.fill import adapt_first_layer
 from internimage.classification import Classifier, PreprocessConfig
 from internimage.errors import CheckpointMismatch
 

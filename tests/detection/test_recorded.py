@@ -13,8 +13,7 @@ from internimage import ops
 from internimage.backbones import variant
 from internimage.detection import DINOConfig
 from internimage.detection.config import AssignConfig, SampleConfig, SetLossConfig
-from internimage.detection.dino.loss import class_cost, match
-from internimage.detection.dino.network import Predictions
+from internimage.detection.dino.loss import Predictions, class_cost, match
 from internimage.detection.dino.transformer import DINOTransformer, Memory, _cell_references, inverse_sigmoid
 from internimage.detection.rcnn.loss import choose_at_random, draw_sample
 from internimage.layers.deform_attention import MSDeformAttention

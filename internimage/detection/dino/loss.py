@@ -6,7 +6,7 @@ Shape legend: N images, Q queries, K classes, G objects of an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,14 +18,18 @@ from internimage.ops.boxes import pairwise_overlaps, to_corners
 from internimage.ops.losses import focal_loss, giou_loss
 from internimage.types import DetectionTargets
 
-if TYPE_CHECKING:
-    from internimage.detection.dino.network import Predictions
-
 ALPHA, GAMMA = 0.25, 2.0
 COST_EPS = 1e-12
 
 # For each image: the matched queries and the objects they belong to.
 Pairs = list[tuple[Tensor, Tensor]]
+
+
+class Predictions(NamedTuple):
+    """Classes and boxes of the queries behind one decoder layer."""
+
+    logits: Tensor  # (N, Q, K)
+    boxes: Tensor  # (N, Q, 4) center and size, 0..1 of the image
 
 
 def set_losses(

@@ -6,13 +6,13 @@ Shape legend: N images, R regions, G objects, B candidates, K classes, L levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from internimage.detection.config import AssignConfig, BoxLossConfig, SampleConfig
+from internimage.detection.config import AssignConfig, BoxLossConfig, RCNNConfig, SampleConfig
 from internimage.detection.rcnn.anchors import inside_flags
 from internimage.detection.rcnn.roi_heads import BoxHead, MaskHead
 from internimage.detection.rcnn.rpn import RPN, STDS, Proposals, RPNOutputs
@@ -22,11 +22,10 @@ from internimage.ops.losses import giou_loss, smooth_l1_loss
 from internimage.ops.masks import crop_masks
 from internimage.types import DetectionTargets
 
-if TYPE_CHECKING:
-    from internimage.detection.rcnn.network import RCNN
-
 # Takes (B,) indices and a number, gives that many of them.
 Choose = Callable[[Tensor, int], Tensor]
+# Takes (R, 5) regions and a side, gives their maps (R, C, side, side).
+Cut = Callable[[Tensor, int], Tensor]
 
 
 def choose_at_random(candidates: Tensor, number: int) -> Tensor:
@@ -144,39 +143,47 @@ def _box_loss(
 
 
 def stage_losses(
-    model: RCNN,
-    maps: Sequence[Tensor],
+    heads: Sequence[tuple[BoxHead, MaskHead | None]],
+    cut: Cut,
+    config: RCNNConfig,
     proposals: Proposals,
     valid_hw: Tensor,
     targets: Sequence[DetectionTargets],
     *,
     choose: Choose,
 ) -> dict[str, Tensor]:
-    """Return the losses of every box stage; with several stages their names begin with "s0.", "s1.", ..."""
+    """Return the losses of every box stage; with several stages their names begin with "s0.", "s1.", ...
+
+    Args:
+        heads: box and mask head of each stage.
+        cut: cuts regions out of the maps of the pyramid.
+        config: settings of the detector.
+        proposals: regions of all images.
+        valid_hw: (N, 2) sizes before padding.
+        targets: what is in each image.
+        choose: picks examples among too many.
+    """
     losses: dict[str, Tensor] = {}
     candidates = [proposals.of(i)[0] for i in range(len(targets))]
-    for number, head in enumerate(model.box_heads):
-        assert isinstance(head, BoxHead)
-        config = head.config
+    for number, (head, mask_head) in enumerate(heads):
+        stage = head.config
         drawn = [
-            draw_sample(boxes, target.boxes_xyxy.float(), config.assign, config.sample, choose)
+            draw_sample(boxes, target.boxes_xyxy.float(), stage.assign, stage.sample, choose)
             for boxes, target in zip(candidates, targets, strict=True)
         ]
         rois = _rois([sample.boxes for sample in drawn])
-        labels = _labels(drawn, targets, model.config.num_classes)
-        logits, deltas = head(model.region_features(maps, rois, model.config.roi_size))
+        labels = _labels(drawn, targets, config.num_classes)
+        logits, deltas = head(cut(rois, config.roi_size))
         logits, deltas = logits.float(), deltas.float()
         own = {
             "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1),
             "loss_bbox": _stage_box_loss(head, rois, deltas, labels, drawn, targets),
         }
-        if len(model.mask_heads):
-            mask_head = model.mask_heads[number]
-            assert isinstance(mask_head, MaskHead)
-            own["loss_mask"] = _mask_loss(model, mask_head, maps, drawn, targets)
-        prefix = f"s{number}." if len(model.box_heads) > 1 else ""
-        losses |= {prefix + name: value * config.loss_weight for name, value in own.items()}
-        if number < len(model.box_heads) - 1:
+        if mask_head is not None and config.mask is not None:
+            own["loss_mask"] = _mask_loss(mask_head, cut, config.mask.roi_size, drawn, targets)
+        prefix = f"s{number}." if len(heads) > 1 else ""
+        losses |= {prefix + name: value * stage.loss_weight for name, value in own.items()}
+        if number < len(heads) - 1:
             candidates = _next_candidates(head, rois, labels, logits, deltas, drawn, valid_hw)
     return losses
 
@@ -219,18 +226,16 @@ def _stage_box_loss(
 
 
 def _mask_loss(
-    model: RCNN,
     head: MaskHead,
-    maps: Sequence[Tensor],
+    cut: Cut,
+    side: int,
     drawn: Sequence[Sample],
     targets: Sequence[DetectionTargets],
 ) -> Tensor:
     """Mean cross entropy of the pixels of the masks of examples of objects."""
-    assert model.config.mask is not None
-    side = model.config.mask.roi_size
     boxes = [sample.boxes[: sample.positives] for sample in drawn]
     labels = torch.cat([t.labels[s.objects] for s, t in zip(drawn, targets, strict=True)])
-    logits = head.of_class(model.region_features(maps, _rois(boxes), side), labels).float()
+    logits = head.of_class(cut(_rois(boxes), side), labels).float()
     true_masks = [
         crop_masks(target.masks, own, sample.objects, 2 * side)
         for own, sample, target in zip(boxes, drawn, targets, strict=True)

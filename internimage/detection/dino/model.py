@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from internimage.backbones.composite import CompositeInternImage
 from internimage.detection.config import DINOConfig
 from internimage.detection.dino.denoising import Denoising, Noise, draw_noise, make_queries
-from internimage.detection.dino.loss import set_losses
+from internimage.detection.dino.loss import Predictions, set_losses
 from internimage.detection.dino.transformer import DINOTransformer, Memory, inverse_sigmoid
 from internimage.detection.model import Detector, full_size, without_small
 from internimage.detection.postprocess import RawDetections
@@ -39,13 +39,6 @@ class Selected(NamedTuple):
     indices: Tensor  # (N, Q) int64 place among the cells
     logits: Tensor  # (N, Q, K)
     box_logits: Tensor  # (N, Q, 4) inverse sigmoid of center and size
-
-
-class Predictions(NamedTuple):
-    """Classes and boxes of the queries behind one decoder layer."""
-
-    logits: Tensor  # (N, Q, K)
-    boxes: Tensor  # (N, Q, 4) center and size, 0..1 of the image
 
 
 class BoxMLP(nn.Module):

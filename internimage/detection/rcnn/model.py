@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -178,4 +179,10 @@ class RCNN(Detector):
         with torch.no_grad():
             proposals = self.rpn.propose(outputs, valid_hw, self.config.rpn.train)
         losses = {"loss_rpn_cls": classes.sum(), "loss_rpn_bbox": boxes.sum()}
-        return losses | stage_losses(self, maps, proposals, valid_hw, targets, choose=choose)
+        cut = partial(self.region_features, maps)
+        return losses | stage_losses(self._heads(), cut, self.config, proposals, valid_hw, targets, choose=choose)
+
+    def _heads(self) -> list[tuple[BoxHead, MaskHead | None]]:
+        """Return box and mask head of each stage."""
+        boxes, masks = cast("list[BoxHead]", self.box_heads), cast("list[MaskHead]", self.mask_heads)
+        return list(zip_longest(boxes, masks))
