@@ -9,7 +9,6 @@ from internimage.classification.original.files import to_folder, to_original
 from internimage.classification.original.names import CLASSIFIERS, own_kind
 from internimage.classification.original.recognition import recognize
 from internimage.classification.published import published_config
-from internimage.data import open_dataset
 from internimage.flow import PredictionOptions, Presented, Task
 from internimage.types import Classification
 
@@ -43,7 +42,6 @@ TASK = Task(
     to_original=to_original,
     to_folder=to_folder,
     usual_hw=usual_hw,
-    open_data=open_dataset,
     evaluate=evaluate_classification,
     present=present,
 )

@@ -1,4 +1,4 @@
-"""`internimage demo`: the bundled models answer for the bundled images, without a network."""
+"""`internimage demo`: the bundled models predict for the bundled images, without a network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DETECTOR = "mask_rcnn_internimage_pico_closet"
 SEGMENTOR = "upernet_internimage_pico_closet"
 SCENE, SCENE_COPY = "closet_scene.jpg", "scene.jpg"
 GARMENT, GARMENT_COPY = "fashion_0018_bag.png", "garment.png"
-SHEET_FILE, ANSWERS_FILE = "contact_sheet.png", "predictions.json"
+SHEET_FILE, PREDICTIONS_FILE = "contact_sheet.png", "predictions.json"
 SCORE_THRESHOLD = 0.5
 DRAWN_SIDE = 448  # of the scene, which is small; its pixels stay visible
 
@@ -44,12 +44,12 @@ class _Runner:
     backend: str
     out: Path
 
-    def answer(self, name: str, images: Sequence[Path]) -> tuple[Any, list[Any], str]:
-        """Return a model, its answers, and its seconds and device in words."""
+    def predict(self, name: str, images: Sequence[Path]) -> tuple[Any, list[Any], str]:
+        """Return a model, its predictions, and its seconds and device in words."""
         model = load_predictor(name, device=self.device, dtype="float32", backend=self.backend)
         started = time.perf_counter()
-        answers = model.predict(list(images))
-        return model, answers, f"{time.perf_counter() - started:.2f} s on {model.device}"
+        results = model.predict(list(images))
+        return model, results, f"{time.perf_counter() - started:.2f} s on {model.device}"
 
 
 def demo(
@@ -74,7 +74,7 @@ def demo(
     summary = _classify(runner, shows=not as_json)
     summary["detection"] = _detect(runner, shows=not as_json)
     summary["segmentation"] = _segment(runner, shows=not as_json)
-    with replacing(out / ANSWERS_FILE) as temporary:
+    with replacing(out / PREDICTIONS_FILE) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     if as_json:
         print_json(summary)
@@ -86,17 +86,17 @@ def _classify(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     from internimage.visualize import contact_sheet
 
     paths = sorted((BUNDLED / "pictures").glob("fashion_*.png"))
-    classifier, results, effort = runner.answer(CLASSIFIER, paths)
-    truths = [_truth(path, classifier.config.class_names or ()) for path in paths]
-    num_right = sum(result.name == truth for result, truth in zip(results, truths, strict=True))
+    classifier, results, effort = runner.predict(CLASSIFIER, paths)
+    targets = [_target(path, classifier.config.class_names or ()) for path in paths]
+    num_right = sum(result.name == target for result, target in zip(results, targets, strict=True))
     heading = f"{CLASSIFIER}: {num_right} of {len(paths)} right"
-    _save(contact_sheet(results, paths, truths=truths, heading=heading), runner.out / SHEET_FILE)
+    _save(contact_sheet(results, paths, truths=targets, heading=heading), runner.out / SHEET_FILE)
     if shows:
-        _print_answers(results, truths, paths)
+        _print_predictions(results, targets, paths)
     note(f"{heading}, {effort}; look at {runner.out / SHEET_FILE}")
     rows = [
-        {"picture": path.name, "truth": truth, **result.to_dict(3)}
-        for path, truth, result in zip(paths, truths, results, strict=True)
+        {"picture": path.name, "truth": target, **result.to_dict(3)}
+        for path, target, result in zip(paths, targets, results, strict=True)
     ]
     return {
         "model": CLASSIFIER,
@@ -109,7 +109,7 @@ def _classify(runner: _Runner, *, shows: bool) -> dict[str, Any]:
 def _detect(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     """Find the garments of the bundled scene."""
     path = _bundled(SCENE)
-    _, [found], effort = runner.answer(DETECTOR, [path])
+    _, [found], effort = runner.predict(DETECTOR, [path])
     found = found.filter(score_threshold=SCORE_THRESHOLD)
     file = _draw(found, path, runner.out / "detection.png")
     if shows:
@@ -126,10 +126,10 @@ def _detect(runner: _Runner, *, shows: bool) -> dict[str, Any]:
 def _segment(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     """Label the pixels of the bundled scene."""
     path = _bundled(SCENE)
-    _, [labeled], effort = runner.answer(SEGMENTOR, [path])
+    _, [labeled], effort = runner.predict(SEGMENTOR, [path])
     file = _draw(labeled, path, runner.out / "segmentation.png")
     if shows:
-        cells = [[name, f"{share:.1%}"] for name, share in labeled.areas()]
+        cells = [[name, f"{fraction:.1%}"] for name, fraction in labeled.areas()]
         print_table(["class", "share of the image"], cells, right="share of the image")
     note(f"{SEGMENTOR}: {len(labeled.areas())} classes, {effort}; look at {file}")
     return {"model": SEGMENTOR, "picture": path.name, **labeled.to_dict(), "drawing": str(file)}
@@ -156,15 +156,15 @@ def _save(image: Any, file: Path) -> None:
         image.save(temporary, "PNG")
 
 
-def _truth(path: Path, class_names: tuple[str, ...]) -> str:
+def _target(path: Path, class_names: tuple[str, ...]) -> str:
     """Return the class in the name of a bundled image, `fashion_<number>_<class>.png`."""
     written = path.stem.rsplit("_", 1)[1]
     return next(name for name in class_names if re.sub(r"[^a-z0-9]+", "-", name.lower()).startswith(written))
 
 
-def _print_answers(results: list[Classification], truths: list[str], paths: list[Path]) -> None:
+def _print_predictions(results: list[Classification], targets: list[str], paths: list[Path]) -> None:
     cells: list[list[Any]] = []
-    for result, truth, path in zip(results, truths, paths, strict=True):
-        style = "green" if result.name == truth else "red"
-        cells.append([path.name, truth, Text(result.name, style), f"{result.score:.1%}"])
+    for result, target, path in zip(results, targets, paths, strict=True):
+        style = "green" if result.name == target else "red"
+        cells.append([path.name, target, Text(result.name, style), f"{result.score:.1%}"])
     print_table(["picture", "truth", "answer", "probability"], cells, right="probability")

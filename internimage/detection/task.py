@@ -8,7 +8,6 @@ from typing import Any
 
 from internimage.checkpoints.catalog import info
 from internimage.checkpoints.formats.openmmlab import container
-from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.creation import architecture_of, create_config
 from internimage.detection.evaluate import evaluate_detection
@@ -74,7 +73,6 @@ TASK: Task[DetectorConfig, Detector] = Task(
     own_kind=names.own_kind,
     to_original=container,
     usual_hw=usual_hw,
-    open_data=open_detection_dataset,
     evaluate=evaluate_detection,
     present=present,
     headings=("objects", "best"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -13,8 +12,6 @@ from torch import Tensor
 from internimage.backbones import BackboneConfig
 from internimage.backbones.choice import Wanted
 from internimage.backbones.original.names import Rules
-from internimage.data import ImageDataset
-from internimage.data.parts import Part
 from internimage.flow.checkpoint import Checkpoint, Settings
 from internimage.flow.config import TaskConfig
 from internimage.flow.evaluation import Report
@@ -96,7 +93,6 @@ class Task(Generic[Config, Model]):
         to_original: (configuration, weights by original names) -> content of a file in the original's form.
         to_folder: configuration -> JSON files of a Transformers folder; None for tasks that it has no form for.
         usual_hw: configuration -> (height, width) of the network's input that the model was made for, in pixels.
-        open_data: (path of a data set, part) -> its images and what they show.
         evaluate: (model, data set or its path, options as keywords) -> report; every task takes `split`, `batch_size`,
             `workers`, `folder`, `max_unreadable`, `published` and `progress`, and names its own options.
         present: (result of `predict`, options, number of the image) -> how it is written and shown.
@@ -120,7 +116,6 @@ class Task(Generic[Config, Model]):
     own_kind: Callable[[Collection[str]], str | None]
     to_original: Callable[[Config, Mapping[str, Tensor]], dict[str, Any]]
     usual_hw: Callable[[Config], tuple[int, int]]
-    open_data: Callable[[str | PathLike[str], Part], ImageDataset[Any]]
     evaluate: Callable[..., Report]
     present: Callable[[Any, PredictionOptions, int], Presented]
     headings: tuple[str, str] = ("probability", "next")

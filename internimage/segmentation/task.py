@@ -9,7 +9,6 @@ from torch import Tensor
 
 from internimage.checkpoints.catalog import info
 from internimage.checkpoints.formats.openmmlab import container
-from internimage.data.label_maps.open import open_segmentation_dataset
 from internimage.flow import PredictionOptions, Presented, Task
 from internimage.segmentation.creation import SEGMENTORS, create_config
 from internimage.segmentation.evaluate import evaluate_segmentation
@@ -63,7 +62,6 @@ TASK = Task(
     own_kind=names.own_kind,
     to_original=to_original,
     usual_hw=usual_hw,
-    open_data=open_segmentation_dataset,
     evaluate=evaluate_segmentation,
     present=present,
     headings=("area", "next"),

@@ -15,7 +15,7 @@ from internimage.checkpoints.formats.openmmlab import container
 from internimage.data.images.read import ImageInput, read_shown
 from internimage.flow import Checkpoint, PredictionOptions, Presented, Settings, Task
 from internimage.visualize import draw
-from tests.rotation.evaluate import evaluate_rotation, open_turned
+from tests.rotation.evaluate import evaluate_rotation
 from tests.rotation.model import Rotation, RotationConfig, RotationPreprocess, Turn
 
 KEY_RULES = (*below(PREFIX, PREFIX, BACKBONE), ("head.*", "turn.*"))
@@ -72,7 +72,6 @@ TASK = Task(
     own_kind=own_kind,
     to_original=container,
     usual_hw=usual_hw,
-    open_data=open_turned,
     evaluate=evaluate_rotation,
     present=present,
 )

@@ -150,13 +150,13 @@ class Predicting:
         return {**number, "height": height, "width": width, **presented.row}, presented
 
 
-def _next_frames(frames: Iterator[Frame], number: int) -> list[Frame | BadVideo]:
+def _next_frames(frames: Iterator[Frame], count: int) -> list[Frame | BadVideo]:
     """Take some frames; where the video is damaged, the error comes behind those before it."""
     from internimage.data.images.video import BadVideo
 
     part: list[Frame | BadVideo] = []
     try:
-        part += itertools.islice(frames, number)
+        part += itertools.islice(frames, count)
     except BadVideo as error:
         part.append(error)
     return part
@@ -167,7 +167,7 @@ def print_predictions(
 ) -> None:
     """Show predictions as a table: the best of each image, and some more; of objects those from a score on."""
     value, more = headings
-    cells = [[_place(row), *_cells(presented)] for row, presented in predictions]
+    cells = [[_source(row), *_cells(presented)] for row, presented in predictions]
     print_table(["picture", "answer", value, more], cells, right=value)
     num_hidden = sum(presented.num_hidden for _, presented in predictions if presented is not None)
     if num_hidden:
@@ -177,7 +177,7 @@ def print_predictions(
         note(f"the first {len(predictions)} of {total} answers are shown; --out or --json gives them all")
 
 
-def _place(row: Row) -> str:
+def _source(row: Row) -> str:
     return f"{row['image']} {row['time_s']:.2f} s" if "time_s" in row else row["image"]
 
 
