@@ -45,6 +45,29 @@ class Window(NamedTuple):
         return (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
 
 
+class PointTensors(NamedTuple):
+    """Offsets and weights of a window operator's points, (N, Ho, Wo, >= G * its group), where they lie in memory.
+
+    `*_group` is the distance in elements from one group's values to the next.
+    """
+
+    offset: Tensor
+    offset_group: int
+    weight: Tensor
+    weight_group: int
+
+    @classmethod
+    def separate(cls, offset: Tensor, mask: Tensor, window: Window) -> PointTensors:
+        """The two tensors of dcnv3."""
+        return cls(offset, 2 * window.points, mask, window.points)
+
+    @classmethod
+    def packed(cls, offset_mask: Tensor, window: Window) -> PointTensors:
+        """The one tensor of dcnv4."""
+        k = window.points
+        return cls(offset_mask, 3 * k, offset_mask[..., 2 * k :], 3 * k)
+
+
 def pair(value: Pair, name: str, least: int) -> tuple[int, int]:
     """`value` as (height, width); both must be at least `least`."""
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)

@@ -128,26 +128,8 @@ def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_
             whole_y, rest_y = _position(location + 2 * p + 1, exists, scale_y)
             share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
             to_weight, to_x, to_y = scatter_point(
-                value,
-                base,
-                value_stride,
-                grad_value,
-                base,
-                value_stride,
-                grad,
-                whole_x,
-                rest_x,
-                whole_y,
-                rest_y,
-                height,
-                width,
-                start,
-                share,
-                valid,
-                fraction,
-                WIDE,
-                FIXED,
-            )
+                value, base, value_stride, grad_value, base, value_stride, grad, whole_x, rest_x, whole_y, rest_y,
+                height, width, start, share, valid, fraction, WIDE, FIXED)  # fmt: skip
             tl.store(grad_location + 2 * p, (scale_x * to_x).to(grad_location.dtype.element_ty), mask=exists)
             tl.store(grad_location + 2 * p + 1, (scale_y * to_y).to(grad_location.dtype.element_ty), mask=exists)
             if SOFTMAX:

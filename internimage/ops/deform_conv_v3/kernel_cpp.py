@@ -10,7 +10,7 @@ from torch import Tensor
 
 from internimage.ops.runtime import library
 from internimage.ops.runtime.abi import WindowArgs
-from internimage.ops.sampling import Window, check_sides, pixel_rows, pixel_stride
+from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_rows, pixel_stride
 
 
 def missing_reason(device: str, dtype: torch.dtype) -> str | None:
@@ -24,63 +24,43 @@ def missing_reason(device: str, dtype: torch.dtype) -> str | None:
 
 def forward(x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> Tensor:
     """(N, Ho, Wo, C); strided views whose channels lie side by side are read in place."""
-    x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
-    n, out_h, out_w, _ = offset.shape
-    k = window.points
-    out = x.new_empty(n, out_h, out_w, x.shape[3])
-    run_forward(x, offset, 2 * k, mask, k, out, window)
-    return out
+    return run_forward(pixel_rows(x), PointTensors.separate(pixel_rows(offset), pixel_rows(mask), window), window)
 
 
 def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, offset and mask, all contiguous."""
     x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
-    k = window.points
-    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
     grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format)
-    run_backward(grad, x, offset, 2 * k, mask, k, grad_x, grad_offset, grad_mask, window)
-    return grad_x, grad_offset, grad_mask
+    points, gradients = (PointTensors.separate(*both, window) for both in ((offset, mask), (grad_offset, grad_mask)))
+    return run_backward(grad, x, points, gradients, window), grad_offset, grad_mask
 
 
-def run_forward(
-    x: Tensor, offset: Tensor, offset_group: int, weight: Tensor, weight_group: int, out: Tensor, window: Window
-) -> None:
-    """Fill `out`; `*_group` is the distance in elements from one group's values to the next."""
-    if out.numel() == 0:
-        return
-    args = _arguments(x, offset, offset_group, weight, weight_group, out, window)
-    args.out = out.data_ptr()
-    library.call("internimage_window_forward", args)
+def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
+    """(N, Ho, Wo, C)."""
+    out = x.new_empty(*points.offset.shape[:3], x.shape[3])
+    if out.numel():
+        args = _arguments(x, points, out, window)
+        args.out = out.data_ptr()
+        library.call("internimage_window_forward", args)
+    return out
 
 
-def run_backward(
-    grad: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    offset_group: int,
-    weight: Tensor,
-    weight_group: int,
-    grad_x: Tensor,
-    grad_offset: Tensor,
-    grad_weight: Tensor,
-    window: Window,
-) -> None:
-    """Fill the three gradients; the gradients of offset and weight keep the group distances of their inputs."""
-    if grad.numel() == 0:
-        return
-    grad = grad.contiguous()
-    args = _arguments(x, offset, offset_group, weight, weight_group, grad, window)
-    args.grad_out, args.grad_x = grad.data_ptr(), grad_x.data_ptr()
-    args.grad_offset, args.grad_weight = grad_offset.data_ptr(), grad_weight.data_ptr()
-    args.grad_offset_stride, args.grad_offset_group = pixel_stride(grad_offset), offset_group
-    args.grad_weight_stride, args.grad_weight_group = pixel_stride(grad_weight), weight_group
-    library.call("internimage_window_backward", args)
+def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: PointTensors, window: Window) -> Tensor:
+    """Fill the gradients of offsets and weights, and return that of x."""
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if grad.numel():
+        grad = grad.contiguous()
+        args = _arguments(x, points, grad, window)
+        args.grad_out, args.grad_x = grad.data_ptr(), grad_x.data_ptr()
+        args.grad_offset, args.grad_weight = gradients.offset.data_ptr(), gradients.weight.data_ptr()
+        args.grad_offset_stride, args.grad_offset_group = pixel_stride(gradients.offset), gradients.offset_group
+        args.grad_weight_stride, args.grad_weight_group = pixel_stride(gradients.weight), gradients.weight_group
+        library.call("internimage_window_backward", args)
+    return grad_x
 
 
-def _arguments(
-    x: Tensor, offset: Tensor, offset_group: int, weight: Tensor, weight_group: int, out: Tensor, window: Window
-) -> WindowArgs:
+def _arguments(x: Tensor, points: PointTensors, out: Tensor, window: Window) -> WindowArgs:
     """The part of the arguments that both directions share."""
     n, height, width, channels = x.shape
     check_sides(height, width, row=width * pixel_stride(x))
@@ -89,8 +69,8 @@ def _arguments(
     (pad_h, pad_w), (dilation_h, dilation_w) = window.padding, window.dilation
     return WindowArgs(
         x=x.data_ptr(),
-        offset=offset.data_ptr(),
-        weight=weight.data_ptr(),
+        offset=points.offset.data_ptr(),
+        weight=points.weight.data_ptr(),
         batch=n,
         height=height,
         width=width,
@@ -100,10 +80,10 @@ def _arguments(
         channels=channels // window.groups,
         points=window.points,
         x_stride=pixel_stride(x),
-        offset_stride=pixel_stride(offset),
-        offset_group=offset_group,
-        weight_stride=pixel_stride(weight),
-        weight_group=weight_group,
+        offset_stride=pixel_stride(points.offset),
+        offset_group=points.offset_group,
+        weight_stride=pixel_stride(points.weight),
+        weight_group=points.weight_group,
         kernel_h=kernel_h,
         kernel_w=kernel_w,
         stride_h=stride_h,

@@ -29,16 +29,16 @@ from internimage.ops.runtime.triton.support import (
     needs_wide,
     next_power_of_two,
 )
-from internimage.ops.sampling import Window, check_sides, pixel_rows, pixel_stride
+from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_rows, pixel_stride
 
 _KEY = ["groups", "D", "K", "KERNEL_H", "SOFTMAX", "WIDE", "out_width"]
 
 
 @triton.jit
-def _point_position(p, columns, rows, scale, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr,
-                    STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr,
-                    DILATION_W: tl.constexpr, REMOVE_CENTER: tl.constexpr):  # fmt: skip
-    """Where point p lies before its offset: a whole pixel (B) and the rest, x and y."""
+def _locate(p, columns, rows, offset, exists, scale, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
+            STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
+            DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, REMOVE_CENTER: tl.constexpr):  # fmt: skip
+    """Where point p lies: a whole pixel (B) and the rest, x and y."""
     half_h: tl.constexpr = (DILATION_H * (KERNEL_H - 1)) // 2
     half_w: tl.constexpr = (DILATION_W * (KERNEL_W - 1)) // 2
     q = p
@@ -48,7 +48,22 @@ def _point_position(p, columns, rows, scale, KERNEL_H: tl.constexpr, KERNEL_W: t
     a, b = q // KERNEL_H, q % KERNEL_H  # width outer, height inner
     rest_x = (half_w - PAD_W) + scale * (a * DILATION_W - half_w)
     rest_y = (half_h - PAD_H) + scale * (b * DILATION_H - half_h)
+    rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
+    rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
     return (columns * STRIDE_W).to(tl.int32), rest_x, (rows * STRIDE_H).to(tl.int32), rest_y
+
+
+@triton.jit
+def _sample(p, x, base, x_stride, columns, rows, height, width, offset, weight, exists, valid, top, inverse, scale,
+            KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+            PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+            REMOVE_CENTER: tl.constexpr, SOFTMAX: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
+    """The sample (B, D) at point p, times its weight."""
+    whole_x, rest_x, whole_y, rest_y = _locate(
+        p, columns, rows, offset, exists, scale, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H,
+        DILATION_W, REMOVE_CENTER)  # fmt: skip
+    share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
+    return gather_point(x, base, x_stride, whole_x, rest_x, whole_y, rest_y, height, width, 0, share, valid, WIDE)
 
 
 @triton.autotune(configs=tile_configs(((1024, 4), (512, 2), (512, 4), (1024, 2), (2048, 4), (2048, 8))), key=_KEY)
@@ -81,50 +96,16 @@ def _forward_kernel(x, offset, weight, out, row_count, height, width, out_height
     total = tl.zeros([BLOCK, D_PAD], dtype=tl.float32)
     if UNROLL:
         for p in tl.static_range(K):
-            whole_x, rest_x, whole_y, rest_y = _point_position(
-                p,
-                columns,
-                rows,
-                scale,
-                KERNEL_H,
-                KERNEL_W,
-                STRIDE_H,
-                STRIDE_W,
-                PAD_H,
-                PAD_W,
-                DILATION_H,
-                DILATION_W,
-                REMOVE_CENTER,
-            )
-            rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
-            rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
-            share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-            total += gather_point(
-                x, base, x_stride, whole_x, rest_x, whole_y, rest_y, height, width, 0, share, valid, WIDE
-            )
+            total += _sample(
+                p, x, base, x_stride, columns, rows, height, width, offset, weight, exists, valid, top, inverse, scale,
+                KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H, DILATION_W, REMOVE_CENTER, SOFTMAX,
+                WIDE)  # fmt: skip
     else:
         for p in range(K):
-            whole_x, rest_x, whole_y, rest_y = _point_position(
-                p,
-                columns,
-                rows,
-                scale,
-                KERNEL_H,
-                KERNEL_W,
-                STRIDE_H,
-                STRIDE_W,
-                PAD_H,
-                PAD_W,
-                DILATION_H,
-                DILATION_W,
-                REMOVE_CENTER,
-            )
-            rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
-            rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
-            share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-            total += gather_point(
-                x, base, x_stride, whole_x, rest_x, whole_y, rest_y, height, width, 0, share, valid, WIDE
-            )
+            total += _sample(
+                p, x, base, x_stride, columns, rows, height, width, offset, weight, exists, valid, top, inverse, scale,
+                KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H, DILATION_W, REMOVE_CENTER, SOFTMAX,
+                WIDE)  # fmt: skip
     at = (row * D)[:, None] + channel[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=valid)
 
@@ -170,45 +151,13 @@ def _backward_kernel(x, offset, weight, grad_out, grad_x, grad_offset, grad_weig
     grad_offset += pixel * grad_offset_stride + group * offset_group
     grad_weight += pixel * grad_weight_stride + group * weight_group
     for p in range(K):
-        whole_x, rest_x, whole_y, rest_y = _point_position(
-            p,
-            columns,
-            rows,
-            scale,
-            KERNEL_H,
-            KERNEL_W,
-            STRIDE_H,
-            STRIDE_W,
-            PAD_H,
-            PAD_W,
-            DILATION_H,
-            DILATION_W,
-            REMOVE_CENTER,
-        )
-        rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
-        rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
+        whole_x, rest_x, whole_y, rest_y = _locate(
+            p, columns, rows, offset, exists, scale, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H,
+            DILATION_W, REMOVE_CENTER)  # fmt: skip
         share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
         to_weight, to_x, to_y = scatter_point(
-            x,
-            base,
-            x_stride,
-            grad_x,
-            grad_base,
-            grad_x_stride,
-            grad,
-            whole_x,
-            rest_x,
-            whole_y,
-            rest_y,
-            height,
-            width,
-            0,
-            share,
-            valid,
-            fraction,
-            WIDE,
-            FIXED,
-        )
+            x, base, x_stride, grad_x, grad_base, grad_x_stride, grad, whole_x, rest_x, whole_y, rest_y, height, width,
+            0, share, valid, fraction, WIDE, FIXED)  # fmt: skip
         tl.store(grad_offset + 2 * p, (scale * to_x).to(grad_offset.dtype.element_ty), mask=exists)
         tl.store(grad_offset + 2 * p + 1, (scale * to_y).to(grad_offset.dtype.element_ty), mask=exists)
         if SOFTMAX:
@@ -222,10 +171,7 @@ def _backward_kernel(x, offset, weight, grad_out, grad_x, grad_offset, grad_weig
 
 def forward(x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> Tensor:
     """(N, Ho, Wo, C); strided views whose channels lie side by side are read in place."""
-    x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
-    out = torch.empty(*offset.shape[:3], x.shape[3], dtype=x.dtype, device=x.device)
-    run_forward(x, offset, 2 * window.points, mask, window.points, out, window)
-    return out
+    return run_forward(pixel_rows(x), PointTensors.separate(pixel_rows(offset), pixel_rows(mask), window), window)
 
 
 def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,61 +179,42 @@ def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Wind
     x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
     grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
     grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format)
-    k = window.points
-    grad_x = run_backward(grad, x, offset, 2 * k, mask, k, grad_offset, grad_mask, window)
-    return grad_x, grad_offset, grad_mask
+    points, gradients = (PointTensors.separate(*both, window) for both in ((offset, mask), (grad_offset, grad_mask)))
+    return run_backward(grad, x, points, gradients, window), grad_offset, grad_mask
 
 
-def run_forward(
-    x: Tensor, offset: Tensor, offset_group: int, weight: Tensor, weight_group: int, out: Tensor, window: Window
-) -> None:
-    """Fill `out`; `*_group` is the distance in elements from one group's values to the next."""
+def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
+    """(N, Ho, Wo, C)."""
+    offset, weight = points.offset, points.weight
+    out = torch.empty(*offset.shape[:3], x.shape[3], dtype=x.dtype, device=x.device)
     if out.numel() == 0:
-        return
-    sizes, constants = _arguments(x, offset, out, window)
-    strides = (pixel_stride(x), pixel_stride(offset), offset_group, pixel_stride(weight), weight_group)
+        return out
+    sizes, constants = _arguments(x, out, window)
     wide = needs_wide(x, offset, weight, out)
     with device_of(x):
         _forward_kernel[_grid(out, constants)](
-            x,
-            offset,
-            weight,
-            out,
-            *sizes,
-            *strides,
-            window.offset_scale,
+            *(x, offset, weight, out, *sizes, *_strides(x, points), window.offset_scale),
             **constants,
             WIDE=wide,
             UNROLL=window.points <= 9,
         )
+    return out
 
 
-def run_backward(
-    grad: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    offset_group: int,
-    weight: Tensor,
-    weight_group: int,
-    grad_offset: Tensor,
-    grad_weight: Tensor,
-    window: Window,
-) -> Tensor:
-    """Fill the gradients of offset and weight, which keep the group distances of their inputs; return that of x."""
+def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: PointTensors, window: Window) -> Tensor:
+    """Fill the gradients of offsets and weights, and return that of x."""
     if grad.numel() == 0:
         return torch.zeros_like(x, memory_format=torch.contiguous_format)
-    grad = grad.contiguous()
-    sizes, constants = _arguments(x, offset, grad, window)
+    grad, offset, weight = grad.contiguous(), points.offset, points.weight
+    sizes, constants = _arguments(x, grad, window)
     terms = grad.shape[1] * grad.shape[2] * window.points
     gradient = GradientSum(x.shape, grad, lambda: 1.0 if window.softmax else weight.abs().amax().double(), terms)
-    strides = (
-        *(pixel_stride(x), x.shape[3], pixel_stride(offset), offset_group, pixel_stride(weight), weight_group),
-        *(pixel_stride(grad_offset), pixel_stride(grad_weight)),
-    )
+    x_stride, *point_strides = _strides(x, points)
+    strides = x_stride, x.shape[3], *point_strides, pixel_stride(gradients.offset), pixel_stride(gradients.weight)
     wide = needs_wide(x, offset, weight, grad, gradient.sum)
     with device_of(x):
         _backward_kernel[_grid(grad, constants)](
-            *(x, offset, weight, grad, gradient.sum, grad_offset, grad_weight, gradient.limit),
+            *(x, offset, weight, grad, gradient.sum, gradients.offset, gradients.weight, gradient.limit),
             *(*sizes, *strides, window.offset_scale),
             **constants,
             WIDE=wide,
@@ -296,7 +223,14 @@ def run_backward(
     return gradient.result(x.dtype)
 
 
-def _arguments(x: Tensor, offset: Tensor, out: Tensor, window: Window) -> tuple[tuple[int, ...], dict[str, int | bool]]:
+def _strides(x: Tensor, points: PointTensors) -> tuple[int, ...]:
+    return (
+        *(pixel_stride(x), pixel_stride(points.offset), points.offset_group),
+        *(pixel_stride(points.weight), points.weight_group),
+    )
+
+
+def _arguments(x: Tensor, out: Tensor, window: Window) -> tuple[tuple[int, ...], dict[str, int | bool]]:
     """The sizes and the constants of both kernels."""
     _, height, width, channels = x.shape
     check_sides(height, width)

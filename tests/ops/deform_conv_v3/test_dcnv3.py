@@ -13,7 +13,7 @@ from internimage.errors import BackendUnavailable
 from internimage.ops import dcnv3
 from internimage.ops.deform_conv_v3 import kernel_cpp
 from internimage.ops.runtime import library
-from internimage.ops.sampling import Window, check_sides
+from internimage.ops.sampling import PointTensors, Window, check_sides
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 DTYPES = list(TOLERANCE)
@@ -318,7 +318,8 @@ def test_a_row_of_too_many_elements_is_refused():
 def test_a_map_of_too_many_pixels_is_refused():
     x = torch.empty(1, 1, 1, 1).expand(1, 2**15, 2**14, 1)
     with pytest.raises(ValueError, match=r"2\*\*29 pixels"):
-        kernel_cpp.run_forward(x, x, 2, x, 1, x, Window((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0, False, False))
+        points = PointTensors(torch.empty(1, 1, 1, 2), 2, torch.empty(1, 1, 1, 1), 1)
+        kernel_cpp.run_forward(x, points, Window((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0, False, False))
 
 
 def small() -> tuple[Tensor, Tensor, Tensor]:
