@@ -73,7 +73,7 @@ def register_operator(
 
 
 def register_inference_operator(
-    name: str, schema: str, *, implementations: Mapping[str, Backend], fake: Callable[..., Any]
+    name: str, schema: str, *, implementations: Mapping[str, Backend], fake: Callable[..., Any], maps: int = 1
 ) -> Callable[..., Any]:
     """Define `internimage::<name>`, which has no gradients and takes the first backend that can run.
 
@@ -82,6 +82,7 @@ def register_inference_operator(
         schema: its arguments and results; the first argument is a tensor that decides device and dtype.
         implementations: backend name to backend, in the order in which they are tried.
         fake: the arguments to results of the right shapes, without values.
+        maps: the number of arguments, the first ones, that are no parameters: what may be traced or transformed.
 
     Returns:
         A function that runs the operator on the arguments of the schema, by position.
@@ -97,7 +98,7 @@ def register_inference_operator(
     registered = getattr(torch.ops.internimage, name)
 
     def call(*values: Any) -> Any:
-        if is_plain(*(value for value in values if isinstance(value, Tensor))):
+        if is_plain(*values[:maps]):
             return run(*values)
         return registered(*values)
 

@@ -101,11 +101,11 @@ def linear(x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, activation: st
 
 def perceptron(
     x: Tensor,
+    shortcut: Tensor,
     blocks: list[Tensor],
     biases: list[Tensor],
     outputs: list[int],
     activation: str,
-    shortcut: Tensor,
     *residual: Any,
 ) -> list[Tensor]:
     """One layer or two with an activation between them, added to a shortcut (..., O): the sum, and next_norm of it."""

@@ -27,7 +27,7 @@ def _fake_linear(x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, activati
 
 
 def _fake_perceptron(*values: Any) -> list[Tensor]:
-    shortcut = values[5]
+    shortcut = values[1]
     return [torch.empty_like(shortcut) for _ in range(1 if values[NEXT_WEIGHT] is None else 2)]
 
 
@@ -45,10 +45,11 @@ _linear = register_inference_operator(
 )
 _perceptron = register_inference_operator(
     "packed_perceptron",
-    "(Tensor x, Tensor[] blocks, Tensor[] biases, int[] outputs, str activation, Tensor shortcut, "
+    "(Tensor x, Tensor shortcut, Tensor[] blocks, Tensor[] biases, int[] outputs, str activation, "
     f"{RESIDUAL_SCHEMA}) -> Tensor[]",
     implementations={"cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.perceptron)},
     fake=_fake_perceptron,
+    maps=2,
 )
 _conv = register_inference_operator(
     "packed_conv",
@@ -119,7 +120,7 @@ def packed_perceptron(
     if shortcut.dtype != x.dtype:
         raise ValueError(f"expected a shortcut of {x.dtype}, given {shortcut.dtype}")
     blocks, biases, _, outputs = (list(values) for values in zip(*layers, strict=True))
-    return _two(_perceptron(x.contiguous(), blocks, biases, outputs, activation, shortcut.contiguous(), *residual))
+    return _two(_perceptron(x.contiguous(), shortcut.contiguous(), blocks, biases, outputs, activation, *residual))
 
 
 def packed_conv(

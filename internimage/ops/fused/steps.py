@@ -31,6 +31,7 @@ _add_shortcut_ = register_inference_operator(
         "reference": Backend(reference.missing_reason, reference.add_shortcut_),
     },
     fake=lambda *values: None,
+    maps=2,
 )
 _add_residual_ = register_inference_operator(
     "add_residual_",
@@ -40,6 +41,7 @@ _add_residual_ = register_inference_operator(
         "reference": Backend(reference.missing_reason, reference.add_residual_),
     },
     fake=lambda *values: None,
+    maps=2,
 )
 _depthwise_norm_gelu = register_inference_operator(
     "depthwise_norm_gelu",

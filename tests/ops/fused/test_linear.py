@@ -263,7 +263,7 @@ def test_registration_passes_opcheck_and_gives_the_same() -> None:
     torch.library.opcheck(ops.packed_linear, (x, first.blocks, first.bias, 20, "gelu"))
     for residual in (Residual(), whole):
         both = [first.blocks, second.blocks], [first.bias, second.bias], [20, 12]
-        torch.library.opcheck(ops.packed_perceptron, (x, *both, "gelu", shortcut, *residual))
+        torch.library.opcheck(ops.packed_perceptron, (x, shortcut, *both, "gelu", *residual))
         plain = packed_perceptron(x, (first, second), shortcut, residual, activation="gelu")
         with torch.profiler.profile() as profile:
             seen = packed_perceptron(x, (first, second), shortcut, residual, activation="gelu")
