@@ -96,11 +96,14 @@ class FusedLinear(Twin, nn.Linear):
         return super().forward(input) if product is None else product(input)
 
 
-def packed_weights(*layers: nn.Linear) -> list[PackedWeight] | None:
+def packed_weights(first: nn.Linear, *others: nn.Linear) -> list[PackedWeight] | None:
     """The weights for `internimage.ops.fused.packed_perceptron`, or None where that is not the way to go."""
-    products = [layer.product for layer in layers if isinstance(layer, FusedLinear)]
-    weights = [product.packed for product in products if product is not None and product.packed is not None]
-    return weights if len(weights) == len(layers) else None
+    if not isinstance(first, FusedLinear) or first.usable is None:
+        return None
+    copies = [layer.packed for layer in (first, *others) if isinstance(layer, FusedLinear)]
+    weights = [copy["all"].packed for copy in copies if copy is not None]
+    found = [weight for weight in weights if weight is not None]
+    return found if len(found) == 1 + len(others) else None
 
 
 def use_twins(model: nn.Module) -> None:

@@ -187,8 +187,10 @@ def _residual(
 ) -> tuple[ResidualArgs, list[Tensor | None]]:
     """The addresses of a residual sum, and the tensors that must live until the call returns."""
     *parameters, eps = residual
-    kept = [None if t is None else _in_dtype(t, total.dtype) for t in (shortcut, *parameters)]
-    shortcut_at, gamma, weight_a, bias_a, weight_b, bias_b = map(_pointer, kept)
+    dtype = total.dtype
+    kept = [t if t is None or t.dtype is dtype else t.to(dtype) for t in (shortcut, *parameters, normed)]
+    addresses = [None if t is None else t.data_ptr() for t in kept]
+    shortcut_at, gamma, weight_a, bias_a, weight_b, bias_b, normed_at = addresses
     args = ResidualArgs(
         shortcut=shortcut_at,
         sum=total.data_ptr(),
@@ -197,7 +199,7 @@ def _residual(
         bias_a=bias_a,
         weight_b=weight_b,
         bias_b=bias_b,
-        normed=_pointer(normed),
+        normed=normed_at,
         eps=eps,
     )
     return args, kept
@@ -206,10 +208,6 @@ def _residual(
 def _results(total: Tensor, residual: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
     """The sum and, where it is asked for, its norm."""
     return total, None if Residual(*residual).next_weight is None else torch.empty_like(total)
-
-
-def _pointer(t: Tensor | None) -> int | None:
-    return None if t is None else t.data_ptr()
 
 
 def _in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:

@@ -119,7 +119,8 @@ def packed_perceptron(
     expect_shape("shortcut", shortcut, (*x.shape[:-1], inputs), "the shape of the result")
     if shortcut.dtype != x.dtype:
         raise ValueError(f"expected a shortcut of {x.dtype}, given {shortcut.dtype}")
-    blocks, biases, _, outputs = (list(values) for values in zip(*layers, strict=True))
+    blocks, biases = [layer.blocks for layer in layers], [layer.bias for layer in layers]
+    outputs = [layer.outputs for layer in layers]
     return _two(_perceptron(x.contiguous(), shortcut.contiguous(), blocks, biases, outputs, activation, *residual))
 
 
