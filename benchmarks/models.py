@@ -5,7 +5,7 @@ Run: `python -m benchmarks.run --only models [--device cuda]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -166,29 +166,41 @@ def measure(
     return rows
 
 
-def run(device: str, *, seconds: float = 10.0, batches: tuple[int, ...] = (1, 8)) -> None:
-    """Check, measure, print, save and plot."""
-    forward: list[dict[str, Any]] = []
-    training: list[dict[str, Any]] = []
+def run(device: str, *, seconds: float = 10.0, dtypes: Sequence[torch.dtype] = ()) -> None:
+    """Check, measure, print, save and plot; a run that is stopped keeps what it has measured."""
+    rows: list[dict[str, Any]] = []
     errors: dict[str, float] = {}
-    dtypes = (torch.float32, torch.bfloat16) if device == "cpu" else (torch.float32, torch.float16, torch.bfloat16)
-    for dtype in dtypes:
-        with torch.inference_mode():
-            errors[str(dtype)] = check(device, dtype)
-            for batch in batches:
-                functions = contenders(device, batch, dtype, with_reference=dtype == torch.float32)
-                forward += measure(functions, device, batch, dtype, "forward", seconds)
-        steps = training_contenders(device, batches[-1], dtype)
-        training += measure(steps, device, batches[-1], dtype, "training step", seconds)
+    usual = (torch.float32, torch.bfloat16) if device == "cpu" else (torch.float32, torch.float16, torch.bfloat16)
+    batches = (1, 8) if device == "cpu" else (1, 64)
+    try:
+        for dtype in dtypes or usual:
+            with torch.inference_mode():
+                errors[str(dtype)] = check(device, dtype)
+                for batch in batches:
+                    functions = contenders(device, batch, dtype, with_reference=dtype == torch.float32)
+                    rows += measure(functions, device, batch, dtype, "forward", seconds)
+            steps = training_contenders(device, batches[-1], dtype)
+            rows += measure(steps, device, batches[-1], dtype, "training step", seconds)
+    finally:
+        _report(rows, device, errors)
+
+
+def _report(rows: list[dict[str, Any]], device: str, errors: dict[str, float]) -> None:
+    forward = [row for row in rows if row["what"] == "forward"]
     print_table(f"InternImage-T at {SIZE} x {SIZE} on {device}: forward", forward)
-    print_table("training step", training)
-    save("models", device, forward + training, check_relative_error=errors)
-    shown = [line for line in forward if line["dtype"] == "float32"]
+    print_table("training step", [row for row in rows if row["what"] != "forward"])
+    save("models", device, rows, check_relative_error=errors)
+    shown = [row for row in forward if row["dtype"] == forward[0]["dtype"]]
+    models = list(dict.fromkeys(row["model"] for row in shown))
+    times = {(row["model"], row["batch"]): row["p50_ms"] / row["batch"] for row in shown}
     bar_plot(
         "models",
         device,
-        f"InternImage-T and peers, {SIZE} px, float32, {device}",
-        list(dict.fromkeys(line["model"] for line in shown)),
-        {f"batch {b}": [line["p50_ms"] / b for line in shown if line["batch"] == b] for b in batches},
+        f"InternImage-T and peers, {SIZE} px, {shown[0]['dtype'] if shown else 'nothing'}, {device}",
+        models,
+        {
+            f"batch {b}": [times.get((name, b), 0.0) for name in models]
+            for b in dict.fromkeys(row["batch"] for row in shown)
+        },
         "milliseconds per image (median)",
     )

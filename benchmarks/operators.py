@@ -8,7 +8,7 @@ reach in this run; its share of our time is 1 at the limit of the machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -270,23 +270,30 @@ def cases(device: str) -> list[Case]:
     return [*window_cases((*stages, *detection, (1, 200, 200, 10, 16))), *attention_cases((900, 0), batch=2)]
 
 
-def run(device: str, *, seconds: float = 3.0) -> None:
-    """Check, measure, print, save and plot."""
+def run(device: str, *, seconds: float = 3.0, dtypes: Sequence[torch.dtype] = ()) -> None:
+    """Check, measure, print, save and plot; a run that is stopped keeps what it has measured."""
     keep_freed_memory()  # as every model of the package does
     ceilings = Ceilings(copy_bandwidth(device), matmul_gflops(device))
-    dtypes = (torch.float32, torch.bfloat16) if device == "cpu" else (torch.float32, torch.bfloat16, torch.float16)
-    rows = []
-    for case in cases(device):
-        for dtype in dtypes:
-            rows += measure(case.to(device, dtype), dtype, device, seconds, ceilings)
+    usual = (torch.float32, torch.bfloat16) if device == "cpu" else (torch.float32, torch.bfloat16, torch.float16)
+    rows: list[dict[str, Any]] = []
+    try:
+        for case in cases(device):
+            for dtype in dtypes or usual:
+                rows += measure(case.to(device, dtype), dtype, device, seconds, ceilings)
+    finally:
+        _report(rows, device, ceilings)
+
+
+def _report(rows: list[dict[str, Any]], device: str, ceilings: Ceilings) -> None:
     ceiling = f"a copy reaches {ceilings.gb_per_s:.0f} GB/s, a matrix product {ceilings.gflops:.0f} GFLOP/s"
     print_table(f"operators on {device}; {ceiling}", rows)
     save("operators", device, rows, copy_gb_per_s=ceilings.gb_per_s, matmul_gflops=ceilings.gflops)
-    shown = [row for row in rows if row["dtype"] == "float32"]
+    shown = [row for row in rows if row["dtype"] == rows[0]["dtype"]]
     labels = list(dict.fromkeys(f"{row['operator']} {row['shape']}" for row in shown))
     series = {
         what: [row["over_reference"] for row in shown if row["what"] == what]
         for what in ("forward", "forward+backward")
     }
-    title = f"Times faster than the grid-sample form, float32, {device}"
+    dtype = shown[0]["dtype"] if shown else "nothing"
+    title = f"Times faster than the grid-sample form, {dtype}, {device}"
     bar_plot("operators", device, title, labels, series, "time of the grid-sample form / ours (medians)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -21,9 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def circumstances(device: str) -> dict[str, Any]:
     """Return device, versions and commit of this run."""
-    root = Path(__file__).parent.parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout
-    dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True).stdout
+    commit, dirty = _git("rev-parse", "--short", "HEAD"), _git("status", "--porcelain", "-uno")
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     return {
         "device": name,
@@ -34,9 +33,16 @@ def circumstances(device: str) -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda if device == "cuda" else None,
         "python": platform.python_version(),
-        "commit": commit.strip() + ("+" if dirty else ""),
+        "commit": commit + ("+" if dirty else ""),
         "date": date.today().isoformat(),
     }
+
+
+def _git(*words: str) -> str:
+    """What git says of this working tree; nothing where there is no git, or a copy of the files alone."""
+    if shutil.which("git") is None:
+        return ""
+    return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
 
 
 def _cpu_name() -> str:
@@ -83,8 +89,10 @@ def save(name: str, device: str, rows: Sequence[Mapping[str, Any]], **notes: Any
 
 def bar_plot(
     name: str, device: str, title: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], ylabel: str
-) -> Path:
-    """Draw grouped horizontal bars into `results/<name>_<device>.png`."""
+) -> Path | None:
+    """Draw grouped horizontal bars into `results/<name>_<device>.png`; nothing without labels."""
+    if not labels:
+        return None
     import matplotlib
 
     matplotlib.use("Agg")

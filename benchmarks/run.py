@@ -1,11 +1,21 @@
-"""Measure and record: `python -m benchmarks.run [--device cpu|cuda] [--only SUITE] [--seconds S]`."""
+"""Measure and record: `python -m benchmarks.run [--device cpu|cuda] [--only SUITE] [--seconds S] [--dtype DTYPE]`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import signal
+import sys
+from pathlib import Path
+from typing import Any
 
-SUITES = ("operators", "blocks", "models", "detection", "segmentation", "memory")
+import torch
+
+from benchmarks import record
+
+SUITES = ("operators", "blocks", "models", "detection", "segmentation", "memory", "first_calls")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WITH_DTYPES = ("operators", "models")
 
 
 def main() -> None:
@@ -14,9 +24,18 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", choices=SUITES, action="append", help="a suite; repeat for several, omit for all")
     parser.add_argument("--seconds", type=float, help="time for each comparison; each suite has its own default")
+    parser.add_argument("--dtype", choices=DTYPES, help=f"one type alone, for {' and '.join(WITH_DTYPES)}")
+    parser.add_argument("--results", type=Path, default=record.RESULTS, help="folder of the figures")
     args = parser.parse_args()
-    settings = {} if args.seconds is None else {"seconds": args.seconds}
-    for suite in args.only or SUITES:
+    suites = args.only or SUITES
+    if args.dtype is not None and not set(suites) <= set(WITH_DTYPES):
+        parser.error(f"--dtype is for {' and '.join(WITH_DTYPES)}; name them with --only")
+    record.RESULTS = args.results
+    settings: dict[str, Any] = {} if args.seconds is None else {"seconds": args.seconds}
+    if args.dtype is not None:
+        settings["dtypes"] = (DTYPES[args.dtype],)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a suite that is stopped still saves its rows
+    for suite in suites:
         importlib.import_module(f"benchmarks.{suite}").run(args.device, **settings)
 
 

@@ -47,6 +47,7 @@ OTHER_COMMANDS = (
     r"(\.venv/bin/)?ruff (check|format) .+",
     r"(\.venv/bin/)?pyright .+",
     r"python -m benchmarks\.run( --only (operators|blocks|models|detection|segmentation|memory))*( \[--device cuda\])?",
+    r"benchmarks/gpu\.sh",
     r"git clone \S+.*",
     r"cd \S+",
 )
