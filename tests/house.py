@@ -1,4 +1,4 @@
-"""The plan of the house: rooms, levels, stations. Tests keep the code to it; docs/architecture.md shows it.
+"""The plan of the house: rooms, levels, stations, ways. Tests keep the code to it; docs/architecture.md shows it.
 
 `python -m tests.house` writes the generated parts of docs/architecture.md anew.
 """
@@ -92,6 +92,60 @@ STATIONS = (
 TASK_FOLDERS = ("classification", "detection", "segmentation")
 
 
+# What a newcomer reads, in this order: each file is named in an import of an earlier one, or is a task's own.
+WAYS = {
+    "The way of an image": {
+        "`model.predict([image])`": (
+            ("flow/model.py", "`TaskModel`: what every model does, in order"),
+            ("detection/rcnn/model.py", "one of the models"),
+            ("detection/model.py", "what it shares with the others of its task: the stations"),
+            ("detection/preprocess.py", "image to pixels"),
+            ("data/images/read.py", "a file of any kind to an image"),
+            ("backbones/internimage.py", "pixels to four maps"),
+            ("layers/deform_conv.py", "the layer that the backbone is built of"),
+            ("ops/deform_conv_v3/interface.py", "its operator: checks, and the choice of a kernel"),
+            ("detection/postprocess.py", "raw outputs to a result in terms of the original image"),
+            ("types.py", "the result"),
+        ),
+        "`ii.evaluate(model, data)`": (
+            ("hub/evaluation.py", "one call for all tasks"),
+            ("tasks.py", "the list of tasks"),
+            ("detection/task.py", "one of them"),
+            ("detection/evaluate.py", "opens the data, runs, computes, reports"),
+            ("data/readers/open_objects.py", "finds out the format of the data"),
+            ("evaluation/run.py", "one pass over the images"),
+            ("evaluation/record_log.py", "keeps what was found, so that a cut pass goes on"),
+            ("evaluation/object_metrics.py", "ground truth and predictions to metrics"),
+            ("evaluation/coco.py", "one of the metrics"),
+            ("detection/report.py", "metrics beside the published ones"),
+        ),
+    },
+    "The way of a checkpoint": {
+        "`ii.load(name)`": (
+            ("hub/load.py", "opens, recognizes, builds, fills"),
+            ("hub/opening.py", "a name to an open file"),
+            ("checkpoints/catalog.py", "the published checkpoints"),
+            ("checkpoints/read.py", "which kind of file it is"),
+            ("checkpoints/formats/torch_files.py", "a file of the original, read without running anything in it"),
+            ("tasks.py", "asks each task whether the model is its own"),
+            ("detection/original/recognition.py", "a checkpoint to the configuration of its model"),
+            ("hub/building.py", "a configuration to a model"),
+            ("checkpoints/fill.py", "tensors into parameters"),
+            ("checkpoints/rename.py", "the original's names to ours"),
+        ),
+        "`ii.create(architecture)`": (
+            ("hub/create.py", "finds the task of the architecture"),
+            ("tasks.py", "the list of tasks"),
+            ("detection/task.py", "one of them"),
+            ("detection/creation.py", "what is asked for to a configuration"),
+            ("backbones/choice.py", "which backbone"),
+            ("backbones/config.py", "the table of sizes"),
+            ("detection/presets.py", "a configuration to a model"),
+        ),
+    },
+}
+
+
 def station(relative: Path) -> int | None:
     """Return the place of a task's file in `STATIONS`, None for the facade `__init__.py`."""
     parts = relative.with_suffix("").parts[1:]
@@ -123,12 +177,24 @@ def the_stations() -> str:
     )
 
 
+def the_ways() -> str:
+    """Return the lists of files to read."""
+    text = []
+    for title, ways in WAYS.items():
+        text.append(f"### {title}\n")
+        for call, files in ways.items():
+            text.append(f"{call}:\n")
+            text += [f"{number}. `{file}`: {what}" for number, (file, what) in enumerate(files, 1)]
+            text.append("")
+    return "\n".join(text).rstrip()
+
+
 def shown(name: str) -> str:
     """Return a room as it is called in the tree."""
     return f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py"
 
 
-GENERATED = {"map": the_map, "stations": the_stations}
+GENERATED = {"map": the_map, "stations": the_stations, "ways": the_ways}
 
 
 def with_generated_parts(text: str) -> str:

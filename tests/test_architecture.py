@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import PACKAGE, PAGE, ROOMS, ROOT, TASK_FOLDERS, station, with_generated_parts
+from tests.house import PACKAGE, PAGE, ROOMS, ROOT, TASK_FOLDERS, WAYS, station, with_generated_parts
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -35,6 +35,7 @@ ASKS_FOR_TASKS = {
 }
 CROWDED = {"training": 28}
 MAX_FILES = 16
+MAX_WAY = 10  # files
 COCO_FIELDS = {"data/readers/coco_entries.py"}  # where "segmentation" is a field of the COCO format, not a task
 
 EVERYWHERE = {"torch", "torchvision", "numpy", "PIL", "typing_extensions"}
@@ -269,6 +270,29 @@ def test_only_its_own_folder_knows_a_task() -> None:
 def test_the_map_is_that_of_the_house() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert text == with_generated_parts(text), "write it anew: python -m tests.house"
+
+
+def named_by(path: Path) -> set[str]:
+    """Return the modules that a file imports, also behind an `__init__`, or behind the tasks where it lists them."""
+    found = set(imported_modules(path))
+    if module_of(path) == "internimage.tasks":
+        tasks = {f"internimage.{task}.task" for task in TASK_FOLDERS}
+        found |= tasks.union(*(imported_modules(MODULES[task]) for task in tasks))
+    for name in list(found):
+        if MODULES[name].name == "__init__.py":
+            found |= named_by(MODULES[name])
+    return found
+
+
+@pytest.mark.parametrize("way", [way for ways in WAYS.values() for way in ways.values()], ids=lambda way: way[0][0])
+def test_ways_are_short_and_lead_from_file_to_file(way: tuple[tuple[str, str], ...]) -> None:
+    assert len(way) <= MAX_WAY
+    paths = [PACKAGE / file for file, _ in way]
+    assert all(path.exists() for path in paths), [file for file, _ in way if not (PACKAGE / file).exists()]
+    for i, path in enumerate(paths[1:], 1):
+        leads = any(module_of(path) in named_by(earlier) for earlier in paths[:i])
+        builds = any(module_of(earlier) in named_by(path) for earlier in paths[:i])
+        assert leads or builds, f"{way[i][0]} has nothing to do with the files before it"
 
 
 @pytest.mark.parametrize("page", [PAGE, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
