@@ -101,17 +101,17 @@ def evaluate_detection(
     known = known_classes(model.config.class_names, model.config.num_classes, classes.names)
     refuse_no_targets(count_truth(dataset), dataset.name)
     found = _find(model, dataset, known, views, folder, settings)
-    truth = [dataset.annotation(i) for i in found.by_index]
+    targets = [dataset.annotation(i) for i in found.by_index]
     predictions = list(found.by_index.values())
     results = None if folder is None else Path(folder) / RESULTS
     if results is not None:
-        named = [(true.image_id, own) for true, own in zip(truth, predictions, strict=True)]
+        named = [(target.image_id, own) for target, own in zip(targets, predictions, strict=True)]
         write_coco_results(results, named, classes.category_ids)
     has_masks = dataset.has_masks and isinstance(model, RCNN) and bool(model.mask_heads)
     kinds: list[Kind] = ["box", "mask"] if has_masks else ["box"]
     return DetectionReport(
         metric,
-        measure(metric, truth, predictions, classes, kinds=kinds),
+        measure(metric, targets, predictions, classes, kinds=kinds),
         len(predictions),
         found.skipped,
         _published(published, metric, dataset.name, tta=views is not None),
