@@ -153,18 +153,10 @@ def _jaccard(
 def _pairs(shared: np.ndarray, iou: float) -> tuple[np.ndarray, np.ndarray]:
     """Pair predictions with people, as many as possible; among such pairings, that with the largest overlaps."""
     near = np.where(shared >= iou, shared, 0.0)
-    is_near = near > 0
-    # Most predictions and people have only one another: no pairing can do better.
-    is_alone = is_near & (is_near.sum(axis=1, keepdims=True) == 1) & (is_near.sum(axis=0, keepdims=True) == 1)
-    rows, columns = is_alone.nonzero()
-    is_near &= ~is_alone
-    open_rows, open_columns = np.flatnonzero(is_near.any(axis=1)), np.flatnonzero(is_near.any(axis=0))
-    near = near[np.ix_(open_rows, open_columns)]
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    near = near[np.ix_(rows, columns)]
     # One more pair outweighs any sum of overlaps.
     gain = np.where(near > 0, near + min(near.shape, default=0) + 1.0, 0.0)
     first, second = (index.numpy() for index in match_least_cost(torch.from_numpy(-gain)))
     is_pair = near[first, second] > 0
-    return (
-        np.concatenate([rows, open_rows[first[is_pair]]]),
-        np.concatenate([columns, open_columns[second[is_pair]]]),
-    )
+    return rows[first[is_pair]], columns[second[is_pair]]

@@ -46,32 +46,20 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Item(Generic[Target]):
-    """What belongs to one image of a batch besides its pixels.
+    """What belongs to one image of a batch besides its pixels."""
 
-    Args:
-        index: index of the image in the data set.
-        target: its ground truth.
-        name: name of its file.
-    """
-
-    index: int
-    target: Target
-    name: str
+    index: int  # in the data set
+    target: Target  # its ground truth
+    name: str  # of its file
 
 
 @dataclass(frozen=True)
 class Batch(Generic[Prepared, Target]):
-    """Some images of a data set.
+    """Some images of a data set."""
 
-    Args:
-        images: the preprocessed images, None when not one of them could be read.
-        items: what belongs to each of them, in the same order.
-        unreadable: the images that are missing from `images`.
-    """
-
-    images: Prepared | None
-    items: list[Item[Target]]
-    unreadable: list[Unreadable]
+    images: Prepared | None  # preprocessed; None when not one of them could be read
+    items: list[Item[Target]]  # what belongs to each of them, in the same order
+    unreadable: list[Unreadable]  # those that are missing from `images`
 
 
 class _Reading(torch.utils.data.Dataset):
