@@ -36,15 +36,19 @@ class Length:
     most: int
 
 
-def check_ranges(config: object) -> None:
+def check_ranges(config: object, *, name: str | None = None) -> None:
     """Raise unless every number of a settings dataclass is finite and in the range of its field.
+
+    Args:
+        config: the settings.
+        name: what messages call it, None for its class.
 
     Raises:
         TypeError: a field that holds a number, or a list of them, holds something else.
         ValueError: a number is out of its range, NaN or infinite, or a list has too few or too many entries.
     """
-    for name, hint in _hints(type(config)).items():
-        _check(hint, getattr(config, name), f"{type(config).__name__}.{name}")
+    for field, hint in _hints(type(config)).items():
+        _check(hint, getattr(config, field), f"{name or type(config).__name__}.{field}")
 
 
 @functools.cache
@@ -79,8 +83,11 @@ def _check_number(hint: type, value: Any, name: str, limits: list[Any]) -> None:
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(f"{name} must be {what}, given {printable(value)}")
     if not isinstance(value, numbers.Integral) and not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, given {value}")
+        least = f" and at least {limits[0].low}" if limits else ""
+        raise ValueError(f"{name} must be finite{least}, given {value}")
     for limit in limits:
         if not limit.low <= value <= limit.high:
             bound = f"at least {limit.low}" if value < limit.low else f"at most {limit.high}"
+            if (limit.low, limit.high) == (0, 1):
+                bound += " (it lies in 0..1)"
             raise ValueError(f"{name} must be {bound}, given {printable(value)}")

@@ -33,16 +33,17 @@ NO_SETTING: Mapping[str, object] = {"is_setting": False}
 def to_plain(settings: object) -> dict[str, object]:
     """Return a dataclass as nested dictionaries, lists and values, as JSON knows them."""
     return {
-        field.name: _plain(getattr(settings, field.name))
+        field.name: to_plain_value(getattr(settings, field.name))
         for field in dataclasses.fields(settings)  # type: ignore[arg-type]  # settings are dataclasses
         if _is_setting(field)
     }
 
 
-def _plain(value: object) -> object:
+def to_plain_value(value: object) -> object:
+    """Return one value as JSON knows it."""
     if dataclasses.is_dataclass(value):
         return to_plain(value)
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+    return [to_plain_value(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def from_plain(kind: type[Settings], values: object) -> Settings:

@@ -6,7 +6,9 @@ Modules are imported at first use, so that a command of one task does not wait f
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Collection, Iterator
+from types import ModuleType
 from typing import Any
 
 from internimage.backbones import BackboneConfig
@@ -35,6 +37,21 @@ def named(name: str) -> Task[Any, Any]:
     if name not in MODULES:
         raise UnknownName("task", name, MODULES)
     return importlib.import_module(MODULES[name]).TASK
+
+
+def station(name: str, file: str) -> ModuleType | None:
+    """Return a module of a task's folder, such as its "training.recipes"; None where the task has none.
+
+    Example:
+        >>> station("detection", "training.recipes").__name__
+        'internimage.detection.training.recipes'
+    """
+    module = MODULES[name].rpartition(".")[0]
+    for part in file.split("."):
+        module += f".{part}"
+        if importlib.util.find_spec(module) is None:
+            return None
+    return importlib.import_module(module)
 
 
 def every() -> Iterator[Task[Any, Any]]:

@@ -43,6 +43,7 @@ ROOMS = {
     "layers": Room(2, "small modules that two or more networks share"),
     "data": Room(2, "files to images and ground truth; knows no model"),
     "visualize": Room(3, "results drawn on their images"),
+    "recipe": Room(3, "what every run states, and what a task says about training"),
     "backbones": Room(3, "the table of sizes, the network, composites"),
     "flow": Room(4, "READ FIRST: the pipeline that every model obeys, and what a task is"),
     "evaluation": Room(5, "metrics as functions, and the loop that can be resumed"),
@@ -85,7 +86,6 @@ STATIONS = (
     ("published",),
     ("original",),
     ("creation",),
-    ("recipe", "recipes"),
     ("training",),
     ("task",),
 )

@@ -174,13 +174,14 @@ def _try_command(words: list[str], block: Block) -> set[str]:
     Returns the name of the command if it was run.
     """
     group = typer.main.get_command(app)
+    words = words[: words.index(">")] if ">" in words else words  # what is printed goes to a file
     name, arguments = words[0], words[1:]
     assert name in group.commands, f"{block.place}: there is no command {name}"  # type: ignore[attr-defined]
     command = group.commands[name]  # type: ignore[attr-defined]
     values = command.make_context(name, list(arguments)).params  # refuses unknown options and wrong values
     model = values.get("model") or values.get("source")
-    if name == "train":
-        _check_recipe(values, block.place)
+    if name in ("train", "recipe"):
+        _check_recipe({"recipe": values.get("name"), **values}, block.place)
     elif model is not None:
         known = find(model) is not None or model in VARIANTS or Path(model).suffix or Path(model).exists()
         assert known or model.isupper(), f"{block.place}: there is no checkpoint {model}"
@@ -210,7 +211,8 @@ def _check_recipe(values: dict[str, Any], place: str) -> None:
     if name is None:
         assert values.get("resume") or values.get("shows_list"), f"{place}: name a recipe"
         return
-    assert name in RECIPES or find(name) is not None or name.isupper(), f"{place}: there is no recipe {name}"
+    is_known = name in RECIPES or find(name) is not None or name.isupper() or Path(name).suffix in (".yaml", ".json")
+    assert is_known, f"{place}: there is no recipe {name}"
     if name in RECIPES:
         find_recipe(name).with_overrides(settings)
 
@@ -222,13 +224,21 @@ def _check_script(script: Path, words: list[str], place: str) -> None:
         assert not word.startswith("--") or f'"{word}"' in source, f"{place}: {script.name} has no option {word}"
 
 
+def test_recipes_in_yaml_are_read(tmp_path: Path) -> None:
+    yaml = [block for block in ALL if block.language == "yaml"]
+    assert yaml
+    for block in yaml:
+        (tmp_path / "mine.yaml").write_text(block.code, encoding="utf-8")
+        assert find_recipe(str(tmp_path / "mine.yaml")).explicit, block.place
+
+
 def test_few_blocks_are_left_out_and_none_is_hidden() -> None:
     python = [block for block in ALL if block.language == "python"]
     assert len(python) >= 15
     left_out = [block.place for block in ALL if block.not_run is not None]
     assert len(left_out) <= MAX_NOT_RUN, left_out
     for block in ALL:
-        assert block.language in ("python", "bash", "json", "bibtex", ""), f"{block.place}: {block.language}"
+        assert block.language in ("python", "bash", "json", "yaml", "bibtex", ""), f"{block.place}: {block.language}"
         if not block.language:
             command = re.search(r"^(internimage|python3?|pip|\.venv/bin/\w+|>>>|import) ", block.code, re.MULTILINE)
             assert command is None, f"{block.place}: name the language of the block behind its fence"

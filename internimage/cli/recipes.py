@@ -1,15 +1,25 @@
-"""`internimage train --list` and `internimage train RECIPE --show`: what can be trained, and with which settings."""
+"""`internimage recipe`, `train --list` and `train RECIPE --show`: what can be trained, and with which settings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from internimage.cli.terminal import note, print_json, print_table, stdout
+import typer
+
+from internimage.cli.terminal import JsonOption, note, print_json, print_table, stdout
+from internimage.errors import UnknownName
 
 if TYPE_CHECKING:
     from internimage.training import Recipe
 
 WIDE = 160  # columns of a terminal that has room for everything
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Complete the name of a recipe."""
+    from internimage.training import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
 
 
 def print_recipes(*, as_json: bool) -> None:
@@ -27,41 +37,54 @@ def print_recipes(*, as_json: bool) -> None:
 
 def print_settings(recipe: Recipe, *, as_json: bool) -> None:
     """Show the settings of a recipe: values, and what they mean."""
-    from internimage.training.overrides import setting, setting_names
-    from internimage.training.setting_docs import meaning
+    from internimage.settings import as_text, to_plain_value
 
-    names = setting_names(type(recipe))
+    names = recipe.names()
     if as_json:
-        described = {name: {"value": setting(recipe, name), "meaning": meaning(recipe, name)} for name in names}
+        described = {
+            name: {"value": to_plain_value(recipe.value(name)), "meaning": recipe.meaning(name)} for name in names
+        }
         print_json({"name": recipe.name, "task": recipe.task, "settings": described})
         return
-    rows = [[name, _text(setting(recipe, name)), meaning(recipe, name)] for name in names if name != "name"]
+    rows = [[name, as_text(recipe.value(name)), recipe.meaning(name)] for name in names if name != "name"]
     print_table(["setting", "value", "meaning"], rows)
     note("change one with --set SETTING=VALUE")
 
 
-def _summary(recipe: Recipe) -> dict[str, Any]:
-    from internimage.training.published import published_checkpoint
+def print_recipe(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe.", autocompletion=recipe_names)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example schedule.epochs=3; repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a recipe as YAML, for `internimage train FILE.yaml`."""
+    from internimage.training.recipes import document, recipe, to_yaml
 
-    model, schedule = vars(recipe)["model"], vars(recipe)["schedule"]
-    source = model.weights or getattr(model, "backbone_weights", None)
+    try:
+        chosen = recipe(name).with_overrides(settings or ())
+    except UnknownName:
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from error
+    if as_json:
+        print_json(document(chosen))
+    else:
+        typer.echo(to_yaml(chosen), nl=False)
+
+
+def _summary(recipe: Recipe) -> dict[str, Any]:
+    from internimage.training.recipes import published_checkpoint, published_metrics
+
+    schedule, entry = vars(recipe)["schedule"], published_checkpoint(recipe.name)
     is_long = not schedule.epochs
-    figures = {key: value for key, value in vars(recipe).items() if key.startswith("published_") and value is not None}
-    entry = published_checkpoint(recipe.name)
+    figures = published_metrics(recipe.name)
     return {
         "name": recipe.name,
         "task": recipe.task,
-        "start": source or "random weights",
+        "start": recipe.model.weights or recipe.model.start_backbone or "random weights",
         "length": f"{schedule.iterations} steps" if is_long else f"{schedule.epochs} epochs",
-        "published": ", ".join(f"{key.removeprefix('published_')} {100 * value:.1f}" for key, value in figures.items()),
+        "published": ", ".join(f"{name} {value:.1f}" for name, value in figures.items()),
         "checkpoint": None if entry is None else entry.name,
     }
-
-
-def _text(value: Any) -> str:
-    """Return a value as --set takes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, tuple):
-        return ",".join(map(_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from internimage.cli.data_folder import data_folder
-from internimage.cli.recipes import print_recipes, print_settings
+from internimage.cli.recipes import print_recipes, print_settings, recipe_names
 from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
 
 if TYPE_CHECKING:
@@ -27,19 +27,12 @@ class Start(str, Enum):
     recipe = "recipe"
 
 
-def recipe_names(incomplete: str) -> list[str]:
-    """Complete the name of a recipe."""
-    from internimage.training import RECIPES
-
-    return [name for name in RECIPES if name.startswith(incomplete)]
-
-
 def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
             metavar="[RECIPE]",
-            help="Name of a recipe; --resume takes that of the run.",
+            help="Name of a recipe, or a YAML file with one; --resume takes that of the run.",
             autocompletion=recipe_names,
             show_default=False,
         ),
@@ -166,7 +159,7 @@ def _start(recipe: Recipe, backbone_weights: str | None) -> list[str]:
     """Return the overrides that let a run start from a backbone."""
     if backbone_weights is None:
         return []
-    if recipe.task == "classification":
+    if "model.backbone_weights" not in recipe.names():
         raise typer.BadParameter(
             f"{recipe.name} trains a classifier, which starts from a whole model; write --set "
             f"model.weights={backbone_weights}",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+from collections.abc import Iterator
+
 import numpy as np
+import torch
 
 
 def derived_seed(*keys: int) -> int:
@@ -13,3 +18,21 @@ def derived_seed(*keys: int) -> int:
         (True, False)
     """
     return int(np.random.SeedSequence(keys).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed python's, numpy's and torch's CPU generators within the block and restore them after it.
+
+    Augmentation libraries draw from these global generators.
+    """
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from internimage.training.settings import EmaSettings
+from internimage.recipe import EmaSettings
 
 
 def decay_at(update: int, settings: EmaSettings) -> float:

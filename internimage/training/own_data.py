@@ -6,40 +6,42 @@ Every change is logged in one line and stands in recipe.json; what the user has 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
-from internimage.data import ImageDataset, hold_out
-from internimage.training.overrides import setting, setting_names
-from internimage.training.published import published_checkpoint, published_class_names
-from internimage.training.settings import Recipe
+from internimage.recipe import Recipe
+from internimage.settings import leaves, setting
+from internimage.training.recipes import published_checkpoint, published_class_names
 
 logger = logging.getLogger(__name__)
 RecipeT = TypeVar("RecipeT", bound=Recipe)
-Target = TypeVar("Target")
 
 # The smallest data set that a recipe was made for: the bundled detector and segmentor had 2,000 scenes.
 SMALLEST_PUBLISHED_DATA = 2000
-# A warm-up longer than this share of the run leaves too little of it at the full rate; the published runs that count
+# A warm-up longer than this fraction of the run leaves too little of it at the full rate; the published runs that count
 # epochs have a tenth at most.
 LONGEST_WARMUP = 0.1
 # With fewer steps an epoch, what does not fill a batch is too large a part of the data.
 FEWEST_STEPS_PER_EPOCH = 4
 LARGEST_HOLDOUT = 0.2
-# Fine-tuning takes fewer passes than a start from random weights; a count of iterations says nothing about own data.
-FINE_TUNING_EPOCHS = {"classification": 30, "detection": 12, "segmentation": 30}
 FINE_TUNING_VALIDATIONS = 10
 
 # Settings that this module changes.
 SUITED = frozenset(
     {
-        *("model.start", "model.weights", "model.backbone_weights", "model.learn_masks"),
+        *("model.start", "model.weights", "model.backbone_weights", "model.config.mask"),
         *("data.holdout", "data.batch_size", "ema.warmup", "run.precision"),
         *("schedule.epochs", "schedule.iterations", "schedule.validate_every", "schedule.warmup_epochs"),
         *("schedule.warmup_iterations", "schedule.steps"),
     }
 )
-_STARTS = ("model.weights", "model.backbone_weights", "model.architecture", "model.backbone", "model.head")
+_STARTS = ("model.weights", "model.backbone_weights", "model.architecture", "model.backbone")
+# What may be chosen of the model's configuration and leaves it one for the published weights; of a section, all of it.
+_HARMLESS = (
+    *("model.config.preprocess.", "model.config.denoising.", "model.config.mask", "model.config.max_per_image"),
+    *("model.config.backbone.in_chans", "model.config.backbone.drop", "model.config.feedforward_slices"),
+    *("model.config.classifier_rows", "model.config.head.count_ignored_pixels"),
+)
 _LENGTHS = ("schedule.epochs", "schedule.iterations")
 
 
@@ -58,6 +60,12 @@ def is_made_for(recipe: Recipe, class_names: Sequence[str], images: int) -> bool
     return names is None or set(names) == set(class_names)
 
 
+def _chooses_start(recipe: Recipe) -> bool:
+    """Whether the user has chosen weights, or a model that the published weights are not for."""
+    configured = (key for key in recipe.explicit if key.startswith("model.config."))
+    return not recipe.explicit.isdisjoint(_STARTS) or any(not key.startswith(_HARMLESS) for key in configured)
+
+
 def with_start(recipe: RecipeT, class_names: Sequence[str], images: int) -> RecipeT:
     """Return the recipe with its start decided (`model.start` becomes "recipe"), and the length of a fine-tuning.
 
@@ -69,32 +77,32 @@ def with_start(recipe: RecipeT, class_names: Sequence[str], images: int) -> Reci
     Raises:
         ValueError: the user asks for a published model that does not exist.
     """
-    start, entry = setting(recipe, "model.start"), published_checkpoint(recipe.name)
+    start, entry = recipe.model.start, published_checkpoint(recipe.name)
     is_published = start == "published"
     if is_published and entry is None:
         raise ValueError(f"no model of the recipe {recipe.name} is published; set model.weights to a name or a file")
-    if start == "auto" and entry is not None and recipe.explicit.isdisjoint(_STARTS):
+    if start == "auto" and entry is not None and not _chooses_start(recipe):
         is_published = not is_made_for(recipe, class_names, images)
     changes: dict[str, object] = {"model.start": "recipe"}
     if not is_published or entry is None:
         is_own_choice = "model.weights" in recipe.explicit and setting(recipe, "model.weights") is not None
-        recipe = recipe.with_choice(changes)
+        recipe = recipe.with_values(changes)
         fine_tunes = is_own_choice and start == "auto" and not is_made_for(recipe, class_names, images)
         return _fine_tuning_length(recipe, images) if fine_tunes else recipe
     changes["model.weights"] = entry.name
-    if "model.backbone_weights" in setting_names(type(recipe)):
+    if "model.backbone_weights" in dict(leaves(recipe)):
         changes["model.backbone_weights"] = None
     logger.info(
         "fine-tunes the published model %s on this data; model.start=recipe trains as it was published", entry.name
     )
-    return _fine_tuning_length(recipe.with_choice(changes), images)
+    return _fine_tuning_length(recipe.with_values(changes), images)
 
 
 def _fine_tuning_length(recipe: RecipeT, images: int) -> RecipeT:
     """Shorten a run that starts from a published model, unless the user has chosen its length."""
     if not recipe.explicit.isdisjoint(_LENGTHS):
         return recipe
-    epochs, most = setting(recipe, "schedule.epochs"), FINE_TUNING_EPOCHS[recipe.task]
+    epochs, most = setting(recipe, "schedule.epochs"), recipe.FINE_TUNING_EPOCHS
     if epochs:
         if epochs <= most:
             return recipe
@@ -105,12 +113,12 @@ def _fine_tuning_length(recipe: RecipeT, images: int) -> RecipeT:
         return recipe
     logger.info("trains %d epochs instead of %d iterations (schedule.epochs)", most, iterations)
     changes = {"schedule.iterations": 0, "schedule.epochs": most, "schedule.steps": ()}
-    return recipe.with_choice({**changes, "schedule.validate_every": max(1, most // FINE_TUNING_VALIDATIONS)})
+    return recipe.with_values({**changes, "schedule.validate_every": max(1, most // FINE_TUNING_VALIDATIONS)})
 
 
 def wants_own_part(recipe: Recipe) -> bool:
     """Whether the user sets no training images aside, so that the data's own part is validated on, be it for tests."""
-    return "data.holdout" in recipe.explicit and setting(recipe, "data.holdout") == 0
+    return "data.holdout" in recipe.explicit and recipe.data.holdout == 0
 
 
 def with_holdout(recipe: RecipeT, class_names: Sequence[str], images: int, *, has_val: bool) -> RecipeT:
@@ -127,7 +135,7 @@ def with_holdout(recipe: RecipeT, class_names: Sequence[str], images: int, *, ha
     Raises:
         ValueError: the user has chosen a holdout that leaves nothing to learn from.
     """
-    holdout = setting(recipe, "data.holdout")
+    holdout = recipe.data.holdout
     if "data.holdout" in recipe.explicit:
         if holdout >= images:
             raise ValueError(f"data.holdout must be smaller than the {images} training images, given {holdout}")
@@ -147,29 +155,6 @@ def with_holdout(recipe: RecipeT, class_names: Sequence[str], images: int, *, ha
     if chosen != holdout:
         logger.info("validates on %d of the %d training images, which are set aside (data.holdout)", chosen, images)
     return recipe.suited({"data.holdout": chosen})
-
-
-def divided(
-    train_set: ImageDataset[Target], own_val: ImageDataset[Target] | None, holdout: int
-) -> tuple[ImageDataset[Target], ImageDataset[Target]]:
-    """Return what is trained and what is validated on.
-
-    Args:
-        train_set: the training part.
-        own_val: the data set's own validation part, or None.
-        holdout: training images to validate on; 0 takes the validation part.
-
-    Raises:
-        FileNotFoundError: there is neither a validation part nor a holdout.
-    """
-    if holdout:
-        return hold_out(train_set, holdout)
-    if own_val is None:
-        raise FileNotFoundError(
-            "the data has no validation part (data.val_split); leave data.holdout out, or set it to the number of "
-            "training images to validate on"
-        )
-    return train_set, own_val
 
 
 def with_batch(recipe: RecipeT, images: int) -> RecipeT:
@@ -197,8 +182,7 @@ def with_short_warmup(recipe: RecipeT, *, total_steps: int, steps_per_epoch: int
         total_steps: steps of the run.
         steps_per_epoch: steps of an epoch.
     """
-    key = "schedule.warmup_epochs" if recipe.task == "classification" else "schedule.warmup_iterations"
-    unit = steps_per_epoch if recipe.task == "classification" else 1
+    key, unit = recipe.WARMUP, recipe.warmup_unit(steps_per_epoch)
     warmup, most = round(setting(recipe, key) * unit), int(LONGEST_WARMUP * total_steps)
     if warmup > most and key not in recipe.explicit:
         logger.info("warms up for %d instead of %d of the %d steps (%s)", most, warmup, total_steps, key)
@@ -210,14 +194,13 @@ def with_short_warmup(recipe: RecipeT, *, total_steps: int, steps_per_epoch: int
     return recipe
 
 
-def as_started(recipe: RecipeT, saved: Mapping[str, Any]) -> RecipeT:
+def as_started(recipe: RecipeT, own: Recipe) -> RecipeT:
     """Return the recipe of a run that goes on: suited to its data as it was when the run started, and not again.
 
     Args:
         recipe: what the user asks for now.
-        saved: settings of the run, see `internimage.training.state.flat_settings`.
+        own: what the run has.
     """
-    names = setting_names(type(recipe))
-    kept = {key: saved[key] for key in names if key in SUITED and key in saved and key not in recipe.explicit}
-    typed = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
-    return recipe.with_choice({**typed, "explicit": frozenset(names)})
+    names, started = dict(leaves(recipe)), dict(leaves(own))
+    kept = {key: started[key] for key in names if key in SUITED and key in started and key not in recipe.explicit}
+    return recipe.with_values({**kept, "explicit": frozenset({*names, *recipe.CHOICES})})

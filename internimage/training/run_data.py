@@ -37,7 +37,7 @@ class RunData:
         self._found: dict[str, DataFingerprint] = {}
 
     def examine(self, parts: Mapping[str, ImageDataset[Any]]) -> bool:
-        """Look at the parts of the data set, see `internimage.training.task.used_parts`; return whether the run is new.
+        """Look at the parts of the data set, see `training.setup.used_parts`; return whether the run is new.
 
         Raises:
             ValueError: the run that goes on was started with other data; the message says what has changed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 
 from internimage.checkpoints.save import write_torch_file
 from internimage.files import replacing
-from internimage.training.settings import Recipe
+from internimage.recipe import Recipe
+from internimage.training.recipes import with_short_names
 
 STATE_FILE, RECIPE_FILE, DATA_FILE = "state.pt", "recipe.json", "data.json.gz"
 FORMAT = 2
@@ -29,7 +31,7 @@ def save_state(out: Path, state: dict[str, Any]) -> Path:
 def save_recipe(out: Path, recipe: Recipe) -> Path:
     """Write the recipe of a run as JSON."""
     with replacing(out / RECIPE_FILE) as temporary:
-        temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_short_names(recipe), indent=2) + "\n", encoding="utf-8")
     return out / RECIPE_FILE
 
 
@@ -54,10 +56,39 @@ def load_state(out: Path) -> dict[str, Any]:
 
 def flat_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings of a recipe as {"section.key": value}; tuples become lists, as in JSON."""
-    flat: dict[str, Any] = {}
-    for key, value in json.loads(json.dumps(recipe.to_dict())).items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{name}": inner for name, inner in value.items()})
+    return dict(_flat(recipe.to_dict(), ""))
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            flat[key] = value
-    return flat
+            yield f"{prefix}{key}", value
+
+
+def nested_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `flat_settings` made flat as it was."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return nested
+
+
+def generator_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of torch's generators that layers draw from (drop path, dropout)."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_generator_state(state: dict[str, Any], device: torch.device) -> None:
+    """Restore what `generator_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -16,7 +16,7 @@ from typing import Any
 
 from internimage import files
 from internimage.training import train
-from internimage.training.trainer import Trainer
+from internimage.training.loop import Trainer
 
 
 def kill_at_step(number: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from internimage.training.loop import Trainer
 from internimage.training.state import load_state
-from internimage.training.trainer import Trainer
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, action: Any) -> None:

@@ -10,8 +10,8 @@ import torch
 from internimage.backbones import variant
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.segmentation import SegFormerConfig, Segmentor, SegmentorConfig, UperNetConfig
+from internimage.segmentation.training.recipe import SegmentationRecipe
 from internimage.training import recipe, train
-from internimage.training.segmentation.config import SegmentationRecipe
 from internimage.types import Images
 
 

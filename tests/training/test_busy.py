@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from internimage.training import busy
-from internimage.training.busy import BusyHint
+from internimage.training import meters as busy
+from internimage.training.meters import BusyHint
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *, wall: float, processor: float, load: float, device: str = "cpu") -> None:

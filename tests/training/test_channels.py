@@ -19,6 +19,7 @@ from internimage.detection.evaluate import evaluate_detection
 from internimage.hub.load import load
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.training import recipe, train
+from tests.training.building import build_model
 from tests.training.conftest import TINY, TINY_DENSE
 
 SMALL = {
@@ -103,8 +104,6 @@ def test_a_classifier_of_four_channels(tmp_path: Path, kind: str) -> None:
 
 
 def test_own_statistics_of_the_channels(tmp_path: Path) -> None:
-    from internimage.training.classification.task import build_model
-
     chosen = recipe("internimage_pico_fashion").with_overrides(
         [*TINY, "model.in_chans=2", "data.mean=0.1,0.2", "data.std=0.3,0.4"]
     )

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from internimage.recipe import EmaSettings
 from internimage.training.ema import build_ema, decay_at
-from internimage.training.settings import EmaSettings
 from tests.training.conftest import PARITY
 
 

@@ -18,9 +18,9 @@ from internimage.data.objects.census import count_examples, count_truth
 from internimage.data.readers.coco import open_coco
 from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.training import train
-from internimage.training.detection.task import DetectionTask
 from internimage.training.examples import check_examples, check_truth
 from internimage.training.recipes import recipe
+from internimage.training.setup import Setup
 
 Document = dict[str, Any]
 
@@ -257,7 +257,7 @@ def test_a_validation_part_without_objects_measures_nothing(tmp_path: Path, capl
     chosen: Any = recipe("mask_rcnn_internimage_pico_closet").with_overrides(
         ["model.backbone_weights=none", "data.batch_size=2", "model.learn_masks=false"]
     )
-    task = DetectionTask(chosen, tmp_path)
+    task = Setup(chosen, tmp_path)
     assert "val.json: the validation part holds no objects, so nothing is measured" in caplog.text
     assert all(np.isnan(value) for value in task.validate(task.model).values())
 

@@ -11,6 +11,7 @@ import torch
 from internimage.checkpoints.catalog import info, list_models
 from internimage.errors import UnknownName
 from internimage.training import RECIPES, recipe
+from internimage.training.device import has_bf16_instructions, with_precision
 from internimage.training.own_data import (
     as_started,
     is_made_for,
@@ -19,8 +20,7 @@ from internimage.training.own_data import (
     with_short_warmup,
     with_start,
 )
-from internimage.training.precision import has_bf16_instructions, with_precision
-from internimage.training.published import Advice, advice_for, published_checkpoint, published_class_names
+from internimage.training.recipes import Advice, advice_for, published_checkpoint, published_class_names
 from internimage.training.state import flat_settings
 
 FRUIT = ("apple", "pear")
@@ -116,8 +116,8 @@ def test_every_checkpoint_says_how_to_train_on_from_it() -> None:
 def test_advice_is_a_recipe_that_builds_the_model(name: str) -> None:
     advice = advice_for(name)
     assert advice is not None
-    model = flat_settings(recipe(advice.recipe).with_overrides(advice.settings))
-    assert (model["model.weights"], model["model.backbone"]) == (name, info(name).backbone)
+    chosen = recipe(advice.recipe).with_overrides(advice.settings)
+    assert (chosen.model.weights, chosen.value("model.backbone")) == (name, info(name).backbone)
 
 
 def test_own_data_fine_tunes_the_published_model(caplog: pytest.LogCaptureFixture) -> None:
@@ -220,7 +220,7 @@ def test_the_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch, ca
     given, cpu = recipe("internimage_pico_fashion"), torch.device("cpu")
     assert given.run.precision == "auto"
     for is_fast, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("internimage.training.precision.has_bf16_instructions", lambda _, fast=is_fast: fast)
+        monkeypatch.setattr("internimage.training.device.has_bf16_instructions", lambda _, fast=is_fast: fast)
         assert with_precision(given, cpu).run.precision == expected
         assert f"trains in {expected}" in caplog.text
     obeyed = with_precision(given.with_overrides(["run.precision=bf16"]), cpu)
@@ -249,8 +249,8 @@ def test_bf16_needs_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_run_goes_on_as_it_was_suited() -> None:
     given = recipe("internimage_pico_fashion")
-    saved = flat_settings(with_batch(with_start(given, FRUIT, 48), 48)) | {"run.precision": "fp32"}
-    kept = as_started(given, saved)
+    started = with_batch(with_start(given, FRUIT, 48), 48).with_values({"run.precision": "fp32"})
+    saved, kept = flat_settings(started), as_started(given, started)
     assert {key: saved[key] for key in ("model.weights", "data.batch_size", "run.precision")} == {
         "model.weights": "internimage_pico_fashion",
         "data.batch_size": 8,
@@ -258,7 +258,7 @@ def test_a_run_goes_on_as_it_was_suited() -> None:
     }
     assert flat_settings(kept) == saved
     assert with_start(kept, FRUIT, 48).explicit == kept.explicit and flat_settings(with_batch(kept, 9)) == saved
-    old = {key: value for key, value in flat_settings(given).items() if key != "model.start"}  # of an older release
-    assert flat_settings(with_start(as_started(given, old), FRUIT, 48))["model.weights"] is None
+    # of an older release, which did not decide the start
+    assert flat_settings(with_start(as_started(given, given), FRUIT, 48))["model.weights"] is None
     chosen = given.with_overrides(["data.batch_size=4"])
-    assert flat_settings(as_started(chosen, saved))["data.batch_size"] == 4  # which the run then refuses
+    assert flat_settings(as_started(chosen, started))["data.batch_size"] == 4  # which the run then refuses

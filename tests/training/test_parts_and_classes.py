@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import PIL.Image
 import pytest
 
 from internimage.training import recipe
-from internimage.training.classification.task import open_parts as open_class_folders
-from internimage.training.detection.task import open_parts as open_objects
 from internimage.training.own_data import wants_own_part
-from internimage.training.segmentation.task import open_parts as open_masks
+from internimage.training.setup import training_of
 
 NAMES = {
     "classification": "internimage_pico_fashion",
@@ -26,10 +23,7 @@ NAMES = {
 def parts(root: Path, task: str, *settings: str) -> tuple[Any, Any]:
     """Open the parts as a run does."""
     chosen: Any = recipe(NAMES[task]).with_overrides(settings)
-    openers: dict[str, Callable[..., Any]] = {"detection": open_objects, "segmentation": open_masks}
-    if task == "classification":
-        return open_class_folders(root, chosen.data.val_split, test_stands_in=wants_own_part(chosen))
-    return openers[task](root, chosen.data, test_stands_in=wants_own_part(chosen))
+    return training_of(chosen).open(chosen, root, test_stands_in=wants_own_part(chosen))
 
 
 def put(root: Path, task: str, *names: str) -> Path:

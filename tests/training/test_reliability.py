@@ -13,11 +13,11 @@ import torch
 
 from internimage.files import locked
 from internimage.hub.load import load
+from internimage.recipe import RunSettings
 from internimage.training import TrainingResult, train
+from internimage.training.loop import Trainer
 from internimage.training.records import Records
-from internimage.training.settings import RunSettings
 from internimage.training.state import LOCK_FILE, load_state
-from internimage.training.trainer import Trainer
 from tests.full_disk import largest_file
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_state, stop_after
@@ -89,17 +89,17 @@ def test_what_was_saved_before_a_divergence_stays(
 def test_a_loss_that_is_not_finite_stops_at_its_step(
     tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from internimage.training.classification.task import ClassificationTask
+    from internimage.training.setup import Setup
 
     calls: list[int] = []
-    original = ClassificationTask.loss
+    original = Setup.loss
 
     def loss(self: Any, batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
         calls.append(1)
         losses = original(self, batch, device)
         return {name: value * (math.nan if len(calls) == 2 else 1) for name, value in losses.items()}
 
-    monkeypatch.setattr(ClassificationTask, "loss", loss)
+    monkeypatch.setattr(Setup, "loss", loss)
     expected = r"the loss is not finite at step 2 of 9 \(learning rate .*, precision fp32\).*keeps the state of step 1"
     with pytest.raises(FloatingPointError, match=expected):
         run(tiny_fashion, tmp_path, "run.save_minutes=0")
@@ -109,10 +109,10 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(
 def test_the_best_is_not_the_first_that_could_not_be_measured(
     tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from internimage.training.classification.task import ClassificationTask
+    from internimage.training.setup import Setup
 
     values = iter((math.nan, 0.25, math.nan))
-    monkeypatch.setattr(ClassificationTask, "validate", lambda *_: {"val_loss": 1.0, "val_top1": next(values)})
+    monkeypatch.setattr(Setup, "validate", lambda *_: {"val_loss": 1.0, "val_top1": next(values)})
     result = run(tiny_fashion, tmp_path)
     assert result.best_value == 0.25 and result.to_dict()["history"][0]["val_top1"] is None
     assert load_state(tmp_path)["best_value"] == 0.25 and result.best is not None

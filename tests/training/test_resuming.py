@@ -31,7 +31,7 @@ def test_a_recipe_comes_back_from_its_settings(name: str) -> None:
 def test_a_run_takes_up_its_settings() -> None:
     for given in (None, RECIPE):
         assert resumed_recipe(SAVED, given, ()) == recipe(RECIPE).with_overrides(TINY)
-    assert resumed_recipe(SAVED, None, ("data.size=32", "run.seed=0")).data.size == 32
+    assert resumed_recipe(SAVED, None, ("data.size=32", "run.seed=0")).value("data.size") == 32
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from internimage.training import TrainingResult, train
+from internimage.training.loop import Trainer
 from internimage.training.state import load_state
-from internimage.training.trainer import Trainer
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_state, stop_after
 

@@ -1,0 +1,196 @@
+"""Training batches in an order that follows from the seed alone: a resumed run sees what the first one would have.
+
+Shape legend: B images of a batch, S side in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from internimage.classification.batches.augment import batch_mixer, crop_transform, shift_batch
+from internimage.classification.preprocess import PreprocessConfig, fit
+from internimage.classification.training.recipe import ClassificationRecipe
+from internimage.data import ImageDataset, Unreadable, read_next, read_sample
+from internimage.data.images.raster import Image, pixels_of
+from internimage.data.randomness import derived_seed, seeded
+from internimage.data.unreadable import UnreadableLimit
+from internimage.processors import bounded_workers
+
+logger = logging.getLogger("internimage.training.classification")
+# What a seed is for; keeps the streams of random numbers of one run apart.
+_ORDER, _AUGMENT, _MIX = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One training batch: (B, C, S, S) normalized pixels with (B,) class indices or (B, K) soft targets."""
+
+    pixels: Tensor
+    targets: Tensor
+
+
+class TrainBatches(ABC):
+    """The training set, shuffled anew in each epoch and cut into full batches; the remainder is left out.
+
+    Args:
+        recipe: batch size, augmentation, seed.
+        num_samples: images of the training set.
+        num_classes: K.
+        rank: number of this process among those that train together.
+        world: their count.
+
+    Raises:
+        ValueError: the training set does not fill one step.
+    """
+
+    def __init__(
+        self, recipe: ClassificationRecipe, *, num_samples: int, num_classes: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.recipe, self.num_samples, self.rank, self.world = recipe, num_samples, rank, world
+        accumulation = recipe.optimizer.accumulation_steps
+        self.batches_per_epoch = num_samples // world // recipe.data.batch_size // accumulation * accumulation
+        if self.batches_per_epoch == 0:
+            raise ValueError(
+                f"{num_samples} training images do not fill one step of {world} x {recipe.data.batch_size} x "
+                f"{accumulation}; lower data.batch_size or optimizer.accumulation_steps"
+            )
+        self._mix = batch_mixer(recipe.augment, num_classes=num_classes, label_smoothing=recipe.label_smoothing)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the (batches, B) sample numbers of one epoch for this process."""
+        order = np.random.default_rng(self._seed(_ORDER, epoch)).permutation(self.num_samples)[self.rank :: self.world]
+        size = self.recipe.data.batch_size
+        return order[: self.batches_per_epoch * size].reshape(-1, size)
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[TrainBatch]:
+        """Yield the batches of one epoch from number `start` on."""
+        for number, batch in enumerate(self._read(epoch, start), start):
+            if self._mix is None:
+                yield batch
+            else:
+                seed = self._seed(_MIX, epoch, number, self.rank)
+                yield TrainBatch(*self._mix(batch.pixels, batch.targets, seed))
+
+    def _seed(self, *keys: int) -> int:
+        return derived_seed(self.recipe.run.seed, *keys)
+
+    @abstractmethod
+    def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
+        """Yield augmented batches before mixing."""
+
+
+class ShiftBatches(TrainBatches):
+    """Small images, decoded and resized once, augmented a batch at a time."""
+
+    def __init__(
+        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
+    ) -> None:
+        logger.info("decodes %d images, which stay in memory", len(dataset))
+        self.pixels, self.labels = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
+        self.preprocess = preprocess
+        super().__init__(recipe, num_samples=len(self.labels), num_classes=len(dataset.class_names), **ranks)
+
+    def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
+        for number, indices in enumerate(self.order(epoch)[start:], start):
+            chosen = torch.from_numpy(indices)
+            seed = self._seed(_AUGMENT, epoch, number, self.rank)
+            pixels = shift_batch(self.pixels[chosen], self.recipe.augment, self.preprocess, seed)
+            yield TrainBatch(pixels, self.labels[chosen])
+
+
+class CropBatches(TrainBatches):
+    """Images read and augmented one at a time, in worker processes."""
+
+    def __init__(
+        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
+    ) -> None:
+        super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names), **ranks)
+        self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
+        self._limit = UnreadableLimit(recipe.data.max_unreadable, in_training=True)
+
+    def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
+        keys = ([(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:])
+        loader = torch.utils.data.DataLoader(
+            self._augmented,
+            batch_sampler=keys,
+            num_workers=bounded_workers(self.recipe.data.workers),
+            collate_fn=_collate,
+            generator=torch.Generator(),  # else each start would draw from the generator that layers use
+        )
+        for batch, unreadable in loader:
+            self._limit.report(unreadable)
+            yield batch
+
+
+class _Augmented(torch.utils.data.Dataset):
+    """Reads and augments image `index` with random numbers that depend on seed, epoch and index alone."""
+
+    def __init__(self, dataset: ImageDataset[int], transform: Callable[[Image], Tensor], seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, list[Unreadable]]:
+        epoch, index = key
+        sample, unreadable = read_next(self.dataset, index)
+        with seeded(derived_seed(self.seed, _AUGMENT, epoch, index)):
+            return self.transform(sample.image), sample.target, unreadable
+
+
+def _collate(entries: list[tuple[Tensor, int, list[Unreadable]]]) -> tuple[TrainBatch, list[Unreadable]]:
+    pixels = torch.stack([pixels for pixels, _, _ in entries])
+    targets = torch.tensor([target for _, target, _ in entries])
+    return TrainBatch(pixels, targets), [broken for _, _, unreadable in entries for broken in unreadable]
+
+
+def load_resized(
+    dataset: ImageDataset[int], preprocess: PreprocessConfig, *, max_unreadable: int
+) -> tuple[Tensor, Tensor]:
+    """Decode and resize a whole data set.
+
+    Returns:
+        (N, C, S, S) uint8 pixels, C = 1 when all channels of every image are equal, else as many as are read; and
+        (N,) labels.
+
+    Raises:
+        ValueError: more than `max_unreadable` images are broken.
+    """
+    limit = UnreadableLimit(max_unreadable, in_training=True)
+    parts: list[Tensor] = []
+    labels: list[int] = []
+    for start in range(0, len(dataset), 512):
+        entries = [read_sample(dataset, i) for i in range(start, min(start + 512, len(dataset)))]
+        limit.report([entry for entry in entries if isinstance(entry, Unreadable)])
+        samples = [entry for entry in entries if not isinstance(entry, Unreadable)]
+        if not samples:
+            continue
+        images = np.stack([pixels_of(fit(sample.image, preprocess)) for sample in samples])
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        is_gray = bool((pixels == pixels[:, :1]).all())
+        parts.append(pixels[:, :1].clone() if is_gray else pixels)
+        labels += [sample.target for sample in samples]
+    channels = max((part.shape[1] for part in parts), default=1)
+    return torch.cat([part.expand(-1, channels, -1, -1) for part in parts]), torch.tensor(labels)
+
+
+def train_batches(
+    dataset: ImageDataset[int],
+    recipe: ClassificationRecipe,
+    preprocess: PreprocessConfig,
+    *,
+    rank: int = 0,
+    world: int = 1,
+) -> TrainBatches:
+    """Return the batches of a recipe over a training set."""
+    kind: Any = ShiftBatches if recipe.augment.kind == "shift" else CropBatches
+    return kind(dataset, recipe, preprocess, rank=rank, world=world)

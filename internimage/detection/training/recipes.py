@@ -1,0 +1,242 @@
+"""The recipes of detectors: the published runs by the names of their configurations, and small ones.
+
+Sources: the detection configurations of the InternImage and FlashInternImage releases. R-CNNs were published with 16
+images in a step (64 for three-fold cascades); the largest ones ran on eight devices at a constant rate after the
+warm-up. The Objects365 weights that the two of them on a single backbone started from were not published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from internimage.backbones.names import below_head, through_dcnv4
+from internimage.detection.config import DenoisingConfig, DINOConfig, RCNNConfig
+from internimage.detection.preprocess import PreprocessConfig
+from internimage.detection.presets import (
+    cascade_mask_rcnn,
+    cascade_rcnn,
+    dino,
+    dino_small,
+    mask_rcnn,
+    mask_rcnn_small,
+)
+from internimage.detection.training.recipe import DetectionAugmentSettings, DetectionDataSettings, DetectionRecipe
+from internimage.evaluation.object_metrics import Metric
+from internimage.recipe import (
+    EmaSettings,
+    RunSettings,
+    SceneModelSettings,
+    SceneOptimizerSettings,
+    SceneScheduleSettings,
+)
+
+THREE, DINO_ONE = SceneScheduleSettings(epochs=36, steps=(27, 33)), SceneScheduleSettings(steps=(11,))
+# The average that follows the weights at first, see `EmaSettings`.
+FOLLOWING, NO_EMA = EmaSettings(decay=0.9999, follow_steps=2000), EmaSettings(decay=0.0)
+_80_CLASSES = "dino_4scale_cbinternimage_h_objects365_80classes"
+_20_CLASSES = "dino_4scale_cbinternimage_h_objects365_20classes"
+
+CASCADE = SceneOptimizerSettings(layer_decay=0.94)
+SLOW_OFFSETS = SceneOptimizerSettings(lr=2e-4, layer_decay=0.9, offset_lr_multiplier=0.01)
+DINO_LAYERS = SceneOptimizerSettings(weight_decay=1e-4, layer_decay=0.9, clip_norm=0.1)
+DINO_BACKBONE = SceneOptimizerSettings(rule="backbone", clip_norm=0.1)
+FLASH_DINO = replace(DINO_LAYERS, lr=2e-4)
+LARGE_DINO = SceneOptimizerSettings(
+    weight_decay=1e-4, layer_decay=0.94, offset_lr_multiplier=0.001, clip_norm=0.1, composite_layer_decay=False
+)
+
+
+def _run(
+    name: str,
+    config: RCNNConfig | DINOConfig,
+    start: str | None,
+    pipeline: str,
+    optimizer: SceneOptimizerSettings | None = None,
+    *,
+    schedule: SceneScheduleSettings | None = None,
+    batch_size: int = 2,
+    metric: Metric = "coco",
+    balance_threshold: float = 0.0,
+    reset_head: bool = False,
+    checkpointing: bool = False,
+    ema: EmaSettings = NO_EMA,
+) -> DetectionRecipe:
+    """A published run; composites start from whole models, the others from the backbones of classifiers."""
+    is_whole = isinstance(config, DINOConfig) and config.num_backbones > 1
+    return DetectionRecipe(
+        name=name,
+        model=SceneModelSettings(
+            config,
+            start if is_whole else None,
+            reset_head=reset_head,
+            activation_checkpointing=checkpointing,
+            backbone_weights=None if is_whole else start,
+        ),
+        data=DetectionDataSettings(batch_size=batch_size, metric=metric, balance_threshold=balance_threshold),
+        augment=DetectionAugmentSettings(pipeline),
+        optimizer=optimizer or SceneOptimizerSettings(),
+        schedule=schedule or SceneScheduleSettings(),
+        ema=ema,
+    )
+
+
+def _large(size: str, classes: int, *, num_backbones: int = 1, slices: int = 1) -> DINOConfig:
+    """DINO on large images, with more denoising queries."""
+    return replace(
+        dino(below_head(size, drop_path_rate=0.5), classes),
+        num_backbones=num_backbones,
+        feedforward_slices=slices,
+        denoising=DenoisingConfig(1000),
+        preprocess=PreprocessConfig(shorter_side=1000, longer_side=2000),
+    )
+
+
+def _constant(iterations: int, *, validate_every: int) -> SceneScheduleSettings:
+    """The same rate for a number of steps, after the warm-up."""
+    return SceneScheduleSettings(epochs=0, iterations=iterations, steps=(), validate_every=validate_every)
+
+
+_SMALL = (
+    DetectionRecipe(
+        name="mask_rcnn_internimage_pico_closet",
+        model=SceneModelSettings(
+            replace(
+                mask_rcnn_small(below_head("internimage_pico", drop_path_rate=0.0), 10),
+                preprocess=PreprocessConfig(longer_side=288, shorter_side=288),
+            ),
+            backbone_weights="internimage_pico_fashion",
+        ),
+        data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
+        augment=DetectionAugmentSettings(longer_side=288, pipeline="own", shorter_side=(288, 288), smallest_crop=0.85),
+        optimizer=SceneOptimizerSettings(clip_norm=1.0, layer_decay=0.9, lr=0.001),
+        schedule=SceneScheduleSettings(
+            epochs=24, kind="poly", steps=(), validate_every=2, warmup_iterations=200, warmup_ratio=0.01
+        ),
+        ema=EmaSettings(decay=0.998, warmup=True),
+        run=RunSettings(precision="auto"),
+    ),
+    DetectionRecipe(
+        name="dino_internimage_pico_closet",
+        model=SceneModelSettings(
+            replace(
+                dino_small(below_head("internimage_pico", drop_path_rate=0.0), 10),
+                preprocess=PreprocessConfig(longer_side=192, shorter_side=192),
+            ),
+            backbone_weights="internimage_pico_fashion",
+        ),
+        data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
+        augment=DetectionAugmentSettings(longer_side=192, pipeline="own", shorter_side=(192, 192), smallest_crop=0.7),
+        optimizer=SceneOptimizerSettings(clip_norm=1.0, layer_decay=0.9, lr=4e-4),
+        schedule=SceneScheduleSettings(
+            epochs=24, kind="poly", steps=(), validate_every=2, warmup_iterations=200, warmup_ratio=0.01
+        ),
+        ema=EmaSettings(decay=0.998, warmup=True),
+        run=RunSettings(precision="auto"),
+    ),
+)
+# fmt: off
+_PUBLISHED = (
+    _run("mask_rcnn_internimage_t_fpn_1x_coco", mask_rcnn(below_head("internimage_t", drop_path_rate=0.2), 80),
+         "internimage_t_1k_224", "1x"),
+    _run("mask_rcnn_internimage_t_fpn_3x_coco", mask_rcnn(below_head("internimage_t", drop_path_rate=0.2), 80),
+         "internimage_t_1k_224", "3x", schedule=THREE),
+    _run("mask_rcnn_internimage_s_fpn_1x_coco", mask_rcnn(below_head("internimage_s", drop_path_rate=0.3), 80),
+         "internimage_s_1k_224", "1x"),
+    _run("mask_rcnn_internimage_s_fpn_3x_coco", mask_rcnn(below_head("internimage_s", drop_path_rate=0.3), 80),
+         "internimage_s_1k_224", "3x", schedule=THREE),
+    _run("mask_rcnn_internimage_b_fpn_1x_coco", mask_rcnn(below_head("internimage_b", drop_path_rate=0.4), 80),
+         "internimage_b_1k_224", "1x"),
+    _run("mask_rcnn_internimage_b_fpn_3x_coco", mask_rcnn(below_head("internimage_b", drop_path_rate=0.4), 80),
+         "internimage_b_1k_224", "3x", schedule=THREE),
+    _run("mask_rcnn_internimage_t_fpn_1x_coco_with_dcnv4",
+         mask_rcnn(through_dcnv4(below_head("internimage_t", drop_path_rate=0.2), True), 80), "internimage_t_1k_224",
+         "1x"),
+    _run("cascade_internimage_l_fpn_1x_coco", cascade_mask_rcnn(below_head("internimage_l", drop_path_rate=0.4), 80),
+         "internimage_l_22k_192to384", "1x", CASCADE),
+    _run("cascade_internimage_l_fpn_3x_coco", cascade_mask_rcnn(below_head("internimage_l", drop_path_rate=0.4), 80),
+         "internimage_l_22k_192to384", "3x", SLOW_OFFSETS, schedule=THREE, ema=FOLLOWING),
+    _run("cascade_internimage_xl_fpn_1x_coco",
+         cascade_mask_rcnn(below_head("internimage_xl", drop_path_rate=0.4), 80), "internimage_xl_22k_192to384", "1x",
+         CASCADE),
+    _run("cascade_internimage_xl_fpn_3x_coco",
+         cascade_mask_rcnn(below_head("internimage_xl", drop_path_rate=0.6), 80), "internimage_xl_22k_192to384", "3x",
+         SLOW_OFFSETS, schedule=THREE, ema=FOLLOWING),
+    _run("cascade_internimage_xl_fpn_3x_crowd_human",
+         cascade_rcnn(below_head("internimage_xl", drop_path_rate=0.4), 1), "internimage_xl_22k_192to384", "3x",
+         SceneOptimizerSettings(layer_decay=0.94, weight_decay=1e-4), schedule=THREE, metric="crowdhuman"),
+    _run("dino_4scale_internimage_t_1x_coco_layer_wise_lr",
+         replace(dino(below_head("internimage_t", drop_path_rate=0.2), 80), max_per_image=100),
+         "internimage_t_1k_224", "dino_1x", DINO_LAYERS, schedule=DINO_ONE),
+    _run("dino_4scale_internimage_l_1x_coco_layer_wise_lr", dino(below_head("internimage_l", drop_path_rate=0.4), 80),
+         "internimage_l_22k_192to384", "dino_1x", DINO_LAYERS, schedule=DINO_ONE),
+    _run("dino_4scale_internimage_l_1x_coco_0.1x_backbone_lr",
+         dino(below_head("internimage_l", drop_path_rate=0.4), 80), "internimage_l_22k_192to384", "dino_1x",
+         DINO_BACKBONE, schedule=DINO_ONE),
+    _run("dino_4scale_internimage_h_objects365_coco_ss",
+         _large("internimage_h", 80),
+         None, "large_1800", LARGE_DINO, schedule=_constant(20_000, validate_every=200), batch_size=1,
+         checkpointing=True),
+    _run("dino_4scale_internimage_g_objects365_coco_ss",
+         _large("internimage_g", 80, slices=4),
+         None, "large_1800", LARGE_DINO, schedule=_constant(20_000, validate_every=200), batch_size=1,
+         checkpointing=True),
+    _run("dino_4scale_cbinternimage_h_objects365_coco_ss",
+         _large("internimage_h", 80, num_backbones=2),
+         _80_CLASSES, "large_1800", LARGE_DINO, schedule=_constant(20_000, validate_every=200), batch_size=1,
+         checkpointing=True),
+    _run("dino_4scale_cbinternimage_h_objects365_lvis_minival_ss",
+         _large("internimage_h", 1203, num_backbones=2),
+         _80_CLASSES, "large_1200", LARGE_DINO, schedule=_constant(80_000, validate_every=500),
+         balance_threshold=0.001, batch_size=1, metric="lvis", reset_head=True, checkpointing=True),
+    _run("dino_4scale_cbinternimage_h_objects365_lvis_val_ss",
+         _large("internimage_h", 1203, num_backbones=2),
+         _80_CLASSES, "large_1200", LARGE_DINO, schedule=_constant(80_000, validate_every=500),
+         balance_threshold=0.001, batch_size=1, metric="lvis", reset_head=True, checkpointing=True),
+    _run("dino_4scale_cbinternimage_h_objects365_openimages_ss",
+         _large("internimage_h", 601, num_backbones=2),
+         _80_CLASSES, "large_1200", LARGE_DINO, schedule=_constant(100_000, validate_every=2_000), batch_size=1,
+         metric="openimages", reset_head=True, checkpointing=True),
+    _run("dino_4scale_cbinternimage_h_objects365_voc07",
+         _large("internimage_h", 20, num_backbones=2),
+         _20_CLASSES, "voc", replace(LARGE_DINO, lr=5e-5), schedule=_constant(20_000, validate_every=500),
+         batch_size=1, metric="voc2007", checkpointing=True),
+    _run("dino_4scale_cbinternimage_h_objects365_voc12",
+         _large("internimage_h", 20, num_backbones=2),
+         _20_CLASSES, "voc", replace(LARGE_DINO, lr=5e-5), schedule=_constant(20_000, validate_every=500),
+         batch_size=1, metric="voc2012", checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_t_fpn_1x_coco",
+         mask_rcnn(below_head("flash_internimage_t", drop_path_rate=0.2), 80), "flash_intern_image_t_1k_224", "1x",
+         checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_t_fpn_3x_coco",
+         mask_rcnn(below_head("flash_internimage_t", drop_path_rate=0.2), 80), "flash_intern_image_t_1k_224", "3x",
+         schedule=THREE, checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_s_fpn_1x_coco",
+         mask_rcnn(below_head("flash_internimage_s", drop_path_rate=0.3), 80), "flash_intern_image_s_1k_224", "1x",
+         checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_s_fpn_3x_coco",
+         mask_rcnn(below_head("flash_internimage_s", drop_path_rate=0.4), 80), "flash_intern_image_s_1k_224", "3x",
+         SceneOptimizerSettings(lr=2e-4), schedule=THREE, batch_size=8, checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_b_fpn_1x_coco",
+         mask_rcnn(below_head("flash_internimage_b", drop_path_rate=0.3), 80), "flash_intern_image_b_1k_224", "1x",
+         checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_b_fpn_3x_coco",
+         mask_rcnn(below_head("flash_internimage_b", drop_path_rate=0.4), 80), "flash_intern_image_b_1k_224", "3x",
+         SLOW_OFFSETS, schedule=THREE, batch_size=4, checkpointing=True),
+    _run("cascade_flash_intern_image_l_fpn_1x_coco",
+         cascade_mask_rcnn(below_head("flash_internimage_l", drop_path_rate=0.4), 80), "flash_intern_image_l_22k_384",
+         "1x", CASCADE, checkpointing=True),
+    _run("cascade_flash_intern_image_l_fpn_3x_coco",
+         cascade_mask_rcnn(below_head("flash_internimage_l", drop_path_rate=0.4), 80), "flash_intern_image_l_22k_384",
+         "3x", SLOW_OFFSETS, schedule=THREE, batch_size=4, checkpointing=True, ema=FOLLOWING),
+    _run("dino_4scale_flash_internimage_t_1x_coco", dino(below_head("flash_internimage_t", drop_path_rate=0.2), 80),
+         "flash_intern_image_t_1k_224", "dino_1x", FLASH_DINO, schedule=DINO_ONE, batch_size=4, checkpointing=True),
+    _run("dino_4scale_flash_internimage_s_1x_coco", dino(below_head("flash_internimage_s", drop_path_rate=0.3), 80),
+         "flash_intern_image_s_1k_224", "dino_1x", FLASH_DINO, schedule=DINO_ONE, batch_size=4, checkpointing=True),
+    _run("dino_4scale_flash_internimage_b_1x_coco", dino(below_head("flash_internimage_b", drop_path_rate=0.3), 80),
+         "flash_intern_image_b_1k_224", "dino_1x", FLASH_DINO, schedule=DINO_ONE, batch_size=4, checkpointing=True),
+    _run("dino_4scale_flash_internimage_l_1x_coco", dino(below_head("flash_internimage_l", drop_path_rate=0.4), 80),
+         "flash_intern_image_l_22k_384", "dino_1x", DINO_BACKBONE, schedule=DINO_ONE, checkpointing=True),
+)
+# fmt: on
+
+RECIPES: dict[str, DetectionRecipe] = {recipe.name: recipe for recipe in (*_SMALL, *_PUBLISHED)}

@@ -1,0 +1,152 @@
+"""The sections that every recipe has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Generic, Literal, Protocol, TypeVar
+
+from internimage.ranges import Range
+
+FromZero = Annotated[int, Range(0, math.inf)]
+FromOne = Annotated[int, Range(1, math.inf)]
+RateFromZero = Annotated[float, Range(0, math.inf)]
+Fraction = Annotated[float, Range(0.0, 1.0)]
+Start = Literal["auto", "published", "recipe"]
+
+
+class ModelConfig(Protocol):
+    """What the configurations of all models have: `backbone`, `num_classes`, `preprocess`, `class_names`."""
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the model."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Their names."""
+        ...
+
+
+ConfigT = TypeVar("ConfigT", bound=ModelConfig)
+
+
+@dataclass(frozen=True)
+class ModelSettings(Generic[ConfigT]):
+    """What is trained, and what it starts from.
+
+    Args:
+        config: the configuration of the model itself; the classes are those of the data.
+        weights: catalog name or file of a whole model to start from, None for a random start.
+        start: "published" starts from the published model of the recipe's name, "recipe" from what the recipe says;
+            "auto" takes the published model unless the data is what the recipe was made for, see
+            `internimage.training.own_data`. A choice of weights comes first.
+        reset_head: start the layers with a row for each class afresh; needed where `weights` has other classes without
+            names.
+        activation_checkpointing: recompute blocks in the backward pass, which saves memory.
+        frozen_stages: -1 trains everything; k >= 0 freezes the stem and the first k levels.
+        backend: operator backend.
+    """
+
+    config: ConfigT
+    weights: str | None = None
+    start: Start = "auto"
+    reset_head: bool = False
+    activation_checkpointing: bool = False
+    frozen_stages: Annotated[int, Range(-1, math.inf)] = -1
+    backend: str = "auto"
+
+    @property
+    def start_backbone(self) -> str | None:
+        """Whose backbone alone the run starts from, None for another start."""
+        return None
+
+    @property
+    def source(self) -> str:
+        """What the weights of the first step are, in words."""
+        if self.weights is None:
+            return "random weights"
+        return f"{self.weights} (whole model{', with new last layers' if self.reset_head else ''})"
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Raise ValueError if the data set has other classes than the recipe asks for."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How the data set is read.
+
+    Args:
+        batch_size: images of one forward pass on one device.
+        workers: reading processes; 0 reads in the training process.
+        holdout: training images set aside for validation; 0 validates on the data set's own validation part.
+        max_unreadable: broken images that are skipped and reported before the run stops.
+    """
+
+    batch_size: FromOne = 128
+    workers: FromZero = 8
+    holdout: FromZero = 0
+    max_unreadable: FromZero = 50
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How weights move.
+
+    Args:
+        name: "adamw", or "sgd" with Nesterov momentum.
+        weight_decay: decay of all tensors with two axes or more.
+        betas: AdamW's moments.
+        eps: AdamW's epsilon.
+        momentum: of SGD.
+        layer_decay: factor on the learning rate from each block to the one before it; 1 for none.
+        clip_norm: largest gradient norm of a step, 0 for no limit.
+        accumulation_steps: batches that make one step.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: RateFromZero = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.9
+    layer_decay: Fraction = 1.0
+    clip_norm: RateFromZero = 5.0
+    accumulation_steps: FromOne = 1
+
+
+@dataclass(frozen=True)
+class EmaSettings:
+    """The running average of the weights, which is what a run delivers when it is on.
+
+    Args:
+        decay: fraction of the old average that stays at each step; 0 switches the average off.
+        warmup: start with smaller decays, min(decay, (1 + n) / (10 + n)) at update n; for short runs.
+        follow_steps: start by following the weights, decay * (1 - exp(-n / follow_steps)) at update n; 0 for not.
+    """
+
+    decay: Fraction = 0.9999
+    warmup: bool = False
+    follow_steps: FromZero = 0
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run behaves.
+
+    Args:
+        seed: start of all random numbers.
+        precision: "fp32", "bf16" for autocast, or "auto": bf16 where the device has instructions for it.
+        threads: CPU threads of torch, 0 leaves the default.
+        save_minutes: time between two saved states within an epoch; each validation is followed by one anyway.
+        tensorboard: write TensorBoard events.
+        plot: draw the curves after each validation.
+    """
+
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    threads: FromZero = 0
+    save_minutes: RateFromZero = 10.0
+    tensorboard: bool = True
+    plot: bool = True

@@ -1,1 +1,0 @@
-"""What training detectors and segmentors has in common: rates, schedules, layer-wise decay."""

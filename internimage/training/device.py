@@ -1,0 +1,116 @@
+"""Where and how a step runs: device, precision, gradients, and what several processes would exchange.
+
+The training loop talks to the hardware through this class alone; training on many machines replaces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from internimage.recipe import Recipe, RunSettings
+
+logger = logging.getLogger(__name__)
+RecipeT = TypeVar("RecipeT", bound=Recipe)
+# What oneDNN may be limited to by ONEDNN_MAX_CPU_ISA and still multiply in bfloat16.
+_ONEDNN_WITH_BF16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10_1", "AVX10_2")
+
+
+def chosen_device(device: torch.device | str | None) -> torch.device:
+    """Return a device; None takes the accelerator when there is one."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+class Engine:
+    """One process on one device.
+
+    Args:
+        device: where it computes.
+        settings: precision and threads.
+    """
+
+    rank = 0
+    world = 1
+
+    def __init__(self, device: torch.device, settings: RunSettings) -> None:
+        self.device = device
+        self.precision = settings.precision
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context of the forward pass."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss."""
+        loss.backward()
+
+    def step(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, clip_norm: float) -> None:
+        """Limit the gradient norm (0: no limit), move the weights and clear the gradients."""
+        if clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def mean(self, value: Tensor) -> float:
+        """Return the mean of a scalar over all processes."""
+        return float(value)
+
+
+def has_bf16_instructions(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 by instructions of its own.
+
+    Where it does not, bfloat16 is converted back and forth: four to fifteen times slower than float32 on a processor
+    with AVX2 only.
+
+    Args:
+        device: CPU, CUDA or any other.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    is_limited = limit not in ("ALL", "DEFAULT", "") and not limit.startswith(_ONEDNN_WITH_BF16)
+    is_wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return is_wide and not is_limited and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def with_precision(recipe: RecipeT, device: torch.device) -> RecipeT:
+    """Return the recipe with "auto" decided; warns where a precision of the recipe is slow on this device.
+
+    Args:
+        recipe: the recipe.
+        device: where it is trained.
+    """
+    precision, is_fast = recipe.run.precision, has_bf16_instructions(device)
+    if precision == "auto":
+        precision = "bf16" if is_fast else "fp32"
+        reason = "which this device computes fast" if is_fast else "because this device has no instructions for bf16"
+        logger.info("trains in %s, %s (run.precision)", precision, reason)
+        return recipe.with_values({"run.precision": precision})
+    if precision == "bf16" and not is_fast:
+        logger.warning(
+            "run.precision=bf16 is slow here: this device has no instructions for it; run.precision=fp32 is faster"
+        )
+    return recipe

@@ -1,0 +1,335 @@
+"""The training loop: a task, an optimizer and records wired together; every number of a run is resumable."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from internimage.checkpoints.save import save_model
+from internimage.files import finite_or_none, locked, remove_leftovers
+from internimage.flow import TaskModel
+from internimage.recipe import Recipe
+from internimage.training.device import Engine, chosen_device, with_precision
+from internimage.training.display import RunDisplay, log_on_terminal, run_display, stop_on_signals
+from internimage.training.ema import build_ema
+from internimage.training.meters import BusyHint, Meters, diverged, first_not_finite
+from internimage.training.optim import build_optimizer, set_rates
+from internimage.training.recipes import recipe as find_recipe
+from internimage.training.records import Records, TrainingResult
+from internimage.training.resuming import resumed_recipe
+from internimage.training.run_data import RunData
+from internimage.training.setup import Setup
+from internimage.training.state import (
+    BEST_WEIGHTS,
+    LAST_WEIGHTS,
+    LOCK_FILE,
+    RUN_FILES,
+    STATE_FILE,
+    flat_settings,
+    generator_state,
+    load_state,
+    save_recipe,
+    save_state,
+    set_generator_state,
+)
+
+logger = logging.getLogger(__name__)
+CHECK_EVERY = 50
+
+
+def train(
+    recipe: Recipe | str | None = None,
+    *,
+    data: str | PathLike[str] | None = None,
+    out: str | PathLike[str],
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train a classifier, a detector or a segmentor.
+
+    Args:
+        recipe: a recipe, the name of one, or a YAML file that holds one (`internimage recipe NAME` prints one); a run
+            that goes on has its own and needs none.
+        data: folder of the data set, in a layout that the task of the recipe reads; a run that goes on knows it.
+        out: folder of the run: recipe.json, metrics.csv, curves.png, tensorboard/, best.safetensors,
+            last.safetensors and state.pt. One process at a time may work in it.
+        resume: go on with the run in `out`, with its settings; on the CPU the result equals that of an uninterrupted
+            run bit for bit.
+        overrides: "section.key=value" texts, see `Recipe.with_overrides`. A run that goes on takes those that leave
+            its numbers alone, and a longer `schedule.epochs` or `schedule.iterations`.
+        device: where to train; None takes the accelerator when there is one.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        Where the weights are and how the run went.
+
+    Raises:
+        UnknownName: no such recipe or setting.
+        ValueError: a setting, the data or the state to resume does not fit.
+        FileExistsError: `out` holds a run and `resume` is false.
+        FileNotFoundError: the data set, or the state to resume, does not exist.
+        BlockingIOError: another process works in `out`.
+        FloatingPointError: the run has diverged; the last good state stays.
+        MissingExtra: the recipe needs the extra `train`.
+    """
+    folder = Path(out)
+    if not resume and (recipe is None or data is None):
+        raise ValueError("a new run needs a recipe and data; only a run that goes on (resume) knows its own")
+    with locked(folder / LOCK_FILE), log_on_terminal(shown=progress):
+        remove_leftovers(folder, RUN_FILES)
+        state = load_state(folder) if resume else None
+        if state is None:
+            if (folder / STATE_FILE).exists():
+                raise FileExistsError(f"{folder} holds a run already; resume it or choose another folder")
+            assert recipe is not None and data is not None
+            chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_overrides(overrides)
+        else:
+            chosen = resumed_recipe(state["settings"], recipe, overrides, task=state.get("task"))
+            data = state.get("data_path") if data is None else data
+            if data is None:
+                raise ValueError(f"{folder} does not say where its data is; give the folder of the data set")
+        run_data = RunData(folder, state)
+        trainer = Trainer(chosen, data=data, out=folder, device=device, progress=progress, run_data=run_data)
+        if state is not None:
+            trainer.restore(state)
+        return trainer.run()
+
+
+class Trainer:
+    """A run: `Trainer(...)` builds everything, `restore` takes over a saved state, `run` trains.
+
+    Args:
+        recipe: every setting of the run.
+        data: folder of the data set.
+        out: folder of the run; created when it does not exist.
+        device: where to train; None takes the accelerator when there is one.
+        progress: show a progress bar on stderr.
+        run_data: what is known of the data of a run that goes on; None for a new run.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        data: str | PathLike[str],
+        out: Path,
+        device: torch.device | str | None = None,
+        progress: bool = True,
+        run_data: RunData | None = None,
+    ) -> None:
+        self.out, self.progress = out, progress
+        self._data_path = str(Path(data).absolute())
+        recipe = with_precision(recipe, place := chosen_device(device))
+        self.engine = Engine(place, recipe.run)
+        logger.info("reads the data in %s", data)
+        self._run_data = run_data or RunData(out)
+        self.task: Setup[Any, Any, Any, Any] = Setup(
+            recipe, data, rank=self.engine.rank, world=self.engine.world, examine=self._run_data.examine
+        )
+        self.recipe = recipe = self.task.recipe
+        self.model = self.task.model.to(self.engine.device)
+        self.ema = build_ema(self.model, recipe.ema) if recipe.ema.decay else None
+        self.optimizer = build_optimizer(self.task.param_groups(), recipe.optimizer)
+        self.schedule = self.task.schedule
+        self.steps_per_epoch = self.task.steps_per_epoch
+        out.mkdir(parents=True, exist_ok=True)
+        self.records = Records(out, recipe.run)
+        self.step = 0
+        self.best_value = -math.inf
+        self._saved_step: int | None = None
+        self._meters, self._busy = Meters(self.engine.device), BusyHint(self.engine.device)
+        self._last_save = time.monotonic()
+
+    def run(self) -> TrainingResult:
+        """Train to the end, or until Ctrl-C or SIGTERM, which save the state first."""
+        try:
+            return self._run()
+        finally:
+            self.records.close()
+
+    def _run(self) -> TrainingResult:
+        save_recipe(self.out, self.recipe)
+        self._run_data.save()
+        if self.step == 0:
+            self.save()
+        total, shown = self.schedule.total_steps, self.progress and self.engine.is_main
+        with stop_on_signals() as stop, run_display(total, completed=self.step, shown=shown) as display:
+            while self.step < total and not stop.is_set():
+                self._train_epoch(stop.is_set, display)
+        self.save()
+        best, last = self.out / BEST_WEIGHTS, self.out / LAST_WEIGHTS
+        return TrainingResult(
+            best if best.exists() else None,
+            last if last.exists() else None,
+            self.records.rows,
+            interrupted=self.step < total,
+            metric=self.task.metric,
+            stopped_by=stop.signal,
+        )
+
+    def _train_epoch(self, stopped: Callable[[], bool], display: RunDisplay) -> None:
+        """Train the rest of the present epoch, validating where it is due, unless the run is stopped."""
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        accumulation = self.recipe.optimizer.accumulation_steps
+        micro_batches = self.task.epoch(epoch, start=done * accumulation)
+        steps = min(self.steps_per_epoch - done, self.schedule.total_steps - self.step)
+        self.model.train()
+        for _ in range(steps):
+            with self._meters.timed(), self._busy.timed():
+                self._train_step([next(micro_batches) for _ in range(accumulation)])
+            of = math.ceil(self.schedule.total_steps / self.steps_per_epoch)
+            display.step(self.step, f"{epoch + 1}/{of}", self._mean_loss, self.schedule.lr(self.step - 1))
+            if self.step % self.schedule.validate_every == 0 or self.step == self.schedule.total_steps:
+                self._validate(epoch + 1, display)
+                self.model.train()
+            elif stopped() or time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes:
+                self.save()
+                logger.info(
+                    "saved at step %d of %d, loss %.5g", self.step, self.schedule.total_steps, self._mean_loss()
+                )
+            if stopped():
+                return
+
+    def _mean_loss(self) -> float:
+        """Return the mean loss of the steps since the last validation."""
+        return self.engine.mean(self._meters.loss) / self._meters.steps
+
+    def _train_step(self, micro_batches: list[Any]) -> None:
+        """One optimizer step over one or more batches."""
+        set_rates(self.optimizer, self.schedule, self.step)
+        for batch in micro_batches:
+            with self.engine.autocast():
+                losses = self.task.loss(batch, self.engine.device)
+                loss = sum(losses.values(), torch.zeros((), device=self.engine.device)) / len(micro_batches)
+            self.engine.backward(loss)
+            self._meters.add(loss, losses, fraction=1 / len(micro_batches), step=self.step + 1)
+        self.engine.step(self.optimizer, self.model.parameters(), clip_norm=self.recipe.optimizer.clip_norm)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        self.step += 1
+        self._meters.steps += 1
+        if self.engine.device.type == "cpu" or self.step % CHECK_EVERY == 0:  # an accelerator would have to wait
+            self._refuse_bad_loss()
+
+    def _refuse_bad_loss(self) -> None:
+        """Stop a run whose loss is not finite.
+
+        Raises:
+            FloatingPointError: it is so since some step.
+        """
+        bad = int(self._meters.first_bad)
+        if bad >= 0:
+            raise self._diverged("the loss is not finite", bad)
+
+    def _refuse_bad_state(self) -> None:
+        """Stop a run that has diverged, before its state replaces a good one.
+
+        Raises:
+            FloatingPointError: a loss, a weight or a moment of the optimizer is not finite.
+        """
+        self._refuse_bad_loss()
+        bad = first_not_finite({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()["state"]})
+        if bad is None and self.ema is not None:
+            bad = first_not_finite({"average": self.ema.state_dict()})
+        if bad is not None:
+            raise self._diverged(f"the state of the run is not finite ({bad})", self.step)
+
+    def _diverged(self, what: str, step: int) -> FloatingPointError:
+        """Return the error that says what is not finite, and which state is kept."""
+        kept = f"{self.out} keeps the state of step {self._saved_step}"
+        return diverged(
+            what,
+            step=step,
+            total=self.schedule.total_steps,
+            lr=self.schedule.lr(max(step - 1, 0)),
+            precision=self.engine.precision,
+            kept=f"{self.out} holds no state of it" if self._saved_step is None else kept,
+        )
+
+    def _validate(self, epoch: int, display: RunDisplay) -> None:
+        """Measure the model, write the row, the weights and the state."""
+        self._refuse_bad_state()
+        meters, delivered = self._meters, self.delivered
+        with display.validation() as progress:
+            measured = self.task.validate(delivered, progress)
+        images = meters.steps * self.recipe.optimizer.accumulation_steps * self.task.batch_size
+        row = {
+            "epoch": epoch,
+            "step": self.step,
+            "lr": self.schedule.lr(self.step - 1),
+            "train_loss": self._mean_loss(),
+            **measured,
+            "images_per_second": images * self.engine.world / meters.seconds,
+            "seconds": meters.seconds,
+        }
+        logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.5g}" for key, value in row.items()))
+        terms = {name: self.engine.mean(value) / meters.steps for name, value in meters.terms.items()}
+        self._meters = Meters(self.engine.device)
+        if self.engine.is_main:
+            self.records.add(row, terms)
+            if row[self.task.metric] > self.best_value:
+                self.best_value = row[self.task.metric]
+                save_model(delivered, self.out / BEST_WEIGHTS, info=self._notes())
+            self.save()
+        display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
+
+    @property
+    def delivered(self) -> TaskModel[Any]:
+        """The model that validation measures and files hold: the running average when there is one."""
+        return self.model if self.ema is None else cast("TaskModel[Any]", self.ema.module)
+
+    def save(self) -> None:
+        """Write the state of the run and the present weights.
+
+        Raises:
+            FloatingPointError: they are not finite; what was saved before stays.
+        """
+        self._refuse_bad_state()
+        if not self.engine.is_main:
+            return
+        save_model(self.delivered, self.out / LAST_WEIGHTS, info=self._notes())
+        state = {
+            "task": self.recipe.task,
+            "settings": flat_settings(self.recipe),
+            "data_path": self._data_path,
+            "data": self._run_data.digests,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": generator_state(self.engine.device),
+            "rows": self.records.rows,
+            "best_value": self.best_value,
+            "since": self._meters.state(),
+        }
+        save_state(self.out, state)
+        self._saved_step = self.step
+        self._last_save = time.monotonic()
+
+    def _notes(self) -> dict[str, Any]:
+        """What the weight files say about their run."""
+        last = self.records.rows[-1] if self.records.rows else {}
+        notes = {"recipe": self.recipe.name, "step": self.step, self.task.metric: last.get(self.task.metric)}
+        return finite_or_none(notes)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `save` wrote, so that the next step is the one that would have followed."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best_value = state["step"], state["best_value"]
+        self._saved_step = self.step
+        self._meters.restore(state["since"])
+        self.records.rows = state["rows"]
+        self.records.write_csv()
+        set_generator_state(state["random"], self.engine.device)
