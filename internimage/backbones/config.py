@@ -52,7 +52,7 @@ class BackboneConfig:
         remove_center: drop the center point of the sampling grid; needs an odd `kernel_size`.
         output_bias: whether the output projection of dcnv4 has a bias (that of dcnv3 always has).
         mlp_output_bias: whether the second linear layer of the MLPs has a bias.
-        in_chans: channels of the input picture.
+        in_chans: channels of the input image.
         drop_rate: dropout after the stem and in the MLPs, 0..1.
         drop_path_rate: rate of stochastic depth of the last block, 0..1.
         drop_path_type: "linear" grows the rate from 0 over the blocks, "uniform" keeps it equal.

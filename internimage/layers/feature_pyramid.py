@@ -92,7 +92,7 @@ class ChannelMapper(nn.Module):
 
 
 def init_convs(module: nn.Module) -> None:
-    """Give the convolutions of a neck Xavier weights and no bias, the published initialisation."""
+    """Give the convolutions of a neck Xavier weights and no bias, the published initialization."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)

@@ -31,7 +31,7 @@ def to_corners(boxes: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, size_hw: Tensor) -> Tensor:
-    """Clip (..., 4) corners to pictures.
+    """Clip (..., 4) corners to images.
 
     Args:
         boxes: (..., 4) corners.
@@ -101,7 +101,7 @@ def decode_deltas(boxes: Tensor, deltas: Tensor, stds: tuple[float, ...], *, cli
         boxes: (..., 4) corners.
         deltas: (..., 4) values that broadcast against the boxes.
         stds: units of the four values.
-        clip_hw: (..., 2) size of the picture of each box, or None to leave the result as it is.
+        clip_hw: (..., 2) size of the image of each box, or None to leave the result as it is.
 
     Returns:
         (..., 4) corners.

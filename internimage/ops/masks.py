@@ -1,6 +1,6 @@
-"""Instance masks: from small probability maps inside boxes to run lengths of whole pictures, and targets for training.
+"""Instance masks: from small probability maps inside boxes to run lengths of whole images, and targets for training.
 
-Shape legend: R regions, S side of a probability map, H W picture size, V columns of all regions together, G objects.
+Shape legend: R regions, S side of a probability map, H W image size, V columns of all regions together, G objects.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ CHUNK_COLUMNS = 2**16
 def paste_masks(
     probabilities: Tensor, boxes: Tensor, size_hw: tuple[int, int], *, threshold: float = 0.5
 ) -> RunLengthMasks:
-    """Draw probability maps into their boxes and cut them at a threshold, without ever holding R pictures.
+    """Draw probability maps into their boxes and cut them at a threshold, without ever holding R images.
 
-    Between two rows of a map the probability is linear along a picture column, so that it crosses the threshold at most
+    Between two rows of a map the probability is linear along an image column, so that it crosses the threshold at most
     once: each of these pieces gives at most one run. The work grows with the widths of the boxes, not their areas.
 
     Args:
         probabilities: (R, S, S) float, 0..1.
-        boxes: (R, 4) corners in pixels of the picture.
-        size_hw: height and width of the picture.
+        boxes: (R, 4) corners in pixels of the image.
+        size_hw: height and width of the image.
         threshold: a pixel belongs to the mask from this probability on, 0..1; pixels outside of the box count as 0.
 
     Returns:
@@ -41,7 +41,7 @@ def paste_masks(
     boxes = boxes.double()
     left = (boxes[:, 0].floor() - 1).clamp(0, width).long()
     right = (boxes[:, 2].ceil() + 1).clamp(0, width).long()
-    number = (right - left).clamp(min=0)  # (R,) picture columns that a box touches
+    number = (right - left).clamp(min=0)  # (R,) image columns that a box touches
     counts: list[Tensor] = []
     for start, end in _portions(number.tolist()):
         part = slice(start, end)
@@ -69,7 +69,7 @@ def _column_runs(
     side = maps.shape[-1]
     region = torch.arange(len(boxes), device=boxes.device).repeat_interleave(number)  # (V,)
     first = torch.cat([number.new_zeros(1), number.cumsum(0)[:-1]])
-    x = torch.arange(len(region), device=boxes.device) - first[region] + left[region]  # (V,) picture columns
+    x = torch.arange(len(region), device=boxes.device) - first[region] + left[region]  # (V,) image columns
     box = boxes[region]
     u = _map_coordinate(x.double(), box[:, 0], box[:, 2], side)
     lower = u.floor()
@@ -82,7 +82,7 @@ def _column_runs(
     begin, end = edges[:, :-1], edges[:, 1:]  # (V, S + 1) rows of each piece
     a, b = values[:, :-1], values[:, 1:]
     cross = (torch.arange(side + 1, device=maps.device) - 1) + (threshold - a) / (b - a)  # where the piece is crossed
-    row = _picture_coordinate(cross, box[:, 1:2], box[:, 3:4], side).nan_to_num(0, 2.0**31, -(2.0**31))
+    row = _image_coordinate(cross, box[:, 1:2], box[:, 3:4], side).nan_to_num(0, 2.0**31, -(2.0**31))
     rising, falling = (a < threshold) & (b >= threshold), (a >= threshold) & (b < threshold)
     begin = torch.where(rising, torch.maximum(begin, row.ceil().long()), begin)
     end = torch.where(falling, torch.minimum(end, row.floor().long() + 1), end)
@@ -103,17 +103,17 @@ def _map_coordinate(pixel: Tensor, low: Tensor, high: Tensor, side: int) -> Tens
     return torch.where(extent > 0, place, (side - 1) / 2).clamp(-1, side)
 
 
-def _picture_coordinate(place: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
+def _image_coordinate(place: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
     """The pixel whose center lies at a place of the map; inverse of `_map_coordinate`."""
     return (place + 0.5) / side * (high - low) + low - 0.5
 
 
 def _first_rows(box: Tensor, side: int, height: int) -> Tensor:
-    """First picture row at or behind each row of the framed map, -1 .. S, inside of what the box touches."""
+    """First image row at or behind each row of the framed map, -1 .. S, inside of what the box touches."""
     top = (box[:, 1].floor() - 1).clamp(0, height)[:, None]
     bottom = (box[:, 3].ceil() + 1).clamp(0, height)[:, None]
     place = torch.arange(-1, side + 1, device=box.device, dtype=box.dtype)
-    rows = _picture_coordinate(place, box[:, 1:2], box[:, 3:4], side).ceil()
+    rows = _image_coordinate(place, box[:, 1:2], box[:, 3:4], side).ceil()
     is_flat = box[:, 3:4] <= box[:, 1:2]
     rows = torch.where(is_flat, torch.where(place <= (side - 1) / 2, top, bottom), rows)
     return torch.minimum(torch.maximum(rows, top), bottom).long()
@@ -139,8 +139,8 @@ def crop_masks(masks: Tensor, boxes: Tensor, indices: Tensor, side: int) -> Tens
     """Cut true masks out along boxes, as targets of a mask head.
 
     Args:
-        masks: (G, H, W) bool or uint8 masks of a picture.
-        boxes: (R, 4) corners in pixels; clipped to the picture.
+        masks: (G, H, W) bool or uint8 masks of an image.
+        boxes: (R, 4) corners in pixels; clipped to the image.
         indices: (R,) int64 number of the mask of each box.
         side: S of the result.
 

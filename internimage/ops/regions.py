@@ -37,7 +37,7 @@ def average_regions(x: Tensor, rois: Tensor, side: int, scale: float) -> Tensor:
 
     Args:
         x: (N, C, H, W) map, best channels-last in memory; summed in float32 whatever its dtype.
-        rois: (R, 5) float32 number of the picture, then corners in pixels; no gradients.
+        rois: (R, 5) float32 index of the image, then corners in pixels; no gradients.
         side: S.
         scale: cells of the map for a pixel.
 
@@ -60,7 +60,7 @@ def align_regions(x: Tensor, rois: Tensor, side: int, scale: float) -> Tensor:
 
     Args:
         x: (N, C, H, W) map.
-        rois: (R, 5) number of the picture, then corners in pixels; no gradients.
+        rois: (R, 5) index of the image, then corners in pixels; no gradients.
         side: S.
         scale: cells of the map for a pixel.
 

@@ -24,9 +24,8 @@ _LINEAR_MISSING = (
 
 
 def path() -> Path:
-    """Where the library is expected."""
-    name = "kernels.dll" if sys.platform == "win32" else "kernels.so"
-    return Path(__file__).parents[1] / "native" / name
+    """Where the library is expected: beside this file."""
+    return Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
 
 
 @functools.cache
