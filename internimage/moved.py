@@ -245,6 +245,7 @@ NAMES: Mapping[str, str] = {
     "coco_figures": "coco_metrics",
     "crowd_figures": "crowd_metrics",
     "decode_picture": "decode_image",
+    "detection.box_merging.Method": "Merging",
     "detection.tta.Looking": "ViewReader",
     "detection.tta.MultiScale": "DetectionTTA",
     "lvis_figures": "lvis_metrics",

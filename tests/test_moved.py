@@ -33,7 +33,9 @@ USED = (
     ("internimage.evaluation.detection.crowd_human", "crowd_figures"),
     ("internimage.evaluation.detection.figures", "measure"),
     ("internimage.evaluation.detection.predictions", "found_objects"),
+    ("internimage.evaluation.detection.box_merging", "Method"),
     ("internimage.evaluation.segmentation", "MultiScale"),
+    ("internimage.evaluation.segmentation.test_time", "SINGLE_SCALE"),
     ("internimage.evaluation.segmentation", "published_miou"),
 )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from internimage.data.label_maps.label_map import IGNORED
+from internimage.moved import renamed_attribute
 
 STRIP_ROWS = 1024  # counting needs wide integers: a few rows at a time
 
@@ -114,6 +115,8 @@ class PixelConfusion:
     def predicted_pixels(self) -> Tensor:
         """(K,) labeled pixels that were predicted as each class."""
         return self.counts[:, :-1].sum(dim=0)
+
+    answered_pixels = renamed_attribute("answered_pixels", "predicted_pixels")
 
     @property
     def union(self) -> Tensor:

@@ -15,7 +15,7 @@ from internimage.checkpoints.catalog import CatalogEntry
 from internimage.data.images.read import read_image
 from internimage.flow import ImageInput
 from internimage.layers.evaluation_mode import evaluation_mode
-from internimage.moved import renamed_keywords
+from internimage.moved import renamed_attribute, renamed_keywords
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.postprocess import ScoreMap, best_class
 from internimage.segmentation.preprocess import prepare
@@ -51,6 +51,11 @@ class SegmentationTTA:
     def num_views(self) -> int:
         """Views of each image."""
         return len(self.ratios) * (2 if self.flip else 1)
+
+    num_looks = renamed_attribute("num_looks", "num_views")
+
+
+SINGLE_SCALE = SegmentationTTA((1.0,), flip=False)
 
 
 def published_scales(entry: CatalogEntry | None) -> SegmentationTTA:

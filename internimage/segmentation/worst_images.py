@@ -23,14 +23,13 @@ from internimage.moved import renamed_keywords
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.evaluate import in_data_order
 from internimage.segmentation.report import SegmentationReport
-from internimage.segmentation.tta import SegmentationTTA, predict_multi_scale
+from internimage.segmentation.tta import SINGLE_SCALE, predict_multi_scale
 from internimage.types import Palette
 from internimage.visualize import distinct_color
 
 LONGEST_SIDE = 800  # of each of the three parts, in pixels
 GAP, CAPTION = 8, 28
 BACKGROUND, TEXT = (17, 22, 29), (241, 245, 249)
-PLAIN = SegmentationTTA((1.0,), flip=False)
 OTHER = (128, 128, 128)  # predictions of classes that the data set lacks
 
 
@@ -62,7 +61,7 @@ def save_worst(
     files: list[Path] = []
     for rank, score in enumerate(report.worst(count), start=1):
         sample = read_as(data, (preprocess or model.config.preprocess).reading)[score.index]
-        [prediction] = predict_multi_scale(model, [sample.image], report.tta or PLAIN, preprocess=preprocess)
+        [prediction] = predict_multi_scale(model, [sample.image], report.tta or SINGLE_SCALE, preprocess=preprocess)
         title = f"{Path(score.name).name}   mIoU {score.miou:.1%}, right pixels {score.aacc:.1%}"
         label_map = in_data_order(prediction.label_map, known).numpy()
         drawn = compare(to_rgb(sample.image), sample.target, label_map, colors, title=title)

@@ -248,6 +248,10 @@ def test_arguments_of_older_releases_warn(tmp_path: Path) -> None:
     assert len(warned) == 4 and file.is_file() and report.published == {"mIoU": 0.5} and report.tta == plain
     with pytest.warns(DeprecationWarning, match=r"SegmentationReport\.looks is tta now"):
         assert report.looks is report.tta
+    with pytest.warns(DeprecationWarning, match=r"num_looks is num_views now"):
+        assert plain.num_looks == 1
+    with pytest.warns(DeprecationWarning, match=r"answered_pixels is predicted_pixels now"):
+        assert torch.equal(report.confusion.answered_pixels, report.confusion.predicted_pixels)
     with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="looks is the old name of tta"):
         evaluate_segmentation(Reading(3), small(), **{"looks": None, "tta": plain})
 
