@@ -92,7 +92,7 @@ STATIONS = (
 TASK_FOLDERS = ("classification", "detection", "segmentation")
 
 
-# What a newcomer reads, in this order: each file is named in an import of an earlier one, or is a task's own.
+# What a newcomer reads, in this order: each file imports an earlier one or is imported by it.
 WAYS = {
     "The way of an image": {
         "`model.predict([image])`": (
@@ -141,6 +141,20 @@ WAYS = {
             ("backbones/choice.py", "which backbone"),
             ("backbones/config.py", "the table of sizes"),
             ("detection/presets.py", "a configuration to a model"),
+        ),
+    },
+    "The way of a recipe": {
+        "`train(recipe, data=..., out=...)`": (
+            ("training/loop.py", "the run: resume, steps, validations, records"),
+            ("training/recipes.py", "a name or a YAML file to a recipe"),
+            ("recipe/recipe.py", "what every recipe states, and how its settings are changed"),
+            ("detection/training/recipe.py", "what a task adds"),
+            ("detection/training/recipes.py", "the published ones, literally"),
+            ("training/setup.py", "a recipe and data to a model with start weights and batches"),
+            ("recipe/task.py", "what a task says about training"),
+            ("detection/training/procedure.py", "one of them: batches, losses, validation"),
+            ("training/optim.py", "groups of parameters and their rates"),
+            ("training/state.py", "what a run keeps to go on"),
         ),
     },
 }

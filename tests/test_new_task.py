@@ -16,6 +16,8 @@ from internimage import tasks
 from internimage.checkpoints import catalog as catalog_module
 from internimage.checkpoints.catalog import CatalogEntry, catalog
 from internimage.cli import app
+from internimage.training import recipe, train
+from internimage.training.recipes import KINDS, RECIPES
 from tests.rotation.model import TURNS, Rotation, Turn
 
 Run = Callable[..., Result]
@@ -37,7 +39,7 @@ ROW = CatalogEntry(
     licence="MIT",
     url="https://example.com/rotation_internimage_pico.pth",
     config_path=None,
-    recipe=None,
+    recipe="rotation_internimage_pico",
     remarks="",
     is_built=True,
 )
@@ -49,6 +51,11 @@ def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("INTERNIMAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(tasks.MODULES, "rotation", "tests.rotation.task")
     monkeypatch.setitem(catalog(), ROW.name, ROW)
+    own = tasks.station("rotation", "training.recipes")
+    assert own is not None
+    for name, found in own.RECIPES.items():  # as `training.recipes` does for the whole list when it is imported
+        monkeypatch.setitem(RECIPES, name, found)
+        monkeypatch.setitem(KINDS, found.task, type(found))
     catalog_module._index.cache_clear()
     yield
     monkeypatch.undo()
@@ -126,6 +133,19 @@ def test_evaluated(file: Path, photos: Path, run: Run) -> None:
     assert "turns found" in run("evaluate", file, photos).stdout
     refused = run("evaluate", file, photos, "--multi-scale")
     assert refused.exit_code == 2 and "this model is for rotation" in " ".join(refused.stderr.split())
+
+
+def test_trained_on_from_the_published_model_and_afresh(file: Path, photos: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "home").mkdir()
+    ii.convert(file, tmp_path / "home" / f"{ROW.name}.pth")
+    result = train(recipe(ROW.name), data=photos, out=tmp_path / "run", progress=False)
+    assert result.metric == "val_accuracy" and isinstance(ii.load(tmp_path / "run"), Rotation)
+    assert ROW.name in run("train", "--list").stdout
+    (tmp_path / "mine.yaml").write_text(run("recipe", ROW.name).stdout, encoding="utf-8")
+    told = run("train", tmp_path / "mine.yaml", "--data", photos, "--out", tmp_path / "again", "--json")
+    assert json.loads(told.stdout)["history"][0]["train_loss"] == result.to_dict()["history"][0]["train_loss"]
+    longer = run("train", "--resume", "--out", tmp_path / "again", "--set", "schedule.epochs=2", "--json")
+    assert len(json.loads(longer.stdout)["history"]) == 2
 
 
 def test_measured(file: Path, run: Run) -> None:

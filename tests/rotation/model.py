@@ -45,11 +45,11 @@ class RotationConfig:
 
     header_task: ClassVar[str] = "rotation"
     kind: ClassVar[str] = "rotation"
-    num_classes: ClassVar[int] = len(TURNS)
     rows: ClassVar[int] = len(TURNS)
     num_head_layers: ClassVar[int] = 1
 
     backbone: BackboneConfig
+    num_classes: int = len(TURNS)
     preprocess: RotationPreprocess = field(default_factory=RotationPreprocess)
     class_names: tuple[str, ...] | None = TURNS
 

@@ -27,7 +27,8 @@ def create_config(
     merged = wanted.merged(backbone if on is None else on.backbone)
     if on is not None:
         return replace(on, backbone=merged)
-    return RotationConfig(merged, preprocess if isinstance(preprocess, RotationPreprocess) else RotationPreprocess())
+    own = preprocess if isinstance(preprocess, RotationPreprocess) else RotationPreprocess()
+    return RotationConfig(merged, preprocess=own)
 
 
 def recognize(checkpoint: Checkpoint, row: str | None, settings: Settings | None) -> RotationConfig | None:
