@@ -5,6 +5,9 @@ They have no gradients. Shapes: ... any leading sizes, C channels; N images, H W
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,42 +17,35 @@ from internimage.ops.fused.residual import RESIDUAL_SCHEMA, Residual
 from internimage.ops.registration import register_inference_operator
 from internimage.ops.sampling import expect_shape
 
+
+def _implementations(compiled: Callable[..., Any], plain: Callable[..., Any]) -> dict[str, Backend]:
+    return {"cpp": Backend(kernel_cpp.missing_reason, compiled), "reference": Backend(reference.missing_reason, plain)}
+
+
 _gelu_ = register_inference_operator(
     "gelu_",
     "(Tensor(a!) x) -> ()",
-    implementations={
-        "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.gelu_),
-        "reference": Backend(reference.missing_reason, reference.gelu_),
-    },
+    implementations=_implementations(kernel_cpp.gelu_, reference.gelu_),
     fake=lambda x: None,
 )
 _add_shortcut_ = register_inference_operator(
     "add_shortcut_",
     f"(Tensor(a!) y, Tensor shortcut, Tensor(b!)? normed, {RESIDUAL_SCHEMA}) -> ()",
-    implementations={
-        "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.add_shortcut_),
-        "reference": Backend(reference.missing_reason, reference.add_shortcut_),
-    },
+    implementations=_implementations(kernel_cpp.add_shortcut_, reference.add_shortcut_),
     fake=lambda *values: None,
     maps=2,
 )
 _add_residual_ = register_inference_operator(
     "add_residual_",
     f"(Tensor(a!) x, Tensor y, Tensor(b!)? normed, {RESIDUAL_SCHEMA}) -> ()",
-    implementations={
-        "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.add_residual_),
-        "reference": Backend(reference.missing_reason, reference.add_residual_),
-    },
+    implementations=_implementations(kernel_cpp.add_residual_, reference.add_residual_),
     fake=lambda *values: None,
     maps=2,
 )
 _depthwise_norm_gelu = register_inference_operator(
     "depthwise_norm_gelu",
     "(Tensor x, Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias, float eps) -> Tensor",
-    implementations={
-        "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.depthwise_norm_gelu),
-        "reference": Backend(reference.missing_reason, reference.depthwise_norm_gelu),
-    },
+    implementations=_implementations(kernel_cpp.depthwise_norm_gelu, reference.depthwise_norm_gelu),
     fake=lambda x, *parameters: torch.empty_like(x),
 )
 
