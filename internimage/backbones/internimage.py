@@ -126,7 +126,7 @@ class InternImage(nn.Module):
         check_pixels(pixels, in_chans=self.config.in_chans, weight=self.patch_embed.conv1.weight)
 
     def train(self, mode: bool = True) -> InternImage:
-        """Set the mode; frozen parts stay in evaluation mode, in which the network runs on its inference twins."""
+        """Set the mode; in evaluation mode the network runs on its inference twins. Frozen parts stay in that mode."""
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()
