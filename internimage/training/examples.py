@@ -24,7 +24,9 @@ def check_examples(count: ExampleCount, *, place: str, fewest_classes: int = 1) 
     """
     shown = sorted(zip(count.class_names, count.counts, strict=True), key=lambda row: -row[1])
     table = ", ".join(f"{name} {number}" for name, number in shown[:SHOWN]) + (", ..." if len(shown) > SHOWN else "")
-    logger.info("learns from %d %s in %s: %s", sum(count.counts), count.unit, count.scope, table)
+    found = f"{sum(count.counts)} {count.unit}"
+    where = "" if found == count.scope else f" in {count.scope}"  # a classifier's examples are the images
+    logger.info("learns from %s%s: %s", found, where, table)
     reasons = count.reasons()
     present = count.present
     is_certain = count.is_complete or len(count.class_names) < fewest_classes
