@@ -82,9 +82,8 @@ def to_yaml(recipe: Recipe) -> str:
     """Return a recipe as YAML.
 
     Example:
-        >>> print(to_yaml(RECIPES["internimage_t_1k_224"])[:49])
-        task: classification
-        name: internimage_t_1k_224
+        >>> to_yaml(RECIPES["internimage_t_1k_224"]).splitlines()[:2]
+        ['task: classification', 'name: internimage_t_1k_224']
     """
     import yaml
 
