@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         {"--data", "--out", "--resume", "--set", "--start", "--backbone-weights", "--device", "--json"}
         | {"--list", "--show"},
     ),
+    "recipe": (["name"], {"--set", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),
 }
