@@ -5,3 +5,4 @@ from typing import Literal
 Part = Literal["train", "val", "test"]
 Metric = Literal["coco", "lvis", "voc2007", "voc2012", "openimages", "crowdhuman"]
 Merging = Literal["soft_nms", "nms", "fusion"]
+Start = Literal["auto", "published", "recipe"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,17 +13,10 @@ import typer
 from internimage.cli.data_folder import data_folder
 from internimage.cli.recipes import print_recipes, print_settings, recipe_names
 from internimage.cli.terminal import JsonOption, choose_device, note, print_fields, print_json
+from internimage.options import Start
 
 if TYPE_CHECKING:
     from internimage.training import Recipe, TrainingResult
-
-
-class Start(str, Enum):
-    """What a run starts from."""
-
-    auto = "auto"
-    published = "published"
-    recipe = "recipe"
 
 
 def train(
@@ -81,7 +73,7 @@ def train(
     """
     logging.getLogger("internimage.training").setLevel(logging.INFO)  # what a run says is part of its progress
     if start is not None:
-        settings = [f"model.start={start.value}", *(settings or ())]
+        settings = [f"model.start={start}", *(settings or ())]
     if shows_list or shows_settings:
         _show(recipe, settings or (), lists=shows_list, as_json=as_json)
         return

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, Protocol, TypeVar
 
+from internimage.options import Start
 from internimage.ranges import Range
 
 FromZero = Annotated[int, Range(0, math.inf)]
 FromOne = Annotated[int, Range(1, math.inf)]
 RateFromZero = Annotated[float, Range(0, math.inf)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
-Start = Literal["auto", "published", "recipe"]
 
 
 class ModelConfig(Protocol):
