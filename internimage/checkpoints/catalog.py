@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from internimage.backbones.config import COMPOSITE_PREFIX, VARIANTS, BackboneConfig
 from internimage.errors import UnknownName, printable
@@ -113,7 +113,7 @@ class CatalogEntry:
 
         return None if self.labels is None else label_set(self.labels).class_names
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the row as JSON types."""
         return {**dataclasses.asdict(self), "metrics": dict(self.metrics), "source": self.source}
 

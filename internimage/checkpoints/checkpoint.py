@@ -11,7 +11,7 @@ from internimage.backbones.original.names import BACKBONE, PREFIX, Rules
 from internimage.checkpoints.formats.containers import find_weights
 from internimage.checkpoints.rename import Value, from_huggingface, is_backbone_key, strip_prefix, to_original
 from internimage.errors import clean_name, printable
-from internimage.flow import Checkpoint
+from internimage.flow import Checkpoint, Settings
 
 EMA_PREFIX = "ema_"
 # What our names of the stem can begin with.
@@ -54,7 +54,7 @@ class Unpacked(NamedTuple):
     where: str
 
 
-def unpack(content: Any, source: str, ema: bool | None, known: KnownModels) -> Unpacked:
+def unpack(content: object, source: str, ema: bool | None, known: KnownModels) -> Unpacked:
     """Find the weights in the object of a checkpoint file and give them original names without prefixes.
 
     Args:
@@ -100,7 +100,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def plain_settings(content: Any) -> dict[str, Any] | None:
+def plain_settings(content: object) -> Settings | None:
     """Return a stored classifier configuration as plain values, or None where there is none.
 
     A hostile file can nest objects so that they unfold without end; a configuration beyond the limits counts as none.
@@ -113,7 +113,7 @@ def plain_settings(content: Any) -> dict[str, Any] | None:
     return parts if budget[0] > 0 else None
 
 
-def plain_names(content: Any) -> tuple[str, ...] | None:
+def plain_names(content: object) -> tuple[str, ...] | None:
     """Return the class names stored in a checkpoint file, or None."""
     names = content.get("class_names") if isinstance(content, Mapping) else None
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):

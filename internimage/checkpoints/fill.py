@@ -9,7 +9,6 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +16,11 @@ from torch import Tensor, nn
 from internimage.backbones import BackboneConfig, CompositeInternImage, InternImage
 from internimage.data.labels import rows_22k_to_1k
 from internimage.errors import CheckpointMismatch
-from internimage.flow import Checkpoint, TaskConfig, TaskModel
+from internimage.flow import Checkpoint, Network, TaskConfig, TaskModel
 
 log = logging.getLogger(__name__)
 # Mapped pages count as memory in use until the file is closed, so tensors are copied in portions of this size.
 PORTION_BYTES = 2**30
-Network = TaskModel[Any] | InternImage
 # Fewest parameters of a block of the smallest kind, and of a layer in a head.
 BLOCK_TENSORS, LAYER_TENSORS = 10, 2
 FIRST_LAYER = re.compile(r"(^|\.)patch_embed\.conv1\.weight$")

@@ -17,7 +17,7 @@ HEADER_KEY = "internimage"
 MAX_DOCUMENT_BYTES = 16 * 2**20
 
 
-def to_json(config: TaskConfig | BackboneConfig, info: Mapping[str, Any] | None = None) -> str:
+def to_json(config: TaskConfig | BackboneConfig, info: Mapping[str, object] | None = None) -> str:
     """Write the document of a model as JSON.
 
     Args:
@@ -38,7 +38,7 @@ def to_json(config: TaskConfig | BackboneConfig, info: Mapping[str, Any] | None 
 
 def from_json(
     text: str, source: str, configs: Mapping[str, type[Any]]
-) -> tuple[TaskConfig | BackboneConfig, dict[str, Any]]:
+) -> tuple[TaskConfig | BackboneConfig, dict[str, object]]:
     """Read a document, checking every field.
 
     Args:

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -164,7 +163,7 @@ def _read_folder(folder: Path, ema: bool | None, known: KnownModels) -> Checkpoi
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; download the folder again")
 
     def read() -> Mapping[str, Tensor]:
-        state: dict[str, Any] = {}
+        state: dict[str, Tensor] = {}
         for path in weights:
             state |= _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
         return unpack(state, str(folder), ema, known).tensors
@@ -182,7 +181,7 @@ def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is no readable safetensors file: {error}") from error
 
 
-def _stored_preprocess(content: Any) -> Settings | None:
+def _stored_preprocess(content: object) -> Settings | None:
     """Return the preprocessing that `internimage.convert` stores beside original weights, or None."""
     values = content.get("preprocess") if isinstance(content, Mapping) else None
     return values if isinstance(values, Mapping) else None

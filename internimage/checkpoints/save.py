@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,14 +15,14 @@ from internimage.backbones import InternImage
 from internimage.checkpoints.formats.containers import without_wrappers
 from internimage.checkpoints.header import HEADER_KEY, to_json
 from internimage.files import replacing
-from internimage.flow import TaskModel
+from internimage.flow import Network, TaskModel
 
 
 def save_model(
-    model: TaskModel[Any] | InternImage,
+    model: Network,
     path: str | os.PathLike[str],
     *,
-    info: Mapping[str, Any] | None = None,
+    info: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
     """Write a model to one safetensors file that `internimage.load` rebuilds exactly.
@@ -86,7 +85,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping
             raise OSError(f"cannot write {path} (is the disk full?): {error}") from error
 
 
-def write_torch_file(content: Mapping[str, Any], path: Path) -> Path:
+def write_torch_file(content: Mapping[str, object], path: Path) -> Path:
     """Write with `torch.save`, whole or not at all.
 
     Raises:

@@ -7,6 +7,7 @@ from internimage.flow.config import TaskConfig as TaskConfig
 from internimage.flow.evaluation import Report as Report
 from internimage.flow.model import ALL_LEVELS as ALL_LEVELS
 from internimage.flow.model import ImageInput as ImageInput
+from internimage.flow.model import Network as Network
 from internimage.flow.model import RunOptions as RunOptions
 from internimage.flow.model import TaskModel as TaskModel
 from internimage.flow.prediction import PredictionOptions as PredictionOptions

@@ -158,3 +158,6 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         """Run one preprocessed batch through the network and post-process it; the mode is the caller's."""
         with torch.inference_mode():
             return self.postprocess(self.run(images.to(self.device, self.dtype)), images)
+
+
+Network = TaskModel[Any] | InternImage  # a model of any task, or a bare backbone

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +54,7 @@ def without_wrappers(key: str) -> str:
     return ".".join(part for part in key.split(".") if part not in WRAPPERS)
 
 
-def find_weights(content: Any, source: str, ema: bool | None) -> Weights:
+def find_weights(content: object, source: str, ema: bool | None) -> Weights:
     """Return the weights of one model in the object of a checkpoint file.
 
     Args:
@@ -82,9 +81,9 @@ def find_weights(content: Any, source: str, ema: bool | None) -> Weights:
     return _first(averaged, EMA_CONTAINERS, source)
 
 
-def _places(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def _places(content: Mapping[object, object]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Yield every dictionary of tensors in a file, with the names that lead to it."""
-    waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
+    waiting: list[tuple[tuple[str, ...], Mapping[object, object]]] = [((), content)]
     for _ in range(MAX_CONTAINERS):
         if not waiting:
             return
@@ -138,10 +137,10 @@ def _first(found: Sequence[Weights], order: Sequence[str], source: str) -> Weigh
     return found[0]
 
 
-def _any_tensors(content: Mapping[Any, Any], source: str) -> Weights:
+def _any_tensors(content: Mapping[object, object], source: str) -> Weights:
     """Return the tensors of a file without a stem: of the usual place, or of the file itself."""
-    usual = [content[name] for name in (*RAW_CONTAINERS, *EMA_CONTAINERS) if isinstance(content.get(name), Mapping)]
-    container = usual[0] if usual else content
+    usual = [content.get(name) for name in (*RAW_CONTAINERS, *EMA_CONTAINERS)]
+    container = next((found for found in usual if isinstance(found, Mapping)), content)
     tensors = {key: value for key, value in container.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         names = ", ".join(printable(key, 40) for key in list(container)[:8])

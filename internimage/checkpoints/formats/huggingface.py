@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from internimage.backbones.original.settings import known_settings
 from internimage.errors import clean_name
+from internimage.flow import Settings
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 MODEL_TYPE = "internimage"
@@ -19,7 +20,7 @@ MAX_JSON_BYTES = 16 * 2**20
 RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 
 
-def read_settings(folder: Path) -> dict[str, Any] | None:
+def read_settings(folder: Path) -> Settings | None:
     """Return the original-style settings in `config.json`, or None where the folder has none.
 
     Raises:
@@ -62,7 +63,7 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
     return tuple(named) if len(named) == count else None
 
 
-def read_preprocess(folder: Path) -> dict[str, Any] | None:
+def read_preprocess(folder: Path) -> dict[str, object] | None:
     """Return the fields of the preprocessing in `preprocessor_config.json`, or None where the folder has none.
 
     Raises:
@@ -89,7 +90,7 @@ def read_preprocess(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{source}: cannot read the preprocessing: {error!r}") from error
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Settings | None:
     """Read a JSON object; None where there is no file."""
     if not path.exists():
         return None
@@ -104,7 +105,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _side(value: Any) -> int:
+def _side(value: object) -> int:
     """Read a size in any of the published spellings: 224, {"shortest_edge": 224}, {"height": 224, "width": 224}."""
     sides = set(value.values()) if isinstance(value, dict) else {value}
     if len(sides) != 1 or not isinstance(side := sides.pop(), int):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from internimage.checkpoints.header import HEADER_KEY, to_json
 from internimage.errors import clean_name
-from internimage.flow import TaskConfig
+from internimage.flow import Settings, TaskConfig
 from internimage.types import Palette
 
 MAX_TEXT = 2**20
@@ -22,7 +22,7 @@ PARTS = ("model", "test_pipeline")
 
 def container(
     config: TaskConfig, state: Mapping[str, Tensor], *, palette: Palette | None = None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """Return the content of a file as the original detectors and segmentors come in, our description among its notes.
 
     Args:
@@ -30,7 +30,7 @@ def container(
         state: its weights by original names.
         palette: colors of the classes, or None.
     """
-    meta: dict[str, Any] = {HEADER_KEY: to_json(config)}
+    meta: dict[str, object] = {HEADER_KEY: to_json(config)}
     if config.class_names is not None:
         meta["CLASSES"] = list(config.class_names)
     if palette is not None:
@@ -38,7 +38,7 @@ def container(
     return {"meta": meta, "state_dict": dict(state)}
 
 
-def stored_settings(content: Any) -> dict[str, Any] | None:
+def stored_settings(content: object) -> Settings | None:
     """Return "model" and "test_pipeline" of the configuration stored in a checkpoint file, or None.
 
     Args:
@@ -65,7 +65,7 @@ def stored_settings(content: Any) -> dict[str, Any] | None:
     return found if isinstance(found.get("model"), dict) else None
 
 
-def stored_names(content: Any) -> tuple[str, ...] | None:
+def stored_names(content: object) -> tuple[str, ...] | None:
     """Return the class names stored in a checkpoint file, or None."""
     names = stored_meta(content).get("CLASSES")
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
@@ -73,7 +73,7 @@ def stored_names(content: Any) -> tuple[str, ...] | None:
     return None
 
 
-def stored_palette(content: Any) -> Palette | None:
+def stored_palette(content: object) -> Palette | None:
     """Return the colors of the classes stored in a checkpoint file, or None."""
     colors = stored_meta(content).get("PALETTE")
     if not isinstance(colors, list | tuple) or not colors:
@@ -88,7 +88,7 @@ def stored_palette(content: Any) -> Palette | None:
     return tuple(palette)
 
 
-def stored_meta(content: Any) -> Mapping[str, Any]:
+def stored_meta(content: object) -> Mapping[object, object]:
     """Return the notes beside the weights of an original container; nothing where there are none."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return meta if isinstance(meta, Mapping) else {}

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from internimage.flow import Settings
 
-def expect(values: Mapping[str, Any], where: str, fixed: Mapping[str, Any], types: Sequence[str] = ()) -> None:
+
+def expect(values: Settings, where: str, fixed: Settings, types: Sequence[str] = ()) -> None:
     """Raise unless the settings that are given have the one value that is supported.
 
     Args:
@@ -34,7 +36,7 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def mapping(values: Settings, name: str) -> Settings:
     """Return a dictionary inside of another; of a list of them, the first.
 
     Raises:
@@ -48,7 +50,7 @@ def mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value
 
 
-def integer(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
+def integer(values: Settings, name: str, default: int | None = None) -> int:
     """Return a whole number; the default where it is missing.
 
     Raises:
@@ -60,7 +62,7 @@ def integer(values: Mapping[str, Any], name: str, default: int | None = None) ->
     return value
 
 
-def number(values: Mapping[str, Any], name: str, default: float) -> float:
+def number(values: Settings, name: str, default: float) -> float:
     """Return a number; the default where it is missing.
 
     Raises:
@@ -72,7 +74,7 @@ def number(values: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def numbers(values: Mapping[str, Any], name: str, count: int | None = None) -> tuple[float, ...]:
+def numbers(values: Settings, name: str, count: int | None = None) -> tuple[float, ...]:
     """Return a list of numbers, of a given length where `count` says so.
 
     Raises:
@@ -86,7 +88,7 @@ def numbers(values: Mapping[str, Any], name: str, count: int | None = None) -> t
     return tuple(float(v) for v in found)
 
 
-def whole_pair(values: Mapping[str, Any], name: str) -> tuple[int, int]:
+def whole_pair(values: Settings, name: str) -> tuple[int, int]:
     """Return two whole numbers.
 
     Raises:

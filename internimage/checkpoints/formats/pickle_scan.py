@@ -11,7 +11,7 @@ import _compat_pickle
 import pickletools
 import time
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 # InternImage-G with its average and its optimizer takes under 400,000 instructions, 30,000 calls and 40 levels.
 MAX_OPCODES = 1_000_000
@@ -102,10 +102,10 @@ class Stack:
         self.foreign = 0
         self.entries: list[Entry] = []
         self.marks: list[int] = []
-        self.memo: dict[Any, Entry] = {}
+        self.memo: dict[object, Entry] = {}
         self.work = self.calls = 0
 
-    def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
         """Follow one instruction.
 
         Raises:
@@ -133,7 +133,7 @@ class Stack:
         else:
             entries += [PLAIN] * len(opcode.stack_after)
 
-    def _named(self, argument: Any) -> str:
+    def _named(self, argument: object) -> str:
         """Return the name of a class or function and remember it."""
         module, name = str(argument).split(" ", 1)
         if (module, name) in _compat_pickle.NAME_MAPPING:

@@ -61,7 +61,7 @@ BROKEN_FILE = (
 class InertMapping:
     """Stands for a foreign object; being built, it becomes an empty dictionary that takes items and attributes."""
 
-    def __new__(cls, *_: Any) -> OrderedDict:
+    def __new__(cls, *_: object) -> OrderedDict:
         """Return the dictionary; torch fills none but its own kinds of dictionaries."""
         return OrderedDict()
 
@@ -69,11 +69,11 @@ class InertMapping:
 class InertObject:
     """Stands for a foreign object whose state is no dictionary, such as a numpy scalar; keeps nothing of it."""
 
-    def __new__(cls, *_: Any) -> InertObject:
+    def __new__(cls, *_: object) -> InertObject:
         """Take any arguments."""
         return object.__new__(cls)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Ignore the state."""
 
 
@@ -155,7 +155,7 @@ def _names(file: BinaryIO) -> set[str]:
     return scan(file, TENSOR_NAMES, TENSOR_NAMES - CALLED_NAMES)
 
 
-def _without_attributes(content: Any) -> Any:
+def _without_attributes(content: object) -> Any:
     """Take away the attributes that a pickle gave to its dictionaries, where they would hide `items` or `get`."""
     waiting, seen = [content], {id(content)}
     while waiting:

@@ -10,19 +10,18 @@ from PIL.Image import Resampling
 from torch import Tensor, nn
 
 from internimage import tasks
-from internimage.backbones import VARIANTS, InternImage
+from internimage.backbones import VARIANTS
 from internimage.checkpoints.catalog import BUNDLED, info
 from internimage.checkpoints.local import local_copy
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD
 from internimage.data.images.read import read_rgb
-from internimage.flow import TaskModel
+from internimage.flow import Network, TaskModel
 from internimage.hub.create import create
 from internimage.hub.inspect import row_config
 from internimage.hub.load import load
 from internimage.layers.deform_attention import MSDeformAttention
 from internimage.layers.deform_conv import DCNv3, DCNv4
 
-Network = InternImage | TaskModel[Any]
 RANDOM = "random"
 BACKBONE_HW = (224, 224)
 SCENE = BUNDLED / "pictures" / "closet_scene.jpg"
