@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from internimage.hub.convert import convert as convert
     from internimage.hub.create import create as create
     from internimage.hub.evaluation import evaluate as evaluate
+    from internimage.hub.features import features as features
     from internimage.hub.load import load as load
     from internimage.types import Classification as Classification
     from internimage.types import Detections as Detections
@@ -41,6 +42,7 @@ __all__ = [
     "create",
     "draw",
     "evaluate",
+    "features",
     "info",
     "list_models",
     "load",
@@ -64,6 +66,7 @@ if not TYPE_CHECKING:  # a checker would take any name for one of this package
             "convert": "internimage.hub.convert",
             "draw": "internimage.visualize",
             "evaluate": "internimage.hub.evaluation",
+            "features": "internimage.hub.features",
             "save_model": "internimage.checkpoints.save",
             "ops": "internimage.ops",
             "__version__": "internimage.version",

@@ -24,6 +24,7 @@ PUBLIC = {
     "create",
     "draw",
     "evaluate",
+    "features",
     "info",
     "list_models",
     "load",
