@@ -13,7 +13,8 @@ def test_maps_are_those_of_the_backbone() -> None:
     images = [np.full((40, 60, 3), value, dtype=np.uint8) for value in (0, 255)]
     maps = ii.features(model, images).maps
     assert model.training and not any(level.requires_grad for level in maps)
-    expected = model.eval().backbone(model.preprocess(images).pixels).maps
+    with torch.inference_mode():
+        expected = model.eval().backbone(model.preprocess(images).pixels).maps
     assert len(maps) == 4 and all(torch.equal(ours, theirs) for ours, theirs in zip(maps, expected, strict=True))
 
 
