@@ -7,10 +7,10 @@ import dataclasses
 from internimage.backbones import BackboneConfig
 from internimage.backbones.choice import Wanted
 from internimage.backbones.config import ATTENTION_POOLED
-from internimage.classification.head import HeadKind, head_named
+from internimage.classification.head import head_named
 from internimage.classification.model import ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
-from internimage.data.images.normalize import for_channels
+from internimage.flow import on_weights
 
 
 def create_config(
@@ -31,7 +31,7 @@ def create_config(
         raise TypeError("a classifier takes the kind of its head and a classification PreprocessConfig")
     kind = None if head is None else head_named(head)
     if on is not None:
-        return _on(on, wanted, kind, preprocess)
+        return dataclasses.replace(on_weights(on, wanted, preprocess), head=kind or on.head)
     if backbone is not None:
         raise ValueError(
             "expected the weights of a classifier, given those of another model or a bare backbone; their backbone: "
@@ -45,19 +45,4 @@ def create_config(
         head=kind or ("attention_pool" if wanted.backbone in ATTENTION_POOLED else "conv"),
         preprocess=preprocess or PreprocessConfig(),
         class_names=wanted.class_names,
-    )
-
-
-def _on(
-    found: ClassifierConfig, wanted: Wanted, head: HeadKind | None, preprocess: PreprocessConfig | None
-) -> ClassifierConfig:
-    """Return the classifier to build on the weights of another."""
-    config = found if wanted.classes is None else found.with_classes(wanted.classes)
-    backbone = wanted.merged(found.backbone)
-    return dataclasses.replace(
-        config,
-        backbone=backbone,
-        head=head or found.head,
-        preprocess=preprocess or for_channels(found.preprocess, backbone.in_chans),
-        class_names=wanted.class_names or config.class_names,
     )

@@ -6,11 +6,11 @@ import dataclasses
 
 from internimage.backbones import BackboneConfig
 from internimage.backbones.choice import Wanted
-from internimage.data.images.normalize import for_channels
 from internimage.detection.config import DINOConfig
 from internimage.detection.model import DetectorConfig
 from internimage.detection.preprocess import PreprocessConfig
 from internimage.detection.presets import DETECTORS
+from internimage.flow import on_weights
 
 
 def create_config(
@@ -57,14 +57,7 @@ def _on(found: DetectorConfig, wanted: Wanted, preprocess: PreprocessConfig | No
             f"the weights are those of another detector than {wanted.architecture!r} with the backbone "
             f"{wanted.backbone!r}; to take only their backbone, load it with create(size, weights=...) and save it"
         )
-    config = found if wanted.classes is None else found.with_classes(wanted.classes)
-    backbone = wanted.merged(found.backbone)
-    return dataclasses.replace(
-        config,
-        backbone=backbone,
-        preprocess=preprocess or for_channels(found.preprocess, backbone.in_chans),
-        class_names=wanted.class_names or config.class_names,
-    )
+    return on_weights(found, wanted, preprocess)
 
 
 def architecture_of(config: DetectorConfig) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import Field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import Field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from internimage.backbones import BackboneConfig
-from internimage.data.images.normalize import Normalization
+from internimage.backbones.choice import Wanted
+from internimage.data.images.normalize import Normalization, for_channels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,3 +62,28 @@ class TaskConfig(Protocol):
     def with_classes(self, num_classes: int) -> Self:
         """Return the configuration for another number of classes; names survive where the classes do."""
         ...
+
+
+Config = TypeVar("Config", bound=TaskConfig)
+
+
+def on_weights(found: Config, wanted: Wanted, preprocess: Normalization | None) -> Config:
+    """Return the configuration to build on the weights of a model of the same kind.
+
+    Args:
+        found: the model that the weights hold.
+        wanted: what the caller asks for.
+        preprocess: how images become pixels, None for what the weights say.
+
+    Raises:
+        UnknownName: no such size.
+        ValueError: the weights are of another backbone.
+    """
+    config = found if wanted.classes is None else found.with_classes(wanted.classes)
+    backbone = wanted.merged(found.backbone)
+    return replace(
+        config,
+        backbone=backbone,
+        preprocess=preprocess or for_channels(found.preprocess, backbone.in_chans),
+        class_names=wanted.class_names or config.class_names,
+    )

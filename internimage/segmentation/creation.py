@@ -6,7 +6,7 @@ import dataclasses
 
 from internimage.backbones import BackboneConfig
 from internimage.backbones.choice import Wanted
-from internimage.data.images.normalize import for_channels
+from internimage.flow import on_weights
 from internimage.segmentation.mask2former.network import Mask2FormerConfig
 from internimage.segmentation.model import HeadConfig, SegmentorConfig
 from internimage.segmentation.preprocess import PreprocessConfig
@@ -40,7 +40,12 @@ def create_config(
     if not isinstance(preprocess, PreprocessConfig | None):
         raise TypeError(f"preprocess must be an internimage.segmentation.PreprocessConfig, given {preprocess!r}")
     if on is not None:
-        return _on(on, wanted, head, preprocess)
+        if on.kind != wanted.architecture:
+            raise ValueError(
+                f"the weights are those of a {on.kind!r}, asked for {wanted.architecture!r}; to take only their "
+                f"backbone, load it with create(size, weights=...) and save it"
+            )
+        return dataclasses.replace(on_weights(on, wanted, preprocess), head=head or on.head)
     if wanted.backbone is None or wanted.classes is None:
         raise ValueError(
             f"a segmentor needs a backbone and its classes: create({wanted.architecture!r}, "
@@ -52,24 +57,4 @@ def create_config(
         head=head or kind(),
         preprocess=preprocess or PreprocessConfig(),
         class_names=wanted.class_names,
-    )
-
-
-def _on(
-    found: SegmentorConfig, wanted: Wanted, head: HeadConfig | None, preprocess: PreprocessConfig | None
-) -> SegmentorConfig:
-    """Return the segmentor to build on the weights of another."""
-    if found.kind != wanted.architecture:
-        raise ValueError(
-            f"the weights are those of a {found.kind!r}, asked for {wanted.architecture!r}; to take only their "
-            f"backbone, load it with create(size, weights=...) and save it"
-        )
-    config = found if wanted.classes is None else found.with_classes(wanted.classes)
-    backbone = wanted.merged(found.backbone)
-    return dataclasses.replace(
-        config,
-        backbone=backbone,
-        head=head or found.head,
-        preprocess=preprocess or for_channels(found.preprocess, backbone.in_chans),
-        class_names=wanted.class_names or config.class_names,
     )
