@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 
 # Old and new names below `internimage`; of several new ones the first that has what is asked for counts.
 MODULES: Mapping[str, str | tuple[str, ...]] = {
-    "cli.answers": "cli.predicting.predictions",
-    "cli.bench_models": "cli.measuring.models",
+    "cli.answers": ("cli.predicting.drawings", "cli.predicting.predictions"),
+    "cli.bench_models": ("cli.measuring.models", "detection.speed"),
     "cli.sources": "cli.predicting.sources",
     "data.array_file": "data.images.array_file",
     "data.decoder_notes": "data.images.decoder_notes",
