@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-import torch
 import typer.main
 from typer.testing import CliRunner
 
@@ -31,6 +30,7 @@ from internimage.checkpoints.catalog import BUNDLED, find
 from internimage.cli import app
 from internimage.training import RECIPES
 from internimage.training import recipe as find_recipe
+from tests.threads import torch_threads
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -133,10 +133,8 @@ def here(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("INTERNIMAGE_HOME", str(tmp_path / "home"))
     shutil.copytree(things, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path / "here"
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield tmp_path / "here"
 
 
 def _with(language: str) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,16 +15,9 @@ import internimage as ii
 from internimage.detection import RCNNConfig
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.segmentation import SegmentorConfig
+from tests.threads import one_thread as one_thread
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (32, 48, 3), dtype=np.uint8) for i in range(2)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_each() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def numbers(result: Any) -> torch.Tensor:

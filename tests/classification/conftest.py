@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
 import pytest
-import torch
 
 from internimage.backbones import variant
 from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
 from internimage.classification.head import HeadKind
+from tests.threads import one_thread as one_thread
 
 SMALL = replace(variant("internimage_pico"), channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8))
 BACKBONES = {
@@ -45,12 +45,3 @@ def build() -> Callable[..., Classifier]:
         return deepcopy(prototype(backbone, head, drop_path)).train()
 
     return copy
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small work needs no team of threads, which on a busy machine mostly waits for its members."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

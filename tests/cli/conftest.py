@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from internimage.detection import RCNN, RCNNConfig
 from internimage.detection import PreprocessConfig as DetectionPreprocess
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig, ProposalConfig, RPNConfig
 from internimage.hub.create import create
+from tests.threads import one_thread as one_thread
 
 Run = Callable[..., Result]
 
@@ -78,12 +79,3 @@ def photos(tmp_path: Path) -> Path:
         PIL.Image.fromarray(rng.integers(0, 256, (*hw, 3), dtype=np.uint8)).save(folder / name)
     (folder / "notes.txt").write_text("no image", encoding="utf-8")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small work needs no team of threads, which on a busy machine mostly waits for its members."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

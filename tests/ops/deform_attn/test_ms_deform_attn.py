@@ -11,6 +11,7 @@ from torch import Tensor
 
 from internimage.ops import ms_deform_attn
 from internimage.ops.runtime import library
+from tests.threads import assert_same_bits
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 3e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 BACKENDS = ["cpp", "reference"]
@@ -80,18 +81,13 @@ def test_thread_counts_give_the_same_bits(n, heads, dtype, monkeypatch):
     shapes = ((9, 7), (4, 5))
     inputs = make(n=n, queries=61, heads=heads, width=8, shapes=shapes, dtype=dtype)
     upstream = torch.randn(n, 61, heads * 8).to(dtype)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-            y = call(ms_deform_attn, shapes, *leaves, backend="cpp")
-            results.append([y.detach(), *torch.autograd.grad(y, leaves, upstream)])
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    def output_and_gradients():
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        y = call(ms_deform_attn, shapes, *leaves, backend="cpp")
+        return y.detach(), *torch.autograd.grad(y, leaves, upstream)
+
+    assert_same_bits(output_and_gradients)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1e38])

@@ -14,6 +14,7 @@ from internimage.ops import dcnv3
 from internimage.ops.deform_conv_v3 import kernel_cpp
 from internimage.ops.runtime import library
 from internimage.ops.sampling import PointTensors, Window, check_sides
+from tests.threads import assert_same_bits, torch_threads
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 DTYPES = list(TOLERANCE)
@@ -218,18 +219,13 @@ def test_thread_counts_give_the_same_bits(n, groups, dtype, monkeypatch):
     monkeypatch.setattr(library, "WORK_PER_THREAD", 1)
     inputs, settings, _ = make(n=n, h=13, w=9, groups=groups, width=8, dtype=dtype, spread=4.0)
     upstream = torch.randn(inputs[0].shape).to(dtype)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-            y = dcnv3(*leaves, **settings, backend="cpp")
-            results.append([y.detach(), *torch.autograd.grad(y, leaves, upstream)])
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    def output_and_gradients():
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        y = dcnv3(*leaves, **settings, backend="cpp")
+        return y.detach(), *torch.autograd.grad(y, leaves, upstream)
+
+    assert_same_bits(output_and_gradients)
 
 
 def test_plain_threads_serve_without_openmp(monkeypatch):
@@ -237,12 +233,8 @@ def test_plain_threads_serve_without_openmp(monkeypatch):
     want = dcnv3(*inputs, **settings, backend="cpp")
     monkeypatch.setattr(library, "start_team", lambda: 0)
     monkeypatch.setattr(library, "WORK_PER_THREAD", 1)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
+    with torch_threads(3):
         assert torch.equal(dcnv3(*inputs, **settings, backend="cpp"), want)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_slices_of_a_fused_projection_are_read_in_place(monkeypatch):
@@ -362,7 +354,7 @@ def test_wrong_dtypes():
         dcnv3(x.int(), offset.int(), mask.int(), groups=2)
 
 
-def test_backend_that_cannot_run_says_why(monkeypatch):
+def test_backend_that_cannot_run_says_why():
     tensors = [tensor.to("meta") for tensor in small()]
     with pytest.raises(BackendUnavailable, match="run on cpu tensors, given meta"):
         kernel = torch.ops.internimage.dcnv3

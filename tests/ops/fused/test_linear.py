@@ -19,6 +19,7 @@ from internimage.ops.fused import (
     reference,
 )
 from internimage.ops.runtime import library
+from tests.threads import torch_threads
 
 needs_kernels = pytest.mark.skipif(
     fused.missing_reason(torch.ones(1, 2)) is not None,
@@ -46,13 +47,6 @@ def _own_product() -> Iterator[None]:
     library.limit_instruction_set("AVX-512 BF16")
     yield
     library.limit_instruction_set(best)
-
-
-@pytest.fixture
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def layer(inputs: int, outputs: int, dtype: torch.dtype, *, bias: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -167,20 +161,19 @@ def test_convolution_equals_the_separate_steps_in_float64(
 
 
 @needs_kernels
-@pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_thread_count_and_place_among_the_rows_change_no_bit(dtype: torch.dtype) -> None:
     first, second = (pack(*layer(*sizes, dtype)) for sizes in ((64, 256), (256, 64)))
     x, shortcut = torch.randn(301, 64).to(dtype), torch.randn(301, 64).to(dtype)
-    torch.set_num_threads(1)
-    rows = packed_linear(x, first)
-    total, _ = packed_perceptron(x, (first, second), shortcut, Residual(), activation="gelu")
-    assert torch.equal(packed_linear(x[100:117], first), rows[100:117])
+    with torch_threads(1):
+        rows = packed_linear(x, first)
+        total, _ = packed_perceptron(x, (first, second), shortcut, Residual(), activation="gelu")
+        assert torch.equal(packed_linear(x[100:117], first), rows[100:117])
     for threads in (2, 3, 7):
-        torch.set_num_threads(threads)
-        assert torch.equal(packed_linear(x, first), rows)
-        assert torch.equal(packed_linear(x[:1], first), rows[:1])
-        assert torch.equal(packed_perceptron(x, (first, second), shortcut, Residual(), activation="gelu")[0], total)
+        with torch_threads(threads):
+            assert torch.equal(packed_linear(x, first), rows)
+            assert torch.equal(packed_linear(x[:1], first), rows[:1])
+            assert torch.equal(packed_perceptron(x, (first, second), shortcut, Residual(), activation="gelu")[0], total)
 
 
 @needs_kernels

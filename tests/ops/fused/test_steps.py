@@ -18,6 +18,7 @@ from internimage.ops.fused import (
 )
 from internimage.ops.fused.rules import can_fuse
 from internimage.ops.runtime import library
+from tests.threads import assert_same_bits
 
 needs_kernels = pytest.mark.skipif(library.missing_reason() is not None, reason="no compiled kernels here")
 SHAPES = [(1, 5, 3, 7), (2, 6, 9, 24), (1, 14, 14, 256), (1, 2, 1, 1), (1, 3, 4, 130), (0, 4, 4, 16)]
@@ -112,22 +113,13 @@ def test_depthwise_equals_the_separate_operators_in_float64(
 
 
 @needs_kernels
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_thread_count_changes_no_bit(threads: int) -> None:
+def test_thread_count_changes_no_bit() -> None:
     x, conv, norm = torch.randn(2, 20, 23, 40), nn.Conv2d(40, 40, 3, padding=1, groups=40), nn.LayerNorm(40)
-    before = torch.get_num_threads()
     with torch.no_grad():
-        expected = (
-            depthwise_norm_gelu(x, conv, norm),
-            add_shortcut_(x.clone(), x, Residual.of(next_norm=norm)),
+        assert_same_bits(
+            lambda: (depthwise_norm_gelu(x, conv, norm), add_shortcut_(x.clone(), x, Residual.of(next_norm=norm))),
+            (torch.get_num_threads(), 1, 2, 3),
         )
-        try:
-            torch.set_num_threads(threads)
-            got = depthwise_norm_gelu(x, conv, norm), add_shortcut_(x.clone(), x, Residual.of(next_norm=norm))
-        finally:
-            torch.set_num_threads(before)
-    for a, b in zip(got, expected, strict=True):
-        assert torch.equal(a, b)
 
 
 def test_float64_takes_the_reference() -> None:
