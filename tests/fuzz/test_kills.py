@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.conftest import TINY, TINY_DENSE, write_idx
+from tests.training.conftest import TINY, write_idx
 from tests.training.runs import assert_same_state
-from tests.training.scenes import write_scenes
+from tests.training.scenes import SMALL, TINY_DENSE, write_scenes
 
 DRIVER = Path(__file__).with_name("killed_runs.py")
 WEIGHTS = ("last.safetensors", "best.safetensors")
-BOXES = ("preprocess.shorter_side=64", "preprocess.longer_side=64", "augment.shorter_side=48,64")
-CROPS = ("preprocess.scale=64,64", "augment.scale=64,64", "augment.crop_hw=64,64")
 # Own writes of a run of three epochs, and its steps, are no more than these.
 WRITES, STEPS = 18, 9
 
@@ -74,6 +72,6 @@ def test_runs_killed_at_random_go_on(tmp_path: Path, task: str) -> None:
         recipe = "internimage_pico_fashion"
     else:
         data = write_scenes(tmp_path / "data")
-        overrides = (*TINY_DENSE, *(BOXES if task == "detector" else CROPS), "run.save_minutes=0")
+        overrides = (*TINY_DENSE, *SMALL["detection" if task == "detector" else "segmentation"], "run.save_minutes=0")
         recipe = f"{'mask_rcnn' if task == 'detector' else 'upernet'}_internimage_pico_closet"
     assert carry_out(tmp_path, recipe, overrides, data, kills) >= len(kills) // 2

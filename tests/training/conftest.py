@@ -3,14 +3,13 @@ from __future__ import annotations
 import gzip
 import json
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from tests.threads import one_thread as one_thread
 from tests.training.scenes import write_scenes
 
 PARITY = Path(__file__).parents[1] / "parity" / "data" / "training"
@@ -25,14 +24,6 @@ def recorded() -> Any:
 
 def recorded_json(name: str) -> Any:
     return json.loads(gzip.decompress((PARITY / name).read_bytes()))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -63,19 +54,6 @@ def tiny_fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 training and 4 validation scenes of 64 pixels, see `write_scenes`; not to be changed."""
     return write_scenes(tmp_path_factory.mktemp("scenes") / "data")
-
-
-# Two epochs of four steps with two images each; no start weights.
-TINY_DENSE = (
-    "model.backbone_weights=none",
-    "data.batch_size=2",
-    "schedule.epochs=2",
-    "schedule.warmup_iterations=2",
-    "schedule.validate_every=1",
-    "run.precision=fp32",
-    "run.tensorboard=false",
-    "run.plot=false",
-)
 
 
 # Small enough that an epoch takes a second: 3 steps of 16 images with 32 pixels.

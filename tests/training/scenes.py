@@ -9,8 +9,38 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from internimage.training import recipe
+
 CLASS_NAMES = ("red", "green", "blue")
 SIDE = 64
+
+# Two epochs of four steps with two images each; no start weights.
+TINY_DENSE = (
+    "model.backbone_weights=none",
+    "data.batch_size=2",
+    "schedule.epochs=2",
+    "schedule.warmup_iterations=2",
+    "schedule.validate_every=1",
+    "run.precision=fp32",
+    "run.tensorboard=false",
+    "run.plot=false",
+)
+# Images as large as the scenes, by task.
+SMALL = {
+    "detection": (
+        *("preprocess.shorter_side=64", "preprocess.longer_side=64", "augment.shorter_side=48,64"),
+        *("augment.longer_side=64", "data.val_batch_size=2", "model.max_per_image=5"),
+    ),
+    "segmentation": (
+        *("preprocess.scale=64,64", "augment.scale=64,64", "augment.crop_hw=64,64", "data.val_batch_size=2"),
+    ),
+}
+
+
+def scene_recipe(name: str, *overrides: str) -> Any:
+    """A published recipe of pico that learns the scenes: `name` of the model, TINY_DENSE, SMALL and other overrides."""
+    given = recipe(f"{name}_internimage_pico_closet")
+    return given.with_overrides([*TINY_DENSE, *SMALL[given.task], *overrides])
 
 
 def write_scenes(root: Path, *, train: int = 8, val: int = 4) -> Path:

@@ -20,7 +20,8 @@ from internimage.hub.load import load
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.training import recipe, train
 from tests.training.building import build_model
-from tests.training.conftest import TINY, TINY_DENSE
+from tests.training.conftest import TINY
+from tests.training.scenes import TINY_DENSE
 
 SMALL = {
     "segmentation": ("preprocess.scale=64,64", "augment.scale=64,64", "augment.crop_hw=64,64"),
@@ -103,7 +104,7 @@ def test_a_classifier_of_four_channels(tmp_path: Path, kind: str) -> None:
     assert out.exit_code == 0 and len(out.stdout.splitlines()) == 8
 
 
-def test_own_statistics_of_the_channels(tmp_path: Path) -> None:
+def test_own_statistics_of_the_channels() -> None:
     chosen = recipe("internimage_pico_fashion").with_overrides(
         [*TINY, "model.in_chans=2", "data.mean=0.1,0.2", "data.std=0.3,0.4"]
     )

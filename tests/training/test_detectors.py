@@ -2,67 +2,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from internimage.detection import RCNN, DINOConfig, RCNNConfig
+from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.training.batches import DetectionBatches
 from internimage.detection.training.procedure import TRAINING
-from internimage.detection.training.recipe import DetectionRecipe
-from internimage.hub.load import load
-from internimage.training import TrainingResult, recipe, train
+from internimage.training import train
 from internimage.training.setup import Setup
-from internimage.training.state import load_state
-from tests.training.conftest import TINY_DENSE
-from tests.training.runs import assert_same_state, stop_after
-from tests.training.scenes import CLASS_NAMES
-
-SMALL = ("preprocess.shorter_side=64", "preprocess.longer_side=64", "augment.shorter_side=48,64")
-SMALL += ("augment.longer_side=64", "data.val_batch_size=2", "model.max_per_image=5")
-
-
-def tiny(name: str, *overrides: str) -> DetectionRecipe:
-    chosen = recipe(f"{name}_internimage_pico_closet").with_overrides([*TINY_DENSE, *SMALL, *overrides])
-    assert isinstance(chosen, DetectionRecipe)
-    return chosen
-
-
-@pytest.fixture(scope="module")
-def whole_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
-    torch.set_num_threads(1)
-    out = tmp_path_factory.mktemp("run") / "whole"
-    return out, train(tiny("mask_rcnn"), data=scenes, out=out, progress=False)
-
-
-def test_a_run_leaves_a_detector_with_the_classes_of_the_data(
-    whole_run: tuple[Path, TrainingResult], scenes: Path
-) -> None:
-    _, result = whole_run
-    assert result.metric == "val_mask_ap" and len(result.history) == 2 and result.last is not None
-    columns = {"val_box_ap", "val_box_ap50", "val_box_ap75", "val_mask_ap", "val_mask_ap50", "val_mask_ap75"}
-    assert columns <= result.history[0].keys()
-    assert all(0 <= row[column] <= 1 for row in result.history for column in columns)
-    model = load(result.last)
-    assert isinstance(model, RCNN) and model.config.class_names == CLASS_NAMES
-    [answer] = model.predict([scenes / "val" / "1.png"])
-    assert answer.masks is not None and answer.original_hw == (64, 64)
-
-
-def test_resumed_run_equals_the_uninterrupted_one(
-    whole_run: tuple[Path, TrainingResult], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
-        assert train(tiny("mask_rcnn"), data=scenes, out=tmp_path, progress=False).interrupted
-    assert load_state(tmp_path)["step"] == 3
-    torch.rand(7)  # the state of the process must not matter
-    train(tiny("mask_rcnn"), data=scenes, out=tmp_path, progress=False, resume=True)
-    assert_same_state(whole_run[0], tmp_path)
+from tests.training.scenes import scene_recipe as tiny
 
 
 def test_dino_learns_boxes_by_iterations(scenes: Path, tmp_path: Path) -> None:

@@ -17,17 +17,9 @@ import torch
 
 from internimage.training import recipe, train
 from internimage.training.state import DATA_FILE, STATE_FILE, load_state
-from tests.training.conftest import TINY, TINY_DENSE
+from tests.training.conftest import TINY
 from tests.training.runs import assert_same_state, stop_after
-from tests.training.scenes import write_scenes
-
-CLOSET = ("preprocess.scale=64,64", "augment.scale=64,64", "augment.crop_hw=64,64", "run.save_minutes=60")
-BOXES = (
-    "preprocess.shorter_side=64",
-    "preprocess.longer_side=64",
-    "augment.shorter_side=48,64",
-    "model.max_per_image=5",
-)
+from tests.training.scenes import SMALL, TINY_DENSE, write_scenes
 
 
 def write_folders(root: Path) -> Path:
@@ -125,8 +117,8 @@ SEGMENTOR: list[Change] = [
 ]
 TASKS: dict[str, tuple[Callable[[Path], Path], str, tuple[str, ...], list[Change]]] = {
     "classifier": (write_folders, "internimage_pico_fashion", (*TINY, "data.holdout=0"), CLASSIFIER),
-    "detector": (write_scenes, "mask_rcnn_internimage_pico_closet", (*TINY_DENSE, *BOXES), DETECTOR),
-    "segmentor": (write_scenes, "upernet_internimage_pico_closet", (*TINY_DENSE, *CLOSET), SEGMENTOR),
+    "detector": (write_scenes, "mask_rcnn_internimage_pico_closet", (*TINY_DENSE, *SMALL["detection"]), DETECTOR),
+    "segmentor": (write_scenes, "upernet_internimage_pico_closet", (*TINY_DENSE, *SMALL["segmentation"]), SEGMENTOR),
 }
 
 
@@ -156,7 +148,7 @@ def test_other_data_is_refused(task: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_without_the_file_that_explains_other_data_is_refused_too(
-    tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = write_folders(tmp_path / "data")
     overrides = (*TINY, "data.holdout=0", "schedule.epochs=2")

@@ -1,61 +1,13 @@
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
-import torch
 
-from internimage.hub.load import load
-from internimage.segmentation import Segmentor
-from internimage.segmentation.training.recipe import SegmentationRecipe
-from internimage.training import TrainingResult, recipe, train
+from internimage.training import train
 from internimage.training.setup import Setup
-from internimage.training.state import load_state
-from tests.training.conftest import TINY_DENSE
-from tests.training.runs import assert_same_state, stop_after
-from tests.training.scenes import CLASS_NAMES
-
-SMALL = ("preprocess.scale=64,64", "augment.scale=64,64", "augment.crop_hw=64,64", "data.val_batch_size=2")
-
-
-def tiny(name: str, *overrides: str) -> SegmentationRecipe:
-    chosen = recipe(f"{name}_internimage_pico_closet").with_overrides([*TINY_DENSE, *SMALL, *overrides])
-    assert isinstance(chosen, SegmentationRecipe)
-    return chosen
-
-
-@pytest.fixture(scope="module")
-def whole_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
-    torch.set_num_threads(1)
-    out = tmp_path_factory.mktemp("run") / "whole"
-    return out, train(tiny("upernet"), data=scenes, out=out, progress=False)
-
-
-def test_a_run_leaves_a_segmentor_with_the_classes_of_the_data(
-    whole_run: tuple[Path, TrainingResult], scenes: Path
-) -> None:
-    _, result = whole_run
-    assert result.metric == "val_miou" and len(result.history) == 2 and result.last is not None
-    assert all(0 <= row[column] <= 1 for row in result.history for column in ("val_miou", "val_macc", "val_aacc"))
-    model = load(result.last)
-    assert isinstance(model, Segmentor) and model.config.class_names == ("background", *CLASS_NAMES)
-    [answer] = model.predict([scenes / "val" / "1.png"])
-    assert answer.original_hw == (64, 64)
-
-
-def test_resumed_run_equals_the_uninterrupted_one(
-    whole_run: tuple[Path, TrainingResult], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
-        assert train(tiny("upernet"), data=scenes, out=tmp_path, progress=False).interrupted
-    assert load_state(tmp_path)["step"] == 3
-    torch.rand(7)  # the state of the process must not matter
-    train(tiny("upernet"), data=scenes, out=tmp_path, progress=False, resume=True)
-    assert_same_state(whole_run[0], tmp_path)
+from tests.training.scenes import scene_recipe as tiny
 
 
 def test_mask2former_learns_by_iterations(scenes: Path, tmp_path: Path) -> None:
