@@ -7,9 +7,7 @@ import errno
 import hashlib
 import io
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +23,23 @@ from internimage.classification import Classifier
 from internimage.hub.convert import convert
 from internimage.hub.keys import original_state
 from internimage.hub.load import load
+from tests.checkpoints.local_server import LocalServer, QuietHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Server(ThreadingHTTPServer):
+class Server(LocalServer):
     """Serves `files`; the first `cuts` answers with a body stop halfway; `corrupt` flips a byte of each body."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.files: dict[str, bytes] = {}
         self.cuts = 0
         self.corrupt = False
         self.requests: list[tuple[str, str, str | None]] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(QuietHandler):
     server: Server
 
     def do_HEAD(self) -> None:
@@ -85,22 +79,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body[start:])
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    with Server() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with Server().as_hub(monkeypatch) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

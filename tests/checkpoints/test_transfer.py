@@ -6,11 +6,8 @@ import dataclasses
 import hashlib
 import io
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -20,9 +17,9 @@ from internimage.checkpoints.arrivals import flaw
 from internimage.checkpoints.catalog import CatalogEntry, info
 from internimage.checkpoints.download import fetch
 from internimage.checkpoints.transfer import check_reachable
+from tests.checkpoints.local_server import LocalServer, QuietHandler
 
 PAGE = b"<!DOCTYPE html><html><title>Sign in</title><body>Please log in.</body></html>"
-HUB_FILE = "/OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth"
 
 
 @dataclasses.dataclass
@@ -36,18 +33,17 @@ class Answer:
     has_length: bool = True
 
 
-class Scene(ThreadingHTTPServer):
+class Scene(LocalServer):
     """Serves one answer after the other, the last one again and again."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.answers: list[Answer] = []
         self.ranges: list[str | None] = []
         self.metadata: dict[str, str] | None = None  # of HEAD requests, None for those of the answer
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(QuietHandler):
     server: Scene
 
     def do_HEAD(self) -> None:
@@ -69,28 +65,16 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body[: answer.cut])
         self.close_connection = True
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    with Scene() as scene:
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{scene.server_port}")
-        thread = threading.Thread(target=scene.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with Scene().as_hub(monkeypatch) as scene:
         yield scene
-        scene.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def entry(server: Scene) -> CatalogEntry:
-    url = f"http://127.0.0.1:{server.server_port}/releases/file.pth"
-    return dataclasses.replace(info("internimage_s_1k_224"), url=url)
+    return dataclasses.replace(info("internimage_s_1k_224"), url=f"{server.url}/releases/file.pth")
 
 
 def checkpoint(seed: int = 0, *, is_zip: bool = True) -> bytes:
