@@ -27,11 +27,7 @@ from internimage.types import Images
 
 SIZE = (800, 1344)
 CHECK_SIZE = (96, 128)
-MODELS = {
-    "mask_rcnn internimage_t": ("mask_rcnn", "internimage_t"),
-    "cascade_mask_rcnn internimage_l": ("cascade_mask_rcnn", "internimage_l"),
-    "dino internimage_t": ("dino", "internimage_t"),
-}
+MODELS = ("mask_rcnn internimage_t", "cascade_mask_rcnn internimage_l", "dino internimage_t")
 PEERS = {
     "mask_rcnn internimage_t": "torchvision maskrcnn_resnet50_fpn_v2",
     "dino internimage_t": "transformers deformable_detr_resnet50",
@@ -48,7 +44,7 @@ STAGES = (
 def build(name: str, device: str, backend: str = "auto") -> RCNN | DINO:
     """Return a detector with random weights whose samples are scattered."""
     torch.manual_seed(0)
-    architecture, backbone = MODELS[name]
+    architecture, backbone = name.split()
     model = ii.create(architecture, backbone=backbone, num_classes=80, backend=backend).eval()
     assert isinstance(model, RCNN | DINO)
     scatter_samples(model)

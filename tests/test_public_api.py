@@ -11,26 +11,10 @@ import pytest
 
 import internimage as ii
 
-PUBLIC = {
-    "BackendUnavailable",
-    "CheckpointMismatch",
-    "Classification",
-    "Detections",
-    "Features",
-    "MissingExtra",
-    "Segmentation",
-    "UnknownName",
-    "convert",
-    "create",
-    "draw",
-    "evaluate",
-    "features",
-    "info",
-    "list_models",
-    "load",
-    "ops",
-    "save_model",
-}
+RESULTS = {"Classification", "Detections", "Features", "Segmentation"}
+ERRORS = {"BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"}
+FUNCTIONS = {"convert", "create", "draw", "evaluate", "features", "info", "list_models", "load", "save_model"}
+PUBLIC = RESULTS | ERRORS | FUNCTIONS | {"ops"}
 
 
 def test_public_names_are_frozen() -> None:

@@ -11,18 +11,12 @@ from internimage.errors import UnknownName
 
 # Backbone-only parameters of the published sizes (spec: stem and levels, no head).
 PARAMETERS = {
-    "internimage_t": 28_754_672,
-    "internimage_s": 48_502_560,
-    "internimage_b": 94_909_920,
-    "internimage_l": 218_952_370,
-    "internimage_xl": 328_971_228,
-    "internimage_h": 1_073_122_480,
-    "internimage_g": 3_052_781_184,
-    "flash_internimage_t": 28_651_776,
-    "flash_internimage_s": 48_490_176,
-    "flash_internimage_b": 94_897_048,
-    "flash_internimage_l": 218_914_640,
-}
+    "internimage_t": 28_754_672, "flash_internimage_t": 28_651_776,
+    "internimage_s": 48_502_560, "flash_internimage_s": 48_490_176,
+    "internimage_b": 94_909_920, "flash_internimage_b": 94_897_048,
+    "internimage_l": 218_952_370, "flash_internimage_l": 218_914_640,
+    "internimage_xl": 328_971_228, "internimage_h": 1_073_122_480, "internimage_g": 3_052_781_184,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -8,6 +8,7 @@ import torch
 from internimage.backbones import VARIANTS, variant
 from internimage.backbones.original.shapes import infer_backbone
 from internimage.classification import Classifier, ClassifierConfig
+from internimage.classification.head import HeadKind
 from internimage.classification.original.shapes import infer_classifier
 from internimage.hub.keys import to_official
 
@@ -18,28 +19,26 @@ def shapes(config: ClassifierConfig) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in to_official(state, config.head).items()}
 
 
+def head_of(name: str) -> HeadKind:
+    return "attention_pool" if name in ("internimage_h", "internimage_g") else "conv"
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_size_is_recognized(name: str) -> None:
-    head = "attention_pool" if name in ("internimage_h", "internimage_g") else "conv"
-    config = infer_classifier(shapes(ClassifierConfig(variant(name), 1000, head=head)), "a file")
-    assert (config.backbone, config.num_classes, config.head) == (variant(name), 1000, head)
+    config = infer_classifier(shapes(ClassifierConfig(variant(name), 1000, head=head_of(name))), "a file")
+    assert (config.backbone, config.num_classes, config.head) == (variant(name), 1000, head_of(name))
 
 
 @pytest.mark.parametrize(
     ("name", "classes", "size"),
     [
-        ("internimage_t", 1000, 224),
-        ("internimage_l", 21841, 384),
-        ("internimage_h", 1000, 640),
-        ("internimage_h", 8142, 384),
-        ("internimage_g", 1000, 512),
+        *(("internimage_t", 1000, 224), ("internimage_l", 21841, 384), ("internimage_g", 1000, 512)),
+        *(("internimage_h", 1000, 640), ("internimage_h", 8142, 384)),
     ],
 )
 def test_input_size_is_the_published_one(name: str, classes: int, size: int) -> None:
-    head = "attention_pool" if name in ("internimage_h", "internimage_g") else "conv"
-    assert (
-        infer_classifier(shapes(ClassifierConfig(variant(name), classes, head=head)), "a file").preprocess.size == size
-    )
+    config = ClassifierConfig(variant(name), classes, head=head_of(name))
+    assert infer_classifier(shapes(config), "a file").preprocess.size == size
 
 
 def test_a_detectors_scales_and_a_removed_center_show() -> None:

@@ -108,7 +108,7 @@ def test_info_of_a_classifier(run: Run) -> None:
     assert row["parameters"] == 97461832 and row["is_built"] and row["metrics"] == {"top1": 84.9}
 
 
-def test_info_tells_settings_preprocessing_and_file(run: Run, tmp_path: Path) -> None:
+def test_info_tells_settings_preprocessing_and_file(run: Run) -> None:
     text = " ".join(run("info", "internimage_b_1k_224").stdout.split())
     for fact in ("channels 112, 224, 448, 896", "depths 4, 4, 21, 4", "operator dcnv3", "post norm yes", "licence MIT"):
         assert fact in text

@@ -220,7 +220,7 @@ def test_the_table_of_objects(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 cat, 1 dog, 1 owl, 1 yak and 1 more classes" in shown and "nothing" in shown and "90.0%" in shown
 
 
-def test_the_command_line_answers_as_the_library_does(run: Run, animals: Path, photos: Path, tmp_path: Path) -> None:
+def test_the_command_line_answers_as_the_library_does(run: Run, animals: Path, photos: Path) -> None:
     result = run("predict", animals, photos, "--json", "--batch-size", 1)
     rows = lines(result.stdout)
     for row, answer in zip(rows, library(animals).predict([row["image"] for row in rows]), strict=True):

@@ -245,33 +245,16 @@ def random_pickle(_: Path, folder: Path, dice: random.Random) -> Path:
 
 
 def _text(dice: random.Random) -> bytes:
-    words = (
-        "model",
-        "items",
-        "get",
-        "latin1",
-        "idna",
-        "punycode",
-        "storage",
-        "\ud800",
-        "\x1b[2J",
-        "patch_embed.norm1.weight",
-    )
-    word = dice.choice(words) * dice.choice((1, 1, 1, 500))
+    words = ("model", "items", "get", "latin1", "idna", "punycode", "storage")
+    word = dice.choice((*words, "\ud800", "\x1b[2J", "patch_embed.norm1.weight")) * dice.choice((1, 1, 1, 500))
     content = word.encode("utf-8", "surrogatepass")
     return b"X" + struct.pack("<I", len(content)) + content
 
 
 def _name(dice: random.Random) -> bytes:
-    names = (
-        "collections\nOrderedDict",
-        "_codecs\nencode",
-        "torch\nSize",
-        "torch._utils\n_rebuild_tensor_v2",
-        "torch\nTensor",
-    )
-    name = dice.choice((*names, "builtins\nset", "yacs.config\nCfgNode", "torch\nFloatStorage"))
-    return b"c" + name.encode() + b"\n"
+    names = ("collections\nOrderedDict", "_codecs\nencode", "torch\nSize", "torch._utils\n_rebuild_tensor_v2")
+    others = ("torch\nTensor", "builtins\nset", "yacs.config\nCfgNode", "torch\nFloatStorage")
+    return b"c" + dice.choice((*names, *others)).encode() + b"\n"
 
 
 INSTRUCTIONS: tuple[Callable[[random.Random], bytes], ...] = (

@@ -61,15 +61,15 @@ def _draw_turn(result: Turn, image: ImageInput, **_: object) -> PIL.Image.Image:
 
 TASK = Task(
     name="rotation",
+    model_name=lambda _: "rotation",
     noun="rotation finder",
     configs=(RotationConfig,),
     architectures=("rotation",),
+    key_rules={"rotation": KEY_RULES},
     build=Rotation,
     create=create_config,
-    recognize=recognize,
     published=published,
-    model_name=lambda _: "rotation",
-    key_rules={"rotation": KEY_RULES},
+    recognize=recognize,
     own_kind=own_kind,
     to_original=container,
     usual_hw=usual_hw,

@@ -59,11 +59,7 @@ class Pairs:
         names: tuple[str, ...] | None = None,
     ) -> None:
         self.pairs, self.broken = pairs, broken
-        self.names = names or tuple(f"class {i}" for i in range(num_classes))
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.names
+        self.class_names = names or tuple(f"class {i}" for i in range(num_classes))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -7,18 +7,10 @@ import pytest
 import torch
 
 from internimage.backbones import BackboneConfig
-from internimage.segmentation import (
-    Mask2FormerConfig,
-    PreprocessConfig,
-    SegFormerConfig,
-    Segmentor,
-    SegmentorConfig,
-    SlidingWindow,
-    UperNetConfig,
-)
-from internimage.segmentation.model import HeadConfig
-from internimage.segmentation.segformer import SegFormerHead
-from internimage.segmentation.upernet import resize_map
+from internimage.segmentation import Mask2FormerConfig, PreprocessConfig, Segmentor, SlidingWindow
+from internimage.segmentation.model import HeadConfig, SegmentorConfig
+from internimage.segmentation.segformer import SegFormerConfig, SegFormerHead
+from internimage.segmentation.upernet import UperNetConfig, resize_map
 from internimage.types import Images
 
 BACKBONE = BackboneConfig(channels=8, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))
@@ -26,16 +18,10 @@ HEADS: dict[str, HeadConfig] = {
     "upernet": UperNetConfig(channels=8, auxiliary_channels=8),
     "segformer": SegFormerConfig(channels=8),
     "mask2former": Mask2FormerConfig(
-        channels=64,
-        num_queries=5,
-        num_heads=2,
-        encoder_layers=1,
-        encoder_hidden_channels=16,
-        decoder_layers=3,
-        decoder_hidden_channels=16,
-        loss_points=32,
+        channels=64, num_queries=5, num_heads=2, encoder_layers=1, encoder_hidden_channels=16, decoder_layers=3,
+        decoder_hidden_channels=16, loss_points=32,
     ),
-}
+}  # fmt: skip
 
 
 def build(kind: str, **changes: object) -> Segmentor:

@@ -56,7 +56,7 @@ def test_mixing_equals_the_original(recorded: Any, seed: int) -> None:
     assert torch.equal(pixels, kept)
 
 
-def test_cutmix_box(recorded: Any) -> None:
+def test_cutmix_box() -> None:
     """The recorded box is rows 3..13, columns 1..13 of a cut 13 wide; later releases of timm keep the odd column."""
     pytest.importorskip("timm")
     mix = batch_mixer(AugmentSettings(), num_classes=10, label_smoothing=0.0)
@@ -100,7 +100,7 @@ def test_shifted_batches_are_moved_and_mirrored_images(tiny_fashion: Path) -> No
     assert len(found) > 5
 
 
-def test_erasing_touches_the_chosen_share(tiny_fashion: Path) -> None:
+def test_erasing_touches_the_chosen_share() -> None:
     pixels = torch.zeros(400, 1, 16, 16, dtype=torch.uint8)
     erased = shift_batch(pixels, AugmentSettings("shift", (1, 1), 0, 0.0, "", 0.25), PreprocessConfig(size=16), 0)
     changed = (erased != erased[:, :, :1, :1]).flatten(1).any(1)

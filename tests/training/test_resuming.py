@@ -117,7 +117,7 @@ def test_a_run_that_goes_on_needs_no_start_weights(
     assert "starts from" not in caplog.text
 
 
-def test_a_new_run_needs_recipe_and_data(tiny_fashion: Path, tmp_path: Path) -> None:
+def test_a_new_run_needs_recipe_and_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a recipe and data"):
         train(out=tmp_path / "run")
     with pytest.raises(ValueError, match="needs a recipe and data"):

@@ -158,7 +158,7 @@ def test_images_without_masks_are_refused(make: Make, mask: Mask) -> None:
         open_segmentation_dataset(root, class_names=["x"])
 
 
-def test_nothing_is_said_clearly(tmp_path: Path, make: Make) -> None:
+def test_nothing_is_said_clearly(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_segmentation_dataset(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError) as error:
@@ -194,26 +194,31 @@ def test_data_sets_check_their_arguments(tmp_path: Path) -> None:
         SegmentationDataset(files, ["x"]) + SegmentationDataset(files, ["y"])
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("classes.json", "{", "no JSON"),
-        ("classes.json", "3", "given int"),
-        ("classes.json", '{"names": ["a"]}', "unknown entries names"),
-        ("classes.json", '{"classes": []}', "at least one"),
-        ("classes.json", '{"classes": ["a"], "palette": [[0, 0]]}', "three numbers"),
-        ("classes.json", '{"classes": ["a"], "palette": [[0, 0, 256]]}', "three numbers"),
-        ("classes.json", '{"classes": ["a"], "palette": 7}', "given int"),
-        ("classes.json", '{"classes": ["a", "b"], "palette": [[0, 0, 0]]}', "2 colors"),
-        ("classes.json", '{"classes": ["a", "b"], "palette": [[0, 0, 0], [0, 0, 0]]}', "one color"),
-        ("classes.txt", "", "at least one"),
-        ("classes.txt", "a\nb\na\n", "there twice: a"),
-    ],
-)
-def test_damaged_class_lists_are_named(name: str, text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
-        read_class_list(tmp_path / name)
+DAMAGED = {
+    "{": "no JSON",
+    "3": "given int",
+    '{"names": ["a"]}': "unknown entries names",
+    '{"classes": []}': "at least one",
+    '{"classes": ["a"], "palette": [[0, 0]]}': "three numbers",
+    '{"classes": ["a"], "palette": [[0, 0, 256]]}': "three numbers",
+    '{"classes": ["a"], "palette": 7}': "given int",
+    '{"classes": ["a", "b"], "palette": [[0, 0, 0]]}': "2 colors",
+    '{"classes": ["a", "b"], "palette": [[0, 0, 0], [0, 0, 0]]}': "one color",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), DAMAGED.items())
+def test_damaged_class_lists_are_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"classes\.json: .*{message}"):
+        read_class_list(tmp_path / "classes.json")
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "at least one"), ("a\nb\na\n", "there twice: a")])
+def test_damaged_lists_of_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(ValueError, match=rf"classes\.txt: .*{message}"):
+        read_class_list(tmp_path / "classes.txt")
 
 
 def test_masks_may_have_other_file_types(make: Make) -> None:

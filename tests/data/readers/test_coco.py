@@ -323,7 +323,7 @@ def broken_somewhere(value: Any, rng: np.random.Generator) -> Any:
     return result
 
 
-def test_random_damage_is_reported_and_never_crashes(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_random_damage_is_reported_and_never_crashes(root: Path) -> None:
     rng = np.random.default_rng(0)
     outcomes = {"opened": 0, "refused": 0}
     for _ in range(120):
