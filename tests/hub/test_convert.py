@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from internimage.backbones import variant
 from internimage.checkpoints.formats.torch_files import load_torch_file
 from internimage.checkpoints.read import save_model
-from internimage.detection import DETECTORS, DINOConfig, RCNNConfig, build_detector
+from internimage.detection import DETECTORS, DINOConfig, build_detector
 from internimage.flow import TaskModel
 from internimage.hub.convert import convert
 from internimage.hub.create import create
@@ -20,8 +19,8 @@ from internimage.hub.keys import to_official
 from internimage.hub.load import load
 from internimage.hub.opening import read_checkpoint
 from internimage.segmentation import Mask2FormerConfig, SegFormerConfig, UperNetConfig
+from tests.detection.conftest import NAMES, small_config
 
-NAMES = ("cat", "dog", "bird")
 HEADS: dict[str, Any] = {
     "upernet": UperNetConfig(channels=8, auxiliary_channels=8),
     "segformer": SegFormerConfig(channels=8),
@@ -36,24 +35,11 @@ KINDS = [*sorted(DETECTORS), "sliced_dino", "cb_dino", *HEADS]
 def small_model(kind: str) -> TaskModel[Any]:
     if kind in HEADS:
         return create(kind, backbone="internimage_pico", class_names=list(NAMES), head=HEADS[kind])
-    config = DETECTORS["dino" if "dino" in kind else kind](variant("internimage_pico"), 3)
-    config = replace(config, class_names=NAMES)
-    if isinstance(config, RCNNConfig):
-        stages = tuple(replace(stage, conv_channels=16, fc_channels=32) for stage in config.stages)
-        mask = None if config.mask is None else replace(config.mask, num_convs=1, channels=16)
-        config = replace(config, channels=32, rpn=replace(config.rpn, channels=32), stages=stages, mask=mask)
-    else:
-        assert isinstance(config, DINOConfig)
-        config = replace(
-            config,
-            channels=64,
-            num_queries=20,
-            num_encoder_layers=1,
-            num_decoder_layers=2,
-            feedforward_channels=64,
-            feedforward_slices=4 if kind == "sliced_dino" else 1,
-            num_backbones=2 if kind == "cb_dino" else 1,
-        )
+    config = small_config("dino" if "dino" in kind else kind)
+    if isinstance(config, DINOConfig):
+        slices, backbones = 4 if kind == "sliced_dino" else 1, 2 if kind == "cb_dino" else 1
+        config = replace(config, num_encoder_layers=1, num_decoder_layers=2)
+        config = replace(config, feedforward_slices=slices, num_backbones=backbones)
     return build_detector(config)
 
 
