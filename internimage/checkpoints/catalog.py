@@ -11,13 +11,16 @@ import dataclasses
 import fnmatch
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from internimage.backbones.config import COMPOSITE_PREFIX, VARIANTS, BackboneConfig
 from internimage.errors import UnknownName, printable
+from internimage.settings import replaced
+
+Config = TypeVar("Config")
 
 TABLES = Path(__file__).parent / "tables"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -146,6 +149,47 @@ def info(name: str) -> CatalogEntry:
     if entry is None:
         raise not_there(name)
     return entry
+
+
+def model_row(name: str, task: str) -> tuple[CatalogEntry, BackboneConfig, int]:
+    """Return the row of a model of a task, its backbone and how many classes it has.
+
+    Raises:
+        ValueError: the row is of another task, or this release does not build its backbone.
+    """
+    entry = info(name)
+    backbone, num_classes = entry.backbone_config, entry.num_classes
+    if entry.task != task or backbone is None or num_classes is None:
+        raise ValueError(f"{entry.name} is no {task} model that this release builds; its task is {entry.task}")
+    return entry, backbone, num_classes
+
+
+def row_of_recipe(recipe: str) -> CatalogEntry | None:
+    """Return the row of the model that a recipe trains, in the original's format where there are two; None for no row.
+
+    Example:
+        >>> row_of_recipe("dino_4scale_internimage_t_1x_coco_layer_wise_lr").name
+        'dino_4scale_internimage_t_1x_coco'
+    """
+    rows = (entry for entry in catalog().values() if entry.recipe == recipe and entry.is_built)
+    return next((entry for entry in rows if entry.source != "huggingface"), None)
+
+
+def trained_config(recipe: str, published: Callable[[str], Config], *, drop_path_rate: float) -> Config:
+    """Return the configuration of the published model that a recipe trains, with the stochastic depth of the training.
+
+    Args:
+        recipe: name of the recipe.
+        published: name of a row -> configuration, see `internimage.flow.Task`.
+        drop_path_rate: of the last block, 0..1.
+
+    Raises:
+        ValueError: no row names this recipe.
+    """
+    row = row_of_recipe(recipe)
+    if row is None:
+        raise ValueError(f"no row of the catalog names the recipe {recipe}; add one, or give the recipe a model")
+    return replaced(published(row.name), {"backbone.drop_path_rate": drop_path_rate})
 
 
 def not_there(name: str) -> UnknownName | FileNotFoundError:

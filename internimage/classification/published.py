@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from internimage.checkpoints.catalog import info
+from internimage.checkpoints.catalog import model_row
 from internimage.classification.head import head_named
 from internimage.classification.model import ClassifierConfig
 from internimage.classification.preprocess import PreprocessConfig
@@ -21,9 +21,6 @@ def published_config(name: str) -> ClassifierConfig:
         >>> published_config("internimage_h_22kto1k_640").preprocess.size
         640
     """
-    entry = info(name)
-    backbone = entry.backbone_config
-    if entry.task != "classification" or backbone is None or entry.num_classes is None:
-        raise ValueError(f"{entry.name} is no classifier that this release builds; its task is {entry.task}")
+    entry, backbone, num_classes = model_row(name, "classification")
     preprocess = PreprocessConfig(size=int(entry.input_size or 224))
-    return ClassifierConfig(backbone, entry.num_classes, head_named(entry.head), preprocess, entry.class_names)
+    return ClassifierConfig(backbone, num_classes, head_named(entry.head), preprocess, entry.class_names)

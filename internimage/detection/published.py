@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from internimage.backbones.config import COMPOSITE_PREFIX
-from internimage.checkpoints.catalog import CatalogEntry
-from internimage.detection import DETECTORS, DINOConfig, PreprocessConfig, RCNNConfig
+from internimage.checkpoints.catalog import CatalogEntry, model_row
+from internimage.detection import DETECTORS, PreprocessConfig, RCNNConfig
 from internimage.detection.config import DenoisingConfig
+from internimage.detection.model import DetectorConfig
 
 HEADS = {"cb_dino": "dino"}
 # The largest models were trained with more denoising queries on larger images.
@@ -17,16 +18,14 @@ SLICED = {"internimage_g": 4}
 MAX_PER_IMAGE = {"internimage_t": 100}
 
 
-def detector_of_row(entry: CatalogEntry) -> RCNNConfig | DINOConfig:
-    """Return the detector of a published checkpoint.
+def published_config(name: str) -> DetectorConfig:
+    """Return the detector of a published checkpoint by its name in the catalog.
 
     Raises:
         ValueError: the row is no detector, or its backbone is not built by this release.
     """
-    backbone = entry.backbone_config
-    if entry.task != "detection" or backbone is None or entry.num_classes is None:
-        raise ValueError(f"{entry.name} is no detector that this release builds; its task is {entry.task}")
-    config = DETECTORS[HEADS.get(entry.head, entry.head)](backbone, entry.num_classes)
+    entry, backbone, num_classes = model_row(name, "detection")
+    config = DETECTORS[HEADS.get(entry.head, entry.head)](backbone, num_classes)
     shared: dict[str, Any] = dict(preprocess=_preprocess(entry), class_names=entry.class_names)
     if isinstance(config, RCNNConfig):
         return replace(config, **shared)

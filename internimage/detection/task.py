@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from typing import Any
 
-from internimage.checkpoints.catalog import info
 from internimage.checkpoints.formats.openmmlab import container
 from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.creation import architecture_of, create_config
@@ -15,18 +14,13 @@ from internimage.detection.model import Detector, DetectorConfig
 from internimage.detection.original import names
 from internimage.detection.original.recognition import recognize
 from internimage.detection.presets import DETECTORS, build_detector
-from internimage.detection.published import detector_of_row
+from internimage.detection.published import published_config
 from internimage.detection.speed import comparable, num_objects, set_to_work
 from internimage.evaluation.object_classes import category_ids
 from internimage.flow import PredictionOptions, Presented, Task
 from internimage.types import Detections
 
 NUM_CLASSES_SHOWN = 4
-
-
-def published_config(name: str) -> DetectorConfig:
-    """Return the detector of a catalog row by its name."""
-    return detector_of_row(info(name))
 
 
 def model_name(config: DetectorConfig) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from internimage.checkpoints.catalog import CatalogEntry
+from internimage.checkpoints.catalog import CatalogEntry, model_row
 from internimage.data.labels import label_set
 from internimage.segmentation import (
     HEADS,
@@ -25,20 +25,20 @@ SCALES = {
 WINDOW_STRIDE = (512, 512)
 
 
-def segmentor_of_row(entry: CatalogEntry) -> SegmentorConfig:
-    """Return the segmentor of a published checkpoint.
+def published_config(name: str) -> SegmentorConfig:
+    """Return the segmentor of a published checkpoint by its name in the catalog.
 
     Raises:
         ValueError: the row is no segmentor, or its backbone is not built by this release.
     """
-    backbone = entry.backbone_config
-    if entry.task != "segmentation" or backbone is None or entry.labels is None:
-        raise ValueError(f"{entry.name} is no segmentor that this release builds; its task is {entry.task}")
+    entry, backbone, num_classes = model_row(name, "segmentation")
+    if entry.labels is None:
+        raise ValueError(f"the labels of {entry.name} stand in its own file only")
     labels = label_set(entry.labels)
     is_dense = entry.head != "mask2former"
     return SegmentorConfig(
         backbone=backbone,
-        num_classes=len(labels),
+        num_classes=num_classes,
         head=_head(entry),
         preprocess=_preprocess(entry),
         class_names=labels.class_names,

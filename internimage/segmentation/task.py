@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from internimage.checkpoints.catalog import info
 from internimage.checkpoints.formats.openmmlab import container
 from internimage.flow import PredictionOptions, Presented, Task
 from internimage.segmentation.creation import SEGMENTORS, create_config
@@ -15,15 +14,10 @@ from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.segmentation.model import Segmentor, SegmentorConfig
 from internimage.segmentation.original import names
 from internimage.segmentation.original.recognition import recognize
-from internimage.segmentation.published import segmentor_of_row
+from internimage.segmentation.published import published_config
 from internimage.types import Segmentation
 
 NUM_NEXT = 2
-
-
-def published_config(name: str) -> SegmentorConfig:
-    """Return the segmentor of a catalog row by its name."""
-    return segmentor_of_row(info(name))
 
 
 def usual_hw(config: SegmentorConfig) -> tuple[int, int]:

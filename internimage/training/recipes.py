@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from internimage import tasks
-from internimage.checkpoints.catalog import CatalogEntry, catalog, find
+from internimage.checkpoints.catalog import CatalogEntry, find, row_of_recipe
 from internimage.data.untrusted.files import read_bytes
 from internimage.errors import UnknownName
 from internimage.hub.load import load
@@ -210,8 +210,8 @@ def published_checkpoint(recipe: str) -> CatalogEntry | None:
         >>> published_checkpoint("dino_internimage_pico_closet") is None
         True
     """
-    entries = (entry for entry in catalog().values() if entry.recipe == recipe and entry.is_built)
-    return next((entry for entry in entries if entry.source not in ("unpublished", "huggingface")), None)
+    entry = row_of_recipe(recipe)
+    return None if entry is None or entry.source == "unpublished" else entry
 
 
 # What the catalog calls the metrics of published runs, and what lists of recipes call them.

@@ -20,7 +20,7 @@ from internimage.checkpoints.header import from_json, to_json
 from internimage.classification import Classifier
 from internimage.detection import DETECTORS, DINO, RCNN, DINOConfig, PreprocessConfig, RCNNConfig, build_detector
 from internimage.detection.original.settings import detector_from_settings
-from internimage.detection.published import detector_of_row
+from internimage.detection.published import published_config
 from internimage.errors import CheckpointMismatch
 from internimage.hub.keys import from_official, own_head_kind, to_official
 
@@ -63,7 +63,7 @@ def test_rows_are_what_their_configs_say() -> None:
             continue
         stated = record(path)
         theirs = detector_from_settings(stated["model"], test_pipeline=stated["test_pipeline"])
-        ours = detector_of_row(entry)
+        ours = published_config(entry.name)
         backbone = replace(theirs.backbone, drop_path_rate=0.0)
         assert replace(ours, class_names=None) == replace(theirs, backbone=backbone), entry.name
         compared += 1
@@ -73,7 +73,7 @@ def test_rows_are_what_their_configs_say() -> None:
 @pytest.mark.parametrize("entry", ROWS, ids=lambda entry: entry.name)
 def test_every_row_has_names_and_preprocessing(entry: Any) -> None:
     assert entry.is_built
-    config = detector_of_row(entry)
+    config = published_config(entry.name)
     assert config.class_names is not None and len(config.class_names) == entry.num_classes
     assert config.preprocess.shorter_side in (800, 1000) and config.preprocess.divisor == 32
 

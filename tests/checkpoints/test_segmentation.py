@@ -31,7 +31,7 @@ from internimage.segmentation import (
     UperNetConfig,
 )
 from internimage.segmentation.original.settings import segmentor_from_settings
-from internimage.segmentation.published import segmentor_of_row
+from internimage.segmentation.published import published_config
 
 KEYS = Path(__file__).parents[1] / "parity" / "data" / "keys"
 PUBLISHED = {path.name.split(".")[0]: path for path in sorted(KEYS.glob("*segmentation__*"))}
@@ -78,7 +78,7 @@ def test_every_published_configuration_has_its_keys_shapes_and_parameters(name: 
 def test_rows_are_the_published_configurations(entry: Any) -> None:
     facts = configuration(entry.name)
     expected = segmentor_from_settings(facts["model"], test_pipeline=facts["test_pipeline"])
-    row = segmentor_of_row(entry)
+    row = published_config(entry.name)
     assert row.rows == expected.num_classes and row.head == expected.head
     drop_path_rate = expected.backbone.drop_path_rate
     assert dataclasses.replace(row.backbone, drop_path_rate=drop_path_rate) == expected.backbone
@@ -158,11 +158,11 @@ def test_streets_answer_with_19_of_150_rows(tmp_path: Path, monkeypatch: pytest.
     """The published file has 150 rows, the row of the catalog 19 classes."""
     entry = info("segformer_internimage_l_512x1024_160k_mapillary2cityscapes")
     tiny = dataclasses.replace(
-        segmentor_of_row(entry),
+        published_config(entry.name),
         backbone=BackboneConfig(16, (1, 1, 2, 1), (1, 2, 4, 8), layer_scale=1.0),
         head=SegFormerConfig(channels=8, count_ignored_pixels=True),
     )
-    monkeypatch.setattr("internimage.segmentation.original.recognition.segmentor_of_row", lambda _: tiny)
+    monkeypatch.setattr("internimage.segmentation.original.recognition.published_config", lambda _: tiny)
     model = Segmentor(tiny)
     torch.save({"state_dict": original_state(model)}, tmp_path / f"{entry.name}.pth")
     loaded = load(tmp_path / f"{entry.name}.pth")

@@ -8,11 +8,11 @@ import pytest
 from internimage.checkpoints.catalog import CatalogEntry, catalog, find
 from internimage.data.labels import label_set
 from internimage.detection import DINOConfig
-from internimage.detection.published import detector_of_row
+from internimage.detection.published import published_config as published_detector
 from internimage.errors import UnknownName
 from internimage.recipe import SceneRecipe
 from internimage.segmentation import SegmentorConfig
-from internimage.segmentation.published import segmentor_of_row
+from internimage.segmentation.published import published_config as published_segmentor
 from internimage.segmentation.training.recipe import SegmentationRecipe
 from internimage.training import RECIPES
 from internimage.training.recipes import published_metrics
@@ -99,9 +99,9 @@ def test_models_are_those_of_the_published_checkpoints(name: str) -> None:
     assert row is not None and row.labels is not None
     labels, kept = label_set(row.labels), {}
     if isinstance(recipe.model.config, SegmentorConfig):
-        kept, expected = {"palette": labels.palette}, segmentor_of_row(row)
+        kept, expected = {"palette": labels.palette}, published_segmentor(row.name)
     else:
-        expected = detector_of_row(row)
+        expected = published_detector(row.name)
     config: Any = replace(recipe.model.config, num_classes=len(labels), class_names=labels.class_names, **kept)
     if name.endswith("_nsmx"):
         assert not config.head.encoder_softmax

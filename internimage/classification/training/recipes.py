@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from internimage.backbones import variant
-from internimage.classification.head import HeadKind
-from internimage.classification.model import ClassifierConfig
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.checkpoints.catalog import trained_config
+from internimage.classification.published import published_config
 from internimage.classification.training.recipe import (
     AugmentSettings,
     ClassificationDataSettings,
@@ -21,30 +19,21 @@ from internimage.classification.training.recipe import (
 from internimage.recipe import EmaSettings, ModelSettings, RunSettings
 
 
-def _classifier(
-    size: str, drop_path_rate: float, *, pixels: int = 224, head: HeadKind = "conv", classes: int = 1000
-) -> ClassifierConfig:
-    backbone = replace(variant(size), drop_path_rate=drop_path_rate)
-    return ClassifierConfig(backbone, classes, head, PreprocessConfig(size=pixels))
-
-
-def _from_scratch(size: str, drop_path_rate: float) -> ClassificationRecipe:
+def _from_scratch(name: str, drop_path_rate: float) -> ClassificationRecipe:
     """300 epochs of ImageNet-1k at 224 pixels; published with 4096 images in a step."""
-    config = _classifier(f"internimage_{size}", drop_path_rate)
-    return ClassificationRecipe(name=f"internimage_{size}_1k_224", model=ModelSettings(config))
+    config = trained_config(name, published_config, drop_path_rate=drop_path_rate)
+    return ClassificationRecipe(name=name, model=ModelSettings(config))
 
 
 _FINE_TUNE_AUGMENT = AugmentSettings(mixup=0.0, cutmix=0.0, erase_probability=0.0)
 _FINE_TUNE = ScaledOptimizerSettings(lr_per_512=2e-5, warmup_lr_per_512=0.0, min_lr_per_512=0.0)
 
 
-def _fine_tune(
-    size: str, pixels: int, batch_size: int, drop_path_rate: float, weights: str, head: HeadKind = "conv"
-) -> ClassificationRecipe:
+def _fine_tune(name: str, batch_size: int, drop_path_rate: float, weights: str) -> ClassificationRecipe:
     """20 epochs of ImageNet-1k from ImageNet-22k weights; published with 512 images in a step."""
-    config = _classifier(f"internimage_{size}", drop_path_rate, pixels=pixels, head=head)
+    config = trained_config(name, published_config, drop_path_rate=drop_path_rate)
     return ClassificationRecipe(
-        name=f"internimage_{size}_22kto1k_{pixels}",
+        name=name,
         model=ModelSettings(config, weights, activation_checkpointing=True),
         data=ClassificationDataSettings(batch_size=batch_size),
         augment=_FINE_TUNE_AUGMENT,
@@ -57,7 +46,7 @@ def _fine_tune(
 _INATURALIST = ClassificationRecipe(
     name="internimage_h_22ktoinat18_384",
     model=ModelSettings(
-        _classifier("internimage_h", 0.6, pixels=384, head="attention_pool_metadata", classes=8142),
+        trained_config("internimage_h_22ktoinat18_384", published_config, drop_path_rate=0.6),
         "internimage_h_jointto22k_384",
         reset_head=True,
         activation_checkpointing=True,
@@ -71,7 +60,7 @@ _INATURALIST = ClassificationRecipe(
 
 _PICO_FASHION = ClassificationRecipe(
     name="internimage_pico_fashion",
-    model=ModelSettings(_classifier("internimage_pico", 0.05, pixels=64, classes=10)),
+    model=ModelSettings(trained_config("internimage_pico_fashion", published_config, drop_path_rate=0.05)),
     data=ClassificationDataSettings(workers=0, holdout=2000),
     augment=AugmentSettings(
         kind="shift", shift_pixels=4, rand_augment="", erase_probability=0.15, mixup=0.0, cutmix=0.0
@@ -81,7 +70,7 @@ _PICO_FASHION = ClassificationRecipe(
     ema=EmaSettings(decay=0.998, warmup=True),
     run=RunSettings(precision="auto"),
 )
-_PICO = _classifier("internimage_pico", 0.0, pixels=64, classes=10)
+_PICO = published_config("internimage_pico_fashion")
 
 # Goes on where the first run stopped, with weaker variation: that run still learned when its rate ran out.
 _PICO_FASHION_SECOND = replace(
@@ -107,13 +96,13 @@ RECIPES: dict[str, ClassificationRecipe] = {
         _PICO_FASHION,
         _PICO_FASHION_SECOND,
         _PICO_CLOSET,
-        _from_scratch("t", 0.1),
-        _from_scratch("s", 0.4),
-        _from_scratch("b", 0.5),
-        _fine_tune("l", 384, 16, 0.1, "internimage_l_22k_192to384"),
-        _fine_tune("xl", 384, 16, 0.2, "internimage_xl_22k_192to384"),
-        _fine_tune("h", 640, 16, 0.2, "internimage_h_jointto22k_384", "attention_pool"),
-        _fine_tune("g", 512, 8, 0.4, "internimage_g_pretrainto22k_384", "attention_pool"),
+        _from_scratch("internimage_t_1k_224", 0.1),
+        _from_scratch("internimage_s_1k_224", 0.4),
+        _from_scratch("internimage_b_1k_224", 0.5),
+        _fine_tune("internimage_l_22kto1k_384", 16, 0.1, "internimage_l_22k_192to384"),
+        _fine_tune("internimage_xl_22kto1k_384", 16, 0.2, "internimage_xl_22k_192to384"),
+        _fine_tune("internimage_h_22kto1k_640", 16, 0.2, "internimage_h_jointto22k_384"),
+        _fine_tune("internimage_g_22kto1k_512", 8, 0.4, "internimage_g_pretrainto22k_384"),
         _INATURALIST,
     )
 }

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from internimage.backbones.names import below_head, through_dcnv4
-from internimage.detection.config import DenoisingConfig, DINOConfig, RCNNConfig
+from internimage.backbones.names import THROUGH_DCNV4, below_head
+from internimage.checkpoints.catalog import trained_config
+from internimage.detection.config import DINOConfig
 from internimage.detection.preprocess import PreprocessConfig
-from internimage.detection.presets import (
-    cascade_mask_rcnn,
-    cascade_rcnn,
-    dino,
-    dino_small,
-    mask_rcnn,
-    mask_rcnn_small,
-)
+from internimage.detection.presets import dino_small, mask_rcnn_small
+from internimage.detection.published import published_config
 from internimage.detection.training.recipe import DetectionAugmentSettings, DetectionDataSettings, DetectionRecipe
 from internimage.evaluation.object_metrics import Metric
 from internimage.recipe import (
@@ -29,6 +24,8 @@ from internimage.recipe import (
     SceneOptimizerSettings,
     SceneScheduleSettings,
 )
+from internimage.recipe.recipe import CONFIG
+from internimage.settings import replaced
 
 THREE, DINO_ONE = SceneScheduleSettings(epochs=36, steps=(27, 33)), SceneScheduleSettings(steps=(11,))
 # The average that follows the weights at first, see `EmaSettings`.
@@ -48,7 +45,7 @@ LARGE_DINO = SceneOptimizerSettings(
 
 def _run(
     name: str,
-    config: RCNNConfig | DINOConfig,
+    drop_path_rate: float,
     start: str | None,
     pipeline: str,
     optimizer: SceneOptimizerSettings | None = None,
@@ -62,6 +59,7 @@ def _run(
     ema: EmaSettings = NO_EMA,
 ) -> DetectionRecipe:
     """A published run; composites start from whole models, the others from the backbones of classifiers."""
+    config = trained_config(name, published_config, drop_path_rate=drop_path_rate)
     is_whole = isinstance(config, DINOConfig) and config.num_backbones > 1
     return DetectionRecipe(
         name=name,
@@ -77,17 +75,6 @@ def _run(
         optimizer=optimizer or SceneOptimizerSettings(),
         schedule=schedule or SceneScheduleSettings(),
         ema=ema,
-    )
-
-
-def _large(size: str, classes: int, *, num_backbones: int = 1, slices: int = 1) -> DINOConfig:
-    """DINO on large images, with more denoising queries."""
-    return replace(
-        dino(below_head(size, drop_path_rate=0.5), classes),
-        num_backbones=num_backbones,
-        feedforward_slices=slices,
-        denoising=DenoisingConfig(1000),
-        preprocess=PreprocessConfig(shorter_side=1000, longer_side=2000),
     )
 
 
@@ -135,107 +122,69 @@ _SMALL = (
     ),
 )
 # fmt: off
+# Runs that others differ from in little.
+_MASK_T = _run("mask_rcnn_internimage_t_fpn_1x_coco", 0.2, "internimage_t_1k_224", "1x")
+_LVIS = _run("dino_4scale_cbinternimage_h_objects365_lvis_val_ss", 0.5, _80_CLASSES, "large_1200", LARGE_DINO,
+     schedule=_constant(80_000, validate_every=500), balance_threshold=0.001, batch_size=1, metric="lvis",
+     reset_head=True, checkpointing=True)
+_VOC = _run("dino_4scale_cbinternimage_h_objects365_voc07", 0.5, _20_CLASSES, "voc", replace(LARGE_DINO, lr=5e-5),
+     schedule=_constant(20_000, validate_every=500), batch_size=1, metric="voc2007", checkpointing=True)
 _PUBLISHED = (
-    _run("mask_rcnn_internimage_t_fpn_1x_coco", mask_rcnn(below_head("internimage_t", drop_path_rate=0.2), 80),
-         "internimage_t_1k_224", "1x"),
-    _run("mask_rcnn_internimage_t_fpn_3x_coco", mask_rcnn(below_head("internimage_t", drop_path_rate=0.2), 80),
-         "internimage_t_1k_224", "3x", schedule=THREE),
-    _run("mask_rcnn_internimage_s_fpn_1x_coco", mask_rcnn(below_head("internimage_s", drop_path_rate=0.3), 80),
-         "internimage_s_1k_224", "1x"),
-    _run("mask_rcnn_internimage_s_fpn_3x_coco", mask_rcnn(below_head("internimage_s", drop_path_rate=0.3), 80),
-         "internimage_s_1k_224", "3x", schedule=THREE),
-    _run("mask_rcnn_internimage_b_fpn_1x_coco", mask_rcnn(below_head("internimage_b", drop_path_rate=0.4), 80),
-         "internimage_b_1k_224", "1x"),
-    _run("mask_rcnn_internimage_b_fpn_3x_coco", mask_rcnn(below_head("internimage_b", drop_path_rate=0.4), 80),
-         "internimage_b_1k_224", "3x", schedule=THREE),
-    _run("mask_rcnn_internimage_t_fpn_1x_coco_with_dcnv4",
-         mask_rcnn(through_dcnv4(below_head("internimage_t", drop_path_rate=0.2), True), 80), "internimage_t_1k_224",
-         "1x"),
-    _run("cascade_internimage_l_fpn_1x_coco", cascade_mask_rcnn(below_head("internimage_l", drop_path_rate=0.4), 80),
-         "internimage_l_22k_192to384", "1x", CASCADE),
-    _run("cascade_internimage_l_fpn_3x_coco", cascade_mask_rcnn(below_head("internimage_l", drop_path_rate=0.4), 80),
-         "internimage_l_22k_192to384", "3x", SLOW_OFFSETS, schedule=THREE, ema=FOLLOWING),
-    _run("cascade_internimage_xl_fpn_1x_coco",
-         cascade_mask_rcnn(below_head("internimage_xl", drop_path_rate=0.4), 80), "internimage_xl_22k_192to384", "1x",
-         CASCADE),
-    _run("cascade_internimage_xl_fpn_3x_coco",
-         cascade_mask_rcnn(below_head("internimage_xl", drop_path_rate=0.6), 80), "internimage_xl_22k_192to384", "3x",
-         SLOW_OFFSETS, schedule=THREE, ema=FOLLOWING),
-    _run("cascade_internimage_xl_fpn_3x_crowd_human",
-         cascade_rcnn(below_head("internimage_xl", drop_path_rate=0.4), 1), "internimage_xl_22k_192to384", "3x",
+    _MASK_T,
+    _run("mask_rcnn_internimage_t_fpn_3x_coco", 0.2, "internimage_t_1k_224", "3x", schedule=THREE),
+    _run("mask_rcnn_internimage_s_fpn_1x_coco", 0.3, "internimage_s_1k_224", "1x"),
+    _run("mask_rcnn_internimage_s_fpn_3x_coco", 0.3, "internimage_s_1k_224", "3x", schedule=THREE),
+    _run("mask_rcnn_internimage_b_fpn_1x_coco", 0.4, "internimage_b_1k_224", "1x"),
+    _run("mask_rcnn_internimage_b_fpn_3x_coco", 0.4, "internimage_b_1k_224", "3x", schedule=THREE),
+    replaced(_MASK_T, {"name": f"{_MASK_T.name}_with_dcnv4", f"{CONFIG}.backbone.operator": THROUGH_DCNV4}),
+    _run("cascade_internimage_l_fpn_1x_coco", 0.4, "internimage_l_22k_192to384", "1x", CASCADE),
+    _run("cascade_internimage_l_fpn_3x_coco", 0.4, "internimage_l_22k_192to384", "3x", SLOW_OFFSETS, schedule=THREE,
+         ema=FOLLOWING),
+    _run("cascade_internimage_xl_fpn_1x_coco", 0.4, "internimage_xl_22k_192to384", "1x", CASCADE),
+    _run("cascade_internimage_xl_fpn_3x_coco", 0.6, "internimage_xl_22k_192to384", "3x", SLOW_OFFSETS, schedule=THREE,
+         ema=FOLLOWING),
+    _run("cascade_internimage_xl_fpn_3x_crowd_human", 0.4, "internimage_xl_22k_192to384", "3x",
          SceneOptimizerSettings(layer_decay=0.94, weight_decay=1e-4), schedule=THREE, metric="crowdhuman"),
-    _run("dino_4scale_internimage_t_1x_coco_layer_wise_lr",
-         replace(dino(below_head("internimage_t", drop_path_rate=0.2), 80), max_per_image=100),
-         "internimage_t_1k_224", "dino_1x", DINO_LAYERS, schedule=DINO_ONE),
-    _run("dino_4scale_internimage_l_1x_coco_layer_wise_lr", dino(below_head("internimage_l", drop_path_rate=0.4), 80),
-         "internimage_l_22k_192to384", "dino_1x", DINO_LAYERS, schedule=DINO_ONE),
-    _run("dino_4scale_internimage_l_1x_coco_0.1x_backbone_lr",
-         dino(below_head("internimage_l", drop_path_rate=0.4), 80), "internimage_l_22k_192to384", "dino_1x",
+    _run("dino_4scale_internimage_t_1x_coco_layer_wise_lr", 0.2, "internimage_t_1k_224", "dino_1x", DINO_LAYERS,
+         schedule=DINO_ONE),
+    _run("dino_4scale_internimage_l_1x_coco_layer_wise_lr", 0.4, "internimage_l_22k_192to384", "dino_1x", DINO_LAYERS,
+         schedule=DINO_ONE),
+    _run("dino_4scale_internimage_l_1x_coco_0.1x_backbone_lr", 0.4, "internimage_l_22k_192to384", "dino_1x",
          DINO_BACKBONE, schedule=DINO_ONE),
-    _run("dino_4scale_internimage_h_objects365_coco_ss",
-         _large("internimage_h", 80),
-         None, "large_1800", LARGE_DINO, schedule=_constant(20_000, validate_every=200), batch_size=1,
+    _run("dino_4scale_internimage_h_objects365_coco_ss", 0.5, None, "large_1800", LARGE_DINO,
+         schedule=_constant(20_000, validate_every=200), batch_size=1, checkpointing=True),
+    _run("dino_4scale_internimage_g_objects365_coco_ss", 0.5, None, "large_1800", LARGE_DINO,
+         schedule=_constant(20_000, validate_every=200), batch_size=1, checkpointing=True),
+    _run("dino_4scale_cbinternimage_h_objects365_coco_ss", 0.5, _80_CLASSES, "large_1800", LARGE_DINO,
+         schedule=_constant(20_000, validate_every=200), batch_size=1, checkpointing=True),
+    replace(_LVIS, name="dino_4scale_cbinternimage_h_objects365_lvis_minival_ss"),
+    _LVIS,
+    _run("dino_4scale_cbinternimage_h_objects365_openimages_ss", 0.5, _80_CLASSES, "large_1200", LARGE_DINO,
+         schedule=_constant(100_000, validate_every=2_000), batch_size=1, metric="openimages", reset_head=True,
          checkpointing=True),
-    _run("dino_4scale_internimage_g_objects365_coco_ss",
-         _large("internimage_g", 80, slices=4),
-         None, "large_1800", LARGE_DINO, schedule=_constant(20_000, validate_every=200), batch_size=1,
+    _VOC,
+    replaced(_VOC, {"name": "dino_4scale_cbinternimage_h_objects365_voc12", "data.metric": "voc2012"}),
+    _run("mask_rcnn_flash_intern_image_t_fpn_1x_coco", 0.2, "flash_intern_image_t_1k_224", "1x", checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_t_fpn_3x_coco", 0.2, "flash_intern_image_t_1k_224", "3x", schedule=THREE,
          checkpointing=True),
-    _run("dino_4scale_cbinternimage_h_objects365_coco_ss",
-         _large("internimage_h", 80, num_backbones=2),
-         _80_CLASSES, "large_1800", LARGE_DINO, schedule=_constant(20_000, validate_every=200), batch_size=1,
-         checkpointing=True),
-    _run("dino_4scale_cbinternimage_h_objects365_lvis_minival_ss",
-         _large("internimage_h", 1203, num_backbones=2),
-         _80_CLASSES, "large_1200", LARGE_DINO, schedule=_constant(80_000, validate_every=500),
-         balance_threshold=0.001, batch_size=1, metric="lvis", reset_head=True, checkpointing=True),
-    _run("dino_4scale_cbinternimage_h_objects365_lvis_val_ss",
-         _large("internimage_h", 1203, num_backbones=2),
-         _80_CLASSES, "large_1200", LARGE_DINO, schedule=_constant(80_000, validate_every=500),
-         balance_threshold=0.001, batch_size=1, metric="lvis", reset_head=True, checkpointing=True),
-    _run("dino_4scale_cbinternimage_h_objects365_openimages_ss",
-         _large("internimage_h", 601, num_backbones=2),
-         _80_CLASSES, "large_1200", LARGE_DINO, schedule=_constant(100_000, validate_every=2_000), batch_size=1,
-         metric="openimages", reset_head=True, checkpointing=True),
-    _run("dino_4scale_cbinternimage_h_objects365_voc07",
-         _large("internimage_h", 20, num_backbones=2),
-         _20_CLASSES, "voc", replace(LARGE_DINO, lr=5e-5), schedule=_constant(20_000, validate_every=500),
-         batch_size=1, metric="voc2007", checkpointing=True),
-    _run("dino_4scale_cbinternimage_h_objects365_voc12",
-         _large("internimage_h", 20, num_backbones=2),
-         _20_CLASSES, "voc", replace(LARGE_DINO, lr=5e-5), schedule=_constant(20_000, validate_every=500),
-         batch_size=1, metric="voc2012", checkpointing=True),
-    _run("mask_rcnn_flash_intern_image_t_fpn_1x_coco",
-         mask_rcnn(below_head("flash_internimage_t", drop_path_rate=0.2), 80), "flash_intern_image_t_1k_224", "1x",
-         checkpointing=True),
-    _run("mask_rcnn_flash_intern_image_t_fpn_3x_coco",
-         mask_rcnn(below_head("flash_internimage_t", drop_path_rate=0.2), 80), "flash_intern_image_t_1k_224", "3x",
-         schedule=THREE, checkpointing=True),
-    _run("mask_rcnn_flash_intern_image_s_fpn_1x_coco",
-         mask_rcnn(below_head("flash_internimage_s", drop_path_rate=0.3), 80), "flash_intern_image_s_1k_224", "1x",
-         checkpointing=True),
-    _run("mask_rcnn_flash_intern_image_s_fpn_3x_coco",
-         mask_rcnn(below_head("flash_internimage_s", drop_path_rate=0.4), 80), "flash_intern_image_s_1k_224", "3x",
+    _run("mask_rcnn_flash_intern_image_s_fpn_1x_coco", 0.3, "flash_intern_image_s_1k_224", "1x", checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_s_fpn_3x_coco", 0.4, "flash_intern_image_s_1k_224", "3x",
          SceneOptimizerSettings(lr=2e-4), schedule=THREE, batch_size=8, checkpointing=True),
-    _run("mask_rcnn_flash_intern_image_b_fpn_1x_coco",
-         mask_rcnn(below_head("flash_internimage_b", drop_path_rate=0.3), 80), "flash_intern_image_b_1k_224", "1x",
+    _run("mask_rcnn_flash_intern_image_b_fpn_1x_coco", 0.3, "flash_intern_image_b_1k_224", "1x", checkpointing=True),
+    _run("mask_rcnn_flash_intern_image_b_fpn_3x_coco", 0.4, "flash_intern_image_b_1k_224", "3x", SLOW_OFFSETS,
+         schedule=THREE, batch_size=4, checkpointing=True),
+    _run("cascade_flash_intern_image_l_fpn_1x_coco", 0.4, "flash_intern_image_l_22k_384", "1x", CASCADE,
          checkpointing=True),
-    _run("mask_rcnn_flash_intern_image_b_fpn_3x_coco",
-         mask_rcnn(below_head("flash_internimage_b", drop_path_rate=0.4), 80), "flash_intern_image_b_1k_224", "3x",
-         SLOW_OFFSETS, schedule=THREE, batch_size=4, checkpointing=True),
-    _run("cascade_flash_intern_image_l_fpn_1x_coco",
-         cascade_mask_rcnn(below_head("flash_internimage_l", drop_path_rate=0.4), 80), "flash_intern_image_l_22k_384",
-         "1x", CASCADE, checkpointing=True),
-    _run("cascade_flash_intern_image_l_fpn_3x_coco",
-         cascade_mask_rcnn(below_head("flash_internimage_l", drop_path_rate=0.4), 80), "flash_intern_image_l_22k_384",
-         "3x", SLOW_OFFSETS, schedule=THREE, batch_size=4, checkpointing=True, ema=FOLLOWING),
-    _run("dino_4scale_flash_internimage_t_1x_coco", dino(below_head("flash_internimage_t", drop_path_rate=0.2), 80),
-         "flash_intern_image_t_1k_224", "dino_1x", FLASH_DINO, schedule=DINO_ONE, batch_size=4, checkpointing=True),
-    _run("dino_4scale_flash_internimage_s_1x_coco", dino(below_head("flash_internimage_s", drop_path_rate=0.3), 80),
-         "flash_intern_image_s_1k_224", "dino_1x", FLASH_DINO, schedule=DINO_ONE, batch_size=4, checkpointing=True),
-    _run("dino_4scale_flash_internimage_b_1x_coco", dino(below_head("flash_internimage_b", drop_path_rate=0.3), 80),
-         "flash_intern_image_b_1k_224", "dino_1x", FLASH_DINO, schedule=DINO_ONE, batch_size=4, checkpointing=True),
-    _run("dino_4scale_flash_internimage_l_1x_coco", dino(below_head("flash_internimage_l", drop_path_rate=0.4), 80),
-         "flash_intern_image_l_22k_384", "dino_1x", DINO_BACKBONE, schedule=DINO_ONE, checkpointing=True),
+    _run("cascade_flash_intern_image_l_fpn_3x_coco", 0.4, "flash_intern_image_l_22k_384", "3x", SLOW_OFFSETS,
+         schedule=THREE, batch_size=4, checkpointing=True, ema=FOLLOWING),
+    _run("dino_4scale_flash_internimage_t_1x_coco", 0.2, "flash_intern_image_t_1k_224", "dino_1x", FLASH_DINO,
+         schedule=DINO_ONE, batch_size=4, checkpointing=True),
+    _run("dino_4scale_flash_internimage_s_1x_coco", 0.3, "flash_intern_image_s_1k_224", "dino_1x", FLASH_DINO,
+         schedule=DINO_ONE, batch_size=4, checkpointing=True),
+    _run("dino_4scale_flash_internimage_b_1x_coco", 0.3, "flash_intern_image_b_1k_224", "dino_1x", FLASH_DINO,
+         schedule=DINO_ONE, batch_size=4, checkpointing=True),
+    _run("dino_4scale_flash_internimage_l_1x_coco", 0.4, "flash_intern_image_l_22k_384", "dino_1x", DINO_BACKBONE,
+         schedule=DINO_ONE, checkpointing=True),
 )
 # fmt: on
 

@@ -10,7 +10,7 @@ from internimage.checkpoints.catalog import info
 from internimage.flow import Checkpoint, Settings
 from internimage.segmentation.model import SegmentorConfig
 from internimage.segmentation.original.settings import segmentor_from_settings
-from internimage.segmentation.published import segmentor_of_row
+from internimage.segmentation.published import published_config
 
 
 def recognize(checkpoint: Checkpoint, row: str | None, settings: Settings | None) -> SegmentorConfig | None:
@@ -30,7 +30,7 @@ def recognize(checkpoint: Checkpoint, row: str | None, settings: Settings | None
         return segmentor_from_settings(settings, class_names=names, palette=palette)
     entry = None if row is None else info(row)
     if entry is not None and entry.is_built and entry.task == "segmentation":
-        published = segmentor_of_row(entry)
+        published = published_config(entry.name)
         if _num_rows(checkpoint) == published.rows:
             return published
     if checkpoint.stated.settings is None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from internimage.backbones import BackboneConfig
 from internimage.backbones.names import below_head
+from internimage.checkpoints.catalog import trained_config
 from internimage.recipe import (
     EmaSettings,
     RunSettings,
@@ -18,18 +18,14 @@ from internimage.recipe import (
     SceneOptimizerSettings,
     SceneScheduleSettings,
 )
+from internimage.recipe.recipe import CONFIG
 from internimage.segmentation.batches.augment import PUBLISHED, Augmentation
-from internimage.segmentation.model import HeadConfig, SegmentorConfig
-from internimage.segmentation.preprocess import PreprocessConfig, SlidingWindow
+from internimage.segmentation.model import SegmentorConfig
+from internimage.segmentation.preprocess import PreprocessConfig
 from internimage.segmentation.presets import HEADS
-from internimage.segmentation.segformer import SegFormerConfig
+from internimage.segmentation.published import published_config
 from internimage.segmentation.training.recipe import SegmentationDataSettings, SegmentationRecipe
-from internimage.segmentation.upernet import UperNetConfig
-
-UPERNET, SEGFORMER = UperNetConfig(count_ignored_pixels=True), SegFormerConfig(count_ignored_pixels=True)
-STREETS = PreprocessConfig(scale=(2048, 1024))
-# UperNet and SegFormer were trained with the 150 outputs of ADE20K on street scenes, too.
-STREET_ROWS = 150
+from internimage.settings import replaced
 
 PLAIN = SceneOptimizerSettings(lr=6e-5)
 BY_LAYERS = SceneOptimizerSettings(lr=2e-5, layer_decay=0.94, clip_norm=0.1)
@@ -50,34 +46,22 @@ def _poly(iterations: int, *, validate_every: int) -> SceneScheduleSettings:
     )
 
 
-def _read(side: int, *, multiple: int = 32) -> PreprocessConfig:
-    """Images with a shorter side of `side` pixels, the longer one at most four times as long."""
-    return PreprocessConfig(scale=(4 * side, side), multiple=multiple)
-
-
-def _street_windows(side: int) -> PreprocessConfig:
-    return PreprocessConfig(scale=(2048, 1024), multiple=32, window=SlidingWindow((side, side), (512, 512)))
-
-
 def _run(
     name: str,
-    head: HeadConfig,
-    backbone: BackboneConfig,
+    drop_path_rate: float,
     start: str,
     augment: Augmentation,
-    preprocess: PreprocessConfig,
     optimizer: SceneOptimizerSettings,
     schedule: SceneScheduleSettings,
     *,
     starts_whole: bool = False,
     reset_head: bool = False,
-    rows: int | None = None,
     checkpointing: bool = False,
     batch_size: int = 2,
     train_split: str = "train",
 ) -> SegmentationRecipe:
     """A published run, from a backbone or from a whole model."""
-    config = SegmentorConfig(backbone, 1, head, preprocess, classifier_rows=rows)
+    config = trained_config(name, published_config, drop_path_rate=drop_path_rate)
     return SegmentationRecipe(
         name=name,
         model=SceneModelSettings(
@@ -137,140 +121,97 @@ _SMALL = (
     ),
 )
 # fmt: off
+# Runs that others differ from in little.
+_STUFF_TO_ADE = _run("mask2former_internimage_h_896_80k_cocostuff2ade20k_ss", 0.5,
+     "mask2former_internimage_h_896_80k_cocostuff164k", PUBLISHED["ade20k_896x896"],
+     replace(MASK_H, lr=1e-5, clip_norm=0.1), _poly(80_000, validate_every=2_000), starts_whole=True,
+     reset_head=True, checkpointing=True, batch_size=1)
+_FLASH_MASK_S = _run("mask2former_flash_internimage_s_640_160k_ade20k_ss", 0.3, "flash_intern_image_s_1k_224",
+     PUBLISHED["ade20k_640x640"], FLASH_MASKS, _poly(160_000, validate_every=5_000), checkpointing=True)
 _PUBLISHED = (
-    _run("upernet_internimage_t_512_160k_ade20k", UPERNET, below_head("internimage_t", drop_path_rate=0.2),
-         "internimage_t_1k_224", PUBLISHED["ade20k_512x512"], _read(512), PLAIN,
+    _run("upernet_internimage_t_512_160k_ade20k", 0.2, "internimage_t_1k_224", PUBLISHED["ade20k_512x512"], PLAIN,
          _poly(160_000, validate_every=16_000)),
-    _run("upernet_internimage_s_512_160k_ade20k", UPERNET, below_head("internimage_s", drop_path_rate=0.3),
-         "internimage_s_1k_224", PUBLISHED["ade20k_512x512"], _read(512), PLAIN,
+    _run("upernet_internimage_s_512_160k_ade20k", 0.3, "internimage_s_1k_224", PUBLISHED["ade20k_512x512"], PLAIN,
          _poly(160_000, validate_every=16_000)),
-    _run("upernet_internimage_b_512_160k_ade20k", UPERNET, below_head("internimage_b", drop_path_rate=0.4),
-         "internimage_b_1k_224", PUBLISHED["ade20k_512x512"], _read(512), PLAIN,
+    _run("upernet_internimage_b_512_160k_ade20k", 0.4, "internimage_b_1k_224", PUBLISHED["ade20k_512x512"], PLAIN,
          _poly(160_000, validate_every=16_000)),
-    _run("upernet_internimage_l_640_160k_ade20k", UPERNET, below_head("internimage_l", drop_path_rate=0.4),
-         "internimage_l_22k_192to384", PUBLISHED["ade20k_640x640"], _read(640), BY_LAYERS,
-         _poly(160_000, validate_every=16_000)),
-    _run("upernet_internimage_xl_640_160k_ade20k", UPERNET, below_head("internimage_xl", drop_path_rate=0.4),
-         "internimage_xl_22k_192to384", PUBLISHED["ade20k_640x640"], _read(640), BY_LAYERS,
-         _poly(160_000, validate_every=16_000)),
-    _run("upernet_internimage_h_896_160k_ade20k", UPERNET, below_head("internimage_h", drop_path_rate=0.5),
-         "internimage_h_jointto22k_384", PUBLISHED["ade20k_896x896"], _read(896),
-         replace(BY_LAYERS, layer_decay=0.95), _poly(160_000, validate_every=16_000), checkpointing=True,
+    _run("upernet_internimage_l_640_160k_ade20k", 0.4, "internimage_l_22k_192to384", PUBLISHED["ade20k_640x640"],
+         BY_LAYERS, _poly(160_000, validate_every=16_000)),
+    _run("upernet_internimage_xl_640_160k_ade20k", 0.4, "internimage_xl_22k_192to384", PUBLISHED["ade20k_640x640"],
+         BY_LAYERS, _poly(160_000, validate_every=16_000)),
+    _run("upernet_internimage_h_896_160k_ade20k", 0.5, "internimage_h_jointto22k_384", PUBLISHED["ade20k_896x896"],
+         replace(BY_LAYERS, layer_decay=0.95), _poly(160_000, validate_every=16_000), checkpointing=True, batch_size=1),
+    _run("upernet_internimage_g_896_160k_ade20k", 0.5, "internimage_g_pretrainto22k_384", PUBLISHED["ade20k_896x896"],
+         replace(BY_LAYERS, layer_decay=0.95), _poly(160_000, validate_every=16_000), checkpointing=True, batch_size=1),
+    _run("upernet_internimage_t_512x1024_160k_cityscapes", 0.2, "internimage_t_1k_224",
+         PUBLISHED["cityscapes_512x1024"], PLAIN, _poly(160_000, validate_every=16_000)),
+    _run("upernet_internimage_s_512x1024_160k_cityscapes", 0.3, "internimage_s_1k_224",
+         PUBLISHED["cityscapes_512x1024"], PLAIN, _poly(160_000, validate_every=16_000)),
+    _run("upernet_internimage_b_512x1024_160k_cityscapes", 0.4, "internimage_b_1k_224",
+         PUBLISHED["cityscapes_512x1024"], PLAIN, _poly(160_000, validate_every=16_000)),
+    _run("upernet_internimage_l_512x1024_160k_cityscapes", 0.4, "internimage_l_22k_192to384",
+         PUBLISHED["cityscapes_512x1024"], BY_LAYERS, _poly(160_000, validate_every=16_000)),
+    _run("upernet_internimage_xl_512x1024_160k_cityscapes", 0.4, "internimage_xl_22k_192to384",
+         PUBLISHED["cityscapes_512x1024"], BY_LAYERS, _poly(160_000, validate_every=16_000)),
+    _run("upernet_internimage_l_512x1024_160k_mapillary2cityscapes", 0.4,
+         "segformer_internimage_l_512x1024_80k_mapillary", PUBLISHED["cityscapes_512x1024"], BY_LAYERS,
+         _poly(160_000, validate_every=4_000), train_split="train+train_extra"),
+    _run("upernet_internimage_xl_512x1024_160k_mapillary2cityscapes", 0.4,
+         "segformer_internimage_xl_512x1024_80k_mapillary", PUBLISHED["cityscapes_512x1024"], BY_LAYERS,
+         _poly(160_000, validate_every=4_000), train_split="train+train_extra"),
+    _run("segformer_internimage_l_512x1024_160k_mapillary2cityscapes", 0.4,
+         "segformer_internimage_l_512x1024_80k_mapillary", PUBLISHED["cityscapes_512x1024"], BY_LAYERS,
+         _poly(160_000, validate_every=4_000), starts_whole=True, train_split="train+train_extra"),
+    _run("segformer_internimage_xl_512x1024_160k_mapillary2cityscapes", 0.4,
+         "segformer_internimage_xl_512x1024_80k_mapillary", PUBLISHED["cityscapes_512x1024"], BY_LAYERS,
+         _poly(160_000, validate_every=4_000), starts_whole=True, train_split="train+train_extra"),
+    _run("upernet_internimage_l_512x1024_80k_mapillary", 0.4, "internimage_l_22k_192to384",
+         PUBLISHED["mapillary_512x1024"], BY_LAYERS, _poly(80_000, validate_every=8_000), train_split="train+val"),
+    _run("upernet_internimage_xl_512x1024_80k_mapillary", 0.4, "internimage_xl_22k_192to384",
+         PUBLISHED["mapillary_512x1024"], BY_LAYERS, _poly(80_000, validate_every=8_000), train_split="train+val"),
+    _run("segformer_internimage_l_512x1024_80k_mapillary", 0.4, "internimage_l_22k_192to384",
+         PUBLISHED["mapillary_512x1024"], BY_LAYERS, _poly(80_000, validate_every=8_000), train_split="train+val"),
+    _run("segformer_internimage_xl_512x1024_80k_mapillary", 0.4, "internimage_xl_22k_192to384",
+         PUBLISHED["mapillary_512x1024"], BY_LAYERS, _poly(80_000, validate_every=8_000), train_split="train+val"),
+    _STUFF_TO_ADE,
+    replace(_STUFF_TO_ADE, name="mask2former_internimage_h_896_80k_cocostuff2ade20k_ms"),
+    _run("mask2former_internimage_h_896_80k_cocostuff164k", 0.5, "internimage_h_jointto22k_384",
+         PUBLISHED["coco_stuff_164k_896x896"], MASK_H, _poly(80_000, validate_every=8_000), checkpointing=True,
          batch_size=1),
-    _run("upernet_internimage_g_896_160k_ade20k", UPERNET, below_head("internimage_g", drop_path_rate=0.5),
-         "internimage_g_pretrainto22k_384", PUBLISHED["ade20k_896x896"], _read(896),
-         replace(BY_LAYERS, layer_decay=0.95), _poly(160_000, validate_every=16_000), checkpointing=True,
+    _run("mask2former_internimage_h_512_40k_cocostuff164k_to_10k", 0.5,
+         "mask2former_internimage_h_896_80k_cocostuff164k", PUBLISHED["coco_stuff_10k_512x512"],
+         replace(MASK_H, lr=1e-5), _poly(40_000, validate_every=2_000), starts_whole=True, checkpointing=True,
          batch_size=1),
-    _run("upernet_internimage_t_512x1024_160k_cityscapes", UPERNET, below_head("internimage_t", drop_path_rate=0.2),
-         "internimage_t_1k_224", PUBLISHED["cityscapes_512x1024"], STREETS, PLAIN,
-         _poly(160_000, validate_every=16_000), rows=STREET_ROWS),
-    _run("upernet_internimage_s_512x1024_160k_cityscapes", UPERNET, below_head("internimage_s", drop_path_rate=0.3),
-         "internimage_s_1k_224", PUBLISHED["cityscapes_512x1024"], STREETS, PLAIN,
-         _poly(160_000, validate_every=16_000), rows=STREET_ROWS),
-    _run("upernet_internimage_b_512x1024_160k_cityscapes", UPERNET, below_head("internimage_b", drop_path_rate=0.4),
-         "internimage_b_1k_224", PUBLISHED["cityscapes_512x1024"], STREETS, PLAIN,
-         _poly(160_000, validate_every=16_000), rows=STREET_ROWS),
-    _run("upernet_internimage_l_512x1024_160k_cityscapes", UPERNET, below_head("internimage_l", drop_path_rate=0.4),
-         "internimage_l_22k_192to384", PUBLISHED["cityscapes_512x1024"], STREETS, BY_LAYERS,
-         _poly(160_000, validate_every=16_000), rows=STREET_ROWS),
-    _run("upernet_internimage_xl_512x1024_160k_cityscapes", UPERNET, below_head("internimage_xl", drop_path_rate=0.4),
-         "internimage_xl_22k_192to384", PUBLISHED["cityscapes_512x1024"], STREETS, BY_LAYERS,
-         _poly(160_000, validate_every=16_000), rows=STREET_ROWS),
-    _run("upernet_internimage_l_512x1024_160k_mapillary2cityscapes", UPERNET,
-         below_head("internimage_l", drop_path_rate=0.4), "segformer_internimage_l_512x1024_80k_mapillary",
-         PUBLISHED["cityscapes_512x1024"], STREETS, BY_LAYERS, _poly(160_000, validate_every=4_000), rows=STREET_ROWS,
-         train_split="train+train_extra"),
-    _run("upernet_internimage_xl_512x1024_160k_mapillary2cityscapes", UPERNET,
-         below_head("internimage_xl", drop_path_rate=0.4), "segformer_internimage_xl_512x1024_80k_mapillary",
-         PUBLISHED["cityscapes_512x1024"], STREETS, BY_LAYERS, _poly(160_000, validate_every=4_000), rows=STREET_ROWS,
-         train_split="train+train_extra"),
-    _run("segformer_internimage_l_512x1024_160k_mapillary2cityscapes", SEGFORMER,
-         below_head("internimage_l", drop_path_rate=0.4), "segformer_internimage_l_512x1024_80k_mapillary",
-         PUBLISHED["cityscapes_512x1024"], STREETS, BY_LAYERS, _poly(160_000, validate_every=4_000),
-         starts_whole=True, rows=STREET_ROWS, train_split="train+train_extra"),
-    _run("segformer_internimage_xl_512x1024_160k_mapillary2cityscapes", SEGFORMER,
-         below_head("internimage_xl", drop_path_rate=0.4), "segformer_internimage_xl_512x1024_80k_mapillary",
-         PUBLISHED["cityscapes_512x1024"], STREETS, BY_LAYERS, _poly(160_000, validate_every=4_000),
-         starts_whole=True, rows=STREET_ROWS, train_split="train+train_extra"),
-    _run("upernet_internimage_l_512x1024_80k_mapillary", UPERNET, below_head("internimage_l", drop_path_rate=0.4),
-         "internimage_l_22k_192to384", PUBLISHED["mapillary_512x1024"], STREETS, BY_LAYERS,
-         _poly(80_000, validate_every=8_000), rows=STREET_ROWS, train_split="train+val"),
-    _run("upernet_internimage_xl_512x1024_80k_mapillary", UPERNET, below_head("internimage_xl", drop_path_rate=0.4),
-         "internimage_xl_22k_192to384", PUBLISHED["mapillary_512x1024"], STREETS, BY_LAYERS,
-         _poly(80_000, validate_every=8_000), rows=STREET_ROWS, train_split="train+val"),
-    _run("segformer_internimage_l_512x1024_80k_mapillary", SEGFORMER, below_head("internimage_l", drop_path_rate=0.4),
-         "internimage_l_22k_192to384", PUBLISHED["mapillary_512x1024"], STREETS, BY_LAYERS,
-         _poly(80_000, validate_every=8_000), rows=STREET_ROWS, train_split="train+val"),
-    _run("segformer_internimage_xl_512x1024_80k_mapillary", SEGFORMER,
-         below_head("internimage_xl", drop_path_rate=0.4), "internimage_xl_22k_192to384",
-         PUBLISHED["mapillary_512x1024"], STREETS, BY_LAYERS, _poly(80_000, validate_every=8_000), rows=STREET_ROWS,
-         train_split="train+val"),
-    _run("mask2former_internimage_h_896_80k_cocostuff2ade20k_ss", HEADS["mask2former_large"],
-         below_head("internimage_h", drop_path_rate=0.5), "mask2former_internimage_h_896_80k_cocostuff164k",
-         PUBLISHED["ade20k_896x896"], _read(896), replace(MASK_H, lr=1e-5, clip_norm=0.1),
-         _poly(80_000, validate_every=2_000), starts_whole=True, reset_head=True, checkpointing=True, batch_size=1),
-    _run("mask2former_internimage_h_896_80k_cocostuff2ade20k_ms", HEADS["mask2former_large"],
-         below_head("internimage_h", drop_path_rate=0.5), "mask2former_internimage_h_896_80k_cocostuff164k",
-         PUBLISHED["ade20k_896x896"], _read(896), replace(MASK_H, lr=1e-5, clip_norm=0.1),
-         _poly(80_000, validate_every=2_000), starts_whole=True, reset_head=True, checkpointing=True, batch_size=1),
-    _run("mask2former_internimage_h_896_80k_cocostuff164k", HEADS["mask2former_large"],
-         below_head("internimage_h", drop_path_rate=0.5), "internimage_h_jointto22k_384",
-         PUBLISHED["coco_stuff_164k_896x896"], _read(896), MASK_H, _poly(80_000, validate_every=8_000),
-         checkpointing=True, batch_size=1),
-    _run("mask2former_internimage_h_512_40k_cocostuff164k_to_10k", HEADS["mask2former_large"],
-         below_head("internimage_h", drop_path_rate=0.5), "mask2former_internimage_h_896_80k_cocostuff164k",
-         PUBLISHED["coco_stuff_10k_512x512"], _read(512), replace(MASK_H, lr=1e-5),
-         _poly(40_000, validate_every=2_000), starts_whole=True, checkpointing=True, batch_size=1),
-    _run("mask2former_internimage_h_480_40k_pascal_context_59", HEADS["mask2former"],
-         below_head("internimage_h", drop_path_rate=0.5), "internimage_h_jointto22k_384",
-         PUBLISHED["pascal_context_480x480"], PreprocessConfig(scale=(4096, 520), multiple=32), MASK_H,
+    _run("mask2former_internimage_h_480_40k_pascal_context_59", 0.5, "internimage_h_jointto22k_384",
+         PUBLISHED["pascal_context_480x480"], MASK_H, _poly(40_000, validate_every=2_000), checkpointing=True,
+         batch_size=1),
+    _run("mask2former_internimage_h_480_40k_nyu", 0.5, "internimage_h_jointto22k_384", PUBLISHED["nyu_480x480"], MASK_H,
          _poly(40_000, validate_every=2_000), checkpointing=True, batch_size=1),
-    _run("mask2former_internimage_h_480_40k_nyu", HEADS["mask2former"],
-         below_head("internimage_h", drop_path_rate=0.5), "internimage_h_jointto22k_384", PUBLISHED["nyu_480x480"],
-         PreprocessConfig(scale=(640, 480), multiple=32), MASK_H, _poly(40_000, validate_every=2_000),
-         checkpointing=True, batch_size=1),
-    _run("mask2former_internimage_h_896x896_80k_mapillary", HEADS["mask2former"],
-         below_head("internimage_h", drop_path_rate=0.5), "internimage_h_jointto22k_384",
-         PUBLISHED["mapillary_896x896"], _street_windows(896), replace(MASK_H, clip_norm=0.1),
-         _poly(80_000, validate_every=2_000), checkpointing=True),
-    _run("mask2former_internimage_h_1024x1024_80k_mapillary2cityscapes", HEADS["mask2former"],
-         below_head("internimage_h", drop_path_rate=0.5), "mask2former_internimage_h_896x896_80k_mapillary",
-         PUBLISHED["cityscapes_1024x1024"], _street_windows(1024), replace(MASK_H, lr=1e-5, clip_norm=0.1),
-         _poly(80_000, validate_every=2_000), starts_whole=True, checkpointing=True),
-    _run("upernet_flash_internimage_t_512_160k_ade20k", UPERNET,
-         below_head("flash_internimage_t", drop_path_rate=0.2), "flash_intern_image_t_1k_224",
-         PUBLISHED["ade20k_512x512"], _read(512, multiple=1), PLAIN, _poly(160_000, validate_every=16_000),
+    _run("mask2former_internimage_h_896x896_80k_mapillary", 0.5, "internimage_h_jointto22k_384",
+         PUBLISHED["mapillary_896x896"], replace(MASK_H, clip_norm=0.1), _poly(80_000, validate_every=2_000),
          checkpointing=True),
-    _run("upernet_flash_internimage_s_512_160k_ade20k", UPERNET,
-         below_head("flash_internimage_s", drop_path_rate=0.3), "flash_intern_image_s_1k_224",
-         PUBLISHED["ade20k_512x512"], _read(512), PLAIN, _poly(160_000, validate_every=16_000), checkpointing=True),
-    _run("upernet_flash_internimage_b_512_160k_ade20k", UPERNET,
-         below_head("flash_internimage_b", drop_path_rate=0.3), "flash_intern_image_b_1k_224",
-         PUBLISHED["ade20k_512x512"], _read(512), PLAIN, _poly(160_000, validate_every=16_000), checkpointing=True),
-    _run("upernet_flash_internimage_l_640_160k_ade20k", UPERNET,
-         below_head("flash_internimage_l", drop_path_rate=0.4), "flash_intern_image_l_22k_384",
-         PUBLISHED["ade20k_640x640"], _read(640), BY_LAYERS, _poly(160_000, validate_every=16_000),
+    _run("mask2former_internimage_h_1024x1024_80k_mapillary2cityscapes", 0.5,
+         "mask2former_internimage_h_896x896_80k_mapillary", PUBLISHED["cityscapes_1024x1024"],
+         replace(MASK_H, lr=1e-5, clip_norm=0.1), _poly(80_000, validate_every=2_000), starts_whole=True,
          checkpointing=True),
-    _run("mask2former_flash_internimage_t_512_160k_ade20k_ss", HEADS["mask2former"],
-         below_head("flash_internimage_t", drop_path_rate=0.2), "flash_intern_image_t_1k_224",
-         PUBLISHED["ade20k_512x512"], _read(512), replace(FLASH_MASKS, layer_decay=0.9, clip_norm=0.01),
+    _run("upernet_flash_internimage_t_512_160k_ade20k", 0.2, "flash_intern_image_t_1k_224", PUBLISHED["ade20k_512x512"],
+         PLAIN, _poly(160_000, validate_every=16_000), checkpointing=True),
+    _run("upernet_flash_internimage_s_512_160k_ade20k", 0.3, "flash_intern_image_s_1k_224", PUBLISHED["ade20k_512x512"],
+         PLAIN, _poly(160_000, validate_every=16_000), checkpointing=True),
+    _run("upernet_flash_internimage_b_512_160k_ade20k", 0.3, "flash_intern_image_b_1k_224", PUBLISHED["ade20k_512x512"],
+         PLAIN, _poly(160_000, validate_every=16_000), checkpointing=True),
+    _run("upernet_flash_internimage_l_640_160k_ade20k", 0.4, "flash_intern_image_l_22k_384",
+         PUBLISHED["ade20k_640x640"], BY_LAYERS, _poly(160_000, validate_every=16_000), checkpointing=True),
+    _run("mask2former_flash_internimage_t_512_160k_ade20k_ss", 0.2, "flash_intern_image_t_1k_224",
+         PUBLISHED["ade20k_512x512"], replace(FLASH_MASKS, layer_decay=0.9, clip_norm=0.01),
          _poly(160_000, validate_every=5_000), checkpointing=True),
-    _run("mask2former_flash_internimage_s_640_160k_ade20k_ss", HEADS["mask2former_flash"],
-         below_head("flash_internimage_s", drop_path_rate=0.3), "flash_intern_image_s_1k_224",
-         PUBLISHED["ade20k_640x640"], _read(640), FLASH_MASKS, _poly(160_000, validate_every=5_000),
+    _FLASH_MASK_S,
+    replaced(_FLASH_MASK_S, {"name": f"{_FLASH_MASK_S.name}_nsmx", f"{CONFIG}.head.encoder_softmax": False}),
+    _run("mask2former_flash_internimage_b_640_160k_ade20k_ss", 0.4, "flash_intern_image_b_1k_224",
+         PUBLISHED["ade20k_640x640"], FLASH_MASKS, _poly(160_000, validate_every=5_000), checkpointing=True),
+    _run("mask2former_flash_internimage_l_640_160k_ade20k_ss", 0.5, "flash_intern_image_l_22k_384",
+         PUBLISHED["ade20k_640x640"], replace(FLASH_MASKS, layer_decay=0.94), _poly(160_000, validate_every=2_000),
          checkpointing=True),
-    _run("mask2former_flash_internimage_s_640_160k_ade20k_ss_nsmx", HEADS["mask2former_flash_raw"],
-         below_head("flash_internimage_s", drop_path_rate=0.3), "flash_intern_image_s_1k_224",
-         PUBLISHED["ade20k_640x640"], _read(640), FLASH_MASKS, _poly(160_000, validate_every=5_000),
-         checkpointing=True),
-    _run("mask2former_flash_internimage_b_640_160k_ade20k_ss", HEADS["mask2former_flash"],
-         below_head("flash_internimage_b", drop_path_rate=0.4), "flash_intern_image_b_1k_224",
-         PUBLISHED["ade20k_640x640"], _read(640), FLASH_MASKS, _poly(160_000, validate_every=5_000),
-         checkpointing=True),
-    _run("mask2former_flash_internimage_l_640_160k_ade20k_ss", HEADS["mask2former_flash"],
-         below_head("flash_internimage_l", drop_path_rate=0.5), "flash_intern_image_l_22k_384",
-         PUBLISHED["ade20k_640x640"], _read(640), replace(FLASH_MASKS, layer_decay=0.94),
-         _poly(160_000, validate_every=2_000), checkpointing=True),
 )
 # fmt: on
 
