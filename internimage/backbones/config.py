@@ -170,11 +170,6 @@ COMPOSITE_PREFIX = "cb_"
 WITHOUT_SCALES = ("internimage_pico", "internimage_h", "internimage_g")
 # Classifiers of these sizes were published with an attention pool as head.
 ATTENTION_POOLED = ("internimage_h", "internimage_g")
-# Side of the square input of the published classifiers in pixels where it is not 224, and where 1000 classes differ.
-INPUT_SIZES = dict.fromkeys(
-    ("internimage_l", "internimage_xl", "internimage_h", "internimage_g", "flash_internimage_l"), 384
-)
-INPUT_SIZES_1K = {"internimage_h": 640, "internimage_g": 512}
 
 
 def variant(name: str) -> BackboneConfig:

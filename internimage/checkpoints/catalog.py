@@ -151,13 +151,13 @@ def info(name: str) -> CatalogEntry:
     return entry
 
 
-def model_row(name: str, task: str) -> tuple[CatalogEntry, BackboneConfig, int]:
-    """Return the row of a model of a task, its backbone and how many classes it has.
+def model_row(row: str | CatalogEntry, task: str) -> tuple[CatalogEntry, BackboneConfig, int]:
+    """Return the row of a model of a task, which may be given by its name, its backbone and how many classes it has.
 
     Raises:
         ValueError: the row is of another task, or this release does not build its backbone.
     """
-    entry = info(name)
+    entry = info(row) if isinstance(row, str) else row
     backbone, num_classes = entry.backbone_config, entry.num_classes
     if entry.task != task or backbone is None or num_classes is None:
         raise ValueError(f"{entry.name} is no {task} model that this release builds; its task is {entry.task}")

@@ -18,13 +18,13 @@ SLICED = {"internimage_g": 4}
 MAX_PER_IMAGE = {"internimage_t": 100}
 
 
-def published_config(name: str) -> DetectorConfig:
-    """Return the detector of a published checkpoint by its name in the catalog.
+def published_config(row: str | CatalogEntry) -> DetectorConfig:
+    """Return the detector of a published checkpoint, given by its row in the catalog or the name of it.
 
     Raises:
         ValueError: the row is no detector, or its backbone is not built by this release.
     """
-    entry, backbone, num_classes = model_row(name, "detection")
+    entry, backbone, num_classes = model_row(row, "detection")
     config = DETECTORS[HEADS.get(entry.head, entry.head)](backbone, num_classes)
     shared: dict[str, Any] = dict(preprocess=_preprocess(entry), class_names=entry.class_names)
     if isinstance(config, RCNNConfig):

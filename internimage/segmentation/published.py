@@ -25,13 +25,13 @@ SCALES = {
 WINDOW_STRIDE = (512, 512)
 
 
-def published_config(name: str) -> SegmentorConfig:
-    """Return the segmentor of a published checkpoint by its name in the catalog.
+def published_config(row: str | CatalogEntry) -> SegmentorConfig:
+    """Return the segmentor of a published checkpoint, given by its row in the catalog or the name of it.
 
     Raises:
         ValueError: the row is no segmentor, or its backbone is not built by this release.
     """
-    entry, backbone, num_classes = model_row(name, "segmentation")
+    entry, backbone, num_classes = model_row(row, "segmentation")
     if entry.labels is None:
         raise ValueError(f"the labels of {entry.name} stand in its own file only")
     labels = label_set(entry.labels)

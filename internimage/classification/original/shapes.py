@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from internimage.backbones.config import INPUT_SIZES, INPUT_SIZES_1K
 from internimage.backbones.original.shapes import Shapes, infer_backbone, rows
 from internimage.classification.model import ClassifierConfig
 from internimage.classification.original.names import head_kind
 from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.published import published_size
 
 
 def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
@@ -20,13 +20,10 @@ def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
     if head is None or not shapes.get("head.weight"):
         raise ValueError(f"{source} holds no classification head; take its backbone with create({name!r}, weights=...)")
     num_classes = shapes["head.weight"][0]
-    size = INPUT_SIZES.get(name, 224)
-    if num_classes == 1000:
-        size = INPUT_SIZES_1K.get(name, size)
     return ClassifierConfig(
         backbone=backbone,
         num_classes=num_classes,
         head=head,
-        preprocess=PreprocessConfig(size=size),
+        preprocess=PreprocessConfig(size=published_size(name, num_classes)),
         conv_head_ratio=rows(shapes, "conv_head.0.weight") / backbone.widths[-1] if head == "conv" else 1.5,
     )

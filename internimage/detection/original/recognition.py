@@ -30,7 +30,7 @@ def recognize(checkpoint: Checkpoint, row: str | None, settings: Settings | None
     entry = None if row is None else info(row)
     is_row = settings is None and entry is not None and entry.is_built and entry.task == "detection"
     if is_row and entry is not None and (given is None or entry.num_classes == _num_classes(checkpoint)):
-        return published_config(entry.name)
+        return published_config(entry)
     if given is None:
         raise ValueError(
             f"{checkpoint.source} is a detector that does not state its settings; give them as the original writes "

@@ -30,7 +30,7 @@ def recognize(checkpoint: Checkpoint, row: str | None, settings: Settings | None
         return segmentor_from_settings(settings, class_names=names, palette=palette)
     entry = None if row is None else info(row)
     if entry is not None and entry.is_built and entry.task == "segmentation":
-        published = published_config(entry.name)
+        published = published_config(entry)
         if _num_rows(checkpoint) == published.rows:
             return published
     if checkpoint.stated.settings is None:
