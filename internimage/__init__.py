@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from internimage import ops as ops
     from internimage.checkpoints.catalog import info as info
     from internimage.checkpoints.catalog import list_models as list_models
-    from internimage.checkpoints.read import save_model as save_model
+    from internimage.checkpoints.save import save_model as save_model
     from internimage.errors import BackendUnavailable as BackendUnavailable
     from internimage.errors import CheckpointMismatch as CheckpointMismatch
     from internimage.errors import MissingExtra as MissingExtra
