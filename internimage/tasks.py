@@ -9,13 +9,12 @@ import importlib
 import importlib.util
 from collections.abc import Collection, Iterator
 from types import ModuleType
-from typing import Any
 
 from internimage.backbones import BackboneConfig
 from internimage.backbones.original.names import BACKBONE, Rules
 from internimage.checkpoints.checkpoint import KnownModels
 from internimage.errors import UnknownName
-from internimage.flow import Checkpoint, Settings, Task, TaskConfig, TaskModel
+from internimage.flow import AnyModel, AnyTask, Checkpoint, ConfigClass, Settings, TaskConfig
 
 MODULES = {
     "classification": "internimage.classification.task",
@@ -24,7 +23,7 @@ MODULES = {
 }
 
 
-def named(name: str) -> Task[Any, Any]:
+def named(name: str) -> AnyTask:
     """Return a task by its name.
 
     Raises:
@@ -54,17 +53,17 @@ def station(name: str, file: str) -> ModuleType | None:
     return importlib.import_module(module)
 
 
-def every() -> Iterator[Task[Any, Any]]:
+def every() -> Iterator[AnyTask]:
     """Yield all tasks in the order of the list."""
     return map(named, MODULES)
 
 
-def of_model(model: TaskModel[Any]) -> Task[Any, Any]:
+def of_model(model: AnyModel) -> AnyTask:
     """Return the task of a model."""
     return named(model.task)
 
 
-def of_config(config: TaskConfig) -> Task[Any, Any]:
+def of_config(config: TaskConfig) -> AnyTask:
     """Return the task that a configuration is for.
 
     Raises:
@@ -77,7 +76,7 @@ def of_config(config: TaskConfig) -> Task[Any, Any]:
     return found
 
 
-def of_architecture(architecture: str) -> Task[Any, Any] | None:
+def of_architecture(architecture: str) -> AnyTask | None:
     """Return the task whose models `internimage.create` makes under this name, or None."""
     return next((task for task in every() if architecture in task.architectures), None)
 
@@ -92,7 +91,7 @@ def taking(option: str) -> list[str]:
     return [task.name for task in every() if task.takes(option)]
 
 
-def configs() -> dict[str, type[Any]]:
+def configs() -> dict[str, ConfigClass]:
     """Return the classes of all configurations by what the header of a file calls them, bare backbones included."""
     found = {kind.header_task: kind for task in every() for kind in task.configs}
     return {**found, BackboneConfig.header_task: BackboneConfig}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from internimage.backbones.original.names import BACKBONE, PREFIX, Rules
 from internimage.checkpoints.formats.containers import find_weights
 from internimage.checkpoints.rename import Value, from_huggingface, is_backbone_key, strip_prefix, to_original
 from internimage.errors import clean_name, printable
-from internimage.flow import Checkpoint, Settings
+from internimage.flow import Checkpoint, ConfigClass, Settings
 
 EMA_PREFIX = "ema_"
 # What our names of the stem can begin with.
@@ -23,7 +23,7 @@ MAX_SETTINGS_DEPTH = 8
 class KnownModels(NamedTuple):
     """What the tasks say about the files of their models, see `internimage.tasks.known`."""
 
-    configs: Mapping[str, type[Any]]  # by what the header of a file of ours calls them
+    configs: Mapping[str, ConfigClass]  # by what the header of a file of ours calls them
     key_rules: Mapping[str, Rules]  # by kind
     own_kind: Callable[[Collection[str]], str | None]  # our names of the parameters -> kind
 
@@ -137,7 +137,7 @@ def _averaged(state: dict[str, Tensor], source: str, wanted: bool) -> dict[str, 
     return {key: copies[name] for key, name in names.items()}
 
 
-def _plain(value: Any, budget: list[int], depth: int) -> Any:
+def _plain(value: object, budget: list[int], depth: int) -> object:
     """Copy dictionaries, lists and simple values; anything else, and what exceeds the budget, becomes None."""
     budget[0] -= 1
     if budget[0] <= 0 or depth == 0:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
 from internimage.data.class_names import NONE, Classes, ClassMatch, match_classes, some_names
-from internimage.flow import TaskModel
+from internimage.flow import AnyModel
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def take_rows(
     return taken
 
 
-def in_order_of_names(model: TaskModel[Any], given_names: Sequence[str] | None) -> None:
+def in_order_of_names(model: AnyModel, given_names: Sequence[str] | None) -> None:
     """Move the rows of the last layers of a filled model where its names are those of the weights in another order.
 
     Names that the weights do not have rename the classes at their places.

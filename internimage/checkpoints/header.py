@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from internimage.backbones import BackboneConfig
 from internimage.errors import clean_name
-from internimage.flow import TaskConfig
+from internimage.flow import ConfigClass, TaskConfig
 from internimage.settings import from_plain
 
 FORMAT_VERSION = 1
@@ -37,7 +36,7 @@ def to_json(config: TaskConfig | BackboneConfig, info: Mapping[str, object] | No
 
 
 def from_json(
-    text: str, source: str, configs: Mapping[str, type[Any]]
+    text: str, source: str, configs: Mapping[str, ConfigClass]
 ) -> tuple[TaskConfig | BackboneConfig, dict[str, object]]:
     """Read a document, checking every field.
 

@@ -165,7 +165,10 @@ def _read_folder(folder: Path, ema: bool | None, known: KnownModels) -> Checkpoi
     def read() -> Mapping[str, Tensor]:
         state: dict[str, Tensor] = {}
         for path in weights:
-            state |= _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
+            part = _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
+            if not isinstance(part, Mapping):
+                raise ValueError(f"{path} holds no weights by name, but a {type(part).__name__}")
+            state |= part
         return unpack(state, str(folder), ema, known).tensors
 
     stated = Stated(settings, read_preprocess(folder), read_class_names(folder), is_folder=True)

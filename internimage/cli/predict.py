@@ -26,7 +26,7 @@ from internimage.cli.terminal import (
 from internimage.files import json_text, writing
 
 if TYPE_CHECKING:
-    from internimage.flow import PredictionOptions, Task
+    from internimage.flow import AnyTask, PredictionOptions
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.jsonl", "results.json"
 MAX_TABLE_ROWS = 200
@@ -154,7 +154,7 @@ OF_SOME_TASKS = {
 }
 
 
-def _refuse_foreign_options(task: Task[Any, Any], options: PredictionOptions) -> None:
+def _refuse_foreign_options(task: AnyTask, options: PredictionOptions) -> None:
     """Refuse options that mean nothing for a task."""
     from internimage import tasks
 

@@ -64,6 +64,7 @@ class TaskConfig(Protocol):
         ...
 
 
+ConfigClass = type[TaskConfig] | type[BackboneConfig]
 Config = TypeVar("Config", bound=TaskConfig)
 
 

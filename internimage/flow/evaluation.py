@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class Report(Protocol):
     """What an evaluation has found."""
+
+    quoted: ClassVar[frozenset[str]]  # names in `rows` of the metrics that papers quote
 
     @property
     def num_images(self) -> int:
@@ -17,11 +19,6 @@ class Report(Protocol):
     @property
     def skipped(self) -> Sequence[tuple[int, str]]:
         """Index and reason of each image that was left out."""
-        ...
-
-    @property
-    def quoted(self) -> frozenset[str]:
-        """Names in `rows` of the metrics that papers quote."""
         ...
 
     def fields(self, dataset: str) -> Mapping[str, str | None]:

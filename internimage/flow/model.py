@@ -160,4 +160,5 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
             return self.postprocess(self.run(images.to(self.device, self.dtype)), images)
 
 
-Network = TaskModel[Any] | InternImage  # a model of any task, or a bare backbone
+AnyModel = TaskModel[Any]  # of whatever task
+Network = AnyModel | InternImage  # a model of any task, or a bare backbone

@@ -128,3 +128,6 @@ class Task(Generic[Config, Model]):
     def takes(self, option: str) -> bool:
         """Whether an evaluation of this task can be asked for something."""
         return option in inspect.signature(self.evaluate).parameters
+
+
+AnyTask = Task[Any, Any]  # whichever it is

@@ -153,6 +153,9 @@ class TrainingTask(ABC, Generic[RecipeT, DataT, BatchT, ModelT]):
         return "model.architecture, model.backbone and model.weights of the recipe must belong together."
 
 
+AnyTraining = TrainingTask[Any, Any, Any, Any]  # of whatever task
+
+
 class UnreadableBatch(Protocol):
     """A batch that tells which images could not be read."""
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -48,11 +47,10 @@ class RunDisplay:
         """
         if self._bars.disable:
             return
-        shown: dict[str, Any] = {}
         if time.monotonic() >= self._next_look:
-            shown["figures"] = f"loss {loss():.4g}, lr {lr:.2g}"
+            self._bars.update(self._steps, figures=f"loss {loss():.4g}, lr {lr:.2g}")
             self._next_look = time.monotonic() + LOSS_PERIOD
-        self._bars.update(self._steps, completed=done, what=f"epoch {epoch}", **shown)
+        self._bars.update(self._steps, completed=done, what=f"epoch {epoch}")
 
     @contextmanager
     def validation(self) -> Iterator[Callable[[int, int], None]]:

@@ -14,7 +14,7 @@ from internimage.errors import CheckpointMismatch
 from internimage.hub.create import create
 from internimage.hub.load import load
 from internimage.recipe import ModelSettings
-from internimage.recipe.task import TrainingTask
+from internimage.recipe.task import AnyTraining
 
 logger = logging.getLogger(__name__)
 SHOWN_CLASSES = 8
@@ -26,7 +26,7 @@ def log_start(source: str, class_names: Sequence[str]) -> None:
     logger.info("starts from: %s; %d classes: %s", source, len(class_names), shown)
 
 
-def load_start_weights(model: nn.Module, settings: ModelSettings[Any], task: TrainingTask[Any, Any, Any, Any]) -> None:
+def load_start_weights(model: nn.Module, settings: ModelSettings[Any], task: AnyTraining) -> None:
     """Give a fresh model the start weights of its recipe.
 
     Args:
@@ -70,7 +70,7 @@ def _load_backbone(backbone: nn.Module, weights: str) -> None:
 
 
 def compare_weights(
-    source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], task: TrainingTask[Any, Any, Any, Any]
+    source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], task: AnyTraining
 ) -> None:
     """Raise with the full list of differences if weights are not those of a model.
 

@@ -14,7 +14,7 @@ import torch
 
 from internimage.checkpoints.save import save_model
 from internimage.files import finite_or_none, locked, remove_leftovers
-from internimage.flow import TaskModel
+from internimage.flow import AnyModel
 from internimage.recipe import Recipe
 from internimage.training.device import Engine, chosen_device, with_precision
 from internimage.training.display import RunDisplay, log_on_terminal, run_display, stop_on_signals
@@ -28,10 +28,12 @@ from internimage.training.run_data import RunData
 from internimage.training.setup import Setup
 from internimage.training.state import (
     BEST_WEIGHTS,
+    FORMAT,
     LAST_WEIGHTS,
     LOCK_FILE,
     RUN_FILES,
     STATE_FILE,
+    RunState,
     flat_settings,
     generator_state,
     load_state,
@@ -203,7 +205,7 @@ class Trainer:
         """Return the mean loss of the steps since the last validation."""
         return self.engine.mean(self._meters.loss) / self._meters.steps
 
-    def _train_step(self, micro_batches: list[Any]) -> None:
+    def _train_step(self, micro_batches: list[object]) -> None:
         """One optimizer step over one or more batches."""
         set_rates(self.optimizer, self.schedule, self.step)
         for batch in micro_batches:
@@ -283,9 +285,9 @@ class Trainer:
         display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
 
     @property
-    def delivered(self) -> TaskModel[Any]:
+    def delivered(self) -> AnyModel:
         """The model that validation measures and files hold: the running average when there is one."""
-        return self.model if self.ema is None else cast("TaskModel[Any]", self.ema.module)
+        return self.model if self.ema is None else cast("AnyModel", self.ema.module)
 
     def save(self) -> None:
         """Write the state of the run and the present weights.
@@ -297,7 +299,8 @@ class Trainer:
         if not self.engine.is_main:
             return
         save_model(self.delivered, self.out / LAST_WEIGHTS, info=self._notes())
-        state = {
+        state: RunState = {
+            "format": FORMAT,
             "task": self.recipe.task,
             "settings": flat_settings(self.recipe),
             "data_path": self._data_path,
@@ -315,16 +318,17 @@ class Trainer:
         self._saved_step = self.step
         self._last_save = time.monotonic()
 
-    def _notes(self) -> dict[str, Any]:
+    def _notes(self) -> dict[str, object]:
         """What the weight files say about their run."""
         last = self.records.rows[-1] if self.records.rows else {}
         notes = {"recipe": self.recipe.name, "step": self.step, self.task.metric: last.get(self.task.metric)}
         return finite_or_none(notes)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: RunState) -> None:
         """Take over what `save` wrote, so that the next step is the one that would have followed."""
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
+            assert state["ema"] is not None  # the settings are those of the run
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best_value = state["step"], state["best_value"]

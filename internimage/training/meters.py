@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -18,6 +18,15 @@ logger = logging.getLogger(__name__)
 FEWEST_STEPS = 3
 # Wall time over processor time from which on a run waits more than it works; with several threads it is below 1.
 WAITING = 2.0
+
+
+class MeterSums(TypedDict):
+    """What `Meters` has added up."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    steps: int
+    seconds: float
 
 
 class Meters:
@@ -50,18 +59,18 @@ class Meters:
         yield
         self.seconds += time.monotonic() - started
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> MeterSums:
         """Return the sums for `restore`."""
         return {"loss": self.loss, "terms": self.terms, "steps": self.steps, "seconds": self.seconds}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: MeterSums) -> None:
         """Take over what `state` returned."""
         self.loss.copy_(state["loss"])
         self.terms = {name: value.to(self.loss.device) for name, value in state["terms"].items()}
         self.steps, self.seconds = state["steps"], state["seconds"]
 
 
-def first_not_finite(state: Mapping[str, Any]) -> str | None:
+def first_not_finite(state: Mapping[str, object]) -> str | None:
     """Return the name of the first tensor that holds NaN or an infinite number, None where all are finite.
 
     Args:
@@ -82,7 +91,7 @@ def first_not_finite(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value.detach()
     elif isinstance(value, Mapping):

@@ -67,7 +67,7 @@ def document(recipe: Recipe) -> dict[str, Any]:
     return {"task": recipe.task, **recipe.to_dict()}
 
 
-def with_short_names(recipe: Recipe) -> dict[str, Any]:
+def with_short_names(recipe: Recipe) -> dict[str, object]:
     """Return what `document` does, with the short names of settings that lie deep, as a run writes it down."""
     content = document(recipe)
     places = dict(leaves(recipe))
@@ -107,7 +107,7 @@ def read_recipe(path: Path) -> Recipe:
         raise ValueError(f"{path}: {error}") from None
 
 
-def from_document(content: Mapping[str, Any]) -> Recipe:
+def from_document(content: Mapping[str, object]) -> Recipe:
     """Rebuild a recipe from what `document` returned, see `read_recipe`.
 
     Raises:
@@ -117,7 +117,7 @@ def from_document(content: Mapping[str, Any]) -> Recipe:
     values = dict(content)
     base = RECIPES.get(str(values.get("name")))
     task = values.pop("task", None if base is None else base.task)
-    if task not in KINDS:
+    if not isinstance(task, str) or task not in KINDS:
         raise ValueError(f"task must be one of {', '.join(KINDS)}, given {task!r}")
     kind = KINDS[task]
     short, values = _parted(values, (*kind.CHOICES, *kind.SHORT))
@@ -130,20 +130,21 @@ def from_document(content: Mapping[str, Any]) -> Recipe:
     return replace(found, explicit=frozenset(key for key, _ in leaves(found) if key in given))
 
 
-def _parted(values: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parted(values: Mapping[str, object], names: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
     """Return the settings that stand under short names, and the others."""
-    short: dict[str, Any] = {}
+    short: dict[str, object] = {}
     others = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for name in names:
         section, _, last = name.partition(".")
-        if isinstance(others.get(section), dict) and last in others[section]:
-            short[name] = others[section].pop(last)
-            if not others[section]:
+        inner = others.get(section)
+        if isinstance(inner, dict) and last in inner:
+            short[name] = inner.pop(last)
+            if not inner:
                 del others[section]
     return short, others
 
 
-def _with_short(recipe: Recipe, short: Mapping[str, Any]) -> Recipe:
+def _with_short(recipe: Recipe, short: Mapping[str, object]) -> Recipe:
     """Return a recipe with what a file says under short names, where it says something else."""
     places = dict(leaves(recipe))
     if unknown := [name for name in short if name not in recipe.CHOICES and recipe.key(name) not in places]:
@@ -156,12 +157,12 @@ def _with_short(recipe: Recipe, short: Mapping[str, Any]) -> Recipe:
     return recipe.with_values({key: value_of(hint_of(recipe, key), value, name) for key, (name, value) in keys.items()})
 
 
-def _parsed(text: bytes) -> Mapping[str, Any]:
+def _parsed(text: bytes) -> Mapping[str, object]:
     """Read YAML without aliases, which could unfold to any size, and with 1e-4 as a number."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError("aliases (*name) are not read")
             return super().compose_node(parent, index)
@@ -178,20 +179,19 @@ def _parsed(text: bytes) -> Mapping[str, Any]:
     return content
 
 
-def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
     """Put values over those of a published recipe; a model of another kind replaces the whole of its configuration."""
     merged = dict(base)
     for key, value in values.items():
         old = base.get(key)
-        are_sections = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if are_sections and not (key == "config" and value.keys() - old.keys()):
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and (key != "config" or value.keys() <= old.keys()):
             merged[key] = _merged(old, value)
         else:
             merged[key] = value
     return merged
 
 
-def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _paths(values: Mapping[str, object], prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -9,11 +9,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from internimage.errors import MissingExtra
 from internimage.files import finite_or_none, replacing, writing
 from internimage.recipe import RunSettings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Records:
@@ -32,7 +36,7 @@ class Records:
         self.rows: list[dict[str, float]] = []
         self._figure = _figure_class() if settings.plot else None
         self._writer_class = _tensorboard_class() if settings.tensorboard else None
-        self._writer: Any = None
+        self._writer: SummaryWriter | None = None
 
     def add(self, row: dict[str, float], terms: dict[str, float]) -> None:
         """Append the row of a validation and bring every file up to date.
@@ -50,7 +54,7 @@ class Records:
             with replacing(self.out / "curves.png") as temporary:
                 draw_curves(self._figure, self.rows, temporary)
 
-    def _write_events(self, writer_class: Any, row: dict[str, float], terms: dict[str, float]) -> None:
+    def _write_events(self, writer_class: type[SummaryWriter], row: dict[str, float], terms: dict[str, float]) -> None:
         step = int(row["step"])
         if self._writer is None:
             # The purge hides what an interrupted run wrote after the state that this one resumed.
@@ -95,7 +99,7 @@ def _raised_once() -> Iterator[None]:
         threading.excepthook = before
 
 
-def draw_curves(figure_class: Any, rows: list[dict[str, float]], path: Path) -> None:
+def draw_curves(figure_class: type[Figure], rows: list[dict[str, float]], path: Path) -> None:
     """Draw losses, metrics and learning rate over the steps as a PNG."""
     figure = figure_class(figsize=(12, 3.6), layout="constrained")
     losses, metrics, rate = figure.subplots(1, 3)
@@ -120,7 +124,7 @@ def _short(value: float) -> str | int:
     return value if isinstance(value, int) else f"{value:.6g}"
 
 
-def _figure_class() -> Any:
+def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -128,7 +132,7 @@ def _figure_class() -> Any:
     return Figure
 
 
-def _tensorboard_class() -> Any:
+def _tensorboard_class() -> type[SummaryWriter]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -163,7 +167,7 @@ class TrainingResult:
         """The highest value of the metric, None before the first validation that could measure it."""
         return max((row[self.metric] for row in self.history if math.isfinite(row[self.metric])), default=None)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready summary; what could not be measured is None."""
         summary = {
             "best": None if self.best is None else str(self.best),

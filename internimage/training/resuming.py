@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from internimage.recipe import Recipe
 from internimage.settings import leaves
@@ -32,7 +31,7 @@ LENGTHS, ALONG = ("schedule.epochs", "schedule.iterations"), "schedule.steps"
 
 
 def resumed_recipe(
-    saved: Mapping[str, Any], recipe: Recipe | str | None, overrides: Sequence[str], *, task: str | None = None
+    saved: Mapping[str, object], recipe: Recipe | str | None, overrides: Sequence[str], *, task: str | None = None
 ) -> Recipe:
     """Return the recipe that a run goes on with.
 
@@ -73,7 +72,7 @@ def resumed_recipe(
     return chosen
 
 
-def _recipe_of(saved: Mapping[str, Any], recipe: Recipe | str | None, task: str | None) -> Recipe:
+def _recipe_of(saved: Mapping[str, object], recipe: Recipe | str | None, task: str | None) -> Recipe:
     """Rebuild the recipe of a run; settings that it did not have yet take their default."""
     name = saved.get("name")
     if isinstance(recipe, Recipe):
@@ -94,7 +93,7 @@ def _recipe_of(saved: Mapping[str, Any], recipe: Recipe | str | None, task: str 
         raise ValueError(f"the settings of the run cannot be read ({error}); start a new run") from error
 
 
-def _is_unknown(key: str, saved: Mapping[str, Any], kind: type[Recipe]) -> bool:
+def _is_unknown(key: str, saved: Mapping[str, object], kind: type[Recipe]) -> bool:
     """Whether a section of this kind of recipes has no such setting; those of the model's configuration are its own."""
     section, _, name = key.partition(".")
     fields = {part.name: part for part in dataclasses.fields(kind)}
@@ -105,7 +104,7 @@ def _is_unknown(key: str, saved: Mapping[str, Any], kind: type[Recipe]) -> bool:
     return name.partition(".")[0] not in {part.name for part in dataclasses.fields(owner)}
 
 
-def _as_today(saved: Mapping[str, Any], base: Recipe) -> dict[str, Any]:
+def _as_today(saved: Mapping[str, object], base: Recipe) -> dict[str, object]:
     """Return the settings of a run of release 0.1, which described the model by short names, as they are today.
 
     Args:

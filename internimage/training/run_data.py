@@ -8,14 +8,13 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from internimage.data import ImageDataset
 from internimage.data.class_names import some_names
 from internimage.data.fingerprint import DataFingerprint
 from internimage.files import replacing
 from internimage.hub.opening import read_checkpoint
-from internimage.training.state import DATA_FILE, LAST_WEIGHTS
+from internimage.training.state import DATA_FILE, LAST_WEIGHTS, RunState
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +30,12 @@ class RunData:
         state: the state of a run that goes on, None for a new run.
     """
 
-    def __init__(self, out: Path, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, out: Path, state: RunState | None = None) -> None:
         self.out, self._is_new = out, state is None
         self._expected: Mapping[str, str] | None = None if state is None else state.get("data")
         self._found: dict[str, DataFingerprint] = {}
 
-    def examine(self, parts: Mapping[str, ImageDataset[Any]]) -> bool:
+    def examine(self, parts: Mapping[str, ImageDataset[object]]) -> bool:
         """Look at the parts of the data set, see `training.setup.used_parts`; return whether the run is new.
 
         Raises:

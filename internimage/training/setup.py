@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
-from typing import Any, Generic
+from typing import Generic
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from internimage import tasks
 from internimage.data import ImageDataset
 from internimage.recipe import Recipe
 from internimage.recipe.schedules import Schedule
-from internimage.recipe.task import BatchT, DataT, ModelT, Progress, RecipeT, TrainingTask
+from internimage.recipe.task import AnyTraining, BatchT, DataT, ModelT, Progress, RecipeT, TrainingTask
 from internimage.training.examples import check_examples, check_truth
 from internimage.training.initial_weights import load_start_weights, log_start
 from internimage.training.optim import ParamGroup, param_groups
@@ -23,7 +23,7 @@ from internimage.training.own_data import wants_own_part, with_batch, with_holdo
 logger = logging.getLogger(__name__)
 # Looks at the parts of a data set as they were opened, before anything is built on them; what it raises stops the run.
 # Returns whether the run begins here: one that goes on has its weights and takes no start weights.
-Examine = Callable[[Mapping[str, ImageDataset[Any]]], bool]
+Examine = Callable[[Mapping[str, ImageDataset[object]]], bool]
 
 
 class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
@@ -127,7 +127,7 @@ class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
         return self._task.validate(self.recipe, model, self.val_set, progress)
 
 
-def training_of(recipe: Recipe) -> TrainingTask[Any, Any, Any, Any]:
+def training_of(recipe: Recipe) -> AnyTraining:
     """Return how the models of a recipe are trained.
 
     Raises:
@@ -140,8 +140,8 @@ def training_of(recipe: Recipe) -> TrainingTask[Any, Any, Any, Any]:
 
 
 def used_parts(
-    train_set: ImageDataset[Any], own_val: ImageDataset[Any] | None, holdout: int
-) -> dict[str, ImageDataset[Any]]:
+    train_set: ImageDataset[object], own_val: ImageDataset[object] | None, holdout: int
+) -> dict[str, ImageDataset[object]]:
     """Return the parts of a data set that a run uses, by name.
 
     Args:

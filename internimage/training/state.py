@@ -6,14 +6,18 @@ import json
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
 
 from internimage.checkpoints.save import write_torch_file
 from internimage.files import replacing
 from internimage.recipe import Recipe
+from internimage.training.meters import MeterSums
 from internimage.training.recipes import with_short_names
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
 
 STATE_FILE, RECIPE_FILE, DATA_FILE = "state.pt", "recipe.json", "data.json.gz"
 FORMAT = 2
@@ -23,9 +27,27 @@ RUN_FILES = (STATE_FILE, RECIPE_FILE, DATA_FILE, LAST_WEIGHTS, BEST_WEIGHTS, "me
 LOCK_FILE = ".lock"
 
 
-def save_state(out: Path, state: dict[str, Any]) -> Path:
+class RunState(TypedDict):
+    """What a run needs to go on bit for bit; states of older releases lack some entries."""
+
+    format: int
+    task: NotRequired[str]
+    settings: dict[str, Any]  # see `flat_settings`
+    data_path: NotRequired[str]
+    data: NotRequired[dict[str, str]]  # see `RunData.digests`
+    step: int
+    model: dict[str, torch.Tensor]
+    ema: dict[str, torch.Tensor] | None
+    optimizer: dict[str, Any]  # as torch writes it
+    random: dict[str, torch.Tensor]  # see `generator_state`
+    rows: list[dict[str, float]]
+    best_value: float
+    since: MeterSums
+
+
+def save_state(out: Path, state: RunState) -> Path:
     """Write the state of a run; a crash while writing leaves the one before."""
-    return write_torch_file({"format": FORMAT, **state}, out / STATE_FILE)
+    return write_torch_file(state, out / STATE_FILE)
 
 
 def save_recipe(out: Path, recipe: Recipe) -> Path:
@@ -35,7 +57,7 @@ def save_recipe(out: Path, recipe: Recipe) -> Path:
     return out / RECIPE_FILE
 
 
-def load_state(out: Path) -> dict[str, Any]:
+def load_state(out: Path) -> RunState:
     """Read the state of a run without executing anything from the file.
 
     Raises:
@@ -51,7 +73,7 @@ def load_state(out: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged and cannot be resumed: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no training state of format {FORMAT}")
-    return state
+    return cast("RunState", state)
 
 
 def flat_settings(recipe: Recipe) -> dict[str, Any]:
@@ -59,7 +81,7 @@ def flat_settings(recipe: Recipe) -> dict[str, Any]:
     return dict(_flat(recipe.to_dict(), ""))
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -67,7 +89,7 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def nested_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested_settings(flat: Mapping[str, object]) -> dict[str, Any]:
     """Return what `flat_settings` made flat as it was."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
@@ -79,7 +101,7 @@ def nested_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def generator_state(device: torch.device) -> dict[str, Any]:
+def generator_state(device: torch.device) -> dict[str, torch.Tensor]:
     """Return the state of torch's generators that layers draw from (drop path, dropout)."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -87,7 +109,7 @@ def generator_state(device: torch.device) -> dict[str, Any]:
     return state
 
 
-def set_generator_state(state: dict[str, Any], device: torch.device) -> None:
+def set_generator_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
     """Restore what `generator_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:

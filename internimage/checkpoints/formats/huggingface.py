@@ -7,8 +7,9 @@ published ones leave out.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from internimage.backbones.original.settings import known_settings
 from internimage.errors import clean_name
@@ -113,6 +114,6 @@ def _side(value: object) -> int:
     return side
 
 
-def _triple(value: Any) -> tuple[float, float, float]:
+def _triple(value: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = (float(v) for v in value)
     return (red, green, blue)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -94,7 +93,7 @@ def stored_meta(content: object) -> Mapping[object, object]:
     return meta if isinstance(meta, Mapping) else {}
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr) -> object:
     """Return the plain value that an expression writes down.
 
     Raises:

@@ -31,7 +31,7 @@ def expect(values: Settings, where: str, fixed: Settings, types: Sequence[str] =
             raise ValueError(f"{where}.{name} must be {wanted!r}, given {given!r}")
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a value with its tuples as lists."""
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 

@@ -16,7 +16,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 
@@ -77,7 +77,7 @@ class InertObject:
         """Ignore the state."""
 
 
-def load_torch_file(path: Path) -> Any:
+def load_torch_file(path: Path) -> object:
     """Read a file of `torch.save` with tensors on the CPU, mapped from the file where its format allows.
 
     Args:
@@ -95,8 +95,8 @@ def load_torch_file(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of Python, on escapes in texts that are refused anyway
             names = _names_in_zip(path) if is_zip else _names_in_legacy_file(path)
         _refuse_dangerous(names, path)
-        placeholders: list[Any] = [(_placeholder(name), name) for name in sorted(names - TENSOR_NAMES)]
-        with torch.serialization.safe_globals(placeholders), warnings.catch_warnings():
+        known = torch.serialization.safe_globals([(_placeholder(name), name) for name in sorted(names - TENSOR_NAMES)])
+        with known, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on old storages and protocols are not for our users
             return _without_attributes(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip))
     except BROKEN_FILE as error:
@@ -155,12 +155,12 @@ def _names(file: BinaryIO) -> set[str]:
     return scan(file, TENSOR_NAMES, TENSOR_NAMES - CALLED_NAMES)
 
 
-def _without_attributes(content: object) -> Any:
+def _without_attributes(content: object) -> object:
     """Take away the attributes that a pickle gave to its dictionaries, where they would hide `items` or `get`."""
     waiting, seen = [content], {id(content)}
     while waiting:
         value = waiting.pop()
-        inner: list[Any] = []
+        inner: list[object] = []
         if isinstance(value, OrderedDict):
             vars(value).clear()
         if isinstance(value, dict):

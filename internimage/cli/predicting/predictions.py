@@ -16,7 +16,7 @@ from internimage.cli.terminal import note, print_table
 if TYPE_CHECKING:
     from internimage.cli.predicting.drawings import Drawing
     from internimage.data.images.video import BadVideo, Frame, VideoWriter
-    from internimage.flow import ImageInput, PredictionOptions, Presented, Task, TaskModel
+    from internimage.flow import AnyModel, AnyTask, ImageInput, PredictionOptions, Presented
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
@@ -43,8 +43,8 @@ class Predicting:
         results: entries of a COCO results file, where the options ask for them.
     """
 
-    model: TaskModel[Any]
-    task: Task[Any, Any]
+    model: AnyModel
+    task: AnyTask
     options: PredictionOptions
     drawing: Drawing
     every: int
