@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from internimage.backbones import BackboneConfig
 from internimage.data.images.normalize import fitting_channels
 from internimage.detection.preprocess import PreprocessConfig
 from internimage.ranges import Length, Range, check_ranges
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Count = Annotated[int, Range(1, 10_000_000)]  # boxes, queries, regions
 Share = Annotated[float, Range(0.0, 1.0)]
@@ -184,7 +187,26 @@ class MaskHeadConfig:
 
 
 @dataclass(frozen=True)
-class RCNNConfig:
+class DetectorClasses:
+    """What every detector states first: its backbone and how many classes it tells apart."""
+
+    backbone: BackboneConfig
+    num_classes: Classes
+
+    @property
+    def rows(self) -> int:
+        """Outputs of the last layer that stand for classes."""
+        return self.num_classes
+
+    def with_classes(self, num_classes: int) -> Self:
+        """Return the configuration for another number of classes, which have no names then."""
+        if num_classes == self.num_classes:
+            return self
+        return replace(self, num_classes=num_classes, class_names=None)
+
+
+@dataclass(frozen=True)
+class RCNNConfig(DetectorClasses):
     """A two-stage detector: Faster R-CNN, Mask R-CNN, and with several stages their cascades.
 
     Args:
@@ -210,8 +232,6 @@ class RCNNConfig:
 
     header_task: ClassVar[str] = "rcnn_detection"
 
-    backbone: BackboneConfig
-    num_classes: Classes
     channels: Width = 256
     pyramid_norm: Literal["none", "layer"] = "none"
     rpn: RPNConfig = field(default_factory=RPNConfig)
@@ -239,11 +259,6 @@ class RCNNConfig:
         return "rcnn" if len(self.stages) == 1 else "cascade_rcnn"
 
     @property
-    def rows(self) -> int:
-        """Outputs of the last layer that stand for classes."""
-        return self.num_classes
-
-    @property
     def num_blocks(self) -> int:
         """Blocks of the backbone."""
         return self.backbone.num_blocks
@@ -253,12 +268,6 @@ class RCNNConfig:
         """Layers of the box and mask heads of all stages."""
         masks = 0 if self.mask is None else self.mask.num_convs * len(self.stages)
         return masks + sum(stage.num_convs + stage.num_fcs for stage in self.stages)
-
-    def with_classes(self, num_classes: int) -> RCNNConfig:
-        """Return the configuration for another number of classes, which have no names then."""
-        if num_classes == self.num_classes:
-            return self
-        return replace(self, num_classes=num_classes, class_names=None)
 
 
 @dataclass(frozen=True)
@@ -306,7 +315,7 @@ class SetLossConfig:
 
 
 @dataclass(frozen=True)
-class DINOConfig:
+class DINOConfig(DetectorClasses):
     """DINO, a detection transformer (Source: https://arxiv.org/abs/2203.03605).
 
     Args:
@@ -332,8 +341,6 @@ class DINOConfig:
 
     header_task: ClassVar[str] = "dino_detection"
 
-    backbone: BackboneConfig
-    num_classes: Classes
     num_backbones: int = 1
     channels: Width = 256
     num_levels: Annotated[int, Range(1, 8)] = 4
@@ -370,11 +377,6 @@ class DINOConfig:
         return f"{composite}dino{'_sliced' if self.feedforward_slices > 1 else ''}"
 
     @property
-    def rows(self) -> int:
-        """Outputs of the last layer."""
-        return self.num_classes
-
-    @property
     def num_blocks(self) -> int:
         """Blocks of all backbones."""
         return self.num_backbones * self.backbone.num_blocks
@@ -383,12 +385,6 @@ class DINOConfig:
     def num_head_layers(self) -> int:
         """Layers of encoder and decoder."""
         return self.num_encoder_layers + self.num_decoder_layers
-
-    def with_classes(self, num_classes: int) -> DINOConfig:
-        """Return the configuration for another number of classes, which have no names then."""
-        if num_classes == self.num_classes:
-            return self
-        return replace(self, num_classes=num_classes, class_names=None)
 
 
 def check_names(num_classes: int, class_names: tuple[str, ...] | None) -> None:

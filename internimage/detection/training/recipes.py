@@ -83,43 +83,37 @@ def _constant(iterations: int, *, validate_every: int) -> SceneScheduleSettings:
     return SceneScheduleSettings(epochs=0, iterations=iterations, steps=(), validate_every=validate_every)
 
 
-_SMALL = (
-    DetectionRecipe(
-        name="mask_rcnn_internimage_pico_closet",
-        model=SceneModelSettings(
-            replace(
-                mask_rcnn_small(below_head("internimage_pico", drop_path_rate=0.0), 10),
-                preprocess=PreprocessConfig(longer_side=288, shorter_side=288),
-            ),
-            backbone_weights="internimage_pico_fashion",
+_CLOSET_MASKS = DetectionRecipe(
+    name="mask_rcnn_internimage_pico_closet",
+    model=SceneModelSettings(
+        replace(
+            mask_rcnn_small(below_head("internimage_pico"), 10),
+            preprocess=PreprocessConfig(longer_side=288, shorter_side=288),
         ),
-        data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
-        augment=DetectionAugmentSettings(longer_side=288, pipeline="own", shorter_side=(288, 288), smallest_crop=0.85),
-        optimizer=SceneOptimizerSettings(clip_norm=1.0, layer_decay=0.9, lr=0.001),
-        schedule=SceneScheduleSettings(
-            epochs=24, kind="poly", steps=(), validate_every=2, warmup_iterations=200, warmup_ratio=0.01
-        ),
-        ema=EmaSettings(decay=0.998, warmup=True),
-        run=RunSettings(precision="auto"),
+        backbone_weights="internimage_pico_fashion",
     ),
-    DetectionRecipe(
-        name="dino_internimage_pico_closet",
-        model=SceneModelSettings(
-            replace(
-                dino_small(below_head("internimage_pico", drop_path_rate=0.0), 10),
-                preprocess=PreprocessConfig(longer_side=192, shorter_side=192),
-            ),
-            backbone_weights="internimage_pico_fashion",
-        ),
-        data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
-        augment=DetectionAugmentSettings(longer_side=192, pipeline="own", shorter_side=(192, 192), smallest_crop=0.7),
-        optimizer=SceneOptimizerSettings(clip_norm=1.0, layer_decay=0.9, lr=4e-4),
-        schedule=SceneScheduleSettings(
-            epochs=24, kind="poly", steps=(), validate_every=2, warmup_iterations=200, warmup_ratio=0.01
-        ),
-        ema=EmaSettings(decay=0.998, warmup=True),
-        run=RunSettings(precision="auto"),
+    data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
+    augment=DetectionAugmentSettings(longer_side=288, pipeline="own", shorter_side=(288, 288), smallest_crop=0.85),
+    optimizer=SceneOptimizerSettings(clip_norm=1.0, layer_decay=0.9, lr=0.001),
+    schedule=SceneScheduleSettings(
+        epochs=24, kind="poly", steps=(), validate_every=2, warmup_iterations=200, warmup_ratio=0.01
     ),
+    ema=EmaSettings(decay=0.998, warmup=True),
+    run=RunSettings(precision="auto"),
+)
+_CLOSET_DINO = replaced(
+    _CLOSET_MASKS,
+    {
+        "name": "dino_internimage_pico_closet",
+        CONFIG: replace(
+            dino_small(below_head("internimage_pico"), 10),
+            preprocess=PreprocessConfig(longer_side=192, shorter_side=192),
+        ),
+        "augment": DetectionAugmentSettings(
+            longer_side=192, pipeline="own", shorter_side=(192, 192), smallest_crop=0.7
+        ),
+        "optimizer.lr": 4e-4,
+    },
 )
 # fmt: off
 # Runs that others differ from in little.
@@ -188,4 +182,4 @@ _PUBLISHED = (
 )
 # fmt: on
 
-RECIPES: dict[str, DetectionRecipe] = {recipe.name: recipe for recipe in (*_SMALL, *_PUBLISHED)}
+RECIPES: dict[str, DetectionRecipe] = {recipe.name: recipe for recipe in (_CLOSET_MASKS, _CLOSET_DINO, *_PUBLISHED)}

@@ -78,47 +78,39 @@ def _run(
     )
 
 
-_SMALL = (
-    SegmentationRecipe(
-        name="upernet_internimage_pico_closet",
-        model=SceneModelSettings(
-            SegmentorConfig(
-                below_head("internimage_pico", drop_path_rate=0.0),
-                11,
-                head=HEADS["upernet_small"],
-                preprocess=PreprocessConfig(scale=(288, 288), multiple=32),
-            ),
-            backbone_weights="internimage_pico_fashion",
+def _closet_augment(side: int) -> Augmentation:
+    """Square crops as large as the scenes, which keep their colors."""
+    square = (side, side)
+    return Augmentation(crop_hw=square, scale=square, ratio_range=(1.0, 1.0), category_limit=1.0, photometric=None)
+
+
+_CLOSET_UPERNET = SegmentationRecipe(
+    name="upernet_internimage_pico_closet",
+    model=SceneModelSettings(
+        SegmentorConfig(
+            below_head("internimage_pico"),
+            11,
+            head=HEADS["upernet_small"],
+            preprocess=PreprocessConfig(scale=(288, 288), multiple=32),
         ),
-        data=SegmentationDataSettings(batch_size=8, val_batch_size=8, workers=0),
-        augment=Augmentation(
-            crop_hw=(288, 288), scale=(288, 288), ratio_range=(1.0, 1.0), category_limit=1.0, photometric=None
-        ),
-        optimizer=SceneOptimizerSettings(clip_norm=1.0, lr=0.001),
-        schedule=SceneScheduleSettings(epochs=8, kind="poly", steps=(), warmup_iterations=200, warmup_ratio=0.01),
-        ema=EmaSettings(decay=0.998, warmup=True),
-        run=RunSettings(precision="auto"),
+        backbone_weights="internimage_pico_fashion",
     ),
-    SegmentationRecipe(
-        name="mask2former_internimage_pico_closet",
-        model=SceneModelSettings(
-            SegmentorConfig(
-                below_head("internimage_pico", drop_path_rate=0.0),
-                11,
-                head=HEADS["mask2former_small"],
-                preprocess=PreprocessConfig(scale=(192, 192), multiple=32),
-            ),
-            backbone_weights="internimage_pico_fashion",
-        ),
-        data=SegmentationDataSettings(batch_size=8, val_batch_size=8, workers=0),
-        augment=Augmentation(
-            crop_hw=(192, 192), scale=(192, 192), ratio_range=(1.0, 1.0), category_limit=1.0, photometric=None
-        ),
-        optimizer=SceneOptimizerSettings(clip_norm=1.0, lr=4e-4),
-        schedule=SceneScheduleSettings(epochs=8, kind="poly", steps=(), warmup_iterations=200, warmup_ratio=0.01),
-        ema=EmaSettings(decay=0.998, warmup=True),
-        run=RunSettings(precision="auto"),
-    ),
+    data=SegmentationDataSettings(batch_size=8, val_batch_size=8, workers=0),
+    augment=_closet_augment(288),
+    optimizer=SceneOptimizerSettings(clip_norm=1.0, lr=0.001),
+    schedule=SceneScheduleSettings(epochs=8, kind="poly", steps=(), warmup_iterations=200, warmup_ratio=0.01),
+    ema=EmaSettings(decay=0.998, warmup=True),
+    run=RunSettings(precision="auto"),
+)
+_CLOSET_MASK2FORMER = replaced(
+    _CLOSET_UPERNET,
+    {
+        "name": "mask2former_internimage_pico_closet",
+        f"{CONFIG}.head": HEADS["mask2former_small"],
+        f"{CONFIG}.preprocess.scale": (192, 192),
+        "augment": _closet_augment(192),
+        "optimizer.lr": 4e-4,
+    },
 )
 # fmt: off
 # Runs that others differ from in little.
@@ -215,4 +207,6 @@ _PUBLISHED = (
 )
 # fmt: on
 
-RECIPES: dict[str, SegmentationRecipe] = {recipe.name: recipe for recipe in (*_SMALL, *_PUBLISHED)}
+RECIPES: dict[str, SegmentationRecipe] = {
+    recipe.name: recipe for recipe in (_CLOSET_UPERNET, _CLOSET_MASK2FORMER, *_PUBLISHED)
+}
