@@ -6,7 +6,8 @@ Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ class Window(NamedTuple):
         """K, the sampled points of each output pixel and group."""
         return self.kernel_size[0] * self.kernel_size[1] - int(self.remove_center)
 
+    def geometry(self) -> dict[str, int]:
+        """The four pairs as the kernels take them, side by side."""
+        names = "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"
+        sides = (*self.kernel_size, *self.stride, *self.padding, *self.dilation)
+        return dict(zip(names, sides, strict=True))
+
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """(Ho, Wo) of an (H, W) map."""
         (kh, kw), (sh, sw), (ph, pw), (dh, dw) = self.kernel_size, self.stride, self.padding, self.dilation
@@ -57,15 +64,12 @@ class PointTensors(NamedTuple):
     weight_group: int
 
     @classmethod
-    def separate(cls, offset: Tensor, mask: Tensor, window: Window) -> PointTensors:
-        """The two tensors of dcnv3."""
-        return cls(offset, 2 * window.points, mask, window.points)
-
-    @classmethod
-    def packed(cls, offset_mask: Tensor, window: Window) -> PointTensors:
-        """The one tensor of dcnv4."""
+    def of(cls, tensors: list[Tensor], window: Window) -> PointTensors:
+        """The two tensors of dcnv3, or the one of dcnv4."""
         k = window.points
-        return cls(offset_mask, 3 * k, offset_mask[..., 2 * k :], 3 * k)
+        if len(tensors) == 2:
+            return cls(tensors[0], 2 * k, tensors[1], k)
+        return cls(tensors[0], 3 * k, tensors[0][..., 2 * k :], 3 * k)
 
 
 def pair(value: Pair, name: str, least: int) -> tuple[int, int]:
@@ -77,7 +81,6 @@ def pair(value: Pair, name: str, least: int) -> tuple[int, int]:
 
 
 def make_window(
-    *,
     kernel_size: Pair,
     stride: Pair,
     padding: Pair | None,
@@ -189,6 +192,35 @@ def pixel_rows(tensor: Tensor) -> Tensor:
         and (n <= 1 or tensor.stride(0) == h * w * step)
     )
     return tensor if even else tensor.contiguous()
+
+
+def window_passes(
+    run_forward: Callable[[Tensor, PointTensors, Window], Tensor],
+    run_backward: Callable[[Tensor, Tensor, PointTensors, PointTensors, Window], Tensor],
+) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, ...]]]:
+    """Both directions of dcnv3 and dcnv4 alike, through kernels that read offsets and weights where they lie.
+
+    Args:
+        run_forward: map, points and window to the output.
+        run_backward: the output's gradient, map, points, their gradients to fill, and window to the map's gradient.
+    """
+
+    def forward(x: Tensor, *values: Any) -> Tensor:
+        """(N, Ho, Wo, C); strided views whose channels lie side by side are read in place."""
+        *tensors, window = values
+        return run_forward(pixel_rows(x), PointTensors.of([pixel_rows(t) for t in tensors], window), window)
+
+    def backward(grad: Tensor, x: Tensor, *values: Any) -> tuple[Tensor, ...]:
+        """Gradients of all tensors, contiguous; that of dcnv4's padding is zero."""
+        *tensors, window = values
+        tensors = [pixel_rows(t) for t in tensors]
+        gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
+        if len(gradients) == 1:
+            gradients[0][..., 3 * window.groups * window.points :] = 0
+        points, to_fill = PointTensors.of(tensors, window), PointTensors.of(gradients, window)
+        return run_backward(grad, pixel_rows(x), points, to_fill, window), *gradients
+
+    return forward, backward
 
 
 def window_points(window: Window) -> list[tuple[int, int]]:

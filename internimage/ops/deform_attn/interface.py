@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from internimage.ops.backends import Backend, check_name
+from internimage.ops.backends import check_name
 from internimage.ops.deform_attn import kernel_cpp, reference
 from internimage.ops.deform_attn.levels import LEVELS_SCHEMA, Levels
 from internimage.ops.registration import register_operator
-from internimage.ops.runtime.triton.support import lazy_backend
+from internimage.ops.runtime.triton.support import standard_backends
 from internimage.ops.sampling import autocast, check_companion, expect_shape
 
 
@@ -28,11 +28,7 @@ _run = register_operator(
     settings=LEVELS_SCHEMA,
     make_settings=Levels,
     output_shape=_output_shape,
-    implementations={
-        "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.forward, kernel_cpp.backward),
-        "triton": lazy_backend("internimage.ops.deform_attn.kernel_triton"),
-        "reference": Backend(reference.missing_reason, reference.forward, reference.backward),
-    },
+    implementations=standard_backends(kernel_cpp, "internimage.ops.deform_attn.kernel_triton", reference),
     exact=reference.exact,
 )
 

@@ -31,9 +31,7 @@ Plan backward_plan(const AttentionArgs& a) {
     Plan plan{};
     plan.queries = max_of(1, min_of(a.queries, 2 * kTilePoints / points_per_head(a)));
     plan.heads = 1;
-    const int64_t slices = max_of(1, a.batch * a.heads);
-    const bool balanced = slices % a.threads == 0 || slices >= 4 * a.threads;
-    plan.bands = balanced ? 1 : max_of(1, min_of(a.pixels, divide_up(4 * a.threads, slices)));
+    plan.bands = bands_of(a.batch * a.heads, a.pixels, a.threads);
     return plan;
 }
 
@@ -187,29 +185,6 @@ void backward_unit(const AttentionArgs& a, int64_t unit, void* scratch) {
 int64_t forward_units(const AttentionArgs& a) { return a.batch * forward_plan(a).runs; }
 int64_t backward_units(const AttentionArgs& a) { return a.batch * a.heads * backward_plan(a).bands; }
 
-template <class Type, bool kBackward>
-int64_t scratch(const AttentionArgs& a) {
-    Arena arena{nullptr};
-    Workspace<typename Type::Acc>(arena, a, kBackward ? backward_plan(a) : forward_plan(a), kBackward);
-    return arena.used;
-}
-
-template <class Type>
-Kernel<AttentionArgs> kernel(bool backward) {
-    return backward ? Kernel<AttentionArgs>{backward_units, scratch<Type, true>, backward_unit<Type>}
-                    : Kernel<AttentionArgs>{forward_units, scratch<Type, false>, forward_unit<Type>};
-}
-
 }  // namespace
 
-#define CONCATENATE(a, b) a##b
-#define NAME_FOR(isa) CONCATENATE(attention_kernel_, isa)
-
-Kernel<AttentionArgs> NAME_FOR(INTERNIMAGE_ISA)(int64_t data_type, bool backward) {
-    switch (data_type) {
-        case kFloat64: return kernel<Float64>(backward);
-        case kFloat16: return kernel<Float16>(backward);
-        case kBFloat16: return kernel<BFloat16>(backward);
-        default: return kernel<Float32>(backward);
-    }
-}
+DEFINE_KERNELS(AttentionArgs, attention_kernel_)

@@ -13,7 +13,7 @@ from torch import Tensor
 from internimage.ops.deform_attn.levels import Levels
 from internimage.ops.deform_conv_v3.kernel_cpp import missing_reason as missing_reason
 from internimage.ops.runtime import library
-from internimage.ops.runtime.abi import AttentionArgs
+from internimage.ops.runtime.abi import AttentionArgs, addresses
 from internimage.ops.sampling import check_sides
 
 
@@ -68,11 +68,8 @@ def _arguments(
     n, pixels, heads, channels = value.shape
     check_sides(*levels.sizes, pixels=pixels, row=max(levels.sizes) * heads * channels)
     sizes = (ctypes.c_int64 * len(levels.sizes))(*levels.sizes)
-    work = 4 * weights.numel() * channels
     args = AttentionArgs(
-        value=value.data_ptr(),
-        location=locations.data_ptr(),
-        weight=weights.data_ptr(),
+        **addresses(value=value, location=locations, weight=weights),
         shapes=ctypes.addressof(sizes),
         batch=n,
         pixels=pixels,
@@ -84,8 +81,6 @@ def _arguments(
         value_stride=heads * channels,
         normalized=levels.normalized,
         softmax=levels.softmax,
-        data_type=library.DATA_TYPES[value.dtype],
-        threads=library.team_size(work),
-        start_team=library.start_team(),
+        **library.execution(value.dtype, library.team_size(4 * weights.numel() * channels)),
     )
     return args, sizes

@@ -21,11 +21,14 @@ from torch import Tensor
 from internimage.ops.deform_attn.levels import Levels
 from internimage.ops.runtime.triton.bilinear import (
     gather_point,
+    grid,
     point_weight,
     scatter_point,
     softmax_parts,
+    store_point,
     store_softmax_gradient,
     tile_configs,
+    tile_rows,
 )
 from internimage.ops.runtime.triton.support import GradientSum, device_of, needs_wide, next_power_of_two
 from internimage.ops.sampling import check_sides
@@ -60,14 +63,8 @@ def _forward_kernel(value, location, weight, table, out, row_count, queries, hea
                     TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
     K: tl.constexpr = LEVELS * POINTS
-    first = tl.program_id(0)
-    if WIDE:
-        first = first.to(tl.int64)
-    row = first * BLOCK + tl.arange(0, BLOCK)
-    exists = row < row_count
+    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
     head, image = row % heads, row // (heads * queries)
-    channel = tl.arange(0, D_PAD)
-    valid = exists[:, None] & (channel < D)[None, :]
     base = (image * pixels * value_stride + head * D)[:, None] + channel[None, :]
     location += row * (2 * K)
     weight += row * K
@@ -99,14 +96,8 @@ def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_
                      K_PAD: tl.constexpr, WIDE: tl.constexpr, FIXED: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
     K: tl.constexpr = LEVELS * POINTS
-    first = tl.program_id(0)
-    if WIDE:
-        first = first.to(tl.int64)
-    row = first * BLOCK + tl.arange(0, BLOCK)
-    exists = row < row_count
+    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
     head, image = row % heads, row // (heads * queries)
-    channel = tl.arange(0, D_PAD)
-    valid = exists[:, None] & (channel < D)[None, :]
     base = (image * pixels * value_stride + head * D)[:, None] + channel[None, :]
     grad = tl.load(grad_out + (row * D)[:, None] + channel[None, :], mask=valid, other=0.0).to(tl.float32)
     location += row * (2 * K)
@@ -130,13 +121,9 @@ def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_
             to_weight, to_x, to_y = scatter_point(
                 value, base, value_stride, grad_value, base, value_stride, grad, whole_x, rest_x, whole_y, rest_y,
                 height, width, start, share, valid, fraction, WIDE, FIXED)  # fmt: skip
-            tl.store(grad_location + 2 * p, (scale_x * to_x).to(grad_location.dtype.element_ty), mask=exists)
-            tl.store(grad_location + 2 * p + 1, (scale_y * to_y).to(grad_location.dtype.element_ty), mask=exists)
-            if SOFTMAX:
-                mean += share * to_weight
-                gradients = tl.where(tl.arange(0, K_PAD)[None, :] == p, to_weight[:, None], gradients)
-            else:
-                tl.store(grad_weight + p, to_weight.to(grad_weight.dtype.element_ty), mask=exists)
+            mean, gradients = store_point(
+                grad_location, scale_x * to_x, scale_y * to_y, grad_weight, to_weight, share, mean, gradients, p,
+                exists, K_PAD, SOFTMAX)  # fmt: skip
     if SOFTMAX:
         store_softmax_gradient(grad_weight, weight, gradients, mean, top, inverse, exists, K, K_PAD)
 
@@ -162,7 +149,7 @@ def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -
     table = _table(tuple(levels.sizes), value.device)
     wide = needs_wide(value, locations, out)
     with device_of(value):
-        _forward_kernel[_grid(out, constants)](value, locations, weights, table, out, *sizes, **constants, WIDE=wide)
+        _forward_kernel[grid(out, constants)](value, locations, weights, table, out, *sizes, **constants, WIDE=wide)
     return out
 
 
@@ -181,7 +168,7 @@ def backward(
     table = _table(tuple(levels.sizes), value.device)
     wide = needs_wide(value, locations, grad)
     with device_of(value):
-        _backward_kernel[_grid(grad, constants)](
+        _backward_kernel[grid(grad, constants)](
             *(value, locations, weights, table, grad, gradient.sum, grad_location, grad_weight, gradient.limit),
             *sizes,
             **constants,
@@ -201,9 +188,3 @@ def _arguments(value: Tensor, locations: Tensor, levels: Levels) -> tuple[tuple[
     constants |= {"NORMALIZED": levels.normalized, "SOFTMAX": levels.softmax}
     constants |= {"D": d, "D_PAD": next_power_of_two(d), "K_PAD": next_power_of_two(count * points)}
     return (n * queries * heads, queries, heads, pixels, heads * d), constants
-
-
-def _grid(out: Tensor, constants: dict[str, int | bool]):
-    """Programs for the rows of `out`, given the chosen tile."""
-    rows = out.numel() // constants["D"]
-    return lambda chosen: (triton.cdiv(rows, max(1, chosen["TILE"] // constants["D_PAD"])),)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from internimage.ops.backends import Backend, check_name
+from internimage.ops.backends import check_name
 from internimage.ops.deform_conv_v3 import kernel_cpp, reference
 from internimage.ops.registration import register_operator
-from internimage.ops.runtime.triton.support import lazy_backend
+from internimage.ops.runtime.triton.support import standard_backends
 from internimage.ops.sampling import (
     WINDOW_SCHEMA,
     Pair,
@@ -29,11 +29,7 @@ _run = register_operator(
     settings=WINDOW_SCHEMA,
     make_settings=Window,
     output_shape=map_shape,
-    implementations={
-        "cpp": Backend(kernel_cpp.missing_reason, kernel_cpp.forward, kernel_cpp.backward),
-        "triton": lazy_backend("internimage.ops.deform_conv_v3.kernel_triton"),
-        "reference": Backend(reference.missing_reason, reference.forward, reference.backward),
-    },
+    implementations=standard_backends(kernel_cpp, "internimage.ops.deform_conv_v3.kernel_triton", reference),
     exact=reference.exact,
 )
 
@@ -90,16 +86,7 @@ def dcnv3(
         >>> dcnv3(x, offset, mask, groups=4).shape
         torch.Size([1, 8, 8, 16])
     """
-    window = make_window(
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        offset_scale=offset_scale,
-        remove_center=remove_center,
-        softmax=softmax,
-    )
+    window = make_window(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax)
     x, offset, mask = autocast(x, offset, mask)
     out_hw = check_map(x, window)
     k = window.points

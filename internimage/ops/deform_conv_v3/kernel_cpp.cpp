@@ -35,9 +35,7 @@ Plan backward_plan(const WindowArgs& a) {
     Plan plan{};
     plan.pixels = max_of(1, min_of(a.out_width, 256 / max_of(1, a.points)));
     plan.groups = 1;
-    const int64_t slices = max_of(1, a.batch * a.groups);
-    const bool balanced = slices % a.threads == 0 || slices >= 4 * a.threads;
-    plan.bands = balanced ? 1 : max_of(1, min_of(a.height, divide_up(4 * a.threads, slices)));
+    plan.bands = bands_of(a.batch * a.groups, a.height, a.threads);
     return plan;
 }
 
@@ -278,29 +276,6 @@ int64_t forward_units(const WindowArgs& a) {
 }
 int64_t backward_units(const WindowArgs& a) { return a.batch * a.groups * backward_plan(a).bands; }
 
-template <class Type, bool kBackward>
-int64_t scratch(const WindowArgs& a) {
-    Arena arena{nullptr};
-    Workspace<typename Type::Acc>(arena, a, kBackward ? backward_plan(a) : forward_plan(a), kBackward);
-    return arena.used;
-}
-
-template <class Type>
-Kernel<WindowArgs> kernel(bool backward) {
-    return backward ? Kernel<WindowArgs>{backward_units, scratch<Type, true>, backward_unit<Type>}
-                    : Kernel<WindowArgs>{forward_units, scratch<Type, false>, forward_unit<Type>};
-}
-
 }  // namespace
 
-#define CONCATENATE(a, b) a##b
-#define NAME_FOR(isa) CONCATENATE(window_kernel_, isa)
-
-Kernel<WindowArgs> NAME_FOR(INTERNIMAGE_ISA)(int64_t data_type, bool backward) {
-    switch (data_type) {
-        case kFloat64: return kernel<Float64>(backward);
-        case kFloat16: return kernel<Float16>(backward);
-        case kBFloat16: return kernel<BFloat16>(backward);
-        default: return kernel<Float32>(backward);
-    }
-}
+DEFINE_KERNELS(WindowArgs, window_kernel_)

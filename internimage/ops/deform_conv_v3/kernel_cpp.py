@@ -1,4 +1,4 @@
-"""dcnv3 on a CPU through the compiled kernels (kernel_cpp.cpp).
+"""The window operators, dcnv3 and dcnv4, on a CPU through the compiled kernels (kernel_cpp.cpp).
 
 Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K points.
 """
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from internimage.ops.runtime import library
-from internimage.ops.runtime.abi import WindowArgs
-from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_rows, pixel_stride
+from internimage.ops.runtime.abi import WindowArgs, addresses
+from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_stride, window_passes
 
 
 def missing_reason(device: str, dtype: torch.dtype) -> str | None:
@@ -20,20 +20,6 @@ def missing_reason(device: str, dtype: torch.dtype) -> str | None:
     if dtype not in library.DATA_TYPES:
         return f"the compiled kernels support float32, float64, float16 and bfloat16, given {dtype}"
     return library.missing_reason()
-
-
-def forward(x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> Tensor:
-    """(N, Ho, Wo, C); strided views whose channels lie side by side are read in place."""
-    return run_forward(pixel_rows(x), PointTensors.separate(pixel_rows(offset), pixel_rows(mask), window), window)
-
-
-def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, offset and mask, all contiguous."""
-    x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
-    grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
-    grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format)
-    points, gradients = (PointTensors.separate(*both, window) for both in ((offset, mask), (grad_offset, grad_mask)))
-    return run_backward(grad, x, points, gradients, window), grad_offset, grad_mask
 
 
 def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
@@ -60,17 +46,15 @@ def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: Point
     return grad_x
 
 
+forward, backward = window_passes(run_forward, run_backward)
+
+
 def _arguments(x: Tensor, points: PointTensors, out: Tensor, window: Window) -> WindowArgs:
     """The part of the arguments that both directions share."""
     n, height, width, channels = x.shape
     check_sides(height, width, row=width * pixel_stride(x))
-    work = 4 * window.points * out.numel()
-    (kernel_h, kernel_w), (stride_h, stride_w) = window.kernel_size, window.stride
-    (pad_h, pad_w), (dilation_h, dilation_w) = window.padding, window.dilation
     return WindowArgs(
-        x=x.data_ptr(),
-        offset=points.offset.data_ptr(),
-        weight=points.weight.data_ptr(),
+        **addresses(x=x, offset=points.offset, weight=points.weight),
         batch=n,
         height=height,
         width=width,
@@ -84,18 +68,9 @@ def _arguments(x: Tensor, points: PointTensors, out: Tensor, window: Window) -> 
         offset_group=points.offset_group,
         weight_stride=pixel_stride(points.weight),
         weight_group=points.weight_group,
-        kernel_h=kernel_h,
-        kernel_w=kernel_w,
-        stride_h=stride_h,
-        stride_w=stride_w,
-        pad_h=pad_h,
-        pad_w=pad_w,
-        dilation_h=dilation_h,
-        dilation_w=dilation_w,
+        **window.geometry(),
         remove_center=window.remove_center,
         softmax=window.softmax,
-        data_type=library.DATA_TYPES[x.dtype],
-        threads=library.team_size(work),
         offset_scale=window.offset_scale,
-        start_team=library.start_team(),
+        **library.execution(x.dtype, library.team_size(4 * window.points * out.numel())),
     )

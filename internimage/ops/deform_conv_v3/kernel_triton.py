@@ -17,19 +17,17 @@ from torch import Tensor
 
 from internimage.ops.runtime.triton.bilinear import (
     gather_point,
+    grid,
     point_weight,
     scatter_point,
     softmax_parts,
+    store_point,
     store_softmax_gradient,
     tile_configs,
+    tile_rows,
 )
-from internimage.ops.runtime.triton.support import (
-    GradientSum,
-    device_of,
-    needs_wide,
-    next_power_of_two,
-)
-from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_rows, pixel_stride
+from internimage.ops.runtime.triton.support import GradientSum, device_of, needs_wide, next_power_of_two
+from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_stride, window_passes
 
 _KEY = ["groups", "D", "K", "KERNEL_H", "SOFTMAX", "WIDE", "out_width"]
 
@@ -76,16 +74,10 @@ def _forward_kernel(x, offset, weight, out, row_count, height, width, out_height
                     K: tl.constexpr, K_PAD: tl.constexpr, WIDE: tl.constexpr, UNROLL: tl.constexpr,
                     TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
-    first = tl.program_id(0)
-    if WIDE:
-        first = first.to(tl.int64)
-    row = first * BLOCK + tl.arange(0, BLOCK)
-    exists = row < row_count
+    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
     pixel, group = row // groups, row % groups
     columns, rows = pixel % out_width, (pixel // out_width) % out_height
     image = pixel // (out_width * out_height)
-    channel = tl.arange(0, D_PAD)
-    valid = exists[:, None] & (channel < D)[None, :]
     base = (image * height * width * x_stride + group * D)[:, None] + channel[None, :]
     offset += pixel * offset_stride + group * offset_group
     weight += pixel * weight_stride + group * weight_group
@@ -125,16 +117,10 @@ def _backward_kernel(x, offset, weight, grad_out, grad_x, grad_offset, grad_weig
                      K: tl.constexpr, K_PAD: tl.constexpr, WIDE: tl.constexpr, FIXED: tl.constexpr,
                      TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
-    first = tl.program_id(0)
-    if WIDE:
-        first = first.to(tl.int64)
-    row = first * BLOCK + tl.arange(0, BLOCK)
-    exists = row < row_count
+    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
     pixel, group = row // groups, row % groups
     columns, rows = pixel % out_width, (pixel // out_width) % out_height
     image = pixel // (out_width * out_height)
-    channel = tl.arange(0, D_PAD)
-    valid = exists[:, None] & (channel < D)[None, :]
     base = (image * height * width * x_stride + group * D)[:, None] + channel[None, :]
     grad_base = (image * height * width * grad_x_stride + group * D)[:, None] + channel[None, :]
     offset += pixel * offset_stride + group * offset_group
@@ -158,29 +144,11 @@ def _backward_kernel(x, offset, weight, grad_out, grad_x, grad_offset, grad_weig
         to_weight, to_x, to_y = scatter_point(
             x, base, x_stride, grad_x, grad_base, grad_x_stride, grad, whole_x, rest_x, whole_y, rest_y, height, width,
             0, share, valid, fraction, WIDE, FIXED)  # fmt: skip
-        tl.store(grad_offset + 2 * p, (scale * to_x).to(grad_offset.dtype.element_ty), mask=exists)
-        tl.store(grad_offset + 2 * p + 1, (scale * to_y).to(grad_offset.dtype.element_ty), mask=exists)
-        if SOFTMAX:
-            mean += share * to_weight
-            gradients = tl.where(tl.arange(0, K_PAD)[None, :] == p, to_weight[:, None], gradients)
-        else:
-            tl.store(grad_weight + p, to_weight.to(grad_weight.dtype.element_ty), mask=exists)
+        mean, gradients = store_point(
+            grad_offset, scale * to_x, scale * to_y, grad_weight, to_weight, share, mean, gradients, p, exists, K_PAD,
+            SOFTMAX)  # fmt: skip
     if SOFTMAX:
         store_softmax_gradient(grad_weight, weight, gradients, mean, top, inverse, exists, K, K_PAD)
-
-
-def forward(x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> Tensor:
-    """(N, Ho, Wo, C); strided views whose channels lie side by side are read in place."""
-    return run_forward(pixel_rows(x), PointTensors.separate(pixel_rows(offset), pixel_rows(mask), window), window)
-
-
-def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, offset and mask, all contiguous."""
-    x, offset, mask = pixel_rows(x), pixel_rows(offset), pixel_rows(mask)
-    grad_offset = torch.empty_like(offset, memory_format=torch.contiguous_format)
-    grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format)
-    points, gradients = (PointTensors.separate(*both, window) for both in ((offset, mask), (grad_offset, grad_mask)))
-    return run_backward(grad, x, points, gradients, window), grad_offset, grad_mask
 
 
 def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
@@ -192,7 +160,7 @@ def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
     sizes, constants = _arguments(x, out, window)
     wide = needs_wide(x, offset, weight, out)
     with device_of(x):
-        _forward_kernel[_grid(out, constants)](
+        _forward_kernel[grid(out, constants)](
             *(x, offset, weight, out, *sizes, *_strides(x, points), window.offset_scale),
             **constants,
             WIDE=wide,
@@ -213,7 +181,7 @@ def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: Point
     strides = x_stride, x.shape[3], *point_strides, pixel_stride(gradients.offset), pixel_stride(gradients.weight)
     wide = needs_wide(x, offset, weight, grad, gradient.sum)
     with device_of(x):
-        _backward_kernel[_grid(grad, constants)](
+        _backward_kernel[grid(grad, constants)](
             *(x, offset, weight, grad, gradient.sum, gradients.offset, gradients.weight, gradient.limit),
             *(*sizes, *strides, window.offset_scale),
             **constants,
@@ -221,6 +189,9 @@ def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: Point
             FIXED=gradient.fixed,
         )
     return gradient.result(x.dtype)
+
+
+forward, backward = window_passes(run_forward, run_backward)
 
 
 def _strides(x: Tensor, points: PointTensors) -> tuple[int, ...]:
@@ -236,15 +207,7 @@ def _arguments(x: Tensor, out: Tensor, window: Window) -> tuple[tuple[int, ...],
     check_sides(height, width)
     d = channels // window.groups
     sizes = (out.numel() // d, height, width, out.shape[1], out.shape[2], window.groups)
-    names = ("KERNEL_H", "KERNEL_W", "STRIDE_H", "STRIDE_W", "PAD_H", "PAD_W", "DILATION_H", "DILATION_W")
-    geometry = (*window.kernel_size, *window.stride, *window.padding, *window.dilation)
-    constants: dict[str, int | bool] = dict(zip(names, geometry, strict=True))
+    constants: dict[str, int | bool] = {name.upper(): value for name, value in window.geometry().items()}
     constants |= {"REMOVE_CENTER": window.remove_center, "SOFTMAX": window.softmax}
     constants |= {"D": d, "D_PAD": next_power_of_two(d), "K": window.points, "K_PAD": next_power_of_two(window.points)}
     return sizes, constants
-
-
-def _grid(out: Tensor, constants: dict[str, int | bool]):
-    """Programs for the rows of `out`, given the chosen tile."""
-    rows = out.numel() // constants["D"]
-    return lambda chosen: (triton.cdiv(rows, max(1, chosen["TILE"] // constants["D_PAD"])),)

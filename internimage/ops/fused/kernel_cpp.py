@@ -15,7 +15,15 @@ from torch import Tensor
 from internimage.ops.fused.packed_weight import Window
 from internimage.ops.fused.residual import Residual
 from internimage.ops.runtime import library
-from internimage.ops.runtime.abi import ConvArgs, DepthwiseArgs, LinearArgs, PerceptronArgs, ResidualArgs, RowArgs
+from internimage.ops.runtime.abi import (
+    ConvArgs,
+    DepthwiseArgs,
+    LinearArgs,
+    PerceptronArgs,
+    ResidualArgs,
+    RowArgs,
+    addresses,
+)
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
 GELU, RESIDUAL = 0, 1  # operations on rows
@@ -57,23 +65,12 @@ def depthwise_norm_gelu(
         return out
     taps = _in_dtype(weight, x.dtype).flatten(1).t().contiguous()  # (k * k, C)
     bias, norm_weight, norm_bias = (_in_dtype(t, x.dtype) for t in (bias, norm_weight, norm_bias))
-    n, height, width, channels = x.shape
     args = DepthwiseArgs(
-        x=x.data_ptr(),
-        weight=taps.data_ptr(),
-        bias=bias.data_ptr(),
-        norm_weight=norm_weight.data_ptr(),
-        norm_bias=norm_bias.data_ptr(),
-        out=out.data_ptr(),
-        batch=n,
-        height=height,
-        width=width,
-        channels=channels,
+        **addresses(x=x, weight=taps, bias=bias, norm_weight=norm_weight, norm_bias=norm_bias, out=out),
+        **_map_sizes(x),
         kernel=weight.shape[-1],
         eps=eps,
-        data_type=library.DATA_TYPES[x.dtype],
-        threads=torch.get_num_threads(),
-        start_team=library.start_team(),
+        **library.execution(x.dtype, torch.get_num_threads()),
     )
     library.call("internimage_depthwise", args)
     return out
@@ -86,10 +83,7 @@ def linear(x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, activation: st
     if out.numel():
         rows = x.numel() // inputs
         args = LinearArgs(
-            x=x.data_ptr(),
-            weight=blocks.data_ptr(),
-            bias=bias.data_ptr(),
-            out=out.data_ptr(),
+            **addresses(x=x, weight=blocks, bias=bias, out=out),
             rows=rows,
             inputs=inputs,
             outputs=outputs,
@@ -116,9 +110,7 @@ def perceptron(
         work = rows * sum(a * b for a, b in pairwise(widths))
         residual_args, _kept = _residual(shortcut, total, normed, *residual)
         args = PerceptronArgs(
-            x=x.data_ptr(),
-            weight_1=blocks[0].data_ptr(),
-            bias_1=biases[0].data_ptr(),
+            **addresses(x=x, weight_1=blocks[0], bias_1=biases[0]),
             residual=residual_args,
             rows=rows,
             inputs=inputs,
@@ -135,22 +127,16 @@ def conv(
     x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, window: list[int], activation: str, *residual: Any
 ) -> list[Tensor]:
     """Activation of the norm of a convolution of a contiguous (N, H, W, C) map, and next_norm of it."""
-    n, height, width, channels = x.shape
     kernel, stride, padding = window
-    out_height, out_width = Window(*window).output_size(height, width)
-    out, normed = _results(x.new_empty(n, out_height, out_width, outputs), residual)
+    out_height, out_width = Window(*window).output_size(*x.shape[1:3])
+    out, normed = _results(x.new_empty(x.shape[0], out_height, out_width, outputs), residual)
     if out.numel():
-        rows, inputs = n * out_height * out_width, blocks.shape[1] * blocks.shape[3]
+        rows, inputs = out.numel() // outputs, blocks.shape[1] * blocks.shape[3]
         residual_args, _kept = _residual(None, out, normed, *residual)
         args = ConvArgs(
-            x=x.data_ptr(),
-            weight=blocks.data_ptr(),
-            bias=bias.data_ptr(),
+            **addresses(x=x, weight=blocks, bias=bias),
+            **_map_sizes(x),
             residual=residual_args,
-            batch=n,
-            height=height,
-            width=width,
-            channels=channels,
             out_height=out_height,
             out_width=out_width,
             kernel=kernel,
@@ -174,9 +160,7 @@ def _rows(y: Tensor, **step: Any) -> None:
         y=y.data_ptr(),
         rows=y.numel() // channels,
         channels=channels,
-        data_type=library.DATA_TYPES[y.dtype],
-        threads=torch.get_num_threads(),
-        start_team=library.start_team(),
+        **library.execution(y.dtype, torch.get_num_threads()),
         **step,
     )
     library.call("internimage_rows", args)
@@ -187,27 +171,18 @@ def _residual(
 ) -> tuple[ResidualArgs, list[Tensor | None]]:
     """The addresses of a residual sum, and the tensors that must live until the call returns."""
     *parameters, eps = residual
-    dtype = total.dtype
-    kept = [t if t is None or t.dtype is dtype else t.to(dtype) for t in (shortcut, *parameters, normed)]
-    addresses = [None if t is None else t.data_ptr() for t in kept]
-    shortcut_at, gamma, weight_a, bias_a, weight_b, bias_b, normed_at = addresses
-    args = ResidualArgs(
-        shortcut=shortcut_at,
-        sum=total.data_ptr(),
-        gamma=gamma,
-        weight_a=weight_a,
-        bias_a=bias_a,
-        weight_b=weight_b,
-        bias_b=bias_b,
-        normed=normed_at,
-        eps=eps,
-    )
-    return args, kept
+    kept = [None if t is None else _in_dtype(t, total.dtype) for t in (shortcut, *parameters, normed)]
+    names = ("shortcut", "gamma", "weight_a", "bias_a", "weight_b", "bias_b", "normed")
+    return ResidualArgs(**addresses(sum=total, **dict(zip(names, kept, strict=True))), eps=eps), kept
 
 
 def _results(total: Tensor, residual: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
     """The sum and, where it is asked for, its norm."""
     return total, None if Residual(*residual).next_weight is None else torch.empty_like(total)
+
+
+def _map_sizes(x: Tensor) -> dict[str, int]:
+    return dict(zip(("batch", "height", "width", "channels"), x.shape, strict=True))
 
 
 def _in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -216,9 +191,5 @@ def _in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _settings(x: Tensor, activation: str, work: int) -> dict[str, int]:
     """The last arguments of every linear layer, given its multiply-adds."""
-    return {
-        "activation": ACTIVATIONS[activation],
-        "data_type": library.DATA_TYPES[x.dtype],
-        "threads": min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD),
-        "start_team": library.start_team(),
-    }
+    threads = min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
+    return {"activation": ACTIVATIONS[activation], **library.execution(x.dtype, threads)}

@@ -144,9 +144,6 @@ Kernel<ConvArgs> conv_kernel() {
 
 }  // namespace
 
-#define CONCATENATE(a, b) a##b
-#define NAME_FOR(stem, isa) CONCATENATE(stem, isa)
-
 Kernel<LinearArgs> NAME_FOR(linear_kernel_, INTERNIMAGE_ISA)(int64_t data_type) {
     return data_type == kBFloat16 ? linear_kernel<BFloat16>() : linear_kernel<Float32>();
 }

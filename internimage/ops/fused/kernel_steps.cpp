@@ -142,9 +142,6 @@ Kernel<DepthwiseArgs> depthwise_kernel() {
 
 }  // namespace
 
-#define CONCATENATE(a, b) a##b
-#define NAME_FOR(stem, isa) CONCATENATE(stem, isa)
-
 Kernel<RowArgs> NAME_FOR(row_kernel_, INTERNIMAGE_ISA)(int64_t data_type, int64_t operation) {
     switch (data_type) {
         case kFloat16: return row_kernel<Float16>(operation);

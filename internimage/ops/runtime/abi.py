@@ -9,8 +9,15 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+from torch import Tensor
+
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _TEAM = (("start_team", _POINTER),)
+
+
+def addresses(**tensors: Tensor | None) -> dict[str, int | None]:
+    """Pointers to tensors by the names of their fields; the tensors must live until the call returns."""
+    return {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
 
 
 def _fields(kind: Any, names: str) -> tuple[tuple[str, Any], ...]:

@@ -82,6 +82,11 @@ def team_size(work: int) -> int:
     return min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
 
 
+def execution(dtype: torch.dtype, threads: int) -> dict[str, int]:
+    """The arguments of every kernel that say how it runs."""
+    return {"data_type": DATA_TYPES[dtype], "threads": threads, "start_team": start_team()}
+
+
 def instruction_set() -> str:
     """Name of the instruction set in use; "AMX" is that of "AVX-512 BF16" but for bfloat16 linear layers."""
     return INSTRUCTION_SETS[int(kernels().internimage_instruction_set())]

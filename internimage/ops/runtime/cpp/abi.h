@@ -121,3 +121,7 @@ struct Kernel {
     int64_t (*scratch_bytes)(const Args&);
     void (*run)(const Args&, int64_t unit, void* scratch);
 };
+
+// The name of a function that every instruction set has: `stem` and the instruction set that a file is compiled for.
+#define CONCATENATE(a, b) a##b
+#define NAME_FOR(stem, isa) CONCATENATE(stem, isa)

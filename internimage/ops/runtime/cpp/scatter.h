@@ -1,8 +1,16 @@
 // Backward of every operator: what each point adds to the gradient of x, and the products for its own gradients.
 #pragma once
+#include "abi.h"
 #include "points.h"
 
 namespace {
+
+// Bands into which each of `slices` slices of `rows` rows is cut, so that all threads have work.
+int64_t bands_of(int64_t slices, int64_t rows, int64_t threads) {
+    slices = max_of(1, slices);
+    const bool balanced = slices % threads == 0 || slices >= 4 * threads;
+    return balanced ? 1 : max_of(1, min_of(rows, divide_up(4 * threads, slices)));
+}
 
 // Where the gradient of a slice is accumulated: its pixels [first_pixel, end_pixel).
 template <class Acc>
@@ -168,3 +176,28 @@ ALWAYS_INLINE void scatter_tile(const Points<Acc>& points, const Place& place, c
 }
 
 }  // namespace
+
+// What the file of an operator ends with: the kernels of both directions, made of its Workspace, `*_plan`, `*_units` and
+// `*_unit`, for the type of a call.
+#define DEFINE_KERNELS(Args, stem)                                                                         \
+    namespace {                                                                                            \
+    template <class Type, bool kBackward>                                                                  \
+    int64_t scratch(const Args& a) {                                                                       \
+        Arena arena{nullptr};                                                                              \
+        Workspace<typename Type::Acc>(arena, a, kBackward ? backward_plan(a) : forward_plan(a), kBackward); \
+        return arena.used;                                                                                 \
+    }                                                                                                      \
+    template <class Type>                                                                                  \
+    Kernel<Args> kernel(bool backward) {                                                                   \
+        return backward ? Kernel<Args>{backward_units, scratch<Type, true>, backward_unit<Type>}           \
+                        : Kernel<Args>{forward_units, scratch<Type, false>, forward_unit<Type>};           \
+    }                                                                                                      \
+    }                                                                                                      \
+    Kernel<Args> NAME_FOR(stem, INTERNIMAGE_ISA)(int64_t data_type, bool backward) {                       \
+        switch (data_type) {                                                                               \
+            case kFloat64: return kernel<Float64>(backward);                                               \
+            case kFloat16: return kernel<Float16>(backward);                                               \
+            case kBFloat16: return kernel<BFloat16>(backward);                                             \
+            default: return kernel<Float32>(backward);                                                     \
+        }                                                                                                  \
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from internimage.ops.runtime.triton.support import interpreting
 
@@ -17,6 +18,24 @@ def tile_configs(shapes: tuple[tuple[int, int], ...]) -> list[triton.Config]:
     """(elements of a tile, warps) to choose from at the first call; the interpreter gets the first only."""
     chosen = shapes[:1] if interpreting() else shapes
     return [triton.Config({"TILE": tile}, num_warps=warps) for tile, warps in chosen]
+
+
+def grid(out: Tensor, constants: dict[str, int | bool]):
+    """Programs for the rows of `out`, given the chosen tile."""
+    rows = out.numel() // constants["D"]
+    return lambda chosen: (triton.cdiv(rows, max(1, chosen["TILE"] // constants["D_PAD"])),)
+
+
+@triton.jit
+def tile_rows(row_count, BLOCK: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, WIDE: tl.constexpr):
+    """This program's rows (B), which of them exist, the channels (D), and which rows and channels (B, D) exist."""
+    first = tl.program_id(0)
+    if WIDE:
+        first = first.to(tl.int64)
+    row = first * BLOCK + tl.arange(0, BLOCK)
+    exists = row < row_count
+    channel = tl.arange(0, D_PAD)
+    return row, exists, channel, exists[:, None] & (channel < D)[None, :]
 
 
 @triton.jit
@@ -85,27 +104,8 @@ def add_corner(grad_x, at, value, valid, limit, FIXED: tl.constexpr):
 
 
 @triton.jit
-def scatter_point(
-    x,
-    base,
-    stride,
-    grad_x,
-    grad_base,
-    grad_stride,
-    grad,
-    whole_x,
-    rest_x,
-    whole_y,
-    rest_y,
-    height,
-    width,
-    start,
-    weight,
-    valid,
-    limit,
-    WIDE: tl.constexpr,
-    FIXED: tl.constexpr,
-):
+def scatter_point(x, base, stride, grad_x, grad_base, grad_stride, grad, whole_x, rest_x, whole_y, rest_y, height,
+                  width, start, weight, valid, limit, WIDE: tl.constexpr, FIXED: tl.constexpr):  # fmt: skip
     """Backward of `gather_point`: adds to grad_x and returns the gradients (B) of weight and of both coordinates."""
     cell_x, low_x, high_x, slope_x, has_x, counts_x = axis_cell(whole_x, rest_x, width)
     cell_y, low_y, high_y, slope_y, has_y, counts_y = axis_cell(whole_y, rest_y, height)
@@ -161,6 +161,22 @@ def point_weight(weight, exists, top, scale, SOFTMAX: tl.constexpr):
     if SOFTMAX:
         value = tl.exp(value - top) * scale
     return value
+
+
+@triton.jit
+def store_point(
+    grad_place, to_x, to_y, grad_weight, to_weight, weight, mean, gradients, p, exists, K_PAD: tl.constexpr,
+    SOFTMAX: tl.constexpr
+):  # fmt: skip
+    """Store the gradients (B) of point p, but keep that of a softmaxed weight in `mean` (B) and `gradients` (B, K)."""
+    tl.store(grad_place + 2 * p, to_x.to(grad_place.dtype.element_ty), mask=exists)
+    tl.store(grad_place + 2 * p + 1, to_y.to(grad_place.dtype.element_ty), mask=exists)
+    if SOFTMAX:
+        mean += weight * to_weight
+        gradients = tl.where(tl.arange(0, K_PAD)[None, :] == p, to_weight[:, None], gradients)
+    else:
+        tl.store(grad_weight + p, to_weight.to(grad_weight.dtype.element_ty), mask=exists)
+    return mean, gradients
 
 
 @triton.jit

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,6 +52,12 @@ def lazy_backend(module: str) -> Backend:
         return load().backward(*args)
 
     return Backend(missing_reason, forward, backward)
+
+
+def standard_backends(cpp: ModuleType, triton: str, reference: ModuleType) -> dict[str, Backend]:
+    """The backends of an operator in the order of preference, given the modules that hold them, one of them by name."""
+    compiled, plain = (Backend(m.missing_reason, m.forward, m.backward) for m in (cpp, reference))
+    return {"cpp": compiled, "triton": lazy_backend(triton), "reference": plain}
 
 
 def device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
