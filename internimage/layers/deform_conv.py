@@ -20,23 +20,12 @@ NORM_EPS = 1e-6
 
 
 class DeformConv(nn.Module, ABC):
-    """What both modules share: the settings of the sampling window and the optional gate.
-
-    Args:
-        channels: width C of input and output.
-        groups: sampling groups G; must divide C.
-        kernel_size: side of the sampling grid; K = kernel_size**2 points (one fewer with `remove_center`).
-        offset_scale: factor on grid and offsets.
-        center_feature_scale: mix the operator's output with the values by a learned gate for each group.
-        remove_center: drop the center point of the grid.
-        backend: operator backend, see `internimage.ops.dcnv3`.
-    """
+    """What both modules share: the settings of the sampling window and the optional gate; arguments as in `DCNv3`."""
 
     def __init__(
         self,
         channels: int,
         groups: int,
-        *,
         kernel_size: int,
         offset_scale: float,
         center_feature_scale: bool,
@@ -104,18 +93,9 @@ class DCNv3(DeformConv):
         through_dcnv4: bool = False,
         backend: str = "auto",
     ) -> None:
-        super().__init__(
-            channels,
-            groups,
-            kernel_size=kernel_size,
-            offset_scale=offset_scale,
-            center_feature_scale=center_feature_scale,
-            remove_center=remove_center,
-            backend=backend,
-        )
+        super().__init__(channels, groups, kernel_size, offset_scale, center_feature_scale, remove_center, backend)
         self.through_dcnv4 = through_dcnv4
-        dw_size = dw_kernel_size or kernel_size
-        self.dw_conv = nn.Conv2d(channels, channels, dw_size, padding=(dw_size - 1) // 2, groups=channels)
+        self.dw_conv = depthwise_conv(channels, dw_kernel_size or kernel_size)
         self.dw_norm = LayerNorm(channels, eps=NORM_EPS)
         self.act = nn.GELU()
         self.offset = nn.Linear(channels, groups * self.points * 2)
@@ -183,20 +163,8 @@ class DCNv4(DeformConv):
         output_bias: bool = False,
         backend: str = "auto",
     ) -> None:
-        super().__init__(
-            channels,
-            groups,
-            kernel_size=kernel_size,
-            offset_scale=offset_scale,
-            center_feature_scale=center_feature_scale,
-            remove_center=remove_center,
-            backend=backend,
-        )
-        self.offset_mask_dw = (
-            nn.Conv2d(channels, channels, dw_kernel_size, padding=(dw_kernel_size - 1) // 2, groups=channels)
-            if dw_kernel_size
-            else None
-        )
+        super().__init__(channels, groups, kernel_size, offset_scale, center_feature_scale, remove_center, backend)
+        self.offset_mask_dw = depthwise_conv(channels, dw_kernel_size) if dw_kernel_size else None
         self.offset_mask = nn.Linear(channels, packed_channels(groups, self.points))
         self.value_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels, bias=output_bias)
@@ -219,6 +187,11 @@ class DCNv4(DeformConv):
         """Values (N, H, W, C) and packed offsets and weights (N, H, W, P)."""
         query = x if self.offset_mask_dw is None else channels_last_conv(self.offset_mask_dw, x)
         return self.value_proj(x), self.offset_mask(query)
+
+
+def depthwise_conv(channels: int, size: int) -> nn.Conv2d:
+    """A depth-wise convolution that keeps the size of a map, for odd kernels."""
+    return nn.Conv2d(channels, channels, size, padding=(size - 1) // 2, groups=channels)
 
 
 def channels_last_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
