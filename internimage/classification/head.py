@@ -122,7 +122,9 @@ class MetadataHead(nn.Module):
         return self.image(features) + self.classifier(self.norm(side))
 
 
-def build_head(kind: HeadKind, config: BackboneConfig, num_classes: int, *, conv_ratio: float = 1.5) -> nn.Module:
+def build_head(
+    kind: HeadKind, config: BackboneConfig, num_classes: int, *, conv_ratio: float = 1.5
+) -> ConvHead | AttentionPoolHead | MetadataHead:
     """Return the head named `kind` for a backbone; `conv_ratio` widens the convolution of the conv head.
 
     Raises:
@@ -145,7 +147,7 @@ def head_named(name: str) -> HeadKind:
     Raises:
         ValueError: there is no such head.
     """
-    kind = next((kind for kind in HEAD_KINDS if kind == name), None)
-    if kind is None:
-        raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {name!r}")
-    return kind
+    for kind in HEAD_KINDS:
+        if kind == name:
+            return kind
+    raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {name!r}")

@@ -21,7 +21,6 @@ from internimage.classification.preprocess import Observation, PreprocessConfig,
 from internimage.data.images.normalize import fitting_channels
 from internimage.data.labels import imagenet_names
 from internimage.flow import ImageInput, RunOptions, TaskModel
-from internimage.layers.fused import fuse
 from internimage.ranges import Range, check_ranges
 from internimage.types import Classification, Images
 
@@ -43,7 +42,6 @@ class ClassifierConfig:
     """
 
     header_task: ClassVar[str] = "classification"
-    num_head_layers: ClassVar[int] = 0
 
     backbone: BackboneConfig
     num_classes: Annotated[int, Range(1, 1_000_000)]
@@ -62,6 +60,11 @@ class ClassifierConfig:
     def kind(self) -> HeadKind:
         """Layout of the parameters: the kind of the head."""
         return self.head
+
+    @property
+    def num_head_layers(self) -> int:
+        """None: the settings do not say."""
+        return 0
 
     @property
     def rows(self) -> int:
@@ -99,17 +102,12 @@ class Classifier(TaskModel[Classification]):
 
     task = "classification"
     class_layers = re.compile(r"head\.(image\.)?classifier\.")
-    config: ClassifierConfig
+    config: ClassifierConfig  # pyright: ignore[reportIncompatibleVariableOverride]  # never assigned anew, so it may be narrower
 
     def __init__(self, config: ClassifierConfig, **run: Unpack[RunOptions]) -> None:
         super().__init__(config, **run)
         self.head = build_head(config.head, config.backbone, config.num_classes, conv_ratio=config.conv_head_ratio)
         self.head.apply(init_weights)
-
-    def fuse(self) -> Classifier:
-        """Prepare for inference and return self, see `InternImage.fuse`."""
-        fuse(self)
-        return self
 
     @property
     def takes_metadata(self) -> bool:

@@ -91,8 +91,8 @@ def _facts(entry: CatalogEntry) -> dict[str, Any]:
 
     facts: dict[str, Any] = {} if copy is None else {"files": describe_files(copy)}
     if entry.is_built:
-        is_described = copy is not None and entry.source == "bundled"  # narrow heads, which the row does not tell
-        described = inspect_checkpoint(copy) if is_described else describe_config(row_config(entry))
+        narrow = copy if entry.source == "bundled" else None  # with narrow heads, which the row does not tell
+        described = describe_config(row_config(entry)) if narrow is None else inspect_checkpoint(narrow)
         facts |= {"settings": described["backbone"], "preprocessing": described["preprocessing"]}
     return facts
 

@@ -118,7 +118,7 @@ class DataFingerprint:
         return {field.name: list(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
-    def from_plain(cls, values: Any) -> DataFingerprint:
+    def from_plain(cls, values: object) -> DataFingerprint:
         """Return what `to_plain` wrote.
 
         Raises:
@@ -126,13 +126,12 @@ class DataFingerprint:
         """
         fields = [field.name for field in dataclasses.fields(cls)]
         lists = [values.get(name) for name in fields] if isinstance(values, Mapping) else []
-        if not lists or not all(
-            isinstance(part, list) and all(isinstance(text, str) for text in part) for part in lists
-        ):
+        parts = [tuple(map(str, part)) for part in lists if isinstance(part, list)]
+        if len(parts) < len(fields) or any(list(part) != given for part, given in zip(parts, lists, strict=True)):
             raise ValueError(f"a fingerprint of a data set holds lists of texts: {', '.join(fields)}")
-        if len({len(part) for part in lists[1:]}) != 1:
+        if len({len(part) for part in parts[1:]}) != 1:
             raise ValueError("a fingerprint of a data set holds one name, image and ground truth for each sample")
-        return cls(*map(tuple, lists))
+        return cls(*parts)
 
 
 def _sources(dataset: ImageDataset[Any]) -> list[SampleSource]:

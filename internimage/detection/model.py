@@ -16,7 +16,6 @@ from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.postprocess import RawDetections, to_detections
 from internimage.detection.preprocess import prepare
 from internimage.flow import ImageInput, TaskModel
-from internimage.layers.fused import fuse
 from internimage.types import Detections, DetectionTargets, Images
 
 DetectorConfig = RCNNConfig | DINOConfig
@@ -26,12 +25,7 @@ class Detector(TaskModel[Detections]):
     """A detector with its preprocessing and class names; see `RCNN` and `DINO`."""
 
     task = "detection"
-    config: DetectorConfig
-
-    def fuse(self) -> Detector:
-        """Prepare for inference and return self, see `InternImage.fuse`."""
-        fuse(self)
-        return self
+    config: DetectorConfig  # pyright: ignore[reportIncompatibleVariableOverride]  # never assigned anew, so it may be narrower
 
     @abstractmethod
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:

@@ -39,7 +39,8 @@ class RawDetections(NamedTuple):
 
     def select(self, index: Tensor) -> RawDetections:
         """Return the objects with these (S,) numbers, in this order."""
-        return RawDetections(*(None if field is None else field[index] for field in self))
+        masks = None if self.mask_probabilities is None else self.mask_probabilities[index]
+        return RawDetections(self.boxes[index], self.scores[index], self.labels[index], self.image[index], masks)
 
 
 def to_detections(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from internimage.backbones import BackboneConfig
 from internimage.detection.config import (
@@ -22,6 +22,10 @@ from internimage.detection.config import (
 from internimage.detection.dino.model import DINO
 from internimage.detection.model import DetectorConfig
 from internimage.detection.rcnn.model import RCNN
+from internimage.flow import RunOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 CASCADE_IOUS = (0.5, 0.6, 0.7)
@@ -132,20 +136,12 @@ SMALL_DETECTORS: dict[str, Callable[[BackboneConfig, int], DetectorConfig]] = {
 }
 
 
-def build_detector(
-    config: DetectorConfig,
-    *,
-    activation_checkpointing: bool = False,
-    frozen_stages: int = -1,
-    backend: str = "auto",
-) -> RCNN | DINO:
+def build_detector(config: DetectorConfig, **run: Unpack[RunOptions]) -> RCNN | DINO:
     """Return the detector that a configuration describes.
 
     Args:
         config: architecture, preprocessing and class names.
-        activation_checkpointing: recompute blocks of the backbone in the backward pass.
-        frozen_stages: see `InternImage`.
-        backend: operator backend, see `internimage.ops.dcnv3`.
+        run: how it runs, see `TaskModel`.
 
     Example:
         >>> from internimage.backbones import variant
@@ -153,7 +149,4 @@ def build_detector(
         >>> type(model).__name__
         'RCNN'
     """
-    run: dict[str, Any] = dict(
-        activation_checkpointing=activation_checkpointing, frozen_stages=frozen_stages, backend=backend
-    )
     return RCNN(config, **run) if isinstance(config, RCNNConfig) else DINO(config, **run)

@@ -9,12 +9,14 @@ from typing import Any
 from internimage.checkpoints.formats.openmmlab import container
 from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.creation import architecture_of, create_config
+from internimage.detection.dino.model import DINO
 from internimage.detection.evaluate import evaluate_detection
-from internimage.detection.model import Detector, DetectorConfig
+from internimage.detection.model import DetectorConfig
 from internimage.detection.original import names
 from internimage.detection.original.recognition import recognize
 from internimage.detection.presets import DETECTORS, build_detector
 from internimage.detection.published import published_config
+from internimage.detection.rcnn.model import RCNN
 from internimage.detection.speed import comparable, num_objects, set_to_work
 from internimage.evaluation.object_classes import category_ids
 from internimage.flow import PredictionOptions, Presented, Task
@@ -53,7 +55,7 @@ def present(result: Detections, options: PredictionOptions, image_id: int) -> Pr
     return Presented(kept, row, words, str(len(shown)), best, num_hidden=num_hidden, entries=entries)
 
 
-TASK: Task[DetectorConfig, Detector] = Task(
+TASK: Task[DetectorConfig, RCNN | DINO] = Task(
     name="detection",
     noun="detector",
     configs=(RCNNConfig, DINOConfig),

@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, ClassVar, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypedDict, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -20,7 +20,11 @@ from internimage.backbones import CompositeInternImage, InternImage
 from internimage.data.images.read import ImageInput as ImageInput
 from internimage.flow.config import TaskConfig
 from internimage.layers.evaluation_mode import evaluation_mode
+from internimage.layers.fused import fuse
 from internimage.types import Images
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
@@ -92,6 +96,11 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
     @abstractmethod
     def loss(self, images: Images, targets: Any) -> dict[str, Tensor]:
         """Return the named scalar losses of a batch; their sum is what training minimizes."""
+
+    def fuse(self) -> Self:
+        """Prepare for inference and return self, see `InternImage.fuse`."""
+        fuse(self)
+        return self
 
     @property
     def device(self) -> torch.device:

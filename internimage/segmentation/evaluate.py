@@ -111,7 +111,9 @@ def evaluate_segmentation(
         dataset.class_names,
         tuple(scores),
         found.skipped,
-        published_metrics(entry, tta=views is not None) if entry else published_by_name(published, "mIoU"),
+        published_metrics(info(published), tta=views is not None)
+        if isinstance(published, str)
+        else published_by_name(published, "mIoU"),
         views,
         known.absent,
     )

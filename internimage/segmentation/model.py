@@ -17,7 +17,6 @@ from torch import Tensor
 from internimage.backbones import BackboneConfig
 from internimage.data.images.normalize import fitting_channels
 from internimage.flow import ImageInput, RunOptions, TaskModel
-from internimage.layers.fused import fuse
 from internimage.ranges import Range, check_ranges
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
 from internimage.segmentation.mask2former.network import Mask2FormerConfig, Mask2FormerHead
@@ -117,16 +116,11 @@ class Segmentor(TaskModel[Segmentation]):
 
     task = "segmentation"
     class_layers = re.compile(r"head\.(auxiliary\.)?classifier\.")
-    config: SegmentorConfig
+    config: SegmentorConfig  # pyright: ignore[reportIncompatibleVariableOverride]  # never assigned anew, so it may be narrower
 
     def __init__(self, config: SegmentorConfig, **run: Unpack[RunOptions]) -> None:
         super().__init__(config, **run)
         self.head = build_head(config.head, self.backbone.channels, config.rows, backend=self.backend)
-
-    def fuse(self) -> Segmentor:
-        """Prepare for inference and return self, see `InternImage.fuse`."""
-        fuse(self)
-        return self
 
     def preprocess(self, images: Sequence[ImageInput], config: PreprocessConfig | None = None) -> Images:
         """Read, resize and normalize images.

@@ -48,7 +48,7 @@ class PointFusion(ConvNorm):
     convolution at its own size: a third of the products, and no joined map.
     """
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # of several maps
         """Map (N, C_i, H_i, W_i) maps to (N, C, H_0, W_0)."""
         weights = self.conv.weight.split([x.shape[1] for x in maps], dim=1)
         total = F.conv2d(maps[0], weights[0])

@@ -81,7 +81,7 @@ def pixel_classifier(channels: int, num_classes: int) -> nn.Conv2d:
 class Fusion(ConvNorm):
     """The convolution that fuses maps, resized to the first of them and joined along their channels."""
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # of several maps
         """Map (N, C_i, H_i, W_i) maps to (N, C, H_0, W_0)."""
         size_hw = maps[0].shape[2:]
         if not may_divide(maps[0]):

@@ -5,7 +5,7 @@ Shape legend: B images of a batch, S side in pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -139,7 +139,7 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         )
         return {"val_loss": report.loss, "val_top1": report.top1, "val_top5": report.top5}
 
-    def start_hint(self, missing: list[str]) -> str:
+    def start_hint(self, missing: Sequence[str]) -> str:
         """Return what to do about start weights that do not fit."""
         if missing and all(key.startswith("head.") for key in missing):
             return "The weights are a bare backbone: set model.reset_head=true to start with a new head."

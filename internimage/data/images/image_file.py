@@ -32,7 +32,7 @@ _TOO_LARGE = "make it smaller, or open it with read_rgb(path, max_pixels=...) an
 _PROCESS_STATE = threading.RLock()
 
 ORIENTATION_TAG, BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 274, 258, 277
-UPRIGHT = {
+UPRIGHT: dict[object, Transpose] = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
     4: Transpose.FLIP_TOP_BOTTOM,

@@ -157,8 +157,9 @@ class _Reader:
             file = self._image_file(f"images[{i}]", image)
             if file is None:
                 continue
-            path, size_hw = file
-            row = self.table.begin(path, read_id(image["id"]), size_hw)
+            (path, size_hw), image_id = file, read_id(image["id"])
+            assert image_id is not None  # or it were not usable
+            row = self.table.begin(path, image_id, size_hw)
             for source, key in (
                 (self.table.negative_labels, "neg_category_ids"),
                 (self.table.incomplete_labels, "not_exhaustive_category_ids"),

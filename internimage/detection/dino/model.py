@@ -78,7 +78,7 @@ class DINO(Detector):
 
     class_layers = re.compile(r"classifiers\.|label_embedding\.")
     class_bias = PRIOR_LOGIT
-    config: DINOConfig
+    config: DINOConfig  # pyright: ignore[reportIncompatibleVariableOverride]  # never assigned anew, so it may be narrower
 
     def __init__(self, config: DINOConfig, **run: Unpack[RunOptions]) -> None:
         super().__init__(config, out_indices=(1, 2, 3), num_backbones=config.num_backbones, **run)
@@ -86,10 +86,11 @@ class DINO(Detector):
         self.neck = ChannelMapper(self.backbone.channels, channels, num_levels=config.num_levels)
         self.transformer = DINOTransformer(config, backend=self.backend)
         heads = config.num_decoder_layers + 1  # the last one belongs to the encoder
-        self.classifiers = nn.ModuleList(nn.Linear(channels, config.num_classes) for _ in range(heads))
+        classifiers = [nn.Linear(channels, config.num_classes) for _ in range(heads)]
+        self.classifiers = nn.ModuleList(classifiers)
         self.regressors = nn.ModuleList(BoxMLP(channels) for _ in range(heads))
         self.label_embedding = nn.Embedding(config.num_classes, channels)
-        for classifier in self.classifiers:
+        for classifier in classifiers:
             nn.init.constant_(classifier.bias, PRIOR_LOGIT)
 
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:

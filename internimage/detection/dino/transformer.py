@@ -53,12 +53,13 @@ class SlicedFeedForward(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, slices: int) -> None:
         super().__init__()
         width = hidden_channels // slices
-        self.fc1 = nn.ModuleList(nn.Linear(channels, width) for _ in range(slices))
-        self.fc2 = nn.ModuleList(nn.Linear(width, channels, bias=False) for _ in range(slices))
+        first = [nn.Linear(channels, width) for _ in range(slices)]
+        second = [nn.Linear(width, channels, bias=False) for _ in range(slices)]
+        self.fc1, self.fc2 = nn.ModuleList(first), nn.ModuleList(second)
         self.bias = nn.Parameter(torch.zeros(channels))
-        for layer in (*self.fc1, *self.fc2):
+        for layer in (*first, *second):
             nn.init.xavier_uniform_(layer.weight)
-        for layer in self.fc1:
+        for layer in first:
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class RCNN(Detector):
     """
 
     class_layers = re.compile(r"box_heads\.\d+\.(classifier|regressor)\.|mask_heads\.\d+\.logits\.")
-    config: RCNNConfig
+    config: RCNNConfig  # pyright: ignore[reportIncompatibleVariableOverride]  # never assigned anew, so it may be narrower
 
     def __init__(self, config: RCNNConfig, **run: Unpack[RunOptions]) -> None:
         super().__init__(config, **run)
@@ -116,14 +116,16 @@ class RCNN(Detector):
         """Send proposals through the box stages and suppress repeated objects."""
         rois = torch.cat([proposals.image[:, None].to(proposals.boxes.dtype), proposals.boxes], dim=1)
         logits: list[Tensor] = []
-        heads = [*self.box_heads, *[self.box_heads[-1]] * (self.config.last_stage_passes - 1)]
-        for i, head in enumerate(heads):
+        heads = cast("list[BoxHead]", self.box_heads)
+        *earlier, last = [*heads, *[heads[-1]] * (self.config.last_stage_passes - 1)]
+        for head in earlier:
             stage_logits, deltas = in_parts(partial(self._look, head, maps), BOXES_AT_ONCE, rois)
             logits.append(stage_logits.float())
-            if i < len(heads) - 1:
-                rois = head.refine(rois, stage_logits, deltas, valid_hw)
+            rois = head.refine(rois, stage_logits, deltas, valid_hw)
+        stage_logits, deltas = in_parts(partial(self._look, last, maps), BOXES_AT_ONCE, rois)
+        logits.append(stage_logits.float())
         scores = torch.stack(logits).mean(dim=0).softmax(dim=-1)[:, :-1]  # (R, K)
-        boxes = head.decode(rois, deltas, valid_hw).expand(-1, self.config.num_classes, -1)  # (R, K, 4)
+        boxes = last.decode(rois, deltas, valid_hw).expand(-1, self.config.num_classes, -1)  # (R, K, 4)
         is_good = proposals.scores.isfinite() & scores.isfinite().all(dim=1) & boxes.isfinite().all(dim=2).all(dim=1)
         return self._suppress(boxes, scores.masked_fill(~is_good[:, None], torch.nan), proposals.image, len(valid_hw))
 
@@ -153,7 +155,7 @@ class RCNN(Detector):
 
     def _draw(self, maps: Sequence[Tensor], side: int, rois: Tensor, labels: Tensor) -> tuple[Tensor]:
         features = self.region_features(maps, rois, side)
-        drawn = [head.of_class(features, labels) for head in self.mask_heads]
+        drawn = [head.of_class(features, labels) for head in cast("list[MaskHead]", self.mask_heads)]
         return (torch.stack([logits.float().sigmoid() for logits in drawn]).mean(dim=0),)
 
     def loss(

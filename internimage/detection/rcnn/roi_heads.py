@@ -91,18 +91,15 @@ class BoxHead(nn.Module):
         self.config = config
         self.num_classes = num_classes
         widths = [in_channels] + [config.conv_channels] * config.num_convs
-        self.convs = nn.ModuleList(ConvNorm(i, o, 3) for i, o in itertools.pairwise(widths))
+        convs = [ConvNorm(i, o, 3) for i, o in itertools.pairwise(widths)]
         sizes = [widths[-1] * roi_size**2] + [config.fc_channels] * config.num_fcs
-        self.fcs = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
+        fcs = [nn.Linear(i, o) for i, o in itertools.pairwise(sizes)]
+        self.convs, self.fcs = nn.ModuleList(convs), nn.ModuleList(fcs)
         self.classifier = nn.Linear(sizes[-1], num_classes + 1)
         self.regressor = nn.Linear(sizes[-1], 4 if config.class_agnostic else 4 * num_classes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Apply the published initialization."""
-        for conv in self.convs:
+        for conv in convs:
             nn.init.kaiming_normal_(conv.conv.weight, mode="fan_out", nonlinearity="relu")
-        for layer in self.fcs:
+        for layer in fcs:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):
@@ -157,11 +154,13 @@ class MaskHead(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, config: MaskHeadConfig) -> None:
         super().__init__()
         widths = [in_channels] + [config.channels] * config.num_convs
-        self.convs = nn.ModuleList(ConvNorm(i, o, 3, norm="none", bias=True) for i, o in itertools.pairwise(widths))
+        convs = [ConvNorm(i, o, 3, norm="none", bias=True) for i, o in itertools.pairwise(widths)]
+        self.convs = nn.ModuleList(convs)
         self.upsample = nn.ConvTranspose2d(widths[-1], config.channels, 2, stride=2)
         self.logits = nn.Conv2d(config.channels, num_classes, 1)
-        for layer in (*(conv.conv for conv in self.convs), self.upsample, self.logits):
+        for layer in (*(conv.conv for conv in convs), self.upsample, self.logits):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -178,4 +177,5 @@ class MaskHead(nn.Module):
         """Map (R, C, S, S) to the (R, 2 * S, 2 * S) logits of one class for each region, and no others."""
         x = self.features(features)
         weight = self.logits.weight[labels, :, 0, 0]  # (R, channels)
+        assert self.logits.bias is not None
         return torch.einsum("rchw,rc->rhw", x, weight) + self.logits.bias[labels, None, None]

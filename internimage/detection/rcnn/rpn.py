@@ -64,6 +64,7 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(config.channels, 4 * anchors, 1)
         for layer in (self.conv, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> RPNOutputs:
