@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from internimage.backbones import BackboneConfig, variant
-from internimage.checkpoints import rename
+from internimage.checkpoints import fill, rename
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.head import HEAD_KINDS, HeadKind
 from internimage.classification.original.names import head_kind
@@ -69,12 +69,12 @@ def test_two_entries_with_one_name_raise() -> None:
 def test_remove_center_drops_the_published_rows_once() -> None:
     config = BackboneConfig(16, (1, 1, 1, 1), (2, 2, 2, 2), remove_center=True)
     mask, offset = torch.arange(18.0), torch.arange(36.0)[:, None].expand(-1, 4)
-    kept_mask = rename.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, config)
-    kept_offset = rename.remove_center("backbone.levels.0.blocks.0.dcn.offset.weight", offset, config)
+    kept_mask = fill.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, config)
+    kept_offset = fill.remove_center("backbone.levels.0.blocks.0.dcn.offset.weight", offset, config)
     assert kept_mask.tolist() == [r for r in range(18) if r % 9 != 4]
     assert kept_offset[:, 0].tolist() == [r for r in range(36) if r % 18 not in (8, 9)]
-    assert rename.remove_center("levels.0.blocks.0.dcn.mask.bias", kept_mask, config) is kept_mask
-    assert rename.remove_center("levels.0.blocks.0.dcn.offset.weight", kept_offset, config) is kept_offset
-    assert rename.remove_center("levels.0.blocks.0.dcn.output_proj.bias", mask, config) is mask
+    assert fill.remove_center("levels.0.blocks.0.dcn.mask.bias", kept_mask, config) is kept_mask
+    assert fill.remove_center("levels.0.blocks.0.dcn.offset.weight", kept_offset, config) is kept_offset
+    assert fill.remove_center("levels.0.blocks.0.dcn.output_proj.bias", mask, config) is mask
     full = BackboneConfig(16, (1, 1, 1, 1), (2, 2, 2, 2))
-    assert rename.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, full) is mask
+    assert fill.remove_center("levels.0.blocks.0.dcn.mask.bias", mask, full) is mask
