@@ -21,6 +21,7 @@ from internimage.recipe.sections import (
     ModelSettings,
     OptimizerSettings,
     RateFromZero,
+    Reading,
 )
 
 _WHOLE, _BACKBONE = "model.weights", "model.backbone_weights"
@@ -81,6 +82,10 @@ class SceneDataSettings(DataSettings):
     workers: FromZero = 4
     val_batch_size: FromOne = 1
     classes: str | None = None
+
+    def in_validation(self) -> Reading:
+        """Return how validation reads its images."""
+        return Reading(batch_size=self.val_batch_size, workers=self.workers, max_unreadable=self.max_unreadable)
 
 
 @dataclass(frozen=True)

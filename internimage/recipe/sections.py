@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Generic, Literal, Protocol, TypedDict, TypeVar
 
 from internimage.options import Start
 from internimage.ranges import Range
@@ -14,6 +14,14 @@ FromZero = Annotated[int, Range(0, math.inf)]
 FromOne = Annotated[int, Range(1, math.inf)]
 RateFromZero = Annotated[float, Range(0, math.inf)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
+
+
+class Reading(TypedDict):
+    """How images are read in validation, as every task's evaluation takes it."""
+
+    batch_size: int
+    workers: int
+    max_unreadable: int
 
 
 class ModelConfig(Protocol):
@@ -89,6 +97,10 @@ class DataSettings:
     workers: FromZero = 8
     holdout: FromZero = 0
     max_unreadable: FromZero = 50
+
+    def in_validation(self) -> Reading:
+        """Return how validation reads its images."""
+        return Reading(batch_size=self.batch_size, workers=self.workers, max_unreadable=self.max_unreadable)
 
 
 @dataclass(frozen=True)

@@ -128,15 +128,7 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         progress: Progress | None = None,
     ) -> dict[str, float]:
         """Return loss, top-1 and top-5 on the validation images."""
-        settings = recipe.data
-        report = evaluate_classification(
-            model,
-            val_set,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            max_unreadable=settings.max_unreadable,
-            progress=progress,
-        )
+        report = evaluate_classification(model, val_set, progress=progress, **recipe.data.in_validation())
         return {"val_loss": report.loss, "val_top1": report.top1, "val_top5": report.top5}
 
     def start_hint(self, missing: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from internimage.checkpoints.start_state import with_fresh_classes, with_own_classes
+from internimage.checkpoints.start_state import with_classes_of
 from internimage.data import hold_out, read_as
 from internimage.data.class_list import class_list_setting
 from internimage.data.examples import ExampleCount
@@ -134,16 +134,10 @@ class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, Detectio
                 f"{source} is no model for detection; set model.weights=none model.backbone_weights={source} to start "
                 "from its backbone"
             )
-        expected, state = model.state_dict(), given.state_dict()
-        if not any(key.startswith(MASK_HEADS) for key in expected):
+        state = given.state_dict()
+        if not any(key.startswith(MASK_HEADS) for key in model.state_dict()):
             state = {key: value for key, value in state.items() if not key.startswith(MASK_HEADS)}
-        if reset_head:
-            return with_fresh_classes(
-                state, expected, layers=model.class_layers, same_rows=model.config.rows == given.config.rows
-            )
-        return with_own_classes(
-            state, expected, wanted=model.config, given=given.config, layers=model.class_layers, source=source
-        )
+        return with_classes_of(model, given.config, state, source=source, reset_head=reset_head)
 
     def batches(
         self, recipe: DetectionRecipe, model: RCNN | DINO, train_set: DetectionDataset, *, rank: int, world: int
@@ -181,15 +175,8 @@ class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, Detectio
         progress: Progress | None = None,
     ) -> dict[str, float]:
         """Return average precision on the validation images, 0..1."""
-        settings = recipe.data
         report = evaluate_detection(
-            model,
-            val_set,
-            metric=settings.metric,
-            batch_size=settings.val_batch_size,
-            workers=settings.workers,
-            max_unreadable=settings.max_unreadable,
-            progress=progress,
+            model, val_set, metric=recipe.data.metric, progress=progress, **recipe.data.in_validation()
         )
         values = report.metrics.values
         found = {column: values[name] for column, name in self.columns(recipe, model, val_set).items()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from internimage.checkpoints.start_state import with_fresh_classes, with_own_classes
+from internimage.checkpoints.start_state import with_classes_of
 from internimage.data import ImageDataset, read_as
 from internimage.data.class_list import class_list_setting
 from internimage.data.examples import ExampleCount
@@ -96,14 +96,7 @@ class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, Segmentat
                 f"{source} is no model for segmentation; set model.weights=none model.backbone_weights={source} to "
                 "start from its backbone"
             )
-        expected, state = model.state_dict(), given.state_dict()
-        if reset_head:
-            return with_fresh_classes(
-                state, expected, layers=model.class_layers, same_rows=model.config.rows == given.config.rows
-            )
-        return with_own_classes(
-            state, expected, wanted=model.config, given=given.config, layers=model.class_layers, source=source
-        )
+        return with_classes_of(model, given.config, given.state_dict(), source=source, reset_head=reset_head)
 
     def batches(
         self, recipe: SegmentationRecipe, model: Segmentor, train_set: LabelMaps, *, rank: int, world: int
@@ -140,15 +133,7 @@ class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, Segmentat
         self, recipe: SegmentationRecipe, model: Segmentor, val_set: LabelMaps, progress: Progress | None = None
     ) -> dict[str, float]:
         """Return mean intersection over union, mean and overall accuracy on the validation images, 0..1."""
-        settings = recipe.data
-        report = evaluate_segmentation(
-            model,
-            val_set,
-            batch_size=settings.val_batch_size,
-            workers=settings.workers,
-            max_unreadable=settings.max_unreadable,
-            progress=progress,
-        )
+        report = evaluate_segmentation(model, val_set, progress=progress, **recipe.data.in_validation())
         return {"val_miou": report.miou, "val_macc": report.macc, "val_aacc": report.aacc}
 
 
