@@ -24,6 +24,14 @@ class Reading(TypedDict):
     max_unreadable: int
 
 
+class Running(TypedDict):
+    """How a model runs in training, as every model takes it."""
+
+    activation_checkpointing: bool
+    frozen_stages: int
+    backend: str
+
+
 class ModelConfig(Protocol):
     """What the configurations of all models have: `backbone`, `num_classes`, `preprocess`, `class_names`."""
 
@@ -65,6 +73,15 @@ class ModelSettings(Generic[ConfigT]):
     activation_checkpointing: bool = False
     frozen_stages: Annotated[int, Range(-1, math.inf)] = -1
     backend: str = "auto"
+
+    @property
+    def running(self) -> Running:
+        """How the model runs."""
+        return Running(
+            activation_checkpointing=self.activation_checkpointing,
+            frozen_stages=self.frozen_stages,
+            backend=self.backend,
+        )
 
     @property
     def start_backbone(self) -> str | None:

@@ -12,11 +12,7 @@ HEADS: dict[str, HeadConfig] = {
     "segformer": SegFormerConfig(),
     "mask2former": Mask2FormerConfig(),
     "mask2former_large": Mask2FormerConfig(
-        channels=1024,
-        num_queries=200,
-        num_heads=32,
-        encoder_hidden_channels=4096,
-        decoder_hidden_channels=4096,
+        channels=1024, num_queries=200, num_heads=32, encoder_hidden_channels=4096, decoder_hidden_channels=4096
     ),
     "mask2former_flash": Mask2FormerConfig(num_queries=200, encoder_hidden_channels=2048),
     "mask2former_flash_raw": Mask2FormerConfig(num_queries=200, encoder_hidden_channels=2048, encoder_softmax=False),

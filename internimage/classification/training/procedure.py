@@ -67,12 +67,7 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
     def build(self, recipe: ClassificationRecipe, data: ImageDataset[int]) -> Classifier:
         """Return the fresh classifier for the classes of the data."""
         names, settings = data.class_names, recipe.model
-        return Classifier(
-            replace(settings.config, num_classes=len(names), class_names=names),
-            activation_checkpointing=settings.activation_checkpointing,
-            frozen_stages=settings.frozen_stages,
-            backend=settings.backend,
-        )
+        return Classifier(replace(settings.config, num_classes=len(names), class_names=names), **settings.running)
 
     def start_state(
         self, model: Classifier, given: nn.Module, *, source: str, reset_head: bool

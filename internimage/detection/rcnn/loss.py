@@ -6,6 +6,7 @@ Shape legend: N images, R regions, G objects, B candidates, K classes, L levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
@@ -57,14 +58,7 @@ def draw_sample(
         choose: picks among too many.
     """
     is_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
-    assigned = assign_by_overlap(
-        boxes,
-        true_boxes,
-        positive_iou=assign.positive_iou,
-        negative_iou=assign.negative_iou,
-        min_positive_iou=assign.min_positive_iou,
-        match_low_quality=assign.match_low_quality,
-    )
+    assigned = assign_by_overlap(boxes, true_boxes, **asdict(assign))
     if sample.add_truth:
         boxes = torch.cat([true_boxes.to(boxes.dtype), boxes])
         is_truth = torch.cat([is_truth.new_ones(len(true_boxes)), is_truth])

@@ -118,12 +118,7 @@ class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, Detectio
     def build(self, recipe: DetectionRecipe, data: DetectionDataset) -> RCNN | DINO:
         """Return the fresh detector for the classes of the data."""
         names, settings = tuple(data.class_names), recipe.model
-        return build_detector(
-            replace(settings.config, num_classes=len(names), class_names=names),
-            activation_checkpointing=settings.activation_checkpointing,
-            frozen_stages=settings.frozen_stages,
-            backend=settings.backend,
-        )
+        return build_detector(replace(settings.config, num_classes=len(names), class_names=names), **settings.running)
 
     def start_state(
         self, model: RCNN | DINO, given: nn.Module, *, source: str, reset_head: bool

@@ -83,10 +83,7 @@ class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, Segmentat
         names, settings = tuple(data.class_names), recipe.model
         palette: Palette | None = getattr(data, "palette", None)
         return Segmentor(
-            replace(settings.config, num_classes=len(names), class_names=names, palette=palette),
-            activation_checkpointing=settings.activation_checkpointing,
-            frozen_stages=settings.frozen_stages,
-            backend=settings.backend,
+            replace(settings.config, num_classes=len(names), class_names=names, palette=palette), **settings.running
         )
 
     def start_state(self, model: Segmentor, given: nn.Module, *, source: str, reset_head: bool) -> Mapping[str, Tensor]:
