@@ -8,6 +8,7 @@ from internimage.recipe.scenes import SceneModelSettings as SceneModelSettings
 from internimage.recipe.scenes import SceneOptimizerSettings as SceneOptimizerSettings
 from internimage.recipe.scenes import SceneRecipe as SceneRecipe
 from internimage.recipe.scenes import SceneScheduleSettings as SceneScheduleSettings
+from internimage.recipe.scenes import starting_from as starting_from
 from internimage.recipe.sections import DataSettings as DataSettings
 from internimage.recipe.sections import EmaSettings as EmaSettings
 from internimage.recipe.sections import Fraction as Fraction

@@ -68,6 +68,16 @@ class SceneModelSettings(ModelSettings[ConfigT]):
             )
 
 
+def starting_from(
+    start: str | None, config: ConfigT, *, whole: bool, reset_head: bool, checkpointing: bool
+) -> SceneModelSettings[ConfigT]:
+    """Return what is trained when it starts from a whole model, or from the backbone of one."""
+    model, backbone = (start, None) if whole else (None, start)
+    return SceneModelSettings(
+        config, model, reset_head=reset_head, activation_checkpointing=checkpointing, backbone_weights=backbone
+    )
+
+
 @dataclass(frozen=True)
 class SceneDataSettings(DataSettings):
     """How the data set is read.

@@ -7,19 +7,22 @@ import importlib
 import itertools
 import re
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 from PIL.Image import Image, Resampling, Transpose
 
 from internimage.data.images.read import MAX_PIXELS
 from internimage.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 # Containers of moving images only: others (playlists, lists of files) lead to other files or to the network.
@@ -68,7 +71,21 @@ def camera_number(source: str | PathLike[str]) -> int | None:
     return None if match is None else int(match[1])
 
 
-class VideoReader:
+class _Video:
+    """What is closed at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file or release the camera."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class VideoReader(_Video):
     """A video file or a camera; iterating gives its frames in order.
 
     Args:
@@ -139,14 +156,6 @@ class VideoReader:
         """Close the file or release the camera."""
         self._container.close()
 
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _open_file(self, path: Path) -> Any:
         if not path.is_file():
             raise BadVideo(f"{self.name}: there is no such file; check the path")
@@ -179,7 +188,7 @@ class VideoReader:
             )
 
 
-class VideoWriter:
+class VideoWriter(_Video):
     """Writes frames into an MP4 file; the first frame sets the size.
 
     Args:
@@ -241,14 +250,6 @@ class VideoWriter:
         with contextlib.closing(self._container):
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _library() -> Any:

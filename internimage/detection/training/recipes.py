@@ -23,6 +23,7 @@ from internimage.recipe import (
     SceneModelSettings,
     SceneOptimizerSettings,
     SceneScheduleSettings,
+    starting_from,
 )
 from internimage.recipe.recipe import CONFIG
 from internimage.settings import replaced
@@ -63,13 +64,7 @@ def _run(
     is_whole = isinstance(config, DINOConfig) and config.num_backbones > 1
     return DetectionRecipe(
         name=name,
-        model=SceneModelSettings(
-            config,
-            start if is_whole else None,
-            reset_head=reset_head,
-            activation_checkpointing=checkpointing,
-            backbone_weights=None if is_whole else start,
-        ),
+        model=starting_from(start, config, whole=is_whole, reset_head=reset_head, checkpointing=checkpointing),
         data=DetectionDataSettings(batch_size=batch_size, metric=metric, balance_threshold=balance_threshold),
         augment=DetectionAugmentSettings(pipeline),
         optimizer=optimizer or SceneOptimizerSettings(),

@@ -17,6 +17,7 @@ from internimage.recipe import (
     SceneModelSettings,
     SceneOptimizerSettings,
     SceneScheduleSettings,
+    starting_from,
 )
 from internimage.recipe.recipe import CONFIG
 from internimage.segmentation.batches.augment import PUBLISHED, Augmentation
@@ -64,13 +65,7 @@ def _run(
     config = trained_config(name, published_config, drop_path_rate=drop_path_rate)
     return SegmentationRecipe(
         name=name,
-        model=SceneModelSettings(
-            config,
-            start if starts_whole else None,
-            reset_head=reset_head,
-            activation_checkpointing=checkpointing,
-            backbone_weights=None if starts_whole else start,
-        ),
+        model=starting_from(start, config, whole=starts_whole, reset_head=reset_head, checkpointing=checkpointing),
         data=SegmentationDataSettings(batch_size=batch_size, train_split=train_split),
         augment=augment,
         optimizer=optimizer,
