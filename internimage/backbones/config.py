@@ -133,14 +133,14 @@ _H = BackboneConfig(
     level2_post_norm_block_ids=(5, 11, 17, 23, 29),
     center_feature_scale=True,
 )
-_G = BackboneConfig(
+_G = replace(
+    _H,
     channels=512,
     depths=(2, 2, 48, 4),
     groups=(16, 32, 64, 128),
     post_norm=True,
-    dw_kernel_size=5,
+    res_post_norm=False,
     level2_post_norm_block_ids=(5, 11, 17, 23, 29, 35, 41, 47),
-    center_feature_scale=True,
 )
 _PICO = BackboneConfig(channels=24, depths=(2, 2, 5, 1), groups=(1, 3, 6, 12))
 

@@ -94,7 +94,7 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         elif isinstance(given, Classifier):
             starts_afresh = model.takes_metadata and not given_metadata  # the branch of the metadata
             layers = LAST_LAYERS[1:] if starts_afresh else LAST_LAYERS
-            state = _with_classes(state, expected, model.config, given.config, source, layers)
+            state = _with_classes(state, model, given.config, source, layers)
         return state
 
     def batches(
@@ -154,29 +154,19 @@ def _reads_metadata(key: str) -> bool:
 
 
 def _with_classes(
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    config: ClassifierConfig,
-    given: ClassifierConfig,
-    source: str,
-    layers: tuple[str, ...],
+    state: Mapping[str, Tensor], model: Classifier, given: ClassifierConfig, source: str, layers: tuple[str, ...]
 ) -> dict[str, Tensor]:
     """Return the start weights with the rows of the last layer that belong to the classes of the model."""
+    config = model.config
     match = match_to_weights(config.class_names or config.num_classes, given.class_names or given.num_classes, source)
     if match is None:
         raise ValueError(
             f"{source} has {given.num_classes} classes but the data set has {config.num_classes}; "
             "set model.reset_head=true to start with a new last layer"
         )
-    fresh = {key: value * NEW_LAYER_SCALE for key, value in expected.items() if key.startswith(layers)}
-    return take_rows(
-        state,
-        fresh,
-        match,
-        classes=config.num_classes,
-        given_classes=given.num_classes,
-        is_class_layer=lambda key: key.startswith(layers),
-    )
+    fresh = {key: value * NEW_LAYER_SCALE for key, value in model.state_dict().items() if key.startswith(layers)}
+    counts = dict(classes=config.num_classes, given_classes=given.num_classes)
+    return take_rows(state, fresh, match, **counts, is_class_layer=lambda key: key.startswith(layers))
 
 
 def to_images(pixels: Tensor) -> Images:
