@@ -19,7 +19,7 @@ from internimage.data.parts import Part
 from internimage.evaluation.accuracy import ClassScore, score_logits
 from internimage.evaluation.classes import known_classes
 from internimage.evaluation.record_log import Entry, RecordFormat, record_log
-from internimage.evaluation.run import Item, RunSettings, evaluate_images
+from internimage.evaluation.run import Item, PassSettings, evaluate_images
 from internimage.files import replacing
 from internimage.moved import published_by_name
 from internimage.types import Images
@@ -66,7 +66,7 @@ def evaluate_classification(
         FileNotFoundError: the folder lacks the data.
         BlockingIOError: another process works in `folder`.
     """
-    settings = RunSettings(batch_size, workers, max_unreadable, progress)
+    settings = PassSettings(batch_size, workers, max_unreadable, progress)
     dataset = open_dataset(data, split) if isinstance(data, str | PathLike) else data
     config = model.config.preprocess
     dataset = read_as(dataset, config.reading)

@@ -32,7 +32,7 @@ from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.object_metrics import METRICS, Metric, measure
 from internimage.evaluation.predictions import PREDICTIONS, FoundObjects, write_coco_results
 from internimage.evaluation.record_log import record_log
-from internimage.evaluation.run import Item, Records, RunSettings, evaluate_images
+from internimage.evaluation.run import Item, Outcome, PassSettings, evaluate_images
 from internimage.files import remove_leftovers
 from internimage.moved import renamed_keywords
 from internimage.options import Merging
@@ -91,7 +91,7 @@ def evaluate_detection(
         FileNotFoundError: there are no annotations.
         MissingExtra: a package that the metric needs is not installed.
     """
-    settings = RunSettings(batch_size, workers, max_unreadable, progress)
+    settings = PassSettings(batch_size, workers, max_unreadable, progress)
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, given {metric!r}")
     views = _views(model, tta, merge)
@@ -144,8 +144,8 @@ def _find(
     known: KnownClasses,
     tta: DetectionTTA | None,
     folder: str | PathLike[str] | None,
-    settings: RunSettings,
-) -> Records[FoundObjects]:
+    settings: PassSettings,
+) -> Outcome[FoundObjects]:
     """Find the objects of every image, with the classes of the data set."""
     config, data_classes = model.config.preprocess, known.data_classes
 

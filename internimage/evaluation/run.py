@@ -21,7 +21,7 @@ Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class PassSettings:
     """How an evaluation goes over a data set; none of it changes a metric.
 
     Args:
@@ -93,7 +93,7 @@ def batches(
     dataset: ImageDataset[Target],
     indices: Sequence[int],
     preprocess: Callable[[Sequence[ImageInput]], Prepared],
-    settings: RunSettings,
+    settings: PassSettings,
 ) -> Iterator[Batch[Prepared, Target]]:
     """Yield the images of a data set with these indices exactly once, in this order.
 
@@ -114,7 +114,7 @@ def batches(
 
 
 @dataclass(frozen=True)
-class Records(Generic[Record]):
+class Outcome(Generic[Record]):
     """What was found in a whole data set.
 
     Args:
@@ -133,8 +133,8 @@ def evaluate_images(
     predict: Callable[[Prepared, list[Item[Target]]], Sequence[Record | Unreadable]],
     *,
     log: RecordLog[Record],
-    settings: RunSettings,
-) -> Records[Record]:
+    settings: PassSettings,
+) -> Outcome[Record]:
     """Predict every image of a data set that the log does not hold yet.
 
     Args:
@@ -165,4 +165,4 @@ def evaluate_images(
         if settings.progress is not None:
             settings.progress(len(log.records) + len(limit.reasons), len(dataset))
     refuse_none_read(len(log.records), list(limit.reasons.values()))
-    return Records({i: log.records[i] for i in sorted(log.records)}, tuple(sorted(limit.reasons.items())))
+    return Outcome({i: log.records[i] for i in sorted(log.records)}, tuple(sorted(limit.reasons.items())))

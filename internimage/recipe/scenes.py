@@ -21,7 +21,7 @@ from internimage.recipe.sections import (
     ModelSettings,
     OptimizerSettings,
     RateFromZero,
-    Reading,
+    ValidationReading,
 )
 
 _WHOLE, _BACKBONE = "model.weights", "model.backbone_weights"
@@ -93,9 +93,11 @@ class SceneDataSettings(DataSettings):
     val_batch_size: FromOne = 1
     classes: str | None = None
 
-    def in_validation(self) -> Reading:
+    def in_validation(self) -> ValidationReading:
         """Return how validation reads its images."""
-        return Reading(batch_size=self.val_batch_size, workers=self.workers, max_unreadable=self.max_unreadable)
+        return ValidationReading(
+            batch_size=self.val_batch_size, workers=self.workers, max_unreadable=self.max_unreadable
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ RateFromZero = Annotated[float, Range(0, math.inf)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
 
 
-class Reading(TypedDict):
+class ValidationReading(TypedDict):
     """How images are read in validation, as every task's evaluation takes it."""
 
     batch_size: int
@@ -115,9 +115,9 @@ class DataSettings:
     holdout: FromZero = 0
     max_unreadable: FromZero = 50
 
-    def in_validation(self) -> Reading:
+    def in_validation(self) -> ValidationReading:
         """Return how validation reads its images."""
-        return Reading(batch_size=self.batch_size, workers=self.workers, max_unreadable=self.max_unreadable)
+        return ValidationReading(batch_size=self.batch_size, workers=self.workers, max_unreadable=self.max_unreadable)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from internimage.evaluation.confusion import STRIP_ROWS, PixelConfusion
 from internimage.evaluation.ground_truth import warn_of_one_class
 from internimage.evaluation.pixel_counts import PixelCounts, pixel_counts_format
 from internimage.evaluation.record_log import record_log
-from internimage.evaluation.run import Item, RunSettings, evaluate_images
+from internimage.evaluation.run import Item, PassSettings, evaluate_images
 from internimage.moved import published_by_name, renamed_keywords
 from internimage.segmentation import PreprocessConfig, Segmentor
 from internimage.segmentation.preprocess import prepare
@@ -78,7 +78,7 @@ def evaluate_segmentation(
     """
     entry = info(published) if isinstance(published, str) else None
     views = published_scales(entry) if tta is True else tta or None
-    settings = RunSettings(batch_size if views is None else min(batch_size, 1), workers, max_unreadable, progress)
+    settings = PassSettings(batch_size if views is None else min(batch_size, 1), workers, max_unreadable, progress)
     dataset = open_segmentation_dataset(data, split=split) if isinstance(data, str | PathLike) else data
     known = known_classes(model.config.class_names, model.config.num_classes, dataset.class_names)
     config = preprocess or model.config.preprocess

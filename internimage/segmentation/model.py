@@ -20,7 +20,7 @@ from internimage.flow import ImageInput, RunOptions, TaskModel
 from internimage.ranges import Range, check_ranges
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
 from internimage.segmentation.mask2former.network import Mask2FormerConfig, Mask2FormerHead
-from internimage.segmentation.postprocess import ScoreMap, Window, segment
+from internimage.segmentation.postprocess import ScoredWindow, ScoreMap, segment
 from internimage.segmentation.preprocess import PreprocessConfig, SlidingWindow, prepare
 from internimage.segmentation.segformer import SegFormerConfig, SegFormerHead
 from internimage.segmentation.upernet import UperNetConfig, UperNetHead
@@ -196,11 +196,11 @@ class Segmentor(TaskModel[Segmentation]):
             members = [i for i, hw in enumerate(sizes) if hw == (height, width)]
             scores = self(images.pixels[members, :, :height, :width])
             for i, score in zip(members, scores, strict=True):
-                part = Window(0, 0, height, width, score)
+                part = ScoredWindow(0, 0, height, width, score)
                 found[i] = ScoreMap([part], (height, width), images.original_hw[i])
         return [found[i] for i in range(len(sizes))]
 
-    def _windows(self, image: Tensor, size_hw: tuple[int, int], window: SlidingWindow) -> Iterator[Window]:
+    def _windows(self, image: Tensor, size_hw: tuple[int, int], window: SlidingWindow) -> Iterator[ScoredWindow]:
         """Compute the windows of a (C, H, W) image a few at a time, row by row."""
         corners = window.corners(size_hw)
         height, width = (min(size, side) for size, side in zip(window.size_hw, size_hw, strict=True))
@@ -208,7 +208,7 @@ class Segmentor(TaskModel[Segmentation]):
             some = corners[start : start + WINDOWS_AT_ONCE]
             pixels = torch.stack([image[:, top : top + height, left : left + width] for top, left in some])
             for (top, left), scores in zip(some, self(pixels), strict=True):
-                yield Window(top, left, height, width, scores)
+                yield ScoredWindow(top, left, height, width, scores)
 
     def postprocess(
         self, outputs: Sequence[ScoreMap], images: Images, *, probabilities: bool = False

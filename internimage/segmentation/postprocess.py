@@ -24,7 +24,7 @@ MIN_STRIP_ROWS = 8
 PART_PIXELS = 32 * 2**10
 
 
-class Window(NamedTuple):
+class ScoredWindow(NamedTuple):
     """A part of the network's input and its (K, h, w) scores; `top`, `left`, `height` and `width` are in pixels."""
 
     top: int
@@ -43,11 +43,13 @@ class ScoreMap:
         original_hw: (Ho, Wo) size of the image in pixels.
     """
 
-    def __init__(self, windows: Iterable[Window], input_hw: tuple[int, int], original_hw: tuple[int, int]) -> None:
+    def __init__(
+        self, windows: Iterable[ScoredWindow], input_hw: tuple[int, int], original_hw: tuple[int, int]
+    ) -> None:
         self.windows = iter(windows)
         self.input_hw = input_hw
         self.original_hw = original_hw
-        self._active: list[Window] = []
+        self._active: list[ScoredWindow] = []
 
     def strip_rows(self, size_hw: tuple[int, int] | None = None) -> int:
         """Return how many rows of the scores fit the memory of a strip; `size_hw` as in `strips`."""
@@ -171,7 +173,7 @@ def best_class(scores: Tensor) -> Tensor:
     return label
 
 
-def _window_rows(window: Window, start: int, stop: int) -> Tensor:
+def _window_rows(window: ScoredWindow, start: int, stop: int) -> Tensor:
     """Return rows of the input's size from the scores of a window; `start` and `stop` count from the input's top."""
     scores = window.scores
     if scores.shape[1] != window.height:

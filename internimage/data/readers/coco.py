@@ -66,7 +66,7 @@ def open_coco(
         raise ValueError(f"{file} is no COCO file: expected an object at the top, given {type(document).__name__}")
     entries, annotations, categories = (_list(document, key, file) for key in ("images", "annotations", "categories"))
     part = part_of(folder.name) or part_of(file.stem.rsplit("_", 1)[-1]) or part_of(file.parent.name)
-    reader = _Reader(file, ImagePaths(folder, root, part=part), ProblemLog(broken))
+    reader = _CocoReader(file, ImagePaths(folder, root, part=part), ProblemLog(broken))
     rows = _used_categories(reader.categories(categories), annotations)
     names, numbers = _numbering(rows, class_names, file)
     reader.read(entries, annotations, numbers)
@@ -126,7 +126,7 @@ def _numbering(
     return names, {row["id"]: label_of[row["name"]] for row in rows}
 
 
-class _Reader:
+class _CocoReader:
     """Fills a table from the entries of one file."""
 
     def __init__(self, file: Path, paths: ImagePaths, log: ProblemLog) -> None:

@@ -134,7 +134,7 @@ def open_xml(
     """
     if not files:
         raise ValueError(f"{name or 'the data set'} has no XML annotation")
-    reader = _Reader(ProblemLog(broken))
+    reader = _VocReader(ProblemLog(broken))
     trees = ((file, image, reader.tree(file)) for file, image in files)
     if class_names is None:
         trees = list(trees)
@@ -151,7 +151,7 @@ def open_xml(
     return DetectionDataset(name, class_names, reader.table, problems=reader.log.finish(name))
 
 
-class _Reader:
+class _VocReader:
     """Fills a table from one file after the other."""
 
     def __init__(self, log: ProblemLog) -> None:

@@ -47,7 +47,7 @@ class TrainingView:
 
 
 @dataclass(frozen=True)
-class Frame:
+class AugmentedFrame:
     """A view in the making.
 
     Args:
@@ -73,7 +73,7 @@ class Frame:
 class Step(Protocol):
     """One step of a pipeline."""
 
-    def __call__(self, frame: Frame, rng: RandomSource) -> Frame | None:
+    def __call__(self, frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame | None:
         """Return the changed frame, None to reject the image."""
         ...
 
@@ -91,7 +91,7 @@ class Flip:
 
     probability: float = 0.5
 
-    def __call__(self, frame: Frame, rng: RandomSource) -> Frame:
+    def __call__(self, frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame:
         """Mirror the frame, or not."""
         if rng.choice(2, p=(self.probability, 1 - self.probability)) == 1:
             return frame
@@ -101,7 +101,7 @@ class Flip:
         return replace(frame, pixels=frame.pixels.flip(1), boxes=boxes, columns=frame.columns[::-1])
 
 
-def resized(frame: Frame, scale: tuple[int, int]) -> Frame:
+def resized(frame: AugmentedFrame, scale: tuple[int, int]) -> AugmentedFrame:
     """Return the frame in the largest size inside of a scale (shorter side, longer side) that keeps its shape."""
     height, width = frame.size_hw
     size = keep_ratio_size(frame.size_hw, scale)
@@ -136,7 +136,7 @@ class Resize:
     shorter_sides: tuple[int, ...]
     longer_side: int
 
-    def __call__(self, frame: Frame, rng: RandomSource) -> Frame:
+    def __call__(self, frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame:
         """Draw the scale and resize."""
         index = int(rng.randint(len(self.shorter_sides))) if len(self.shorter_sides) > 1 else 0
         return resized(frame, (self.shorter_sides[index], self.longer_side))
@@ -154,20 +154,20 @@ class ResizeRange:
     shorter_side: tuple[int, int]
     longer_side: tuple[int, int]
 
-    def __call__(self, frame: Frame, rng: RandomSource) -> Frame:
+    def __call__(self, frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame:
         """Draw the limit of the longer side, then that of the shorter one, and resize."""
         longer, shorter = (int(rng.randint(low, high + 1)) for low, high in (self.longer_side, self.shorter_side))
         return resized(frame, (shorter, longer))
 
 
-def cropped(frame: Frame, top: int, left: int, size_hw: tuple[int, int]) -> Frame:
+def cropped(frame: AugmentedFrame, top: int, left: int, size_hw: tuple[int, int]) -> AugmentedFrame:
     """Cut a rectangle out; objects whose boxes lie outside are dropped, the others cut at its border."""
     rows, columns = slice(top, top + size_hw[0]), slice(left, left + size_hw[1])
     pixels = frame.pixels[rows, columns]
     shift = np.array([left, top] * 2, dtype=np.float32)
     boxes = _clipped(frame.boxes - shift, (pixels.shape[0], pixels.shape[1]))
     keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return Frame(pixels, boxes[keep], frame.objects[keep], frame.rows[rows], frame.columns[columns])
+    return AugmentedFrame(pixels, boxes[keep], frame.objects[keep], frame.rows[rows], frame.columns[columns])
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Crop:
     longest: int
     allow_empty: bool
 
-    def __call__(self, frame: Frame, rng: RandomSource) -> Frame | None:
+    def __call__(self, frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame | None:
         """Draw height, width, top and left, and cut."""
         height, width = frame.size_hw
         crop_h, crop_w = (
@@ -213,7 +213,7 @@ class CropFraction:
         if not 0 < self.smallest <= 1:
             raise ValueError(f"smallest must lie above 0 and at most at 1, given {self.smallest}")
 
-    def __call__(self, frame: Frame, rng: RandomSource) -> Frame:
+    def __call__(self, frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame:
         """Draw whether, then height, width, top and left, and cut."""
         if rng.random_sample() >= self.probability:
             return frame
@@ -242,12 +242,12 @@ class OneOf:
 
     choices: tuple[Pipeline, ...]
 
-    def __call__(self, frame: Frame, rng: RandomSource) -> Frame | None:
+    def __call__(self, frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame | None:
         """Draw the pipeline and run it."""
         return run(self.choices[int(rng.choice(len(self.choices)))], frame, rng)
 
 
-def run(pipeline: Sequence[Step], frame: Frame, rng: RandomSource) -> Frame | None:
+def run(pipeline: Sequence[Step], frame: AugmentedFrame, rng: RandomSource) -> AugmentedFrame | None:
     """Run steps one after the other; None as soon as one rejects the image."""
     for step in pipeline:
         changed = step(frame, rng)
@@ -269,7 +269,7 @@ def augment(sample: Sample[ObjectTargets], pipeline: Sequence[Step], rng: Random
         The view, or None when the pipeline rejects the image (then another one is to be taken).
     """
     target, size_hw = sample.target, (sample.image.height, sample.image.width)
-    start = Frame(
+    start = AugmentedFrame(
         torch.from_numpy(pixels_of(sample.image)),
         target.boxes_xyxy.numpy(),
         np.arange(len(target)),

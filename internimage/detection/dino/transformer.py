@@ -88,7 +88,7 @@ def build_deform_attention(config: DINOConfig, backend: str) -> MSDeformAttentio
     )
 
 
-class EncoderLayer(nn.Module):
+class DINOEncoderLayer(nn.Module):
     """Deformable attention of every cell over all levels, then the feed-forward part; norms follow the sums."""
 
     def __init__(self, config: DINOConfig, backend: str) -> None:
@@ -105,7 +105,7 @@ class EncoderLayer(nn.Module):
         return feed_forward_norm(x, self.feed_forward, self.norms[1], backend=self.backend)
 
 
-class DecoderLayer(nn.Module):
+class DINODecoderLayer(nn.Module):
     """Attention among the queries, deformable attention over the maps, the feed-forward part."""
 
     def __init__(self, config: DINOConfig, backend: str) -> None:
@@ -138,8 +138,8 @@ class DINOTransformer(nn.Module):
         self.config = config
         channels = config.channels
         self.level_embedding = nn.Parameter(torch.empty(config.num_levels, channels))
-        self.encoder = nn.ModuleList(EncoderLayer(config, backend) for _ in range(config.num_encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(config, backend) for _ in range(config.num_decoder_layers))
+        self.encoder = nn.ModuleList(DINOEncoderLayer(config, backend) for _ in range(config.num_encoder_layers))
+        self.decoder = nn.ModuleList(DINODecoderLayer(config, backend) for _ in range(config.num_decoder_layers))
         self.decoder_norm = nn.LayerNorm(channels)
         self.position_fc1 = nn.Linear(2 * channels, channels)
         self.position_fc2 = nn.Linear(channels, channels)

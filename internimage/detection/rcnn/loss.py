@@ -35,7 +35,7 @@ def choose_at_random(candidates: Tensor, number: int) -> Tensor:
     return candidates[order[:number]].sort().values
 
 
-class Sample(NamedTuple):
+class SampledBoxes(NamedTuple):
     """The examples drawn from one image: of objects first, of the background behind them."""
 
     boxes: Tensor  # (R, 4)
@@ -47,7 +47,7 @@ class Sample(NamedTuple):
 
 def draw_sample(
     boxes: Tensor, true_boxes: Tensor, assign: AssignConfig, sample: SampleConfig, choose: Choose
-) -> Sample:
+) -> SampledBoxes:
     """Assign candidates to objects and draw examples.
 
     Args:
@@ -66,7 +66,7 @@ def draw_sample(
     positive = _at_most((assigned >= 0).nonzero().flatten(), int(sample.number * sample.positive_fraction), choose)
     negative = _at_most((assigned == BACKGROUND).nonzero().flatten(), sample.number - len(positive), choose)
     indices = torch.cat([positive, negative])
-    return Sample(boxes[indices], len(positive), assigned[positive], is_truth[indices], indices)
+    return SampledBoxes(boxes[indices], len(positive), assigned[positive], is_truth[indices], indices)
 
 
 def _at_most(candidates: Tensor, number: int, choose: Choose) -> Tensor:
@@ -187,7 +187,7 @@ def _rois(boxes: Sequence[Tensor]) -> Tensor:
     return torch.cat([F.pad(own, (1, 0), value=float(i)) for i, own in enumerate(boxes)])
 
 
-def _labels(drawn: Sequence[Sample], targets: Sequence[DetectionTargets], background: int) -> Tensor:
+def _labels(drawn: Sequence[SampledBoxes], targets: Sequence[DetectionTargets], background: int) -> Tensor:
     """Return the (R,) class of each example."""
     labels: list[Tensor] = []
     for sample, target in zip(drawn, targets, strict=True):
@@ -197,7 +197,7 @@ def _labels(drawn: Sequence[Sample], targets: Sequence[DetectionTargets], backgr
     return torch.cat(labels)
 
 
-def _positives(drawn: Sequence[Sample]) -> Tensor:
+def _positives(drawn: Sequence[SampledBoxes]) -> Tensor:
     """Return the (R,) bool of examples of objects."""
     flags = [torch.arange(len(s.boxes), device=s.boxes.device) < s.positives for s in drawn]
     return torch.cat(flags)
@@ -208,7 +208,7 @@ def _stage_box_loss(
     rois: Tensor,
     deltas: Tensor,
     labels: Tensor,
-    drawn: Sequence[Sample],
+    drawn: Sequence[SampledBoxes],
     targets: Sequence[DetectionTargets],
 ) -> Tensor:
     """Regression loss of the examples of objects, divided by the number of all examples."""
@@ -223,7 +223,7 @@ def _mask_loss(
     head: MaskHead,
     cut: Cut,
     side: int,
-    drawn: Sequence[Sample],
+    drawn: Sequence[SampledBoxes],
     targets: Sequence[DetectionTargets],
 ) -> Tensor:
     """Mean cross entropy of the pixels of the masks of examples of objects."""
@@ -246,7 +246,7 @@ def _next_candidates(
     labels: Tensor,
     logits: Tensor,
     deltas: Tensor,
-    drawn: Sequence[Sample],
+    drawn: Sequence[SampledBoxes],
     valid_hw: Tensor,
 ) -> list[Tensor]:
     """Move the examples by the regression of their class; true boxes that had joined are left out."""

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from internimage.ops.fused import (
     Activation,
+    ConvWindow,
     Residual,
-    Window,
     gelu_,
     missing_reason,
     pack,
@@ -90,7 +90,7 @@ def conv_norm(
         The result (N, H', W', O), and `next_norm` of it, None without `next_norm`.
     """
     assert product.packed is not None
-    window = Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+    window = ConvWindow(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
     residual = Residual.of(norm=norm, next_norm=next_norm)
     return packed_conv(x, product.packed, window, residual, activation=activation)
 

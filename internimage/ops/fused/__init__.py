@@ -4,8 +4,8 @@ from internimage.ops.fused.linear import Activation as Activation
 from internimage.ops.fused.linear import packed_conv as packed_conv
 from internimage.ops.fused.linear import packed_linear as packed_linear
 from internimage.ops.fused.linear import packed_perceptron as packed_perceptron
+from internimage.ops.fused.packed_weight import ConvWindow as ConvWindow
 from internimage.ops.fused.packed_weight import PackedWeight as PackedWeight
-from internimage.ops.fused.packed_weight import Window as Window
 from internimage.ops.fused.packed_weight import missing_reason as missing_reason
 from internimage.ops.fused.packed_weight import pack as pack
 from internimage.ops.fused.packed_weight import patch_weight as patch_weight

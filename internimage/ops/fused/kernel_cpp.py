@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from internimage.ops.fused.packed_weight import Window
+from internimage.ops.fused.packed_weight import ConvWindow
 from internimage.ops.fused.residual import Residual
 from internimage.ops.runtime import library
 from internimage.ops.runtime.abi import (
@@ -128,7 +128,7 @@ def conv(
 ) -> list[Tensor]:
     """Activation of the norm of a convolution of a contiguous (N, H, W, C) map, and next_norm of it."""
     kernel, stride, padding = window
-    out_height, out_width = Window(*window).output_size(*x.shape[1:3])
+    out_height, out_width = ConvWindow(*window).output_size(*x.shape[1:3])
     out, normed = _results(x.new_empty(x.shape[0], out_height, out_width, outputs), residual)
     if out.numel():
         rows, inputs = out.numel() // outputs, blocks.shape[1] * blocks.shape[3]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from internimage.ops.backends import Backend
 from internimage.ops.fused import kernel_cpp
-from internimage.ops.fused.packed_weight import PackedWeight, Window, pad_inputs
+from internimage.ops.fused.packed_weight import ConvWindow, PackedWeight, pad_inputs
 from internimage.ops.fused.residual import RESIDUAL_SCHEMA, Residual
 from internimage.ops.registration import register_inference_operator
 from internimage.ops.sampling import expect_shape
@@ -33,7 +33,7 @@ def _fake_perceptron(*values: Any) -> list[Tensor]:
 
 def _fake_conv(*values: Any) -> list[Tensor]:
     x, _, _, outputs, window = values[:5]
-    shape = x.shape[0], *Window(*window).output_size(*x.shape[1:3]), outputs
+    shape = x.shape[0], *ConvWindow(*window).output_size(*x.shape[1:3]), outputs
     return [x.new_empty(shape) for _ in range(1 if values[NEXT_WEIGHT] is None else 2)]
 
 
@@ -125,7 +125,7 @@ def packed_perceptron(
 
 
 def packed_conv(
-    x: Tensor, layer: PackedWeight, window: Window, residual: Residual, *, activation: Activation = "none"
+    x: Tensor, layer: PackedWeight, window: ConvWindow, residual: Residual, *, activation: Activation = "none"
 ) -> tuple[Tensor, Tensor | None]:
     """Apply a convolution to a channels-last map, a layer norm and an activation.
 

@@ -32,7 +32,7 @@ class PackedWeight(NamedTuple):
     outputs: int
 
 
-class Window(NamedTuple):
+class ConvWindow(NamedTuple):
     """The window of a convolution: side of the kernel, step, zeros around the map."""
 
     kernel_size: int
@@ -43,7 +43,7 @@ class Window(NamedTuple):
         """Sides of the output, at least 0.
 
         Example:
-            >>> Window(3, 2, 1).output_size(7, 8)
+            >>> ConvWindow(3, 2, 1).output_size(7, 8)
             (4, 4)
         """
         steps = ((side + 2 * self.padding - self.kernel_size) // self.stride + 1 for side in (height, width))

@@ -96,7 +96,7 @@ class QueryOutput(NamedTuple):
     mask_logits: Tensor
 
 
-class DecoderLayer(nn.Module):
+class MaskDecoderLayer(nn.Module):
     """Attention to pixels inside of the masks, attention among queries, a feed-forward part; each with a norm."""
 
     def __init__(self, channels: int, *, num_heads: int, hidden_channels: int, backend: str) -> None:
@@ -147,7 +147,7 @@ class Mask2FormerHead(nn.Module):
             backend=backend,
         )
         self.layers = nn.ModuleList(
-            DecoderLayer(
+            MaskDecoderLayer(
                 channels,
                 num_heads=config.num_heads,
                 hidden_channels=config.decoder_hidden_channels,

@@ -33,7 +33,7 @@ class PixelFeatures(NamedTuple):
     memory: tuple[Tensor, ...]
 
 
-class EncoderLayer(nn.Module):
+class PixelEncoderLayer(nn.Module):
     """Deformable self-attention and a feed-forward part, each followed by a shortcut and a norm."""
 
     def __init__(
@@ -91,7 +91,7 @@ class PixelDecoder(nn.Module):
         self.level_embedding = nn.Parameter(torch.empty(NUM_LEVELS, channels))
         nn.init.normal_(self.level_embedding)
         self.layers = nn.ModuleList(
-            EncoderLayer(
+            PixelEncoderLayer(
                 channels,
                 num_heads=num_heads,
                 num_points=num_points,

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from internimage.ops import fused
 from internimage.ops.fused import (
+    ConvWindow,
     Residual,
-    Window,
     pack,
     packed_conv,
     packed_linear,
@@ -128,11 +128,11 @@ def test_perceptron_equals_the_separate_steps_in_float64(
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(1, 9, 7, 3), (2, 12, 16, 20), (1, 1, 1, 5), (3, 2, 5, 64), (0, 4, 4, 2)])
 @pytest.mark.parametrize(
-    "window", [Window(3, 2, 1), Window(3, 1, 1), Window(1, 1, 0), Window(5, 3, 2), Window(2, 2, 0)]
+    "window", [ConvWindow(3, 2, 1), ConvWindow(3, 1, 1), ConvWindow(1, 1, 0), ConvWindow(5, 3, 2), ConvWindow(2, 2, 0)]
 )
 @pytest.mark.parametrize("parts", ["plain", "norm gelu", "norm next"])
 def test_convolution_equals_the_separate_steps_in_float64(
-    dtype: torch.dtype, shape: tuple[int, ...], window: Window, parts: str
+    dtype: torch.dtype, shape: tuple[int, ...], window: ConvWindow, parts: str
 ) -> None:
     size, stride, padding = window
     x, weight = torch.randn(shape).to(dtype), torch.randn(36, shape[-1], size, size).to(dtype) / (3 * shape[-1])
@@ -237,14 +237,14 @@ def test_bad_input_is_refused() -> None:
         packed_perceptron(x, [packed], torch.ones(3, 6).double(), Residual())
     conv = pack(patch_weight(torch.ones(6, 2, 3, 3)), None)
     with pytest.raises(ValueError, match="expected 18 inputs"):
-        packed_conv(torch.ones(1, 4, 4, 3), conv, Window(3, 2, 1), Residual())
+        packed_conv(torch.ones(1, 4, 4, 3), conv, ConvWindow(3, 2, 1), Residual())
     half = pack(patch_weight(torch.ones(6, 3, 3, 3).bfloat16()), None)
     with pytest.raises(ValueError, match="bfloat16 on cpu"):
-        packed_conv(torch.ones(1, 4, 4, 3), half, Window(3, 2, 1), Residual())
+        packed_conv(torch.ones(1, 4, 4, 3), half, ConvWindow(3, 2, 1), Residual())
     with pytest.raises(ValueError, match="no gamma"):
-        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Residual(gamma=torch.ones(6)))
+        packed_conv(torch.ones(1, 4, 4, 2), conv, ConvWindow(3, 2, 1), Residual(gamma=torch.ones(6)))
     with pytest.raises(ValueError, match="'none' or 'gelu'"):
-        packed_conv(torch.ones(1, 4, 4, 2), conv, Window(3, 2, 1), Residual(), activation="relu")
+        packed_conv(torch.ones(1, 4, 4, 2), conv, ConvWindow(3, 2, 1), Residual(), activation="relu")
 
 
 @needs_kernels
@@ -268,8 +268,8 @@ def test_registration_passes_opcheck_and_gives_the_same() -> None:
     image, conv = torch.randn(1, 5, 6, 2), pack(patch_weight(torch.randn(12, 2, 3, 3)), None)
     for residual in (Residual(), whole._replace(gamma=None)):
         torch.library.opcheck(ops.packed_conv, (image, *conv[:2], 12, [3, 2, 1], "gelu", *residual))
-        plain = packed_conv(image, conv, Window(3, 2, 1), residual)
+        plain = packed_conv(image, conv, ConvWindow(3, 2, 1), residual)
         with torch.profiler.profile():
-            seen = packed_conv(image, conv, Window(3, 2, 1), residual)
+            seen = packed_conv(image, conv, ConvWindow(3, 2, 1), residual)
         assert torch.equal(seen[0], plain[0])
         assert seen[1] is None or torch.equal(seen[1], plain[1])
