@@ -100,6 +100,7 @@ def _explained(errors: Sequence[ErrorDetails], name: str) -> Exception:
     given, what = error["input"], error["type"]
     where = ".".join(path)
     if what == "value_error":
+        # pydantic puts the exception of our own check there for this type of error, which its types leave open.
         return typing.cast(Exception, error["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
     if what == "unexpected_keyword_argument":
         unknown = ", ".join(sorted(str(e["loc"][-1]) for e in first if e["type"] == what))

@@ -52,6 +52,7 @@ TENSOR_NAMES = {
 }
 # Modules whose other names refuse a file: no checkpoint of weights needs them.
 REFUSED_MODULES = {"builtins", "torch", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "pty"}
+# What torch, pickle and zipfile raise over damaged content; seen in files damaged at random.
 BROKEN_FILE = (
     *(RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError),
     *(AssertionError, ArithmeticError, MemoryError, zipfile.BadZipFile, NotImplementedError, struct.error),
