@@ -53,8 +53,8 @@ def measure(name: str, level: int, batch: int, device: str, dtype: torch.dtype, 
     fused = build(name, level, device, dtype, "auto")
     fuse(fused)
     with torch.inference_mode():
-        truth = build(name, level, device, torch.float32, "reference")(x.float())
-        error = float((fused(x).float() - truth).norm() / truth.norm())
+        expected = build(name, level, device, torch.float32, "reference")(x.float())
+        error = float((fused(x).float() - expected).norm() / expected.norm())
         if not error <= TOLERANCE[dtype]:
             raise SystemExit(f"correctness check failed: {name} level {level} {dtype} differs by {error:.2e}")
         forms = {"reference": lambda: reference(x), "eager": lambda: plain(x), "fused": lambda: fused(x)}

@@ -243,6 +243,7 @@ NAMES: Mapping[str, str] = {
     "classification.training.recipe.DataSettings": "ClassificationDataSettings",
     "classification.training.recipe.ScheduleSettings": "EpochScheduleSettings",
     "coco_figures": "coco_metrics",
+    "count_truth": "count_targets",
     "crowd_figures": "crowd_metrics",
     "decode_picture": "decode_image",
     "detection.box_merging.Method": "Merging",

@@ -1,6 +1,6 @@
 """The catalog: one typed row for every published checkpoint, and for the models that ship with this package.
 
-`tables/checkpoints.tsv` is the one truth; this file gives it types, aliases and a search. Rows are read once, at first
+`tables/checkpoints.tsv` is the one source; this file gives it types, aliases and a search. Rows are read once, at first
 use.
 """
 

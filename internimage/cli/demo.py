@@ -90,7 +90,7 @@ def _classify(runner: _Runner, *, shows: bool) -> dict[str, Any]:
     targets = [_target(path, classifier.config.class_names or ()) for path in paths]
     num_right = sum(result.name == target for result, target in zip(results, targets, strict=True))
     heading = f"{CLASSIFIER}: {num_right} of {len(paths)} right"
-    _save(contact_sheet(results, paths, truths=targets, heading=heading), runner.out / SHEET_FILE)
+    _save(contact_sheet(results, paths, targets=targets, heading=heading), runner.out / SHEET_FILE)
     if shows:
         _print_predictions(results, targets, paths)
     note(f"{heading}, {effort}; look at {runner.out / SHEET_FILE}")

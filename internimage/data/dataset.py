@@ -40,15 +40,15 @@ class SampleSource:
 
     Args:
         image: its file, or its content.
-        truth: the file or the content of its ground truth.
+        target: the file or the content of its ground truth.
         name: what it is called, the same wherever the data set lies; "" for the place of `image` among the others.
-        truth_note: what besides `truth` decides about the ground truth.
+        target_note: what besides `target` decides about the ground truth.
     """
 
     image: Path | bytes
-    truth: Path | bytes
+    target: Path | bytes
     name: str = ""
-    truth_note: str = ""
+    target_note: str = ""
 
 
 class ImageDataset(Protocol[Target]):

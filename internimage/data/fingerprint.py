@@ -7,7 +7,6 @@ Shape legend: N samples.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import stat
@@ -32,6 +31,8 @@ END_BYTES = 2**22
 READ_SAMPLES = 32
 READERS = 8
 SHOWN = 3
+# What a fingerprint's lists are called in the records of runs.
+KEYS = ("class_names", "names", "images", "truths")
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,26 @@ class DataChanges:
         classes: other classes, or their order.
         samples: samples that were added or removed, or their order.
         images: names of the samples whose image is another one.
-        truths: names of the samples whose ground truth is another one.
+        targets: names of the samples whose ground truth is another one.
     """
 
     classes: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
-    truths: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     @property
     def are_none(self) -> bool:
         """Whether the data set is the same."""
-        return not (self.classes or self.samples or self.images or self.truths)
+        return not (self.classes or self.samples or self.images or self.targets)
 
     def texts(self) -> list[str]:
         """Return every difference with the first examples."""
         texts = [*self.classes, *self.samples]
         if self.images:
             texts.append(f"{_counted(self.images, 'image')} replaced ({_some(self.images)})")
-        if self.truths:
-            texts.append(f"ground truth of {_counted(self.truths, 'image')} changed ({_some(self.truths)})")
+        if self.targets:
+            texts.append(f"ground truth of {_counted(self.targets, 'image')} changed ({_some(self.targets)})")
         return texts
 
 
@@ -73,13 +74,13 @@ class DataFingerprint:
         class_names: names of the classes in their order.
         names: N names of samples in their order.
         images: for each of them the size of its image file in bytes, and a digest where it was read.
-        truths: the same of its ground truth.
+        targets: the same of its ground truth.
     """
 
     class_names: tuple[str, ...]
     names: tuple[str, ...]
     images: tuple[str, ...]
-    truths: tuple[str, ...]
+    targets: tuple[str, ...]
 
     @classmethod
     def of(cls, dataset: ImageDataset[Any]) -> DataFingerprint:
@@ -88,23 +89,27 @@ class DataFingerprint:
         home = _common_folder(source.image for source in sources)
         names = tuple(source.name or _below(source.image, home) for source in sources)
         images = _entries([source.image for source in sources])
-        truths = _entries([source.truth for source in sources])
-        notes = (source.truth_note for source in sources)
-        noted = tuple(f"{note}{truth}" for note, truth in zip(notes, truths, strict=True))
+        targets = _entries([source.target for source in sources])
+        notes = (source.target_note for source in sources)
+        noted = tuple(f"{note}{target}" for note, target in zip(notes, targets, strict=True))
         return cls(tuple(map(str, dataset.class_names)), names, images, noted)
+
+    @property
+    def _parts(self) -> tuple[tuple[str, ...], ...]:
+        return (self.class_names, self.names, self.images, self.targets)
 
     @property
     def digest(self) -> str:
         """A short text that differs between data sets."""
         whole = hashlib.blake2b(digest_size=16)
-        for part in (self.class_names, self.names, self.images, self.truths):
+        for part in self._parts:
             whole.update(repr(part).encode("utf-8", "surrogatepass"))
         return whole.hexdigest()
 
     def changes(self, present: DataFingerprint) -> DataChanges:
         """Return how a data set has changed since this fingerprint was taken."""
-        before = dict(zip(self.names, zip(self.images, self.truths, strict=True), strict=True))
-        after = dict(zip(present.names, zip(present.images, present.truths, strict=True), strict=True))
+        before = dict(zip(self.names, zip(self.images, self.targets, strict=True), strict=True))
+        after = dict(zip(present.names, zip(present.images, present.targets, strict=True), strict=True))
         both = [name for name in after if name in before]
         return DataChanges(
             _class_changes(self.class_names, present.class_names),
@@ -115,7 +120,7 @@ class DataFingerprint:
 
     def to_plain(self) -> dict[str, list[str]]:
         """Return lists for JSON, see `from_plain`."""
-        return {field.name: list(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {key: list(part) for key, part in zip(KEYS, self._parts, strict=True)}
 
     @classmethod
     def from_plain(cls, values: object) -> DataFingerprint:
@@ -124,11 +129,10 @@ class DataFingerprint:
         Raises:
             ValueError: it is something else.
         """
-        fields = [field.name for field in dataclasses.fields(cls)]
-        lists = [values.get(name) for name in fields] if isinstance(values, Mapping) else []
+        lists = [values.get(key) for key in KEYS] if isinstance(values, Mapping) else []
         parts = [tuple(map(str, part)) for part in lists if isinstance(part, list)]
-        if len(parts) < len(fields) or any(list(part) != given for part, given in zip(parts, lists, strict=True)):
-            raise ValueError(f"a fingerprint of a data set holds lists of texts: {', '.join(fields)}")
+        if len(parts) < len(KEYS) or any(list(part) != given for part, given in zip(parts, lists, strict=True)):
+            raise ValueError(f"a fingerprint of a data set holds lists of texts: {', '.join(KEYS)}")
         if len({len(part) for part in parts[1:]}) != 1:
             raise ValueError("a fingerprint of a data set holds one name, image and ground truth for each sample")
         return cls(*parts)
@@ -151,9 +155,8 @@ def _read_source(dataset: ImageDataset[Any], index: int, *, is_read: bool) -> Sa
     entry = read_sample(dataset, index) if is_read else None
     if entry is None or isinstance(entry, Unreadable):
         return SampleSource(b"", b"" if entry is None else entry.reason.encode(), name=f"sample {index}")
-    target = entry.target
-    truth = target.tobytes() if isinstance(target, np.ndarray) else repr(target).encode()
-    return SampleSource(np.asarray(entry.image).tobytes(), truth, name=f"sample {index}")
+    target = entry.target.tobytes() if isinstance(entry.target, np.ndarray) else repr(entry.target).encode()
+    return SampleSource(np.asarray(entry.image).tobytes(), target, name=f"sample {index}")
 
 
 def _entries(contents: Sequence[Path | bytes]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from internimage.checkpoints.catalog import info
 from internimage.data import Sample, Unreadable
 from internimage.data.dataset import read_as
 from internimage.data.images.read import read_image
-from internimage.data.objects.census import count_truth
+from internimage.data.objects.census import count_targets
 from internimage.data.objects.dataset import DetectionDataset, size_mismatch
 from internimage.data.objects.sizes import check_sizes
 from internimage.data.parts import Part
@@ -99,7 +99,7 @@ def evaluate_detection(
     dataset = read_as(opened, model.config.preprocess.reading)
     classes = ObjectClasses.of(dataset)
     known = known_classes(model.config.class_names, model.config.num_classes, classes.names)
-    refuse_no_targets(count_truth(dataset), dataset.name)
+    refuse_no_targets(count_targets(dataset), dataset.name)
     found = _find(model, dataset, known, views, folder, settings)
     targets = [dataset.annotation(i) for i in found.by_index]
     predictions = list(found.by_index.values())

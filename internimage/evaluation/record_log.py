@@ -149,7 +149,7 @@ class FileLog(RecordLog[Record]):
 
     def _drop_changed(self) -> None:
         """Write the file anew without the images that are to be measured again."""
-        changed = {*self._changes.images, *(self._changes.truths if self.form.holds_ground_truth else ())}
+        changed = {*self._changes.images, *(self._changes.targets if self.form.holds_ground_truth else ())}
         what = "they are looked at again" if changed else "what was found stays and is compared with it"
         logger.warning("%s: %s since it was written; %s", self.path, "; ".join(self._changes.texts()), what)
         self.records = {i: record for i, record in self.records.items() if self.data.names[i] not in changed}

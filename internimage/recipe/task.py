@@ -80,7 +80,7 @@ class TrainingTask(ABC, Generic[RecipeT, DataT, BatchT, ModelT]):
     def examples(self, train_set: DataT) -> ExampleCount | None:
         """Count what there is to learn; None where it would take too long."""
 
-    def truth(self, val_set: DataT) -> ExampleCount | None:
+    def targets(self, val_set: DataT) -> ExampleCount | None:
         """Count what there is to be found in the validation part; None where every image counts."""
         return None
 

@@ -50,7 +50,7 @@ def check_examples(count: ExampleCount, *, place: str, fewest_classes: int = 1) 
         )
 
 
-def check_truth(count: ExampleCount, *, place: str) -> bool:
+def check_targets(count: ExampleCount, *, place: str) -> bool:
     """Return whether the validation part shows anything that a model can be measured by; warn where it does not.
 
     Args:

@@ -15,7 +15,7 @@ from internimage.data import ImageDataset
 from internimage.recipe import Recipe
 from internimage.recipe.schedules import Schedule
 from internimage.recipe.task import AnyTraining, BatchT, DataT, ModelT, Progress, RecipeT, TrainingTask
-from internimage.training.examples import check_examples, check_truth
+from internimage.training.examples import check_examples, check_targets
 from internimage.training.initial_weights import load_start_weights, log_start
 from internimage.training.optim import ParamGroup, param_groups
 from internimage.training.own_data import wants_own_part, with_batch, with_holdout, with_short_warmup, with_start
@@ -71,8 +71,8 @@ class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
         place = getattr(whole, "name", str(data))
         if (count := task.examples(train_set)) is not None:
             check_examples(count, place=place, fewest_classes=task.fewest_classes)
-        truth = task.truth(self.val_set)
-        self._can_measure = truth is None or check_truth(truth, place=getattr(self.val_set, "name", str(data)))
+        targets = task.targets(self.val_set)
+        self._can_measure = targets is None or check_targets(targets, place=getattr(self.val_set, "name", str(data)))
         recipe = with_batch(recipe, len(train_set) // world)
         task.check_batch(recipe)
         train_set = task.read(recipe, train_set)

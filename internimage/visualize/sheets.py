@@ -16,6 +16,7 @@ from PIL.Image import Image, Resampling, Transpose
 from torch import Tensor
 
 from internimage.data.images.read import ImageInput, read_shown
+from internimage.moved import renamed_keywords
 from internimage.types import Classification
 from internimage.visualize.text import ACCENT, PANEL, TEXT, TILE, WRONG, bar_row, fonts, rounded, write_text
 from internimage.visualize.viewing import fit_inside
@@ -23,11 +24,12 @@ from internimage.visualize.viewing import fit_inside
 MAX_LABELED_CLASSES = 30
 
 
+@renamed_keywords(truths="targets")
 def contact_sheet(
     results: Sequence[Classification],
     images: Sequence[ImageInput],
     *,
-    truths: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
     columns: int | None = None,
     heading: str = "",
 ) -> Image:
@@ -36,7 +38,7 @@ def contact_sheet(
     Args:
         results: one classification for each image.
         images: the images.
-        truths: the right class names; a wrong prediction is marked and shows the right one. None if unknown.
+        targets: the right class names; a wrong prediction is marked and shows the right one. None if unknown.
         columns: tiles side by side, at least 1; None takes a layout of full rows where there is one.
         heading: a line above the tiles.
 
@@ -45,18 +47,18 @@ def contact_sheet(
 
     Raises:
         TypeError: a result cannot be drawn.
-        ValueError: the numbers of results, images and truths differ, there are none, or an image cannot be read.
+        ValueError: the numbers of results, images and targets differ, there are none, or an image cannot be read.
     """
-    if not (results and len(results) == len(images) == (len(images) if truths is None else len(truths))):
+    if not (results and len(results) == len(images) == (len(images) if targets is None else len(targets))):
         raise ValueError(
-            "a contact sheet needs as many results as images (and truths), at least one; given "
-            f"{len(results)}, {len(images)}{'' if truths is None else f', {len(truths)}'}"
+            "a contact sheet needs as many results as images (and targets), at least one; given "
+            f"{len(results)}, {len(images)}{'' if targets is None else f', {len(targets)}'}"
         )
     if columns is None:
         columns = _fewest_empty_places(len(results))
     elif columns < 1:
         raise ValueError(f"columns must be at least 1, given {columns}")
-    width, height, gap = 208, 246 if truths is None else 266, 14
+    width, height, gap = 208, 246 if targets is None else 266, 14
     top = 64 if heading else 0
     num_rows = math.ceil(len(results) / columns)
     size = (gap + columns * (width + gap), top + gap + num_rows * (height + gap))
@@ -65,7 +67,7 @@ def contact_sheet(
         write_text(canvas, (gap + 2, 26), heading, 22, TEXT, max_width=size[0] - 2 * gap)
     for i, (result, image) in enumerate(zip(results, images, strict=True)):
         row, column = divmod(i, columns)
-        tile = _tile(result, image, None if truths is None else truths[i], (width, height))
+        tile = _tile(result, image, None if targets is None else targets[i], (width, height))
         canvas.paste(tile, (gap + column * (width + gap), top + gap + row * (height + gap)))
     return canvas
 
@@ -76,7 +78,7 @@ def _fewest_empty_places(number: int) -> int:
     return min(choices, key=lambda columns: (-number % columns, -columns))
 
 
-def _tile(result: Classification, image: ImageInput, truth: str | None, size: tuple[int, int]) -> Image:
+def _tile(result: Classification, image: ImageInput, target: str | None, size: tuple[int, int]) -> Image:
     """One image of a contact sheet with its prediction."""
     if not isinstance(result, Classification):
         raise TypeError(f"a contact sheet takes Classification results, given {type(result).__name__}")
@@ -86,10 +88,10 @@ def _tile(result: Classification, image: ImageInput, truth: str | None, size: tu
     inner = width - 12
     drawn = fit_inside(read_shown(image), (inner, inner))
     tile.paste(drawn, ((width - drawn.width) // 2, 6 + (inner - drawn.height) // 2))
-    is_wrong = truth is not None and truth != result.name
+    is_wrong = target is not None and target != result.name
     bar_row(tile, (12, width, width - 12), result.name, result.score, color=WRONG if is_wrong else ACCENT, unit=0.95)
     if is_wrong:
-        write_text(tile, (12, width + 32), f"truth: {truth}", 14, WRONG, max_width=width - 24)
+        write_text(tile, (12, width + 32), f"target: {target}", 14, WRONG, max_width=width - 24)
     return tile
 
 
@@ -116,7 +118,7 @@ def draw_confusion(confusion: Tensor, class_names: Sequence[str]) -> Image:
     cell = 56 if is_labeled else max(1, 1500 // number)
     left, top = (180, 196) if is_labeled else (24, 72)
     canvas = PIL.Image.new("RGB", (max(640, left + number * cell + 24), top + number * cell + 24), PANEL)
-    heading = "Confusion: rows are the truth, columns the answers"
+    heading = "Confusion: rows are the ground truth, columns the predictions"
     write_text(canvas, (24, 22), heading, 20, TEXT, max_width=canvas.width - 48)
     canvas.paste(_colored(fractions).resize((number * cell, number * cell), Resampling.NEAREST), (left, top))
     if is_labeled:

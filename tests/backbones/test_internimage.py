@@ -185,12 +185,12 @@ def test_inference_steps_are_as_exact_in_bfloat16_as_the_training_graph(name: st
     backbone = randomized(replace(TINY, **SWITCHES[name])).eval()
     x = torch.randn(2, 3, 65, 70)
     with torch.inference_mode():
-        truth = backbone(x).maps[-1]
+        expected = backbone(x).maps[-1]
     backbone.to(torch.bfloat16)
     separate = backbone(x.bfloat16()).maps[-1].detach().float()
     with torch.inference_mode():
         fused = backbone(x.bfloat16()).maps[-1].float()
-    assert (fused - truth).norm() <= 1.5 * (separate - truth).norm()
+    assert (fused - expected).norm() <= 1.5 * (separate - expected).norm()
 
 
 def test_the_bridge_to_dcnv4_changes_no_number() -> None:

@@ -46,11 +46,11 @@ def test_demo_classifies_the_bundled_images_offline(run: Run, tmp_path: Path) ->
 
 def test_demo_finds_the_garments_of_the_bundled_scene(run: Run, tmp_path: Path) -> None:
     summary = json.loads(run("demo", "--out", tmp_path, "--json").stdout)
-    truths = {"Coat", "Sandal", "T-shirt/top"}
+    names = {"Coat", "Sandal", "T-shirt/top"}
     objects = summary["detection"]["objects"]
-    assert sorted(entry["name"] for entry in objects) == sorted(truths)
+    assert sorted(entry["name"] for entry in objects) == sorted(names)
     shares = {entry["name"]: entry["share"] for entry in summary["segmentation"]["classes"]}
-    assert shares["background"] > 0.4 and set(shares) == {"background", *truths}  # the two models agree
+    assert shares["background"] > 0.4 and set(shares) == {"background", *names}  # the two models agree
     assert all(share > 0.01 for share in shares.values())
 
 

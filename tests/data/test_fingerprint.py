@@ -132,7 +132,7 @@ def test_a_replaced_image_of_the_same_size_and_time_is_seen(data: tuple[Path, Op
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
     changes = before.changes(DataFingerprint.of(opened(root)))
-    assert len(changes.images) == 1 and changes.images[0].endswith(path.name) and not changes.truths
+    assert len(changes.images) == 1 and changes.images[0].endswith(path.name) and not changes.targets
     assert changes.texts() == [f"1 image replaced ({changes.images[0]!r})"]
 
 
@@ -181,7 +181,7 @@ def test_changed_annotations(tmp_path: Path, edit: Callable[[Any], None]) -> Non
     before = DataFingerprint.of(open_objects(root))
     edit_document(root, edit)
     changes = before.changes(DataFingerprint.of(open_objects(root)))
-    assert changes.truths == ("1.bmp",) and not changes.images
+    assert changes.targets == ("1.bmp",) and not changes.images
     assert changes.texts() == ["ground truth of 1 image changed ('1.bmp')"]
 
 
@@ -200,13 +200,13 @@ def test_changed_masks_and_their_meaning(tmp_path: Path) -> None:
     root = masks(tmp_path)
     before = DataFingerprint.of(open_masks(root))
     image(root / "masks" / "train" / "1.tif", 50, mode="L")
-    assert before.changes(DataFingerprint.of(open_masks(root))).truths == ("1.bmp",)
+    assert before.changes(DataFingerprint.of(open_masks(root))).targets == ("1.bmp",)
     shutil.rmtree(root)
     masks(root)
     (root / "classes.txt").write_text("b\na\n")
     assert before.changes(DataFingerprint.of(open_masks(root))).classes
     (root / "classes.txt").write_text("a\nb\nc\n")
-    assert before.changes(DataFingerprint.of(open_masks(root))).truths == ("0.bmp", "1.bmp", "2.bmp")
+    assert before.changes(DataFingerprint.of(open_masks(root))).targets == ("0.bmp", "1.bmp", "2.bmp")
 
 
 def test_idx_files(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_idx_files(tmp_path: Path) -> None:
     before = write([0, 1, 2, 3, 4, 5])
     assert write([0, 1, 2, 3, 4, 5], ".gz") == before
     changes = before.changes(write([0, 1, 2, 3, 4, 9]))
-    assert changes.truths == ("train-images-idx3-ubyte#5",) and not changes.images
+    assert changes.targets == ("train-images-idx3-ubyte#5",) and not changes.images
 
 
 class Own:
@@ -249,11 +249,11 @@ def test_other_data_sets_are_read(tmp_path: Path) -> None:
     before = DataFingerprint.of(Own())
     assert before == DataFingerprint.of(Own())
     assert before.changes(DataFingerprint.of(Own(shade=1))).images == ("sample 0", "sample 2")
-    assert before.changes(DataFingerprint.of(Own(target=1))).truths == ("sample 0", "sample 2")
+    assert before.changes(DataFingerprint.of(Own(target=1))).targets == ("sample 0", "sample 2")
     assert before.changes(DataFingerprint.of(Own(number=4))).samples == ("1 image added ('sample 3')",)
     dataset = open_folders(folders(tmp_path))
     part = DataFingerprint.of(Selection(Selection(dataset, [4, 0, 2]), [2, 0]))
-    assert part.names == ("apple/2.bmp", "pear/1.bmp") and part.truths[1] != part.truths[0]
+    assert part.names == ("apple/2.bmp", "pear/1.bmp") and part.targets[1] != part.targets[0]
 
 
 def test_of_much_data_some_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

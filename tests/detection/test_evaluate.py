@@ -23,13 +23,13 @@ from .recited import SIDE, Recited
 
 pytest.importorskip("faster_coco_eval")
 NAMES = ("cat", "dog")
-TRUTH = [[2.0, 2, 8, 9], [9.0, 1, 15, 12]]
+TRUE_BOXES = [[2.0, 2, 8, 9], [9.0, 1, 15, 12]]
 NUMBER = 6
 
 
 def coco() -> dict[str, Any]:
     """Every image shows a cat and a dog; their numbers in the data set are 7 and 3."""
-    boxes = [(i, j, box) for i in range(NUMBER) for j, box in enumerate(TRUTH)]
+    boxes = [(i, j, box) for i in range(NUMBER) for j, box in enumerate(TRUE_BOXES)]
     return {
         "images": [{"id": 100 + i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE} for i in range(NUMBER)],
         "annotations": [
@@ -59,7 +59,7 @@ def data(tmp_path: Path) -> Path:
 
 def answers(wrong: int = 0) -> list[list[list[float]]]:
     """Right answers, but for the dogs of the first `wrong` images."""
-    right = [[*box, 0.9 - 0.1 * j, j] for j, box in enumerate(TRUTH)]
+    right = [[*box, 0.9 - 0.1 * j, j] for j, box in enumerate(TRUE_BOXES)]
     missed = [right[0], [0.0, 0, 2, 2, 0.8, 1]]
     return [missed if i < wrong else right for i in range(NUMBER)]
 

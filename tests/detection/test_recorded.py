@@ -94,9 +94,9 @@ def test_inverse_sigmoid() -> None:
 
 
 def test_costs_and_matching_of_queries() -> None:
-    logits, boxes, truth, labels = (loss(f"hungarian.{name}") for name in ("cls", "box", "gt_boxes", "gt_labels"))
+    logits, boxes, true_boxes, labels = (loss(f"hungarian.{name}") for name in ("cls", "box", "gt_boxes", "gt_labels"))
     height, width = RECORDS["hungarian"]["img_shape"]
-    relative = truth / torch.tensor([width, height, width, height])
+    relative = true_boxes / torch.tensor([width, height, width, height])
     relative = torch.cat([(relative[:, :2] + relative[:, 2:]) / 2, relative[:, 2:] - relative[:, :2]], dim=1)
     weights = SetLossConfig()
     torch.testing.assert_close(weights.class_cost * class_cost(logits, labels), loss("hungarian.cost_cls"))

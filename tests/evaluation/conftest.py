@@ -75,11 +75,11 @@ def from_coco(
     categories = sorted(gt["categories"], key=lambda entry: entry["id"])
     numbers = {entry["id"]: i for i, entry in enumerate(categories)}
     frequencies = tuple(entry["frequency"] for entry in categories) if "frequency" in categories[0] else None
-    truth, found = [], []
+    targets, found = [], []
     for image in gt["images"]:
         own = [entry for entry in gt["annotations"] if entry["image_id"] == image["id"]]
         answers = [entry for entry in results if entry["image_id"] == image["id"]]
-        truth.append(
+        targets.append(
             true_image(
                 image["id"],
                 (image["height"], image["width"]),
@@ -101,7 +101,7 @@ def from_coco(
                 masks if len(masks) == len(answers) else None,
             )
         )
-    return truth, found, ObjectClasses(tuple(c["name"] for c in categories), tuple(numbers), frequencies)
+    return targets, found, ObjectClasses(tuple(c["name"] for c in categories), tuple(numbers), frequencies)
 
 
 def by_class(detections: list[list[list[float]]]) -> FoundObjects:

@@ -49,7 +49,7 @@ def test_recorded_cases(case: str) -> None:
         assert getattr(total, name.lower()) == pytest.approx(FACTS[case][name], rel=1e-6)
 
 
-def test_answers_out_of_range_count_against_the_truth_only() -> None:
+def test_answers_out_of_range_count_against_the_ground_truth_only() -> None:
     confusion = PixelConfusion.of(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 40, -1]]), 3)
     assert confusion.true_pixels.tolist() == [2, 1, 0] and confusion.predicted_pixels.tolist() == [1, 0, 0]
     assert confusion.iou[:2].tolist() == [0.5, 0.0] and math.isnan(confusion.iou[2])
@@ -57,10 +57,10 @@ def test_answers_out_of_range_count_against_the_truth_only() -> None:
 
 
 def test_strips_of_large_maps_add_up() -> None:
-    truth, answer = torch.randint(0, 4, (2, 1500, 6), dtype=torch.uint8)
-    counts = PixelConfusion.of(truth, answer, 4).counts
+    targets, answer = torch.randint(0, 4, (2, 1500, 6), dtype=torch.uint8)
+    counts = PixelConfusion.of(targets, answer, 4).counts
     assert int(counts.sum()) == 9000
-    assert int(counts[2, 3]) == int(((truth == 2) & (answer == 3)).sum())
+    assert int(counts[2, 3]) == int(((targets == 2) & (answer == 3)).sum())
 
 
 def test_what_does_not_fit_is_refused() -> None:

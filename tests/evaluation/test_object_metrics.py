@@ -32,8 +32,8 @@ AT_1000 = [
 @pytest.mark.parametrize(("kind", "name"), [("box", "bbox"), ("mask", "segm")])
 def test_coco(metrics: dict[str, Any], kind: Any, name: str) -> None:
     recorded = metrics["coco"]["pycocotools"][name]
-    truth, found, classes = from_coco(metrics["coco"]["gt"], metrics["coco"][name])
-    curves = coco_curves(truth, found, classes, kind=kind)
+    targets, found, classes = from_coco(metrics["coco"]["gt"], metrics["coco"][name])
+    curves = coco_curves(targets, found, classes, kind=kind)
     figures = coco_metrics(curves, kind)
     assert [figures[f"{kind}_{x}"] for x in STANDARD] == pytest.approx(recorded["stats"], abs=1e-12)
     assert [figures[f"{kind}_{x}"] for x in AT_1000] == pytest.approx(recorded["stats_maxdets_100_300_1000"], abs=1e-12)
@@ -50,21 +50,21 @@ def test_coco_with_one_class_of_people(metrics: dict[str, Any]) -> None:
     coco = metrics["coco"]
     people = {"categories": [{"id": 1, "name": "person"}], "images": coco["gt"]["images"]}
     people["annotations"] = [{**entry, "category_id": 1} for entry in coco["gt"]["annotations"]]
-    truth, found, classes = from_coco(people, [{**entry, "category_id": 1} for entry in coco["bbox"]])
-    figures = coco_metrics(coco_curves(truth, found, classes), "box")
+    targets, found, classes = from_coco(people, [{**entry, "category_id": 1} for entry in coco["bbox"]])
+    figures = coco_metrics(coco_curves(targets, found, classes), "box")
     assert [figures[f"box_{x}"] for x in AT_1000[:6]] == pytest.approx(recorded[:6], abs=1e-12)
 
 
 def test_lvis(metrics: dict[str, Any]) -> None:
-    truth, found, classes = from_coco(metrics["lvis"]["gt"], metrics["lvis"]["bbox"])
-    curves = lvis_curves(truth, found, classes)
+    targets, found, classes = from_coco(metrics["lvis"]["gt"], metrics["lvis"]["bbox"])
+    curves = lvis_curves(targets, found, classes)
     figures = list(lvis_metrics(curves, "box", classes.frequencies or ()).values())
     assert figures == pytest.approx(list(metrics["lvis"]["lvis"].values()), abs=1e-12)
     assert per_class(curves, 6) == pytest.approx(metrics["lvis"]["per_class_ap"], abs=1e-12)
 
 
 def voc(metrics: dict[str, Any]) -> tuple[list[ImageAnnotation], list[FoundObjects]]:
-    truth = [
+    targets = [
         true_image(
             entry["name"],
             (entry["height"], entry["width"]),
@@ -74,22 +74,22 @@ def voc(metrics: dict[str, Any]) -> tuple[list[ImageAnnotation], list[FoundObjec
         )
         for entry in metrics["voc"]["gt"]
     ]
-    return truth, [by_class(own) for own in metrics["voc"]["detections"]]
+    return targets, [by_class(own) for own in metrics["voc"]["detections"]]
 
 
 @pytest.mark.parametrize("year", [2007, 2012])
 def test_voc(metrics: dict[str, Any], year: Any) -> None:
     recorded = metrics["voc"]["results"][str(year)]
-    truth, found = voc(metrics)
-    classes = voc_precision(truth, found, num_classes=20, year=year)
+    targets, found = voc(metrics)
+    classes = voc_precision(targets, found, num_classes=20, year=year)
     assert mean_precision(classes) == pytest.approx(recorded["eval_map"], abs=1e-7)
-    for ours, (num_truth, num_found, value) in zip(classes, recorded["per_class"], strict=True):
-        assert (ours.objects, ours.found) == (num_truth, num_found)
+    for ours, (num_true, num_found, value) in zip(classes, recorded["per_class"], strict=True):
+        assert (ours.objects, ours.found) == (num_true, num_found)
         assert (ours.value or 0.0) == pytest.approx(value, abs=1e-7)
-        assert (ours.value is None) == (num_truth == 0)
-    strict = mean_precision(voc_precision(truth, found, num_classes=20, year=year, iou=0.75))
+        assert (ours.value is None) == (num_true == 0)
+    strict = mean_precision(voc_precision(targets, found, num_classes=20, year=year, iou=0.75))
     assert strict == pytest.approx(recorded["dataset_evaluate_50_75"]["AP75"], abs=5e-4)
-    plain = mean_precision(voc_precision(truth, found, num_classes=20, year=year, extent=0.0))
+    plain = mean_precision(voc_precision(targets, found, num_classes=20, year=year, extent=0.0))
     assert plain == pytest.approx(recorded["without_legacy_plus_one"], abs=1e-7)
 
 
@@ -110,11 +110,11 @@ def test_open_images(metrics: dict[str, Any], case: str) -> None:
     rows = [dict(zip(header, line, strict=True)) for line in lines]
     settings = {"ancestors": np.array(stored["class_label_tree"], dtype=bool), **CASES[case]}
     levels = stored["image_level_csv"][1:] if settings.pop("has_levels", True) else []
-    truth = []
+    targets = []
     for image in stored["images"]:
         own = [row for row in rows if row["ImageID"] == image["image"]]
         shares = np.array([[row[side] for side in ("XMin", "YMin", "XMax", "YMax")] for row in own]).reshape(-1, 4)
-        truth.append(
+        targets.append(
             true_image(
                 image["image"],
                 (image["height"], image["width"]),
@@ -125,23 +125,23 @@ def test_open_images(metrics: dict[str, Any], case: str) -> None:
             )
         )
     found = [by_class(own) for own in stored["detections"]]
-    classes = open_images_precision(truth, found, num_classes=7, **settings)
+    classes = open_images_precision(targets, found, num_classes=7, **settings)
     recorded = stored["results"][case]
     assert mean_precision(classes) == pytest.approx(recorded["result"]["mAP"], abs=1e-7)
-    for ours, (num_truth, num_found, value) in zip(classes, recorded["per_class"], strict=True):
-        assert (ours.objects, ours.found) == (num_truth, num_found)
+    for ours, (num_true, num_found, value) in zip(classes, recorded["per_class"], strict=True):
+        assert (ours.objects, ours.found) == (num_true, num_found)
         assert (ours.value or 0.0) == pytest.approx(value, abs=1e-7)
 
 
 def people(crowd: dict[str, Any]) -> tuple[list[ImageAnnotation], list[FoundObjects]]:
-    truth = []
+    targets = []
     for entry in crowd["gt_odgt"]:
         boxes = entry["gtboxes"]
         ignored = [box["tag"] != "person" or bool(box.get("extra", {}).get("ignore", 0)) for box in boxes]
         size_hw = (entry["height"], entry["width"])
         places = corners([box["fbox"] for box in boxes])
-        truth.append(true_image(entry["ID"], size_hw, places, [0] * len(boxes), is_special=ignored))
-    return truth, [by_class([own]) for own in crowd["detections_xyxy_score"]]
+        targets.append(true_image(entry["ID"], size_hw, places, [0] * len(boxes), is_special=ignored))
+    return targets, [by_class([own]) for own in crowd["detections_xyxy_score"]]
 
 
 @pytest.mark.parametrize(("case", "decades"), [("default", 2), ("mr4", 4)])
@@ -163,40 +163,40 @@ def test_degenerate_boxes_and_empty_images(metric: Any) -> None:
     blank = true_image(1, (20, 30), [], [])
     odd = true_image(2, (20, 30), DEGENERATE, [0] * 5, is_special=[0, 1, 0, 0, 0])
     answers = found_objects(DEGENERATE, [0.9, 0.8, 0.7, 0.6, 0.5], [0] * 5)
-    for truth, found in (
+    for targets, found in (
         ([], []),
         ([blank], [nothing]),
         ([blank, odd], [answers, nothing]),
         ([odd, blank], [answers, answers]),
         ([true_image(3, (20, 30), [[0, 0, 1, 1]], [0], is_special=[1])], [answers]),
     ):
-        for value in measure(metric, truth, found, ONE_CLASS).values.values():
+        for value in measure(metric, targets, found, ONE_CLASS).values.values():
             assert value is None or 0.0 <= value <= 1.0 + 1e-9
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_perfect_answers(metric: Any) -> None:
     boxes = np.array([[2.0, 3, 12, 15], [14, 2, 28, 18]])
-    truth = [true_image(i, (20, 30), boxes, [0, 0]) for i in range(3)]
+    targets = [true_image(i, (20, 30), boxes, [0, 0]) for i in range(3)]
     found = [found_objects(boxes, [0.9, 0.8], [0, 0]) for _ in range(3)]
-    figures = measure(metric, truth, found, ONE_CLASS)
+    figures = measure(metric, targets, found, ONE_CLASS)
     main = next(iter(figures.values.values()))
     assert main == pytest.approx(1.0, abs=0.02 if metric != "crowdhuman" else 0.2)
     assert figures.per_class[0]["objects"] == 6
 
 
 def test_requests_that_do_not_fit() -> None:
-    truth, found = [true_image(1, (20, 30), [[0, 0, 5, 5]], [0])], [found_objects([[0, 0, 5, 5]], [0.5], [0])]
+    targets, found = [true_image(1, (20, 30), [[0, 0, 5, 5]], [0])], [found_objects([[0, 0, 5, 5]], [0.5], [0])]
     with pytest.raises(ValueError, match="ground truth has no masks"):
-        coco_curves(truth, found, ONE_CLASS, kind="mask")
+        coco_curves(targets, found, ONE_CLASS, kind="mask")
     with pytest.raises(ValueError, match="frequency of each class"):
-        measure("lvis", truth, found, ObjectClasses(("person",), (1,)))
+        measure("lvis", targets, found, ObjectClasses(("person",), (1,)))
     with pytest.raises(ValueError, match="one class"):
-        measure("crowdhuman", truth, found, ObjectClasses(("a", "b"), (1, 2)))
+        measure("crowdhuman", targets, found, ObjectClasses(("a", "b"), (1, 2)))
     with pytest.raises(ValueError, match="metric must be one of"):
-        measure("map", truth, found, ONE_CLASS)  # type: ignore[arg-type]
+        measure("map", targets, found, ONE_CLASS)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="decades"):
-        crowd_metrics(truth, found, decades=3)
+        crowd_metrics(targets, found, decades=3)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

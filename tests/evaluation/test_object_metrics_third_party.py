@@ -43,12 +43,12 @@ def test_coco_metrics_are_those_of_pycocotools(kind: Any, name: str, seed: int) 
 def pycocotools_stats(gt: dict[str, Any], answers: list[dict[str, Any]], name: str) -> list[Any]:
     """Return the twelve figures, None where there is nothing to be found."""
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy(gt)  # it writes into what it is given
-        truth.createIndex()
+        targets = COCO()
+        targets.dataset = copy.deepcopy(gt)  # it writes into what it is given
+        targets.createIndex()
         other = "segmentation" if name == "bbox" else "bbox"  # loadRes measures by the box where there is one
         own = [{key: value for key, value in answer.items() if key != other} for answer in answers]
-        evaluation = COCOeval(truth, truth.loadRes(own) if own else COCO(), name)
+        evaluation = COCOeval(targets, targets.loadRes(own) if own else COCO(), name)
         if not own:
             evaluation.cocoDt.dataset = {**gt, "annotations": []}
             evaluation.cocoDt.createIndex()
@@ -68,9 +68,9 @@ def test_lvis_metrics_are_those_of_lvis(kind: Any) -> None:
     sets = lvis_sets()
     assert len(sets) > 50
     for number, stored in enumerate(sets):
-        truth, found, classes = from_coco(stored["gt"], stored["answers"])
+        targets, found, classes = from_coco(stored["gt"], stored["answers"])
         ours = list(
-            lvis_metrics(lvis_curves(truth, found, classes, kind=kind), kind, classes.frequencies or ()).values()
+            lvis_metrics(lvis_curves(targets, found, classes, kind=kind), kind, classes.frequencies or ()).values()
         )
         for value, expected in zip(ours, stored["figures"][kind].values(), strict=True):
             assert value == (None if expected is None else pytest.approx(expected, abs=1e-12)), number
@@ -101,14 +101,14 @@ def plain_miss_rate(is_right: np.ndarray, people: int, images: int) -> float:
 def test_miss_rate_where_places_are_never_reached(num_wrong: int) -> None:
     draw = np.random.default_rng(num_wrong)
     people = np.array([[20.0 * k, 0, 20 * k + 15, 50] for k in range(4)])
-    truth = [true_image(i, (100, 400), people, [0] * 4) for i in range(4)]
+    targets = [true_image(i, (100, 400), people, [0] * 4) for i in range(4)]
     boxes = [
         np.concatenate([people[:3], np.tile([300.0, 60, 330, 99], (num_wrong if i == 0 else 0, 1))]) for i in range(4)
     ]
     found = [found_objects(own, draw.random(len(own)), [0] * len(own)) for own in boxes]
     scores = np.concatenate([own.scores for own in found])
     is_right = np.concatenate([np.arange(len(own)) < 3 for own in found])[np.argsort(-scores, kind="stable")]
-    assert crowd_metrics(truth, found).miss_rate == pytest.approx(plain_miss_rate(is_right, 16, 4), abs=1e-12)
+    assert crowd_metrics(targets, found).miss_rate == pytest.approx(plain_miss_rate(is_right, 16, 4), abs=1e-12)
 
 
 def test_miss_rate_and_jaccard_at_the_ends() -> None:
@@ -138,9 +138,9 @@ def test_the_key_ignore_of_coco_files_is_for_training_and_other_metrics(tmp_path
         PIL.Image.new("RGB", (60, 40)).save(tmp_path / image["file_name"])
     (tmp_path / "gt.json").write_text(json.dumps(gt))
     data = open_coco(tmp_path / "gt.json", tmp_path)
-    truth = [data.annotation(i) for i in range(len(data))]
+    targets = [data.annotation(i) for i in range(len(data))]
     found = from_coco(gt, answers)[1]
-    figures = coco_metrics(coco_curves(truth, found, ObjectClasses.of(data)), "box")
+    figures = coco_metrics(coco_curves(targets, found, ObjectClasses.of(data)), "box")
     assert [figures[f"box_{key}"] for key in STANDARD] == pycocotools_stats(gt, answers, "bbox")
     examples = sum(len(data[i].target.labels) for i in range(len(data)))
     assert examples == sum(not entry["ignore"] and not entry["iscrowd"] for entry in gt["annotations"])

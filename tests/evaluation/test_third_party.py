@@ -19,23 +19,23 @@ def test_pixel_confusion(seed: int) -> None:
     draw = np.random.default_rng(seed)
     classes = int(draw.integers(2, 8))
     size = tuple(int(side) for side in draw.integers(1, 40, 2))
-    truth = torch.from_numpy(draw.integers(0, classes, size))
+    targets = torch.from_numpy(draw.integers(0, classes, size))
     answer = torch.where(
-        torch.from_numpy(draw.random(size) < 0.5), truth, torch.from_numpy(draw.integers(0, classes, size))
+        torch.from_numpy(draw.random(size) < 0.5), targets, torch.from_numpy(draw.integers(0, classes, size))
     )
-    truth[torch.from_numpy(draw.random(size) < 0.2)] = 255
-    ours = PixelConfusion.of(truth, answer, classes)
+    targets[torch.from_numpy(draw.random(size) < 0.2)] = 255
+    ours = PixelConfusion.of(targets, answer, classes)
     settings = dict(task="multiclass", num_classes=classes, ignore_index=255)
-    theirs = confusion_matrix(answer, truth, **settings)
+    theirs = confusion_matrix(answer, targets, **settings)
     assert torch.equal(ours.counts[:, :-1], theirs)
-    iou = jaccard_index(answer, truth, average="none", **settings)
+    iou = jaccard_index(answer, targets, average="none", **settings)
     known = ~ours.iou.isnan()
     torch.testing.assert_close(ours.iou[known].float(), iou[known])
-    recall = accuracy(answer, truth, average="none", **settings)
+    recall = accuracy(answer, targets, average="none", **settings)
     known = ~ours.recall.isnan()
     torch.testing.assert_close(ours.recall[known].float(), recall[known])
     if known.any():
-        assert ours.aacc == pytest.approx(float(accuracy(answer, truth, average="micro", **settings)), abs=1e-6)
+        assert ours.aacc == pytest.approx(float(accuracy(answer, targets, average="micro", **settings)), abs=1e-6)
 
 
 class Noise:

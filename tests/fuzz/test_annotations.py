@@ -18,7 +18,7 @@ import pytest
 from internimage.data import FashionMNIST
 from internimage.data.label_maps.census import count_pixels
 from internimage.data.label_maps.open import open_segmentation_dataset
-from internimage.data.objects.census import count_examples, count_truth
+from internimage.data.objects.census import count_examples, count_targets
 from internimage.data.readers.open_objects import open_detection_dataset
 from tests.fuzz.mutations import mutated
 from tests.fuzz.structures import damaged_document, damaged_text
@@ -135,7 +135,7 @@ def idx(root: Path) -> list[Path]:
 
 def read_objects(root: Path) -> None:
     dataset = open_detection_dataset(root, "train")
-    assert sum(count_examples(dataset).counts) <= sum(count_truth(dataset).counts)
+    assert sum(count_examples(dataset).counts) <= sum(count_targets(dataset).counts)
     for i in range(len(dataset)):
         dataset.annotation(i)
         dataset[i]

@@ -37,10 +37,10 @@ def test_decoding_of_extreme_deltas(recorded: dict[str, torch.Tensor]) -> None:
 
 
 def test_encoding_and_its_inverse(recorded: dict[str, torch.Tensor]) -> None:
-    boxes, truth = recorded["bbox2delta.boxes"], recorded["bbox2delta.gt"]
-    deltas = encode_deltas(boxes, truth, STDS)
+    boxes, true_boxes = recorded["bbox2delta.boxes"], recorded["bbox2delta.gt"]
+    deltas = encode_deltas(boxes, true_boxes, STDS)
     torch.testing.assert_close(deltas, recorded["bbox2delta.out"])
-    torch.testing.assert_close(decode_deltas(boxes, deltas, STDS), truth)
+    torch.testing.assert_close(decode_deltas(boxes, deltas, STDS), true_boxes)
 
 
 def test_overlaps(recorded: dict[str, torch.Tensor]) -> None:
@@ -48,9 +48,9 @@ def test_overlaps(recorded: dict[str, torch.Tensor]) -> None:
         found = pairwise_overlaps(recorded["giou.a"], recorded["giou.b"], kind)
         torch.testing.assert_close(found, recorded[f"giou.{kind}"])
     stored = np.load(PARITY / "training" / "losses_detection.npz")
-    boxes, truth = (torch.from_numpy(stored[f"assign.{name}"]) for name in ("boxes", "gts"))
+    boxes, true_boxes = (torch.from_numpy(stored[f"assign.{name}"]) for name in ("boxes", "gts"))
     for kind in ("iou", "iof", "giou"):
-        found = pairwise_overlaps(boxes[:20], truth, kind)
+        found = pairwise_overlaps(boxes[:20], true_boxes, kind)
         torch.testing.assert_close(found, torch.from_numpy(stored[f"overlaps.{kind}"]))
 
 

@@ -19,10 +19,10 @@ NAMES = {"positive_iou": "pos_iou_thr", "negative_iou": "neg_iou_thr", "min_posi
 def test_recorded_assignments(case: str) -> None:
     stored = np.load(FOLDER / "losses_detection.npz")
     options = json.loads((FOLDER / "losses_detection.json").read_text())[f"assign.{case}"]
-    boxes, truth, ignored = (torch.from_numpy(stored[f"assign.{name}"]) for name in ("boxes", "gts", "ignore"))
+    boxes, true_boxes, ignored = (torch.from_numpy(stored[f"assign.{name}"]) for name in ("boxes", "gts", "ignore"))
     assigned = assign_by_overlap(
         boxes,
-        truth,
+        true_boxes,
         **{ours: options[theirs] for ours, theirs in NAMES.items()},
         match_low_quality=options["match_low_quality"],
         ignored=ignored if options["ignore_iof_thr"] > 0 else None,
@@ -38,7 +38,7 @@ def test_without_objects_everything_is_background() -> None:
 
 
 def test_between_the_limits_a_box_is_unused() -> None:
-    truth = torch.tensor([[0.0, 0, 10, 10]])
+    true_boxes = torch.tensor([[0.0, 0, 10, 10]])
     boxes = torch.tensor([[0.0, 0, 10, 5], [0, 0, 10, 10], [50, 50, 60, 60]])
     limits = dict(positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.3, match_low_quality=True)
-    assert assign_by_overlap(boxes, truth, **limits).tolist() == [UNUSED, 0, BACKGROUND]
+    assert assign_by_overlap(boxes, true_boxes, **limits).tolist() == [UNUSED, 0, BACKGROUND]

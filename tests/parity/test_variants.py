@@ -318,11 +318,11 @@ def test_noise_of_one_kind_alone(label_noise: float, box_noise: float, produce: 
     assert isinstance(model, DINO)
     noise = Noise(*map(torch.from_numpy, (draw, wrong, signs * 2 - 1, shifts)))
     images = Images(pixels_of(manifest), torch.tensor([[128, 160], [100, 131]]), ((128, 160), (100, 131)))
-    truth = [
+    targets = [
         DetectionTargets(torch.from_numpy(targets[f"gt_boxes{i}"]), torch.from_numpy(targets[f"gt_labels{i}"]))
         for i in range(2)
     ]
-    wanted = model.loss(images, truth, noise=noise)
+    wanted = model.loss(images, targets, noise=noise)
     np.testing.assert_allclose(produced["loss.dn_loss_iou"], float(wanted["dn_loss_iou"].detach()), rtol=1e-4)
     np.testing.assert_allclose(produced["loss.dn_loss_cls"], float(wanted["dn_loss_cls"].detach()), rtol=1e-4)
 

@@ -48,7 +48,7 @@ class Reading(Segmentor):
 
 
 class Pairs:
-    """Truths, and images that hold the answers; some are broken."""
+    """Targets, and images that hold the predictions; some are broken."""
 
     def __init__(
         self,
@@ -67,19 +67,19 @@ class Pairs:
     def __getitem__(self, index: int) -> Sample[np.ndarray]:
         if index in self.broken:
             raise ValueError(f"{index}.png is broken")
-        truth, answer = self.pairs[index]
+        target, answer = self.pairs[index]
         image = PIL.Image.fromarray(np.repeat(answer[..., None], 3, axis=2).astype(np.uint8))
-        return Sample(image, truth.astype(np.uint8), f"{index}.png")
+        return Sample(image, target.astype(np.uint8), f"{index}.png")
 
 
 def recorded(case: str) -> Pairs:
     facts = FACTS[case]
     pairs = []
     for i in range(facts["images"]):
-        truth = RECORDED[f"{case}.gt_png.{i}"].astype(np.int64)
+        target = RECORDED[f"{case}.gt_png.{i}"].astype(np.int64)
         if facts["reduce_zero_label"]:
-            truth = np.where(truth == 0, 255, truth - 1)
-        pairs.append((truth, RECORDED[f"{case}.pred.{i}"]))
+            target = np.where(target == 0, 255, target - 1)
+        pairs.append((target, RECORDED[f"{case}.pred.{i}"]))
     return Pairs(pairs, facts["classes"])
 
 
@@ -306,7 +306,7 @@ def test_the_worst_are_drawn_in_one_numbering(tmp_path: Path) -> None:
     data = Pairs([(np.array([[1, 1, 0, 0]] * 4, np.uint8), shown)], 2, names=("car", "sky"))
     [file] = save_worst(evaluate_segmentation(model, data), model, data, tmp_path)
     drawn = np.asarray(PIL.Image.open(file))[28:]
-    assert drawn[0, 12:16].tolist() == [list(colors[0])] * 2 + [list(colors[2])] * 2, "the truth"
+    assert drawn[0, 12:16].tolist() == [list(colors[0])] * 2 + [list(colors[2])] * 2, "the ground truth"
     assert drawn[0, 24:28].tolist() == [list(colors[0]), [128] * 3, list(colors[2]), list(colors[2])], "the answer"
 
 
@@ -390,11 +390,11 @@ def test_worst_images_are_drawn(tmp_path: Path) -> None:
         f"{i:02d}_{score.name}" for i, score in enumerate(report.worst(2), start=1)
     ]
     drawn = np.asarray(PIL.Image.open(files[0]))
-    truth = dataset.pairs[report.worst(1)[0].index][0]
+    target = dataset.pairs[report.worst(1)[0].index][0]
     assert drawn.shape == (6 + 28, 3 * 8 + 2 * 8, 3)
-    np.testing.assert_array_equal(drawn[28:, 16:24].argmax(axis=2), truth)
+    np.testing.assert_array_equal(drawn[28:, 16:24].argmax(axis=2), target)
     with pytest.raises(ValueError, match="size of the image"):
-        compare(PIL.Image.new("RGB", (4, 4)), truth, truth, ((0, 0, 0),))
+        compare(PIL.Image.new("RGB", (4, 4)), target, target, ((0, 0, 0),))
 
 
 def test_submissions(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from internimage.data import ImageFolder, Selection, open_dataset
 from internimage.data.examples import ExampleCount, count_images
 from internimage.data.label_maps.census import count_pixels
 from internimage.data.label_maps.open import open_segmentation_dataset
-from internimage.data.objects.census import count_examples, count_truth
+from internimage.data.objects.census import count_examples, count_targets
 from internimage.data.readers.coco import open_coco
 from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.training import train
-from internimage.training.examples import check_examples, check_truth
+from internimage.training.examples import check_examples, check_targets
 from internimage.training.recipes import recipe
 from internimage.training.setup import Setup
 
@@ -63,8 +63,8 @@ def test_objects_are_counted_by_class(tmp_path: Path) -> None:
     assert count.counts == (1, 1, 0) and count.absent == ("plum",)
     assert list(count.others.values()) == [1, 1]
     assert count_examples(dataset.select([0, 0])).counts == (0, 1, 0), "an image that is drawn twice counts once"
-    truth = count_truth(dataset)
-    assert truth.counts == (1, 2, 0) and list(truth.others.values()) == [1]
+    targets = count_targets(dataset)
+    assert targets.counts == (1, 2, 0) and list(targets.others.values()) == [1]
 
 
 NOTHING = {
@@ -263,8 +263,8 @@ def test_a_validation_part_without_objects_measures_nothing(tmp_path: Path, capl
 
 
 def test_what_is_said_of_a_validation_part(caplog: pytest.LogCaptureFixture) -> None:
-    assert check_truth(ExampleCount("objects", ("a", "b"), (0, 1)), place="x") and not caplog.records
-    assert not check_truth(ExampleCount("objects", ("a",), (0,), {"crowds": 2}, 4, 4), place="x")
+    assert check_targets(ExampleCount("objects", ("a", "b"), (0, 1)), place="x") and not caplog.records
+    assert not check_targets(ExampleCount("objects", ("a",), (0,), {"crowds": 2}, 4, 4), place="x")
     assert caplog.messages[0].endswith("the last weights are the only ones; in 4 images there are 2 crowds")
 
 

@@ -100,8 +100,8 @@ def test_contact_sheet_layout(number: int, columns: int | None) -> None:
 
 def test_contact_sheet_marks_wrong_answers() -> None:
     results = [answer(2.0, 0.0, names=("cat", "dog"))] * 2
-    right = contact_sheet(results, [gray(20, 20)] * 2, truths=["cat", "cat"])
-    wrong = contact_sheet(results, [gray(20, 20)] * 2, truths=["cat", "dog"])
+    right = contact_sheet(results, [gray(20, 20)] * 2, targets=["cat", "cat"])
+    wrong = contact_sheet(results, [gray(20, 20)] * 2, targets=["cat", "dog"])
     assert count(right, WRONG) == 0 and count(right, ACCENT) > 0
     assert count(wrong, WRONG) > 100 and count(wrong, ACCENT) > 100
     # Only the second tile differs.
@@ -113,7 +113,7 @@ def test_wrong_contact_sheets() -> None:
     for results, images, options in (
         ([], [], {}),
         ([answer(1.0)], [], {}),
-        ([answer(1.0)], [gray(2, 2)], {"truths": ["cat", "dog"]}),
+        ([answer(1.0)], [gray(2, 2)], {"targets": ["cat", "dog"]}),
         ([answer(1.0)], [gray(2, 2)], {"columns": 0}),
     ):
         with pytest.raises(ValueError, match=r"as many results|columns"):

@@ -78,7 +78,7 @@ class SegmentationDataset:
     def source(self, index: int) -> SampleSource:
         """Return the files of an image and of its mask, and what the values of the mask stand for."""
         files = self.files[index]
-        return SampleSource(files.image, files.mask, truth_note=f"{files.values.digest}/")
+        return SampleSource(files.image, files.mask, target_note=f"{files.values.digest}/")
 
     def __add__(self, other: SegmentationDataset) -> SegmentationDataset:
         """Return the samples of both.

@@ -36,7 +36,7 @@ def count_examples(dataset: DetectionDataset) -> ExampleCount:
     return _count(dataset, states.labels[is_example], others, advice)
 
 
-def count_truth(dataset: DetectionDataset) -> ExampleCount:
+def count_targets(dataset: DetectionDataset) -> ExampleCount:
     """Count the objects of each class that metrics count: all but crowds, ignored and difficult ones."""
     states = dataset.states()
     is_counted = ~states.is_special | states.is_learnable  # groups of OpenImages are both

@@ -41,7 +41,7 @@ class SampledBoxes(NamedTuple):
     boxes: Tensor  # (R, 4)
     positives: int
     objects: Tensor  # (positives,) int64 number of the object of each positive
-    is_truth: Tensor  # (R,) bool: the box is a true box that joined the candidates
+    is_ground_truth: Tensor  # (R,) bool: the box is a true box that joined the candidates
     indices: Tensor  # (R,) int64 place among the candidates (behind the true boxes, where those join)
 
 
@@ -57,16 +57,16 @@ def draw_sample(
         sample: how many are drawn.
         choose: picks among too many.
     """
-    is_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
+    is_ground_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
     assigned = assign_by_overlap(boxes, true_boxes, **asdict(assign))
     if sample.add_truth:
         boxes = torch.cat([true_boxes.to(boxes.dtype), boxes])
-        is_truth = torch.cat([is_truth.new_ones(len(true_boxes)), is_truth])
+        is_ground_truth = torch.cat([is_ground_truth.new_ones(len(true_boxes)), is_ground_truth])
         assigned = torch.cat([torch.arange(len(true_boxes), device=boxes.device), assigned])
     positive = _at_most((assigned >= 0).nonzero().flatten(), int(sample.number * sample.positive_fraction), choose)
     negative = _at_most((assigned == BACKGROUND).nonzero().flatten(), sample.number - len(positive), choose)
     indices = torch.cat([positive, negative])
-    return SampledBoxes(boxes[indices], len(positive), assigned[positive], is_truth[indices], indices)
+    return SampledBoxes(boxes[indices], len(positive), assigned[positive], is_ground_truth[indices], indices)
 
 
 def _at_most(candidates: Tensor, number: int, choose: Choose) -> Tensor:
@@ -255,4 +255,4 @@ def _next_candidates(
     clip_hw = valid_hw[rois[:, 0].long()]
     moved = decode_deltas(rois[:, 1:], head.of_class(deltas, best), head.config.stds, clip_hw=clip_hw)
     parts = moved.split([len(sample.boxes) for sample in drawn])
-    return [part[~sample.is_truth] for part, sample in zip(parts, drawn, strict=True)]
+    return [part[~sample.is_ground_truth] for part, sample in zip(parts, drawn, strict=True)]

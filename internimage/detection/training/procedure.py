@@ -16,7 +16,7 @@ from internimage.checkpoints.start_state import with_classes_of
 from internimage.data import hold_out, read_as
 from internimage.data.class_list import class_list_setting
 from internimage.data.examples import ExampleCount
-from internimage.data.objects.census import count_examples, count_truth
+from internimage.data.objects.census import count_examples, count_targets
 from internimage.data.objects.dataset import DetectionDataset
 from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.detection.batches.grouping import class_balanced
@@ -107,9 +107,9 @@ class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, Detectio
         """Count the objects of each class."""
         return count_examples(train_set)
 
-    def truth(self, val_set: DetectionDataset) -> ExampleCount:
+    def targets(self, val_set: DetectionDataset) -> ExampleCount:
         """Count the objects to be found."""
-        return count_truth(val_set)
+        return count_targets(val_set)
 
     def read(self, recipe: DetectionRecipe, train_set: DetectionDataset) -> DetectionDataset:
         """Return the training images as the model reads them."""

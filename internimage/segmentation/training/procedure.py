@@ -70,7 +70,7 @@ class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, Segmentat
         """Count the pixels of each class."""
         return count_pixels(train_set)
 
-    def truth(self, val_set: LabelMaps) -> ExampleCount:
+    def targets(self, val_set: LabelMaps) -> ExampleCount:
         """Count the pixels to be found."""
         return count_pixels(val_set)
 

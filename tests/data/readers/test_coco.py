@@ -84,13 +84,13 @@ def test_targets(root: Path) -> None:
 
 
 def test_what_metrics_see(root: Path) -> None:
-    truth = opened(root).annotation(0)
-    assert truth.image_id == 7 and truth.size_hw == (60, 80)
-    assert truth.labels.tolist() == [0, 1, 1] and truth.is_special.tolist() == [False, True, False]
-    assert truth.areas.tolist() == [450, 2400, 15] and truth.boxes_xyxy.dtype == np.float64
-    assert truth.segmentations is not None
-    assert truth.segmentations[0] == DOCUMENT["annotations"][1]["segmentation"]
-    assert truth.segmentations[1] == {"size": [60, 80], "counts": TOP_HALF}
+    annotation = opened(root).annotation(0)
+    assert annotation.image_id == 7 and annotation.size_hw == (60, 80)
+    assert annotation.labels.tolist() == [0, 1, 1] and annotation.is_special.tolist() == [False, True, False]
+    assert annotation.areas.tolist() == [450, 2400, 15] and annotation.boxes_xyxy.dtype == np.float64
+    assert annotation.segmentations is not None
+    assert annotation.segmentations[0] == DOCUMENT["annotations"][1]["segmentation"]
+    assert annotation.segmentations[1] == {"size": [60, 80], "counts": TOP_HALF}
 
 
 def test_document_round_trip(root: Path) -> None:
@@ -130,8 +130,8 @@ def test_compressed_run_lengths_and_lvis_lists(root: Path) -> None:
     masks = dataset[0].target.masks
     assert masks is not None and (masks.to_bool() == plain.to_bool()).all()
     assert dataset.frequencies == ("r", "f")
-    truth = dataset.annotation(0)
-    assert truth.negative_labels == {1} and truth.incomplete_labels == {0}
+    annotation = dataset.annotation(0)
+    assert annotation.negative_labels == {1} and annotation.incomplete_labels == {0}
 
 
 # What is broken in the first annotation, the reason, and what is left of the object: nothing, its box or its mask.
@@ -174,17 +174,17 @@ def test_a_broken_part_costs_only_itself(root: Path, case: str) -> None:
     assert "instances_train2017.json, annotations[1] (id 2): " in str(caught.value)
     dataset = opened(root)
     assert len(dataset.problems) == 1 and len(dataset.annotation(0).labels) == 2 + bool(rest)
-    target, truth = dataset[0].target, dataset.annotation(0)
+    target, annotation = dataset[0].target, dataset.annotation(0)
     assert dataset.has_masks and target.masks is not None, "other masks are used, whatever became of this one"
     if rest == "mask":
         assert target.boxes_xyxy.tolist() == [[10, 10, 50, 50]], "the box of its mask"
     elif rest == "box":
         assert len(target) == 0 and target.ignored_boxes_xyxy.tolist() == [[10, 10, 50, 50], [0, 0, 80, 30]]
-        assert truth.lost_masks is not None and truth.lost_masks.tolist() == [True, False, False]
+        assert annotation.lost_masks is not None and annotation.lost_masks.tolist() == [True, False, False]
         boxes_only = dataset.without_masks()
         assert boxes_only[0].target.boxes_xyxy.tolist() == [[10, 10, 50, 50]] and not boxes_only.has_masks
         assert boxes_only[0].target.masks is None and boxes_only.annotation(0).segmentations is None
-        assert truth.is_special.tolist() == [False, True, False]
+        assert annotation.is_special.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,17 @@ def contents(dataset: DetectionDataset) -> list[Any]:
     """Return what training and metrics see of each image."""
     seen: list[Any] = []
     for i in range(len(dataset)):
-        target, truth = dataset[i].target, dataset.annotation(i)
+        target, annotation = dataset[i].target, dataset.annotation(i)
         masks = None if target.masks is None else target.masks.to_bool().tolist()
         seen.append((target.boxes_xyxy.tolist(), target.labels.tolist(), masks, target.ignored_boxes_xyxy.tolist()))
-        seen.append((truth.size_hw, truth.boxes_xyxy.tolist(), truth.is_special.tolist(), truth.areas.tolist()))
+        seen.append(
+            (
+                annotation.size_hw,
+                annotation.boxes_xyxy.tolist(),
+                annotation.is_special.tolist(),
+                annotation.areas.tolist(),
+            )
+        )
     return seen
 
 
