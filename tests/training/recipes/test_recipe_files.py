@@ -23,7 +23,7 @@ from tests.training.runs import assert_same_state, stop_after
 PICO, MASKS = "internimage_pico_fashion", "mask_rcnn_internimage_t_fpn_1x_coco"
 # Every recipe of release 0.1, some with changes: its settings as state.pt held them, and the model that it built.
 RELEASE_0_1: list[dict[str, Any]] = json.loads(
-    gzip.decompress((Path(__file__).parent / "settings" / "release_0_1.json.gz").read_bytes())
+    gzip.decompress((Path(__file__).parents[1] / "settings" / "release_0_1.json.gz").read_bytes())
 )
 FROM_DATA = ("num_classes", "class_names", "palette")
 
