@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from internimage import tasks
 from internimage.backbones import VARIANTS, InternImage, variant
 from internimage.checkpoints.catalog import BUNDLED, CatalogEntry, catalog, info, list_models
 from internimage.classification import Classifier, ClassifierConfig
@@ -16,8 +18,10 @@ from internimage.classification.original.settings import classifier_from_setting
 from internimage.classification.published import published_config
 from internimage.data.labels import label_set, label_set_names, rows_22k_to_1k
 from internimage.errors import UnknownName
+from internimage.hub.inspect import row_config
 from internimage.hub.keys import to_official
 from internimage.hub.load import load
+from internimage.hub.opening import read_checkpoint
 
 CASES = Path(__file__).parent / "parity" / "data" / "cases"
 PUBLISHED = [entry for entry in catalog().values() if entry.source != "bundled"]
@@ -78,6 +82,16 @@ def test_keys_and_shapes_are_the_originals(case: str) -> None:
     config = classifier_from_settings(manifest["config"])
     state = to_official(classifier(config).state_dict(), config.head)
     assert {key: list(value.shape) for key, value in state.items()} == manifest["shapes"]
+
+
+@pytest.mark.parametrize("entry", [entry for entry in catalog().values() if entry.source == "bundled"])
+def test_rows_of_the_bundled_models_describe_them_whole(entry: CatalogEntry) -> None:
+    built, stored = row_config(entry), read_checkpoint(BUNDLED / entry.filename).config
+    assert isinstance(stored, type(built))
+    depth = stored.backbone.drop_path_rate  # of the training, which rows do not state
+    assert dataclasses.replace(built, backbone=dataclasses.replace(built.backbone, drop_path_rate=depth)) == stored
+    with torch.device("meta"):
+        assert parameters(tasks.of_config(built).build(built)) == entry.parameters
 
 
 def test_every_published_checkpoint_has_a_row() -> None:

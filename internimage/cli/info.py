@@ -87,12 +87,11 @@ def _facts(entry: CatalogEntry) -> dict[str, Any]:
     copy = local_copy(entry)
     if not entry.is_built and copy is None:
         return {}
-    from internimage.hub.inspect import describe_config, describe_files, inspect_checkpoint, row_config
+    from internimage.hub.inspect import describe_config, describe_files, row_config
 
     facts: dict[str, Any] = {} if copy is None else {"files": describe_files(copy)}
     if entry.is_built:
-        narrow = copy if entry.source == "bundled" else None  # with narrow heads, which the row does not tell
-        described = describe_config(row_config(entry)) if narrow is None else inspect_checkpoint(narrow)
+        described = describe_config(row_config(entry))
         facts |= {"settings": described["backbone"], "preprocessing": described["preprocessing"]}
     return facts
 

@@ -10,8 +10,9 @@ from internimage.checkpoints.catalog import CatalogEntry, model_row
 from internimage.detection import DETECTORS, PreprocessConfig, RCNNConfig
 from internimage.detection.config import DenoisingConfig
 from internimage.detection.model import DetectorConfig
+from internimage.detection.presets import SMALL_DETECTORS
 
-HEADS = {"cb_dino": "dino"}
+HEADS = {**DETECTORS, **SMALL_DETECTORS, "cb_dino": DETECTORS["dino"]}
 # The largest models were trained with more denoising queries on larger images.
 LARGE = ("internimage_h", "internimage_g")
 SLICED = {"internimage_g": 4}
@@ -25,7 +26,7 @@ def published_config(row: str | CatalogEntry) -> DetectorConfig:
         ValueError: the row is no detector, or its backbone is not built by this release.
     """
     entry, backbone, num_classes = model_row(row, "detection")
-    config = DETECTORS[HEADS.get(entry.head, entry.head)](backbone, num_classes)
+    config = HEADS[entry.head](backbone, num_classes)
     shared: dict[str, Any] = dict(preprocess=_preprocess(entry), class_names=entry.class_names)
     if isinstance(config, RCNNConfig):
         return replace(config, **shared)

@@ -17,19 +17,9 @@ import numpy as np
 from internimage.data.dataset import Sample, SampleSource
 from internimage.data.images.raster import RGB, Reading
 from internimage.data.images.read import read_image
+from internimage.data.labels import label_set
 
-CLASS_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+CLASS_NAMES = label_set("fashion_mnist_10").class_names
 FILE_STEMS = {"train": "train", "val": "t10k"}
 IMAGES_MAGIC, LABELS_MAGIC = 0x0803, 0x0801
 MAX_BYTES = 1 << 30
