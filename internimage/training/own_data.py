@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from internimage.recipe import Recipe
 from internimage.settings import leaves, setting
-from internimage.training.recipes import published_checkpoint, published_class_names
+from internimage.training.recipes import published_checkpoint
 
 logger = logging.getLogger(__name__)
 RecipeT = TypeVar("RecipeT", bound=Recipe)
@@ -56,7 +56,7 @@ def is_made_for(recipe: Recipe, class_names: Sequence[str], images: int) -> bool
     entry = published_checkpoint(recipe.name)
     if entry is None or images < SMALLEST_PUBLISHED_DATA or entry.num_classes != len(class_names):
         return False
-    names = published_class_names(entry)
+    names = entry.class_names
     return names is None or set(names) == set(class_names)
 
 

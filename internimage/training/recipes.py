@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from internimage import tasks
 from internimage.checkpoints.catalog import CatalogEntry, find, row_of_recipe
 from internimage.data.untrusted.files import read_bytes
 from internimage.errors import UnknownName
-from internimage.hub.load import load
 from internimage.recipe import Recipe
 from internimage.settings import hint_of, leaves, to_plain_value, value_of
 
@@ -247,16 +245,6 @@ def published_metrics(recipe: str) -> dict[str, float]:
     if metric is not None:
         return {_METRICS.get(metric, "box_ap"): entry.metrics[metric]}
     return {_METRICS[key]: value for key, value in entry.metrics.items() if key in _METRICS}
-
-
-def published_class_names(entry: CatalogEntry) -> tuple[str, ...] | None:
-    """Return the classes of a checkpoint as far as they are known without a download, or None."""
-    return _bundled_class_names(entry.name) if entry.source == "bundled" else entry.class_names
-
-
-@functools.cache
-def _bundled_class_names(name: str) -> tuple[str, ...] | None:
-    return getattr(load(name).config, "class_names", None)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from internimage.training.own_data import (
     with_short_warmup,
     with_start,
 )
-from internimage.training.recipes import Advice, advice_for, published_checkpoint, published_class_names
+from internimage.training.recipes import Advice, advice_for, published_checkpoint
 from internimage.training.state import flat_settings
 
 FRUIT = ("apple", "pear")
@@ -140,7 +140,7 @@ def test_own_data_fine_tunes_the_published_model(caplog: pytest.LogCaptureFixtur
 def test_the_data_of_a_recipe_gets_its_own_run() -> None:
     given = recipe("internimage_pico_fashion")
     entry = published_checkpoint("internimage_pico_fashion")
-    names = None if entry is None else published_class_names(entry)
+    names = None if entry is None else entry.class_names
     assert names is not None and len(names) == 10
     assert is_made_for(given, names, 60_000) and is_made_for(given, names[::-1], 60_000)
     assert not is_made_for(given, names, 1999) and not is_made_for(given, names[:9], 60_000)
