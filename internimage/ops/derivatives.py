@@ -38,7 +38,7 @@ def is_dual_level() -> bool:
 
 def is_transformed() -> bool:
     """Whether something differentiates or maps operators here that steps without a derivative would not show to it."""
-    return is_dual_level() or torch._C._are_functorch_transforms_active()
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def transform(operator: Operator, values: Tensors) -> Tensor:

@@ -89,6 +89,8 @@ def register_inference_operator(
     """
     backends.register(name, implementations)
 
+    others = maps - 1  # beside the first one
+
     def run(x: Tensor, *values: Any) -> Any:
         return choose(name, "auto", x.device.type, x.dtype).forward(x, *values)
 
@@ -97,10 +99,10 @@ def register_inference_operator(
     torch.library.register_fake(f"internimage::{name}", fake, lib=_library)
     registered = getattr(torch.ops.internimage, name)
 
-    def call(*values: Any) -> Any:
-        if is_plain(*values[:maps]):
-            return run(*values)
-        return registered(*values)
+    def call(x: Tensor, *values: Any) -> Any:
+        if is_plain(x, *values[:others]):
+            return run(x, *values)
+        return registered(x, *values)
 
     return call
 
@@ -254,5 +256,5 @@ def is_eager(*values: Tensor) -> bool:
         and not is_transformed()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None
-        and values[0].device.type != "meta"
+        and not values[0].is_meta
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from internimage.ops.deform_attn.levels import Levels
 from internimage.ops.deform_conv_v3.kernel_cpp import missing_reason as missing_reason
 from internimage.ops.runtime import library
-from internimage.ops.runtime.abi import AttentionArgs, addresses
+from internimage.ops.runtime.abi import AttentionArgs
 from internimage.ops.sampling import check_sides
 
 
@@ -26,7 +26,7 @@ def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -
     value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
     args, _kept = _arguments(value, locations, weights, levels)
     args.out = out.data_ptr()
-    library.call("internimage_attention_forward", args)
+    library.call("internimage_attention_forward", args, value.dtype, _threads(value, weights))
     return out
 
 
@@ -42,7 +42,7 @@ def backward(
     args, _kept = _arguments(value, locations, weights, levels)
     args.grad_out = grad.data_ptr()
     args.grad_value, args.grad_location, args.grad_weight = (t.data_ptr() for t in grads)
-    library.call("internimage_attention_backward", args)
+    library.call("internimage_attention_backward", args, value.dtype, _threads(value, weights))
     return grads
 
 
@@ -57,7 +57,7 @@ def value_gradient(grad: Tensor, locations: Tensor, weights: Tensor, levels: Lev
     args, _kept = _arguments(grad_value, locations, weights, levels)
     args.grad_out, args.value = grad.data_ptr(), None
     args.grad_value = grad_value.data_ptr()
-    library.call("internimage_attention_backward", args)
+    library.call("internimage_attention_backward", args, grad.dtype, _threads(grad_value, weights))
     return grad_value
 
 
@@ -69,7 +69,9 @@ def _arguments(
     check_sides(*levels.sizes, pixels=pixels, row=max(levels.sizes) * heads * channels)
     sizes = (ctypes.c_int64 * len(levels.sizes))(*levels.sizes)
     args = AttentionArgs(
-        **addresses(value=value, location=locations, weight=weights),
+        value=value.data_ptr(),
+        location=locations.data_ptr(),
+        weight=weights.data_ptr(),
         shapes=ctypes.addressof(sizes),
         batch=n,
         pixels=pixels,
@@ -81,6 +83,9 @@ def _arguments(
         value_stride=heads * channels,
         normalized=levels.normalized,
         softmax=levels.softmax,
-        **library.execution(value.dtype, library.team_size(4 * weights.numel() * channels)),
     )
     return args, sizes
+
+
+def _threads(value: Tensor, weights: Tensor) -> int:
+    return library.team_size(4 * weights.numel() * value.shape[3])

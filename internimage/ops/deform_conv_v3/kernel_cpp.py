@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from internimage.ops.runtime import library
-from internimage.ops.runtime.abi import WindowArgs, addresses
+from internimage.ops.runtime.abi import WindowArgs
 from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_stride, window_passes
 
 
@@ -28,7 +28,7 @@ def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
     if out.numel():
         args = _arguments(x, points, out, window)
         args.out = out.data_ptr()
-        library.call("internimage_window_forward", args)
+        library.call("internimage_window_forward", args, x.dtype, library.team_size(4 * window.points * out.numel()))
     return out
 
 
@@ -42,7 +42,7 @@ def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: Point
         args.grad_offset, args.grad_weight = gradients.offset.data_ptr(), gradients.weight.data_ptr()
         args.grad_offset_stride, args.grad_offset_group = pixel_stride(gradients.offset), gradients.offset_group
         args.grad_weight_stride, args.grad_weight_group = pixel_stride(gradients.weight), gradients.weight_group
-        library.call("internimage_window_backward", args)
+        library.call("internimage_window_backward", args, x.dtype, library.team_size(4 * window.points * grad.numel()))
     return grad_x
 
 
@@ -54,7 +54,9 @@ def _arguments(x: Tensor, points: PointTensors, out: Tensor, window: Window) -> 
     n, height, width, channels = x.shape
     check_sides(height, width, row=width * pixel_stride(x))
     return WindowArgs(
-        **addresses(x=x, offset=points.offset, weight=points.weight),
+        x=x.data_ptr(),
+        offset=points.offset.data_ptr(),
+        weight=points.weight.data_ptr(),
         batch=n,
         height=height,
         width=width,
@@ -72,5 +74,4 @@ def _arguments(x: Tensor, points: PointTensors, out: Tensor, window: Window) -> 
         remove_center=window.remove_center,
         softmax=window.softmax,
         offset_scale=window.offset_scale,
-        **library.execution(x.dtype, library.team_size(4 * window.points * out.numel())),
     )

@@ -6,14 +6,13 @@ Shapes: ... any leading sizes, I inputs, O outputs, C channels; N images, H W ma
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from internimage.ops.fused.packed_weight import ConvWindow
-from internimage.ops.fused.residual import Residual
+from internimage.ops.fused.residual import NEXT_WEIGHT
 from internimage.ops.runtime import library
 from internimage.ops.runtime.abi import (
     ConvArgs,
@@ -22,11 +21,11 @@ from internimage.ops.runtime.abi import (
     PerceptronArgs,
     ResidualArgs,
     RowArgs,
-    addresses,
 )
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
 GELU, RESIDUAL = 0, 1  # operations on rows
+RESIDUAL_TENSORS = ("shortcut", "gamma", "weight_a", "bias_a", "weight_b", "bias_b", "normed")
 WORK_PER_THREAD = 2**20  # multiply-adds of a linear layer, about 10 microseconds
 
 
@@ -41,19 +40,19 @@ def missing_reason(device: str, dtype: torch.dtype) -> str | None:
 
 def gelu_(x: Tensor) -> None:
     """Replace the contiguous x by its GELU, to 3e-7."""
-    _rows(x, operation=GELU)
+    _rows(x, GELU, ResidualArgs())
 
 
 def add_shortcut_(y: Tensor, shortcut: Tensor, normed: Tensor | None, *residual: Any) -> None:
     """Replace the contiguous y by shortcut + gamma * norm(y) and fill `normed` with next_norm of it."""
     args, _kept = _residual(shortcut, y, normed, *residual)
-    _rows(y, operation=RESIDUAL, residual=args)
+    _rows(y, RESIDUAL, args)
 
 
 def add_residual_(x: Tensor, y: Tensor, normed: Tensor | None, *residual: Any) -> None:
     """Replace the contiguous x by x + gamma * norm(y) and fill `normed` with next_norm of it."""
     args, _kept = _residual(x, x, normed, *residual)
-    _rows(y, operation=RESIDUAL, residual=args)
+    _rows(y, RESIDUAL, args)
 
 
 def depthwise_norm_gelu(
@@ -65,31 +64,41 @@ def depthwise_norm_gelu(
         return out
     taps = _in_dtype(weight, x.dtype).flatten(1).t().contiguous()  # (k * k, C)
     bias, norm_weight, norm_bias = (_in_dtype(t, x.dtype) for t in (bias, norm_weight, norm_bias))
+    n, height, width, channels = x.shape
     args = DepthwiseArgs(
-        **addresses(x=x, weight=taps, bias=bias, norm_weight=norm_weight, norm_bias=norm_bias, out=out),
-        **_map_sizes(x),
+        x=x.data_ptr(),
+        weight=taps.data_ptr(),
+        bias=bias.data_ptr(),
+        norm_weight=norm_weight.data_ptr(),
+        norm_bias=norm_bias.data_ptr(),
+        out=out.data_ptr(),
+        batch=n,
+        height=height,
+        width=width,
+        channels=channels,
         kernel=weight.shape[-1],
         eps=eps,
-        **library.execution(x.dtype, torch.get_num_threads()),
     )
-    library.call("internimage_depthwise", args)
+    library.call("internimage_depthwise", args, x.dtype, torch.get_num_threads())
     return out
 
 
 def linear(x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, activation: str) -> Tensor:
     """Activation of x W + b for contiguous x (..., I): (..., O)."""
-    inputs = x.shape[-1]
-    out = x.new_empty(*x.shape[:-1], outputs)
-    if out.numel():
-        rows = x.numel() // inputs
+    *leading, inputs = x.shape
+    out = x.new_empty(*leading, outputs)
+    if count := out.numel():
         args = LinearArgs(
-            **addresses(x=x, weight=blocks, bias=bias, out=out),
-            rows=rows,
+            x=x.data_ptr(),
+            weight=blocks.data_ptr(),
+            bias=bias.data_ptr(),
+            out=out.data_ptr(),
+            rows=count // outputs,
             inputs=inputs,
             outputs=outputs,
-            **_settings(x, activation, rows * inputs * outputs),
+            activation=ACTIVATIONS[activation],
         )
-        library.call("internimage_linear", args)
+        library.call("internimage_linear", args, x.dtype, library.team_size(count * inputs, WORK_PER_THREAD))
     return out
 
 
@@ -104,22 +113,24 @@ def perceptron(
 ) -> list[Tensor]:
     """One layer or two with an activation between them, added to a shortcut (..., O): the sum, and next_norm of it."""
     total, normed = _results(torch.empty_like(shortcut), residual)
-    if total.numel():
-        inputs = x.shape[-1]
-        rows, widths = x.numel() // inputs, [inputs, *outputs]
-        work = rows * sum(a * b for a, b in pairwise(widths))
+    if count := total.numel():
         residual_args, _kept = _residual(shortcut, total, normed, *residual)
+        inputs, last = x.shape[-1], outputs[-1]
         args = PerceptronArgs(
-            **addresses(x=x, weight_1=blocks[0], bias_1=biases[0]),
+            x=x.data_ptr(),
+            weight_1=blocks[0].data_ptr(),
+            bias_1=biases[0].data_ptr(),
             residual=residual_args,
-            rows=rows,
+            rows=count // last,
             inputs=inputs,
-            outputs=outputs[-1],
-            **_settings(x, activation, work),
+            outputs=last,
+            activation=ACTIVATIONS[activation],
         )
+        work = count * inputs
         if len(blocks) > 1:
             args.weight_2, args.bias_2, args.hidden = blocks[1].data_ptr(), biases[1].data_ptr(), outputs[0]
-        library.call("internimage_perceptron", args)
+            work = count // last * outputs[0] * (inputs + last)
+        library.call("internimage_perceptron", args, x.dtype, library.team_size(work, WORK_PER_THREAD))
     return [total] if normed is None else [total, normed]
 
 
@@ -127,43 +138,44 @@ def conv(
     x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, window: list[int], activation: str, *residual: Any
 ) -> list[Tensor]:
     """Activation of the norm of a convolution of a contiguous (N, H, W, C) map, and next_norm of it."""
+    n, height, width, channels = x.shape
     kernel, stride, padding = window
-    out_height, out_width = ConvWindow(*window).output_size(*x.shape[1:3])
-    out, normed = _results(x.new_empty(x.shape[0], out_height, out_width, outputs), residual)
-    if out.numel():
-        rows, inputs = out.numel() // outputs, blocks.shape[1] * blocks.shape[3]
+    out_height, out_width = ConvWindow(*window).output_size(height, width)
+    out, normed = _results(x.new_empty(n, out_height, out_width, outputs), residual)
+    if count := out.numel():
+        inputs = blocks.shape[1] * blocks.shape[3]
         residual_args, _kept = _residual(None, out, normed, *residual)
         args = ConvArgs(
-            **addresses(x=x, weight=blocks, bias=bias),
-            **_map_sizes(x),
+            x=x.data_ptr(),
+            weight=blocks.data_ptr(),
+            bias=bias.data_ptr(),
             residual=residual_args,
+            batch=n,
+            height=height,
+            width=width,
+            channels=channels,
             out_height=out_height,
             out_width=out_width,
             kernel=kernel,
             stride=stride,
             padding=padding,
-            rows=rows,
+            rows=count // outputs,
             inputs=inputs,
             outputs=outputs,
-            **_settings(x, activation, rows * inputs * outputs),
+            activation=ACTIVATIONS[activation],
         )
-        library.call("internimage_conv", args)
+        library.call("internimage_conv", args, x.dtype, library.team_size(count * inputs, WORK_PER_THREAD))
     return [out] if normed is None else [out, normed]
 
 
-def _rows(y: Tensor, **step: Any) -> None:
+def _rows(y: Tensor, operation: int, residual: ResidualArgs) -> None:
     """Run one step on the channel rows of a contiguous tensor."""
-    if not y.numel():
-        return
-    channels = y.shape[-1]
-    args = RowArgs(
-        y=y.data_ptr(),
-        rows=y.numel() // channels,
-        channels=channels,
-        **library.execution(y.dtype, torch.get_num_threads()),
-        **step,
-    )
-    library.call("internimage_rows", args)
+    if count := y.numel():
+        channels = y.shape[-1]
+        args = RowArgs(
+            y=y.data_ptr(), rows=count // channels, channels=channels, operation=operation, residual=residual
+        )
+        library.call("internimage_rows", args, y.dtype, torch.get_num_threads())
 
 
 def _residual(
@@ -171,25 +183,16 @@ def _residual(
 ) -> tuple[ResidualArgs, list[Tensor | None]]:
     """The addresses of a residual sum, and the tensors that must live until the call returns."""
     *parameters, eps = residual
-    kept = [None if t is None else _in_dtype(t, total.dtype) for t in (shortcut, *parameters, normed)]
-    names = ("shortcut", "gamma", "weight_a", "bias_a", "weight_b", "bias_b", "normed")
-    return ResidualArgs(**addresses(sum=total, **dict(zip(names, kept, strict=True))), eps=eps), kept
+    dtype = total.dtype
+    kept = [t if t is None or t.dtype is dtype else t.to(dtype) for t in (shortcut, *parameters, normed)]
+    addresses = [None if t is None else t.data_ptr() for t in kept]
+    return ResidualArgs(sum=total.data_ptr(), eps=eps, **dict(zip(RESIDUAL_TENSORS, addresses, strict=True))), kept
 
 
 def _results(total: Tensor, residual: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
     """The sum and, where it is asked for, its norm."""
-    return total, None if Residual(*residual).next_weight is None else torch.empty_like(total)
-
-
-def _map_sizes(x: Tensor) -> dict[str, int]:
-    return dict(zip(("batch", "height", "width", "channels"), x.shape, strict=True))
+    return total, None if residual[NEXT_WEIGHT] is None else torch.empty_like(total)
 
 
 def _in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t if t.dtype is dtype else t.to(dtype)
-
-
-def _settings(x: Tensor, activation: str, work: int) -> dict[str, int]:
-    """The last arguments of every linear layer, given its multiply-adds."""
-    threads = min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
-    return {"activation": ACTIVATIONS[activation], **library.execution(x.dtype, threads)}

@@ -19,7 +19,6 @@ from internimage.ops.registration import register_inference_operator
 from internimage.ops.sampling import expect_shape
 
 Activation = Literal["none", "relu", "gelu"]
-NEXT_WEIGHT = Residual._fields.index("next_weight") - len(Residual._fields)  # its place among the last arguments
 
 
 def _fake_linear(x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, activation: str) -> Tensor:
@@ -28,13 +27,13 @@ def _fake_linear(x: Tensor, blocks: Tensor, bias: Tensor, outputs: int, activati
 
 def _fake_perceptron(*values: Any) -> list[Tensor]:
     shortcut = values[1]
-    return [torch.empty_like(shortcut) for _ in range(1 if values[NEXT_WEIGHT] is None else 2)]
+    return [torch.empty_like(shortcut) for _ in range(1 if Residual(*values[6:]).next_weight is None else 2)]
 
 
 def _fake_conv(*values: Any) -> list[Tensor]:
     x, _, _, outputs, window = values[:5]
     shape = x.shape[0], *ConvWindow(*window).output_size(*x.shape[1:3]), outputs
-    return [x.new_empty(shape) for _ in range(1 if values[NEXT_WEIGHT] is None else 2)]
+    return [x.new_empty(shape) for _ in range(1 if Residual(*values[6:]).next_weight is None else 2)]
 
 
 _linear = register_inference_operator(

@@ -11,6 +11,8 @@ RESIDUAL_SCHEMA = (
     "Tensor? gamma, Tensor? norm_weight, Tensor? norm_bias, Tensor? next_weight, Tensor? next_bias, float eps"
 )
 
+NEXT_WEIGHT = 3  # index of `next_weight` in them
+
 
 class Residual(NamedTuple):
     """How the output of a branch is added to its shortcut, and the norm of the sum; a part that is None is left out.

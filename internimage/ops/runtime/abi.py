@@ -9,22 +9,24 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from torch import Tensor
-
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _TEAM = (("start_team", _POINTER),)
-
-
-def addresses(**tensors: Tensor | None) -> dict[str, int | None]:
-    """Pointers to tensors by the names of their fields; the tensors must live until the call returns."""
-    return {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
 
 
 def _fields(kind: Any, names: str) -> tuple[tuple[str, Any], ...]:
     return tuple((name, kind) for name in names.split())
 
 
-class WindowArgs(ctypes.Structure):
+class KernelArgs(ctypes.Structure):
+    """What `library.call` fills in: how a kernel runs."""
+
+    __slots__ = ()
+    data_type: int
+    threads: int
+    start_team: int
+
+
+class WindowArgs(KernelArgs):
     """One call of a window operator (dcnv3, dcnv4)."""
 
     __slots__ = ()
@@ -50,7 +52,7 @@ class ResidualArgs(ctypes.Structure):
     )
 
 
-class RowArgs(ctypes.Structure):
+class RowArgs(KernelArgs):
     """One step on channel rows."""
 
     __slots__ = ()
@@ -62,7 +64,7 @@ class RowArgs(ctypes.Structure):
     )
 
 
-class LinearArgs(ctypes.Structure):
+class LinearArgs(KernelArgs):
     """One linear layer."""
 
     __slots__ = ()
@@ -73,7 +75,7 @@ class LinearArgs(ctypes.Structure):
     )
 
 
-class PerceptronArgs(ctypes.Structure):
+class PerceptronArgs(KernelArgs):
     """One perceptron with its residual sum."""
 
     __slots__ = ()
@@ -85,7 +87,7 @@ class PerceptronArgs(ctypes.Structure):
     )
 
 
-class ConvArgs(ctypes.Structure):
+class ConvArgs(KernelArgs):
     """One convolution with its norm."""
 
     __slots__ = ()
@@ -98,7 +100,7 @@ class ConvArgs(ctypes.Structure):
     )
 
 
-class DepthwiseArgs(ctypes.Structure):
+class DepthwiseArgs(KernelArgs):
     """One depth-wise convolution with its norm and GELU."""
 
     __slots__ = ()
@@ -110,7 +112,7 @@ class DepthwiseArgs(ctypes.Structure):
     )
 
 
-class AttentionArgs(ctypes.Structure):
+class AttentionArgs(KernelArgs):
     """One call of multi-scale deformable attention."""
 
     __slots__ = ()

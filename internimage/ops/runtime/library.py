@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from internimage.ops.runtime.abi import KernelArgs
+
 ABI_VERSION = 7
-WORK_PER_THREAD = 2**17  # about 10 microseconds; starting a thread of a waiting team takes a few
+WORK_PER_THREAD = 2**17  # multiply-adds, about 10 microseconds; starting a thread of a waiting team takes a few
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512", "AVX-512 BF16", "AMX")
 LIMIT_VARIABLE = "INTERNIMAGE_INSTRUCTION_SET"  # for a whole process what `limit_instruction_set` is for a moment
 DATA_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -77,16 +79,6 @@ def start_team() -> int:
     return 0
 
 
-def team_size(work: int) -> int:
-    """Threads worth starting for `work` multiply-adds, at most torch's number."""
-    return min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
-
-
-def execution(dtype: torch.dtype, threads: int) -> dict[str, int]:
-    """The arguments of every kernel that say how it runs."""
-    return {"data_type": DATA_TYPES[dtype], "threads": threads, "start_team": start_team()}
-
-
 def instruction_set() -> str:
     """Name of the instruction set in use; "AMX" is that of "AVX-512 BF16" but for bfloat16 linear layers."""
     return INSTRUCTION_SETS[int(kernels().internimage_instruction_set())]
@@ -116,13 +108,19 @@ def _limit() -> int:
     return INSTRUCTION_SETS.index(name)
 
 
-def call(function: str, args: ctypes.Structure) -> None:
-    """Run one entry point.
+def team_size(work: int, work_per_thread: int = WORK_PER_THREAD) -> int:
+    """Threads worth starting for `work` multiply-adds, at most torch's number."""
+    return min(torch.get_num_threads(), 1 + work // work_per_thread)
+
+
+def call(function: str, args: KernelArgs, dtype: torch.dtype, threads: int) -> None:
+    """Run one entry point on data of `dtype`.
 
     Raises:
         MemoryError: its scratch buffers do not fit.
         RuntimeError: the instruction set in use has no such kernel.
     """
+    args.data_type, args.threads, args.start_team = DATA_TYPES[dtype], threads, start_team()
     code = getattr(kernels(), function)(ctypes.byref(args))
     if code == 1:
         raise MemoryError(f"{function}: not enough memory for the kernels' scratch buffers")
