@@ -6,8 +6,8 @@ plain part ran. Shape legend: N images, H W map, C channels. Maps are channels l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -61,11 +61,14 @@ class FusedBlock(Twin, Block, of=Block):
     @property
     def operator(self) -> FusedDeformConv | None:
         """The operator module, None where it or the perceptron is no twin."""
-        return self.dcn if isinstance(self.dcn, FusedDeformConv) and isinstance(self.mlp, FusedMLP) else None
+        parts = self._modules  # read often, and several times as fast as by attribute
+        dcn = parts["dcn"]
+        return dcn if isinstance(dcn, FusedDeformConv) and isinstance(parts["mlp"], FusedMLP) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
-        if self.training or self.operator is None or not can_fuse(x, backend=self.operator.backend):
+        operator = self.operator
+        if self.training or operator is None or not can_fuse(x, backend=operator.backend):
             return super().forward(x)
         return self.with_norm(x.contiguous(), None, None)[0]
 
@@ -77,21 +80,22 @@ class FusedBlock(Twin, Block, of=Block):
             normed: `first_norm` of it when that is at hand.
             next_norm: what the output goes through next.
         """
-        first_norm = self.first_norm
-        if first_norm is not None and normed is None:
-            normed = first_norm(x)
-        norms = (self.norm1, self.norm2) if self.post_norm else (self.res_post_norm1, self.res_post_norm2)
-        second_norm = None if self.post_norm else self.norm2
-        dcn, mlp = cast("FusedDeformConv", self.dcn), cast("FusedMLP", self.mlp)
+        parts: Mapping[str, Any] = self._modules
+        norm1, norm2 = parts["norm1"], parts["norm2"]
+        if self.post_norm:
+            norms, second_norm = (norm1, norm2), None
+        else:
+            norms, second_norm = (parts.get("res_post_norm1"), parts.get("res_post_norm2")), norm2
+            normed = norm1(x) if normed is None else normed
         residual = Residual.of(gamma=self.gamma1, norm=norms[0], next_norm=second_norm)
-        x, normed = dcn.add_to(x, x if normed is None else normed, residual)
+        x, normed = parts["dcn"].add_to(x, x if normed is None else normed, residual)
         residual = Residual.of(gamma=self.gamma2, norm=norms[1], next_norm=next_norm)
-        return mlp.add_to(x, x if normed is None else normed, residual)
+        return parts["mlp"].add_to(x, x if normed is None else normed, residual)
 
     @property
     def first_norm(self) -> nn.LayerNorm | None:
         """The norm that the block applies to its input before all else."""
-        return None if self.post_norm else self.norm1
+        return None if self.post_norm else cast("nn.LayerNorm", self._modules["norm1"])
 
 
 class FusedLevel(Twin, Level, of=Level):

@@ -6,21 +6,23 @@ Shape legend: N images, H W map, C channels, G groups, K points. Maps are channe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.layer_norm import LayerNorm
-from internimage.ops import dcnv3, dcnv4
+from internimage.ops import deform_conv_v3, deform_conv_v4
 from internimage.ops.deform_conv_v4 import packed_channels
+from internimage.ops.sampling import make_window
 
 NORM_EPS = 1e-6
 
 
 class DeformConv(nn.Module, ABC):
     """What both modules share: the settings of the sampling window and the optional gate; arguments as in `DCNv3`."""
+
+    softmax = True  # over the weights of a group
 
     def __init__(
         self,
@@ -36,12 +38,7 @@ class DeformConv(nn.Module, ABC):
         self.groups = groups
         self.points = kernel_size * kernel_size - int(remove_center)
         self.backend = backend
-        self.window: dict[str, Any] = {
-            "kernel_size": kernel_size,
-            "groups": groups,
-            "offset_scale": offset_scale,
-            "remove_center": remove_center,
-        }
+        self.window = make_window(kernel_size, 1, None, 1, groups, offset_scale, remove_center, self.softmax)
         self.center_feature_scale_proj = nn.Linear(channels, groups) if center_feature_scale else None
         self.output_proj: nn.Linear
 
@@ -55,8 +52,9 @@ class DeformConv(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Show the settings that the child modules do not."""
-        settings = {**self.window, "backend": self.backend}
-        return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        window = self.window
+        settings = f"kernel_size={window.kernel_size[0]}, groups={window.groups}, offset_scale={window.offset_scale!r}"
+        return f"{settings}, remove_center={window.remove_center}, backend={self.backend!r}"
 
 
 class DCNv3(DeformConv):
@@ -113,10 +111,10 @@ class DCNv3(DeformConv):
         """Everything before the output projection: (N, H, W, C) to (N, H, W, C)."""
         value, query = self.input_proj(x), self.query(x)
         offset, mask = self.offset_and_mask(query)
-        operator, inputs = dcnv3, (value, offset, mask)
         if self.through_dcnv4:
-            operator, inputs = dcnv4, (value, pack_offset_mask(offset, mask, self.groups))
-        y = operator(*inputs, **self.window, softmax=True, backend=self.backend)
+            y = deform_conv_v4.run(value, pack_offset_mask(offset, mask, self.groups), self.window, self.backend)
+        else:
+            y = deform_conv_v3.run(value, offset, mask, self.window, self.backend)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(query))
         return y
@@ -150,6 +148,8 @@ class DCNv4(DeformConv):
     Source: DCNv4, section 3, arXiv 2401.06197.
     """
 
+    softmax = False
+
     def __init__(
         self,
         channels: int,
@@ -178,7 +178,7 @@ class DCNv4(DeformConv):
     def attend(self, x: Tensor) -> Tensor:
         """Everything before the output projection: (N, H, W, C) to (N, H, W, C)."""
         value, offset_mask = self.value_and_offset_mask(x)
-        y = dcnv4(value, offset_mask, **self.window, backend=self.backend)
+        y = deform_conv_v4.run(value, offset_mask, self.window, self.backend)
         if self.center_feature_scale_proj is not None:
             y = mix_by_gate(y, value, self.center_feature_scale_proj(y))
         return y

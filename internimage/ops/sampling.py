@@ -111,7 +111,7 @@ def make_window(
 
 def expect_shape(name: str, tensor: Tensor, shape: tuple[int, ...], meaning: str) -> None:
     """Raise ValueError unless `tensor` has `shape`; `meaning` explains the expected sizes."""
-    if tuple(tensor.shape) != shape:
+    if tensor.shape != shape:
         raise ValueError(f"{name} must have shape {shape} = {meaning}, given {tuple(tensor.shape)}")
 
 
@@ -141,7 +141,7 @@ def check_sides(*sides: int, pixels: int | None = None, row: int = 0) -> None:
     They number pixels in 29 bits, coordinates in 22 and the elements of a `row` of pixels in 31.
     """
     total = math.prod(sides) if pixels is None else pixels
-    if max(sides) >= 2**22 or total >= 2**29 or row >= 2**31:
+    if total >= 2**29 or row >= 2**31 or max(sides) >= 2**22:
         raise ValueError(
             f"the kernels take maps of fewer than 2**29 pixels, sides shorter than 2**22 and rows of fewer than 2**31 "
             f"elements, given {sides}; cut the map, or use backend='reference'"
@@ -183,6 +183,8 @@ def pixel_rows(tensor: Tensor) -> Tensor:
 
     A slice of the last axis of a contiguous tensor qualifies, so one fused projection can feed several arguments.
     """
+    if tensor.is_contiguous():
+        return tensor
     n, h, w, c = tensor.shape
     step = pixel_stride(tensor)
     even = (

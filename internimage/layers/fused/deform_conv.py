@@ -75,5 +75,5 @@ class FusedDCNv4(FusedDeformConv, DCNv4, of=DCNv4):
 
 def split(joined: PackedLinear, x: Tensor) -> tuple[Tensor, Tensor]:
     """The outputs of two layers with the same input: views, which the operators read in place."""
-    first, second = joined(x).split(joined.sizes, dim=-1)
+    first, second = joined(x).split_with_sizes(joined.sizes, dim=-1)
     return first, second

@@ -46,8 +46,8 @@ class FusedFeedForward(Twin, FeedForward, of=FeedForward):
 
     def rows(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C) at once."""
-        if isinstance(self.fc1, FusedLinear) and (product := self.fc1.product):
-            return self.fc2(product(x, activation="relu"))
+        if isinstance(self.fc1, FusedLinear) and (packed := self.fc1.usable):
+            return self.fc2(packed["all"](x, activation="relu"))
         return super().rows(x)
 
 

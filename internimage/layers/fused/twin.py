@@ -85,25 +85,20 @@ class FusedLinear(Twin, nn.Linear):
         """The layer itself."""
         return {"all": (self,)}
 
-    @property
-    def product(self) -> PackedLinear | None:
-        """The packed copy if it may serve now."""
-        return None if (packed := self.usable) is None else packed["all"]
-
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., I) to (..., O)."""
-        product = self.product
-        return super().forward(input) if product is None else product(input)
+        packed = self.usable
+        return super().forward(input) if packed is None else packed["all"](input)
 
 
-def packed_weights(first: nn.Linear, *others: nn.Linear) -> list[PackedWeight] | None:
-    """The weights for `internimage.ops.fused.packed_perceptron`, or None where that is not the way to go."""
-    if not isinstance(first, FusedLinear) or first.usable is None:
-        return None
-    copies = [layer.packed for layer in (first, *others) if isinstance(layer, FusedLinear)]
-    weights = [copy["all"].packed for copy in copies if copy is not None]
-    found = [weight for weight in weights if weight is not None]
-    return found if len(found) == 1 + len(others) else None
+def packed_weights(*layers: nn.Linear) -> list[PackedWeight] | None:
+    """The weights for `internimage.ops.fused.packed_perceptron`, in inference; None where that is not the way to go."""
+    found = []
+    for layer in layers:
+        if not isinstance(layer, FusedLinear) or layer.packed is None or (own := layer.packed["all"].packed) is None:
+            return None
+        found.append(own)
+    return found
 
 
 def use_twins(model: nn.Module) -> None:
@@ -113,9 +108,6 @@ def use_twins(model: nn.Module) -> None:
         if twin is None:
             continue
         _change_class(module, twin)
-        for name in twin.linear_layers:
-            if type(child := getattr(module, name)) is nn.Linear:
-                _change_class(child, FusedLinear)
 
 
 def fuse(model: nn.Module) -> None:
@@ -125,6 +117,9 @@ def fuse(model: nn.Module) -> None:
     use_twins(model)
     for module in model.modules():
         if isinstance(module, Twin):
+            for name in module.linear_layers:
+                if type(child := getattr(module, name)) is nn.Linear:
+                    _change_class(child, FusedLinear)
             module.pack()
 
 

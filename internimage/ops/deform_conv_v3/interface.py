@@ -23,7 +23,7 @@ from internimage.ops.sampling import (
     map_shape,
 )
 
-_run = register_operator(
+_registered = register_operator(
     "dcnv3",
     tensors=("x", "offset", "mask"),
     settings=WINDOW_SCHEMA,
@@ -87,12 +87,16 @@ def dcnv3(
         torch.Size([1, 8, 8, 16])
     """
     window = make_window(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax)
+    return run(x, offset, mask, window, backend)
+
+
+def run(x: Tensor, offset: Tensor, mask: Tensor, window: Window, backend: str) -> Tensor:
+    """`dcnv3` with a window that is made once for many calls."""
     x, offset, mask = autocast(x, offset, mask)
-    out_hw = check_map(x, window)
-    k = window.points
-    expect_shape("offset", offset, (x.shape[0], *out_hw, groups * k * 2), "(N, Ho, Wo, G*K*2)")
-    expect_shape("mask", mask, (x.shape[0], *out_hw, groups * k), "(N, Ho, Wo, G*K)")
+    leading, values = (x.shape[0], *check_map(x, window)), window.groups * window.points
+    expect_shape("offset", offset, (*leading, 2 * values), "(N, Ho, Wo, G*K*2)")
+    expect_shape("mask", mask, (*leading, values), "(N, Ho, Wo, G*K)")
     check_companion("offset", offset, x)
     check_companion("mask", mask, x)
     check_name("dcnv3", backend)
-    return _run((x, offset, mask), window, backend)
+    return _registered((x, offset, mask), window, backend)

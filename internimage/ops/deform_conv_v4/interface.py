@@ -24,7 +24,7 @@ from internimage.ops.sampling import (
     map_shape,
 )
 
-_run = register_operator(
+_registered = register_operator(
     "dcnv4",
     tensors=("x", "offset_mask"),
     settings=WINDOW_SCHEMA,
@@ -99,12 +99,17 @@ def dcnv4(
         torch.Size([1, 8, 8, 16])
     """
     window = make_window(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax)
+    return run(x, offset_mask, window, backend)
+
+
+def run(x: Tensor, offset_mask: Tensor, window: Window, backend: str) -> Tensor:
+    """`dcnv4` with a window that is made once for many calls."""
     x, offset_mask = autocast(x, offset_mask)
     out_hw = check_map(x, window)
-    used, packed = 3 * groups * window.points, packed_channels(groups, window.points)
+    used, packed = 3 * window.groups * window.points, packed_channels(window.groups, window.points)
     channels = used if offset_mask.shape[-1:] == (used,) else packed
     meaning = f"(N, Ho, Wo, 3*G*K rounded up to a multiple of 8), or unpadded with {used} channels"
     expect_shape("offset_mask", offset_mask, (x.shape[0], *out_hw, channels), meaning)
     check_companion("offset_mask", offset_mask, x)
     check_name("dcnv4", backend)
-    return _run((x, offset_mask), window, backend)
+    return _registered((x, offset_mask), window, backend)

@@ -133,11 +133,11 @@ def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tenso
         >>> depthwise_norm_gelu(torch.rand(1, 5, 6, 8), conv, nn.LayerNorm(8)).shape
         torch.Size([1, 5, 6, 8])
     """
-    size = conv.kernel_size[0]
-    if conv.bias is None or conv.groups != x.shape[-1] or size % 2 == 0 or conv.padding != (size // 2, size // 2):
+    size, bias = conv.kernel_size[0], conv.bias
+    if bias is None or conv.groups != x.shape[-1] or size % 2 == 0 or conv.padding != (size // 2, size // 2):
         raise ValueError(f"expected a depth-wise 'same' convolution with bias for {x.shape[-1]} channels, given {conv}")
     _expect_contiguous("x", x)
-    return _depthwise_norm_gelu(x, conv.weight, conv.bias, norm.weight, norm.bias, norm.eps)
+    return _depthwise_norm_gelu(x, conv.weight, bias, norm.weight, norm.bias, norm.eps)
 
 
 def _expect_contiguous(name: str, x: Tensor) -> None:
