@@ -6,7 +6,7 @@ plain part ran. Shape legend: N images, H W map, C channels. Maps are channels l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ class FusedBlock(Twin, Block, of=Block):
             normed: `first_norm` of it when that is at hand.
             next_norm: what the output goes through next.
         """
-        parts: Mapping[str, Any] = self._modules
+        parts = cast("dict[str, Any]", self._modules)
         norm1, norm2 = parts["norm1"], parts["norm2"]
         if self.post_norm:
             norms, second_norm = (norm1, norm2), None
