@@ -1,7 +1,7 @@
 """Ranges of settings, written beside the fields that they bound.
 
-A settings dataclass states them in its types and calls `check_ranges` when it is made, so that a description out of a
-foreign file is as harmless as one that a caller writes:
+A settings dataclass states them in its types and checks them when it is made (`Ranged` does), so that a description out
+of a foreign file is as harmless as one that a caller writes:
 
     channels: Annotated[int, Range(1, 4096)] = 256
     strides: Annotated[tuple[Annotated[int, Range(1, 1024)], ...], Length(1, 8)] = (4, 8, 16)
@@ -34,6 +34,13 @@ class Length:
 
     fewest: int
     most: int
+
+
+class Ranged:
+    """A settings dataclass, whose numbers are checked when it is made, see `check_ranges`."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def check_ranges(config: object, *, name: str | None = None) -> None:

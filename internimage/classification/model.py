@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from internimage.backbones import BackboneConfig
 from internimage.backbones.internimage import init_weights
 from internimage.classification.head import SPATIAL_SIZE, TEMPORAL_SIZE, HeadKind, MetadataHead, build_head
 from internimage.classification.loss import classification_loss
 from internimage.classification.postprocess import classify
 from internimage.classification.preprocess import Observation, PreprocessConfig, encode_observation, prepare
-from internimage.data.images.normalize import fitting_channels
 from internimage.data.labels import imagenet_names
-from internimage.flow import ImageInput, RunOptions, TaskModel
-from internimage.ranges import Range, check_ranges
+from internimage.flow import ImageInput, ModelConfig, RunOptions, TaskModel
+from internimage.ranges import Range
 from internimage.types import Classification, Images
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(ModelConfig):
     """Everything needed to rebuild a classifier.
 
     Args:
@@ -43,45 +41,20 @@ class ClassifierConfig:
 
     header_task: ClassVar[str] = "classification"
 
-    backbone: BackboneConfig
-    num_classes: Annotated[int, Range(1, 1_000_000)]
     head: HeadKind = "conv"
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     class_names: tuple[str, ...] | None = None
     conv_head_ratio: Annotated[float, Range(1e-3, 64.0)] = 1.5
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
-        if self.class_names is not None and len(self.class_names) != self.num_classes:
-            raise ValueError(f"class_names must hold {self.num_classes} names, given {len(self.class_names)}")
 
     @property
     def kind(self) -> HeadKind:
         """Layout of the parameters: the kind of the head."""
         return self.head
 
-    @property
-    def num_head_layers(self) -> int:
-        """None: the settings do not say."""
-        return 0
-
-    @property
-    def rows(self) -> int:
-        """Outputs of the last layer."""
-        return self.num_classes
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of the backbone."""
-        return self.backbone.num_blocks
-
-    def with_classes(self, num_classes: int) -> ClassifierConfig:
+    def with_classes(self, num_classes: int, **changes: Any) -> Self:
         """Return the configuration for another number of classes; those of ImageNet-1k are among those of 22k."""
-        if num_classes == self.num_classes:
-            return self
-        maps = (self.num_classes, num_classes) == (21841, 1000)
-        return replace(self, num_classes=num_classes, class_names=imagenet_names(1000) if maps else None)
+        names = imagenet_names(1000) if (self.num_classes, num_classes) == (21841, 1000) else None
+        return super().with_classes(num_classes, class_names=names, **changes)
 
 
 class Classifier(TaskModel[Classification]):

@@ -19,7 +19,7 @@ from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, Norma
 from internimage.data.images.raster import Image, original_size, pixels_of
 from internimage.data.images.read import read_image
 from internimage.flow import ImageInput
-from internimage.ranges import Range, check_ranges
+from internimage.ranges import Range
 from internimage.types import Images
 
 RESAMPLING = {"bicubic": Resampling.BICUBIC, "bilinear": Resampling.BILINEAR}
@@ -50,10 +50,9 @@ class PreprocessConfig(Normalization):
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.interpolation not in ("bicubic", "bilinear"):
             raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', given {self.interpolation!r}")
-        self.check_normalization()
 
     def network_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size that an image is resized to, before the crop."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
-from internimage.backbones import BackboneConfig
-from internimage.data.images.normalize import fitting_channels
 from internimage.detection.preprocess import PreprocessConfig
-from internimage.ranges import Length, Range, check_ranges
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from internimage.flow import ModelConfig
+from internimage.ranges import Length, Range, Ranged
 
 Count = Annotated[int, Range(1, 10_000_000)]  # boxes, queries, regions
 Share = Annotated[float, Range(0.0, 1.0)]
@@ -19,13 +15,12 @@ Weight = Annotated[float, Range(0.0, 1e6)]
 Width = Annotated[int, Range(1, 8192)]
 Hidden = Annotated[int, Range(1, 65_536)]
 Layers = Annotated[int, Range(0, 64)]
-Classes = Annotated[int, Range(1, 1_000_000)]
 Unit = Annotated[float, Range(1e-6, 1e3)]
 RegionSide = Annotated[int, Range(1, 128)]
 
 
 @dataclass(frozen=True)
-class AssignConfig:
+class AssignConfig(Ranged):
     """Which boxes are examples of an object in training, by their overlap (IoU) with the true boxes.
 
     Args:
@@ -40,12 +35,9 @@ class AssignConfig:
     min_positive_iou: Share
     match_low_quality: bool = True
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Ranged):
     """How many boxes of an image are looked at in a training step.
 
     Args:
@@ -58,12 +50,9 @@ class SampleConfig:
     positive_fraction: Share
     add_truth: bool = False
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class ProposalConfig:
+class ProposalConfig(Ranged):
     """How many proposals of the region proposal network are kept.
 
     Args:
@@ -78,12 +67,9 @@ class ProposalConfig:
     nms_iou: Share = 0.7
     min_size: Annotated[float, Range(-1.0, 1e6)] = 0.0
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class BoxLossConfig:
+class BoxLossConfig(Ranged):
     """Loss of box regression.
 
     Args:
@@ -96,12 +82,9 @@ class BoxLossConfig:
     weight: Weight = 1.0
     beta: Weight = 1.0
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class RPNConfig:
+class RPNConfig(Ranged):
     """Region proposal network (Source: Faster R-CNN, section 3.1, https://arxiv.org/abs/1506.01497).
 
     Args:
@@ -128,12 +111,9 @@ class RPNConfig:
     sample: SampleConfig = field(default_factory=lambda: SampleConfig(256, 0.5))
     allowed_border: Annotated[int, Range(-1, 1_000_000)] = -1
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class BoxStageConfig:
+class BoxStageConfig(Ranged):
     """One stage of box classification and regression.
 
     Args:
@@ -161,13 +141,13 @@ class BoxStageConfig:
     loss_weight: Weight = 1.0
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.num_fcs < 1:
             raise ValueError(f"num_fcs must be at least 1, given {self.num_fcs}")
 
 
 @dataclass(frozen=True)
-class MaskHeadConfig:
+class MaskHeadConfig(Ranged):
     """Head that draws a mask into each box (Source: Mask R-CNN, https://arxiv.org/abs/1703.06870).
 
     Args:
@@ -182,31 +162,9 @@ class MaskHeadConfig:
     roi_size: RegionSide = 14
     threshold: Share = 0.5
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class DetectorClasses:
-    """What every detector states first: its backbone and how many classes it tells apart."""
-
-    backbone: BackboneConfig
-    num_classes: Classes
-
-    @property
-    def rows(self) -> int:
-        """Outputs of the last layer that stand for classes."""
-        return self.num_classes
-
-    def with_classes(self, num_classes: int) -> Self:
-        """Return the configuration for another number of classes, which have no names then."""
-        if num_classes == self.num_classes:
-            return self
-        return replace(self, num_classes=num_classes, class_names=None)
-
-
-@dataclass(frozen=True)
-class RCNNConfig(DetectorClasses):
+class RCNNConfig(ModelConfig):
     """A two-stage detector: Faster R-CNN, Mask R-CNN, and with several stages their cascades.
 
     Args:
@@ -247,9 +205,7 @@ class RCNNConfig(DetectorClasses):
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
-        check_names(self.num_classes, self.class_names)
+        super().__post_init__()
         if not self.stages:
             raise ValueError("a two-stage detector needs at least one box stage")
 
@@ -259,11 +215,6 @@ class RCNNConfig(DetectorClasses):
         return "rcnn" if len(self.stages) == 1 else "cascade_rcnn"
 
     @property
-    def num_blocks(self) -> int:
-        """Blocks of the backbone."""
-        return self.backbone.num_blocks
-
-    @property
     def num_head_layers(self) -> int:
         """Layers of the box and mask heads of all stages."""
         masks = 0 if self.mask is None else self.mask.num_convs * len(self.stages)
@@ -271,7 +222,7 @@ class RCNNConfig(DetectorClasses):
 
 
 @dataclass(frozen=True)
-class DenoisingConfig:
+class DenoisingConfig(Ranged):
     """Contrastive denoising, which trains the decoder on true boxes with noise (Source: DINO, section 3.3).
 
     Args:
@@ -284,12 +235,9 @@ class DenoisingConfig:
     label_noise: Annotated[float, Range(0.0, 2.0)] = 0.5
     box_noise: Annotated[float, Range(0.0, 100.0)] = 1.0
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class SetLossConfig:
+class SetLossConfig(Ranged):
     """Weights of matching queries with objects and of the losses of matched queries.
 
     Args:
@@ -310,12 +258,9 @@ class SetLossConfig:
     iou_weight: Weight = 2.0
     assisting_weight: Weight = 0.5
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True)
-class DINOConfig(DetectorClasses):
+class DINOConfig(ModelConfig):
     """DINO, a detection transformer (Source: https://arxiv.org/abs/2203.03605).
 
     Args:
@@ -359,9 +304,7 @@ class DINOConfig(DetectorClasses):
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
-        check_names(self.num_classes, self.class_names)
+        super().__post_init__()
         if self.num_backbones not in (1, 2):
             raise ValueError(f"num_backbones must be 1 or 2, given {self.num_backbones}")
         if self.feedforward_channels % self.feedforward_slices:
@@ -385,9 +328,3 @@ class DINOConfig(DetectorClasses):
     def num_head_layers(self) -> int:
         """Layers of encoder and decoder."""
         return self.num_encoder_layers + self.num_decoder_layers
-
-
-def check_names(num_classes: int, class_names: tuple[str, ...] | None) -> None:
-    """Raise unless there is a name for each class."""
-    if class_names is not None and len(class_names) != num_classes:
-        raise ValueError(f"class_names must hold {num_classes} names, given {len(class_names)}")

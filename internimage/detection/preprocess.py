@@ -19,7 +19,7 @@ from internimage.data.images.raster import Image, original_size, pixels_of
 from internimage.data.images.read import read_image
 from internimage.data.images.resize import keep_ratio_size, resize_bilinear
 from internimage.flow import ImageInput
-from internimage.ranges import Range, check_ranges
+from internimage.ranges import Range
 from internimage.types import Images
 
 IMAGENET_MEAN_255 = (123.675, 116.28, 103.53)
@@ -47,12 +47,11 @@ class PreprocessConfig(Normalization):
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.shorter_side > self.longer_side:
             raise ValueError(
                 f"expected 1 <= shorter_side <= longer_side, given {self.shorter_side} and {self.longer_side}"
             )
-        self.check_normalization()
 
     def network_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size that an image is resized to, before the padding."""

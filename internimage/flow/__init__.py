@@ -4,6 +4,7 @@ from internimage.flow.checkpoint import Checkpoint as Checkpoint
 from internimage.flow.checkpoint import Settings as Settings
 from internimage.flow.checkpoint import Stated as Stated
 from internimage.flow.config import ConfigClass as ConfigClass
+from internimage.flow.config import ModelConfig as ModelConfig
 from internimage.flow.config import TaskConfig as TaskConfig
 from internimage.flow.config import on_weights as on_weights
 from internimage.flow.evaluation import Report as Report

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from internimage.backbones import BackboneConfig
-from internimage.data.images.normalize import fitting_channels
-from internimage.flow import ImageInput, RunOptions, TaskModel
-from internimage.ranges import Range, check_ranges
+from internimage.flow import ImageInput, ModelConfig, RunOptions, TaskModel
+from internimage.ranges import Range
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
 from internimage.segmentation.mask2former.network import Mask2FormerConfig, Mask2FormerHead
 from internimage.segmentation.postprocess import ScoredWindow, ScoreMap, segment
@@ -27,14 +25,14 @@ from internimage.segmentation.upernet import UperNetConfig, UperNetHead
 from internimage.types import Images, Palette, Segmentation
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 HeadConfig = UperNetConfig | SegFormerConfig | Mask2FormerConfig
 WINDOWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class SegmentorConfig:
+class SegmentorConfig(ModelConfig):
     """Everything needed to rebuild a segmentor.
 
     Args:
@@ -50,8 +48,6 @@ class SegmentorConfig:
 
     header_task: ClassVar[str] = "segmentation"
 
-    backbone: BackboneConfig
-    num_classes: Annotated[int, Range(1, 1_000_000)]
     head: HeadConfig = field(default_factory=UperNetConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     class_names: tuple[str, ...] | None = None
@@ -59,12 +55,9 @@ class SegmentorConfig:
     classifier_rows: Annotated[int, Range(1, 1_000_000)] | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        object.__setattr__(self, "preprocess", fitting_channels(self.preprocess, self.backbone.in_chans))
-        for name in ("class_names", "palette"):
-            value = getattr(self, name)
-            if value is not None and len(value) != self.num_classes:
-                raise ValueError(f"{name} must hold {self.num_classes} entries, given {len(value)}")
+        super().__post_init__()
+        if self.palette is not None and len(self.palette) != self.num_classes:
+            raise ValueError(f"palette must hold {self.num_classes} entries, given {len(self.palette)}")
         if self.classifier_rows is not None and self.classifier_rows < self.num_classes:
             raise ValueError(
                 f"classifier_rows must be at least num_classes ({self.num_classes}), given {self.classifier_rows}"
@@ -81,20 +74,13 @@ class SegmentorConfig:
         return self.head.kind
 
     @property
-    def num_blocks(self) -> int:
-        """Blocks of the backbone."""
-        return self.backbone.num_blocks
-
-    @property
     def num_head_layers(self) -> int:
         """Layers of encoder and decoder."""
         return self.head.num_layers
 
-    def with_classes(self, num_classes: int) -> SegmentorConfig:
+    def with_classes(self, num_classes: int, **changes: Any) -> Self:
         """Return the configuration for another number of classes, which have no names and colors then."""
-        if num_classes == self.num_classes:
-            return self
-        return replace(self, num_classes=num_classes, class_names=None, palette=None, classifier_rows=None)
+        return super().with_classes(num_classes, palette=None, classifier_rows=None, **changes)
 
 
 class Segmentor(TaskModel[Segmentation]):

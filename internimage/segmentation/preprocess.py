@@ -16,7 +16,7 @@ from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, Norma
 from internimage.data.images.raster import original_size, pixels_of
 from internimage.data.images.read import ImageInput, read_image
 from internimage.data.images.resize import keep_ratio_size, resize_bilinear
-from internimage.ranges import Range, check_ranges
+from internimage.ranges import Range, Ranged
 from internimage.types import Images
 
 # Longest side that a setting may ask for, in pixels.
@@ -25,7 +25,7 @@ STRIP_ROWS = 256  # rows of an image that are converted at a time, so that a hug
 
 
 @dataclass(frozen=True)
-class SlidingWindow:
+class SlidingWindow(Ranged):
     """Windows of one size that cover an image; where they overlap, their scores are averaged.
 
     Args:
@@ -41,7 +41,7 @@ class SlidingWindow:
     stride_hw: tuple[Side, Side]
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if not all(1 <= stride <= size for stride, size in zip(self.stride_hw, self.size_hw, strict=True)):
             raise ValueError(f"strides must lie in 1..size, given {self.stride_hw} for windows of {self.size_hw}")
 
@@ -74,10 +74,6 @@ class PreprocessConfig(Normalization):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     value_range: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        self.check_normalization()
 
     def input_size(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Return (height, width) of the network's input for an image.

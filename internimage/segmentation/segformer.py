@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
-from internimage.ranges import check_ranges
+from internimage.ranges import Ranged
 from internimage.segmentation.upernet import Share, Width, pixel_classifier, resize_map
 from internimage.types import Features
 
 
 @dataclass(frozen=True)
-class SegFormerConfig:
+class SegFormerConfig(Ranged):
     """Settings of a SegFormer head.
 
     Args:
@@ -36,9 +36,6 @@ class SegFormerConfig:
     channels: Width = 256
     dropout: Share = 0.1
     count_ignored_pixels: bool = False
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
 
 class PointFusion(ConvNorm):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.fused.rules import may_divide
-from internimage.ranges import Length, Range, check_ranges
+from internimage.ranges import Length, Range, Ranged
 from internimage.types import Features
 
 # Settings of every dense head.
@@ -25,7 +25,7 @@ Weight = Annotated[float, Range(0.0, 1e6)]
 
 
 @dataclass(frozen=True)
-class UperNetConfig:
+class UperNetConfig(Ranged):
     """Settings of a UperNet head.
 
     Args:
@@ -48,9 +48,6 @@ class UperNetConfig:
     auxiliary_channels: Width | None = 256
     auxiliary_weight: Weight = 0.4
     count_ignored_pixels: bool = False
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
     @property
     def least_batch(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from internimage.data.images.raster import Reading, check_value_range
+from internimage.ranges import Ranged
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,7 +24,7 @@ Statistics = tuple[float, ...]
 Config = TypeVar("Config", bound="Normalization")
 
 
-class Normalization(ABC):
+class Normalization(Ranged, ABC):
     """What the preprocessing configurations of all tasks say of channels: one mean and one deviation for each.
 
     The configurations are data classes with the fields `mean`, `std` and `value_range`.
@@ -48,8 +49,8 @@ class Normalization(ABC):
     def network_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Return (height, width) of an image in the network, before anything is cut off or padded, in pixels."""
 
-    def check_normalization(self) -> None:
-        """Raise ValueError unless statistics and range make sense."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(f"mean and std must hold one value for each channel, given {self.mean} and {self.std}")
         if min(self.std) <= 0:

@@ -17,7 +17,7 @@ from internimage.layers.attention import Attention
 from internimage.layers.feed_forward import FeedForward
 from internimage.layers.fused import add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
-from internimage.ranges import Range, check_ranges
+from internimage.ranges import Range, Ranged
 from internimage.segmentation.mask2former.pixel_decoder import (
     NUM_LEVELS,
     PixelDecoder,
@@ -31,7 +31,7 @@ Layers = Annotated[int, Range(1, 64)]
 
 
 @dataclass(frozen=True)
-class Mask2FormerConfig:
+class Mask2FormerConfig(Ranged):
     """Settings of a Mask2Former head; the defaults are those of the smaller published ones.
 
     Args:
@@ -73,7 +73,7 @@ class Mask2FormerConfig:
     no_object_weight: Weight = 0.1
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.channels % 32 or self.channels % self.num_heads:
             raise ValueError(
                 f"channels must be a multiple of 32 and of num_heads, given {self.channels} channels and "
