@@ -8,23 +8,13 @@ from internimage.backbones.original.names import BACKBONE, PREFIX, Rules, below
 from internimage.classification.head import HeadKind
 
 # ours, original
-CONV_HEAD: Rules = (
-    ("conv.*", "conv_head.0.*"),
-    ("norm.*", "conv_head.1.0.*"),
-    ("classifier.*", "head.*"),
-)
+CONV_HEAD: Rules = (("conv.*", "conv_head.0.*"), ("norm.*", "conv_head.1.0.*"), ("classifier.*", "head.*"))
 ATTENTION_POOL_HEAD: Rules = (
     ("project_x4.*", "dcnv3_head_x4.0.*"),
     ("project_x3.*", "dcnv3_head_x3.*"),
-    ("attention_pool.norm_q.*", "clip_projector.norm1_q.0.*"),
-    ("attention_pool.norm_k.*", "clip_projector.norm1_k.0.*"),
-    ("attention_pool.norm_v.*", "clip_projector.norm1_v.0.*"),
-    ("attention_pool.q.bias", "clip_projector.cross_dcn.q_bias"),
-    ("attention_pool.k.bias", "clip_projector.cross_dcn.k_bias"),
-    ("attention_pool.v.bias", "clip_projector.cross_dcn.v_bias"),
-    ("attention_pool.q.weight", "clip_projector.cross_dcn.q.weight"),
-    ("attention_pool.k.weight", "clip_projector.cross_dcn.k.weight"),
-    ("attention_pool.v.weight", "clip_projector.cross_dcn.v.weight"),
+    *((f"attention_pool.norm_{x}.*", f"clip_projector.norm1_{x}.0.*") for x in "qkv"),
+    *((f"attention_pool.{x}.bias", f"clip_projector.cross_dcn.{x}_bias") for x in "qkv"),
+    *((f"attention_pool.{x}.weight", f"clip_projector.cross_dcn.{x}.weight") for x in "qkv"),
     ("attention_pool.proj.*", "clip_projector.cross_dcn.proj.*"),
     ("norm.*", "fc_norm.0.*"),
     ("classifier.*", "head.*"),

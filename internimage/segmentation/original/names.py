@@ -4,57 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from internimage.backbones.original.names import BACKBONE, PREFIX, Rules, below
-
-
-def _conv_norm(ours: str, original: str, norm: str = "bn") -> Rules:
-    """A convolution and its norm."""
-    return ((f"{ours}.conv.*", f"{original}.conv.*"), (f"{ours}.norm.*", f"{original}.{norm}.*"))
-
+from internimage.backbones.original.names import (
+    BACKBONE,
+    FEED_FORWARD,
+    PREFIX,
+    Rules,
+    attention,
+    below,
+    conv_norm,
+    deform_attention,
+)
 
 # ours, original
 UPERNET: Rules = (
-    *_conv_norm("head.pooled.#", "decode_head.psp_modules.#.1"),
-    *_conv_norm("head.bottleneck", "decode_head.bottleneck"),
-    *_conv_norm("head.laterals.#", "decode_head.lateral_convs.#"),
-    *_conv_norm("head.outputs.#", "decode_head.fpn_convs.#"),
-    *_conv_norm("head.fusion", "decode_head.fpn_bottleneck"),
+    *conv_norm("head.pooled.#", "decode_head.psp_modules.#.1"),
+    *conv_norm("head.bottleneck", "decode_head.bottleneck"),
+    *conv_norm("head.laterals.#", "decode_head.lateral_convs.#"),
+    *conv_norm("head.outputs.#", "decode_head.fpn_convs.#"),
+    *conv_norm("head.fusion", "decode_head.fpn_bottleneck"),
     ("head.classifier.*", "decode_head.conv_seg.*"),
-    *_conv_norm("head.auxiliary.conv", "auxiliary_head.convs.0"),
+    *conv_norm("head.auxiliary.conv", "auxiliary_head.convs.0"),
     ("head.auxiliary.classifier.*", "auxiliary_head.conv_seg.*"),
 )
 SEGFORMER: Rules = (
-    *_conv_norm("head.laterals.#", "decode_head.convs.#"),
-    *_conv_norm("head.fusion", "decode_head.fusion_conv"),
+    *conv_norm("head.laterals.#", "decode_head.convs.#"),
+    *conv_norm("head.fusion", "decode_head.fusion_conv"),
     ("head.classifier.*", "decode_head.conv_seg.*"),
 )
-_FEED_FORWARD: Rules = (
-    ("feed_forward.fc1.*", "ffns.0.layers.0.0.*"),
-    ("feed_forward.fc2.*", "ffns.0.layers.1.*"),
-)
 _PIXEL_DECODER: Rules = (
-    *_conv_norm("input_projections.#", "input_convs.#", "gn"),
+    *conv_norm("input_projections.#", "input_convs.#", "gn"),
     ("level_embedding", "level_encoding.weight"),
-    ("layers.#.attention.sampling_offsets.*", "encoder.layers.#.attentions.0.sampling_offsets.*"),
-    ("layers.#.attention.attention_weights.*", "encoder.layers.#.attentions.0.attention_weights.*"),
-    ("layers.#.attention.value_proj.*", "encoder.layers.#.attentions.0.value_proj.*"),
-    ("layers.#.attention.output_proj.*", "encoder.layers.#.attentions.0.output_proj.*"),
-    *below("layers.#.", "encoder.layers.#.", _FEED_FORWARD),
-    ("layers.#.norm1.*", "encoder.layers.#.norms.0.*"),
-    ("layers.#.norm2.*", "encoder.layers.#.norms.1.*"),
-    *_conv_norm("lateral", "lateral_convs.0", "gn"),
-    *_conv_norm("output", "output_convs.0", "gn"),
+    *deform_attention("layers.#.attention", "encoder.layers.#.attentions.0"),
+    *below("layers.#.", "encoder.layers.#.", FEED_FORWARD),
+    *((f"layers.#.norm{i + 1}.*", f"encoder.layers.#.norms.{i}.*") for i in range(2)),
+    *conv_norm("lateral", "lateral_convs.0", "gn"),
+    *conv_norm("output", "output_convs.0", "gn"),
     ("mask_projection.*", "mask_feature.*"),
 )
 _DECODER_LAYER: Rules = (
-    ("cross_attention.in_proj.*", "attentions.0.attn.in_proj_*"),
-    ("cross_attention.out_proj.*", "attentions.0.attn.out_proj.*"),
-    ("self_attention.in_proj.*", "attentions.1.attn.in_proj_*"),
-    ("self_attention.out_proj.*", "attentions.1.attn.out_proj.*"),
-    *_FEED_FORWARD,
-    ("norm1.*", "norms.0.*"),
-    ("norm2.*", "norms.1.*"),
-    ("norm3.*", "norms.2.*"),
+    *attention("cross_attention", "attentions.0"),
+    *attention("self_attention", "attentions.1"),
+    *FEED_FORWARD,
+    *((f"norm{i + 1}.*", f"norms.{i}.*") for i in range(3)),
 )
 MASK2FORMER: Rules = (
     *below("head.pixel_decoder.", "decode_head.pixel_decoder.", _PIXEL_DECODER),
@@ -64,9 +55,7 @@ MASK2FORMER: Rules = (
     ("head.query_features", "decode_head.query_feat.weight"),
     ("head.level_embedding", "decode_head.level_embed.weight"),
     ("head.classifier.*", "decode_head.cls_embed.*"),
-    ("head.mask_fc1.*", "decode_head.mask_embed.0.*"),
-    ("head.mask_fc2.*", "decode_head.mask_embed.2.*"),
-    ("head.mask_fc3.*", "decode_head.mask_embed.4.*"),
+    *((f"head.mask_fc{i}.*", f"decode_head.mask_embed.{2 * i - 2}.*") for i in (1, 2, 3)),
 )
 # Kind of a head and the rules of the whole segmentor.
 SEGMENTORS: dict[str, Rules] = {
