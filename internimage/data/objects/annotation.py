@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from internimage.data.objects.segmentations import Segmentation, box_corners, decode, to_coco_form
 from internimage.types import RunLengthMasks
 
 
@@ -69,80 +67,3 @@ class ImageAnnotation:
     incomplete_labels: frozenset[int] = frozenset()
     lost_masks: np.ndarray | None = None
     is_ignored: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class RawAnnotation:
-    """One image as the tables of a data set hold it; masks are not decoded yet.
-
-    Args:
-        boxes_xyxy: (G, 4) float64 corners in pixels.
-        labels: (G,) int64.
-        is_special: (G,) bool, see `ImageAnnotation`.
-        areas: (G,) float64, NaN where the data set gives none.
-        segmentations: G masks, None in place of a broken one; or None without masks.
-        is_learnable: (G,) bool boxes that are examples for training.
-        is_ignored: (G,) bool, see `ImageAnnotation`.
-    """
-
-    boxes_xyxy: np.ndarray
-    labels: np.ndarray
-    is_special: np.ndarray
-    areas: np.ndarray
-    segmentations: tuple[Segmentation | None, ...] | None
-    is_learnable: np.ndarray
-    is_ignored: np.ndarray
-
-    def targets(self, size_hw: tuple[int, int]) -> ObjectTargets:
-        """Return the view of training: examples with decoded masks, and ignored boxes apart.
-
-        With masks, an object whose mask is broken is no example, but ignored.
-        """
-        learnable, masks = self.is_learnable, None
-        is_ignored = self.is_special & ~learnable
-        if self.segmentations is not None:
-            has_mask = np.array([mask is not None for mask in self.segmentations], dtype=bool)
-            is_ignored |= learnable & ~has_mask
-            learnable = learnable & has_mask
-            chosen = [self.segmentations[i] for i in np.flatnonzero(learnable)]
-            masks = decode([mask for mask in chosen if mask is not None], size_hw)
-        boxes = self.boxes_xyxy.astype(np.float32)
-        return ObjectTargets(
-            torch.from_numpy(boxes[learnable]),
-            torch.from_numpy(self.labels[learnable]),
-            masks,
-            torch.from_numpy(boxes[is_ignored]),
-        )
-
-    def annotation(
-        self,
-        image_id: int | str,
-        size_hw: tuple[int, int],
-        negative_labels: frozenset[int],
-        incomplete_labels: frozenset[int],
-    ) -> ImageAnnotation:
-        """Return the view of metrics."""
-        sides = np.maximum(self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2], 0)
-        areas = np.where(np.isnan(self.areas), sides.prod(axis=1), self.areas)
-        masks = lost = None
-        if self.segmentations is not None:
-            shown = [
-                (box_corners(box),) if mask is None else mask
-                for mask, box in zip(self.segmentations, self.boxes_xyxy.tolist(), strict=True)
-            ]
-            masks = tuple(to_coco_form(mask, size_hw) for mask in shown)
-            is_lost = np.array([mask is None for mask in self.segmentations], dtype=bool)
-            lost = is_lost if is_lost.any() else None
-        return ImageAnnotation(
-            image_id,
-            size_hw,
-            self.boxes_xyxy,
-            self.labels,
-            self.is_special,
-            areas,
-            masks,
-            negative_labels,
-            incomplete_labels,
-            lost,
-            self.is_ignored if self.is_ignored.any() else None,
-        )

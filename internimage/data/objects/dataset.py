@@ -15,7 +15,7 @@ import numpy as np
 from internimage.data.dataset import Sample, SampleSource
 from internimage.data.images.raster import RGB, Reading
 from internimage.data.images.read import image_size, is_turned, read_image
-from internimage.data.objects.annotation import ImageAnnotation, ObjectTargets, RawAnnotation
+from internimage.data.objects.annotation import ImageAnnotation, ObjectTargets
 from internimage.data.objects.table import SIZE_UNKNOWN, AnnotationTable, ObjectStates
 from internimage.data.untrusted.problems import Problem
 
@@ -33,8 +33,6 @@ class DetectionDataset:
         frequencies: for LVIS "r" (rare), "c" (common) or "f" (frequent) for each class, else None.
         ancestors: for OpenImages (K, K) bool, row c marks class c and everything above it, else None.
         problems: broken annotations that were left out.
-        rows: which images of the table belong to the data set, in this order; None for all.
-        with_masks: give masks where the table has them.
     """
 
     reading: Reading = RGB
@@ -49,8 +47,6 @@ class DetectionDataset:
         frequencies: Sequence[str] | None = None,
         ancestors: np.ndarray | None = None,
         problems: tuple[Problem, ...] = (),
-        rows: np.ndarray | None = None,
-        with_masks: bool = True,
     ) -> None:
         self.name = name
         self._class_names = tuple(class_names)
@@ -59,8 +55,8 @@ class DetectionDataset:
         self.ancestors = ancestors
         self.problems = problems
         self._table = table
-        self._rows = np.arange(len(table)) if rows is None else rows
-        self.has_masks = table.has_masks if with_masks else False
+        self._rows = np.arange(len(table))
+        self.has_masks = table.has_masks
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -79,20 +75,13 @@ class DetectionDataset:
             raise ValueError(size_mismatch(file, size_hw, known))
         self._table.set_size(row, size_hw)
         try:
-            return Sample(image, self._raw(row, size_hw).targets(size_hw), str(file))
+            return Sample(image, self._table.targets(row, size_hw, with_masks=self.has_masks), str(file))
         except ValueError as error:
             raise ValueError(f"{self.name}, image {file.name}: {error}") from error
 
     def annotation(self, index: int) -> ImageAnnotation:
         """Return what metrics compare with; the pixels of the image are not read."""
-        row, size_hw = self._row(index), self.size_hw(index)
-        table = self._table
-        return self._raw(row, size_hw).annotation(
-            table.image_ids[row],
-            size_hw,
-            table.negative_labels.get(row, frozenset()),
-            table.incomplete_labels.get(row, frozenset()),
-        )
+        return self._table.annotation(self._row(index), self.size_hw(index), with_masks=self.has_masks)
 
     def file(self, index: int) -> Path:
         """Return the file of an image."""
@@ -133,19 +122,18 @@ class DetectionDataset:
         Raises:
             BadImage: a ValueError; the header cannot be read.
         """
-        return int(self._raw(self._row(index), self.size_hw(index)).is_learnable.sum())
+        return self._table.num_examples(self._row(index), self.size_hw(index))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
         """Return some images of the data set, in a given order; an image may be named more than once."""
-        return self._with(rows=self._rows[np.asarray(indices, dtype=np.int64)], with_masks=self.has_masks)
+        changed = copy.copy(self)
+        changed._rows = self._rows[np.asarray(indices, dtype=np.int64)]
+        return changed
 
     def without_masks(self) -> DetectionDataset:
         """Return the same images with boxes only: those whose mask is broken are examples, too."""
-        return self._with(rows=self._rows, with_masks=False)
-
-    def _with(self, *, rows: np.ndarray, with_masks: bool) -> DetectionDataset:
         changed = copy.copy(self)
-        changed._rows, changed.has_masks = rows, with_masks and self._table.has_masks
+        changed.has_masks = False
         return changed
 
     def for_training(self) -> DetectionDataset:
@@ -158,14 +146,10 @@ class DetectionDataset:
             ValueError: nothing is left.
         """
         has_object = [i for i, row in enumerate(self._rows.tolist()) if self._table.has_entry[row]]
-        keep = [i for i in has_object if self._is_large(i)]
+        keep = [i for i in has_object if min(self.annotated_size(i) or (MIN_TRAINING_SIDE,)) >= MIN_TRAINING_SIDE]
         if not keep:
             raise ValueError(self._nothing_left(len(has_object)))
         return self.select(keep)
-
-    def _is_large(self, index: int) -> bool:
-        size_hw = self._table.size_hw(self._row(index))
-        return size_hw == SIZE_UNKNOWN or min(size_hw) >= MIN_TRAINING_SIDE
 
     def _nothing_left(self, num_with_objects: int) -> str:
         """Say why no image is left for training."""
@@ -182,20 +166,14 @@ class DetectionDataset:
         annotations: list[dict[str, Any]] = []
         for index in range(len(self)):
             annotation = self.annotation(index)
-            images.append(
-                {
-                    "id": annotation.image_id,
-                    "file_name": self.file(index).name,
-                    "height": annotation.size_hw[0],
-                    "width": annotation.size_hw[1],
-                }
-            )
-            corners = annotation.boxes_xyxy
-            is_ignored = annotation.is_ignored
+            height, width = annotation.size_hw
+            name = self.file(index).name
+            images.append({"id": annotation.image_id, "file_name": name, "height": height, "width": width})
+            corners, is_ignored = annotation.boxes_xyxy, annotation.is_ignored
             is_crowd = annotation.is_special if is_ignored is None else annotation.is_special & ~is_ignored
             sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
             for i, label in enumerate(annotation.labels.tolist()):
-                entry: dict[str, Any] = {
+                entry = {
                     "id": len(annotations) + 1,
                     "image_id": annotation.image_id,
                     "category_id": self.category_ids[label],
@@ -205,26 +183,17 @@ class DetectionDataset:
                 }
                 if is_ignored is not None:
                     entry["ignore"] = int(is_ignored[i])
-                annotations.append(
-                    entry
-                    if annotation.segmentations is None
-                    else {**entry, "segmentation": annotation.segmentations[i]}
-                )
+                if annotation.segmentations is not None:
+                    entry["segmentation"] = annotation.segmentations[i]
+                annotations.append(entry)
         names = zip(self.category_ids, self._class_names, strict=True)
-        return {
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": number, "name": name} for number, name in names],
-        }
+        categories = [{"id": number, "name": name} for number, name in names]
+        return {"images": images, "annotations": annotations, "categories": categories}
 
     def _row(self, index: int) -> int:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} images, index {index} is none of them")
         return int(self._rows[index])
-
-    def _raw(self, row: int, size_hw: tuple[int, int]) -> RawAnnotation:
-        return self._table.raw(row, size_hw, with_masks=self.has_masks)
-
 
 def size_mismatch(file: Path, size_hw: tuple[int, int], annotated: tuple[int, int]) -> str:
     """Say that an image has another (height, width) than its annotation, and why where the camera turned it."""

@@ -1,6 +1,6 @@
 """The annotations of a whole data set in flat arrays: millions of boxes fit into memory.
 
-Shape legend: N images, A objects of all images together.
+Shape legend: N images, A objects of all images together, G objects of one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from internimage.data.objects.annotation import RawAnnotation
-from internimage.data.objects.segmentations import Segmentation, box_corners
+from internimage.data.objects.annotation import ImageAnnotation, ObjectTargets
+from internimage.data.objects.segmentations import Segmentation, box_corners, decode, to_coco_form
 
 SPECIAL, LEARNABLE, IGNORED = 1, 2, 4
 MIN_LEARNABLE_SIDE = 1.0  # pixels; smaller boxes are no examples, as in the original
@@ -37,6 +39,14 @@ class ObjectStates:
     is_learnable: np.ndarray
     largest_side: float
     is_relative: bool
+
+
+class _Objects(NamedTuple):
+    """The objects of one image, in pixels."""
+
+    boxes: np.ndarray  # (G, 4) float64 corners
+    masks: list[Segmentation | None]  # None in place of one that is broken or not there
+    flags: np.ndarray  # (G,) uint8
 
 
 class AnnotationTable:
@@ -165,28 +175,65 @@ class AnnotationTable:
             parts += [piece.tobytes() if isinstance(piece, np.ndarray) else repr(piece).encode() for piece in pieces]
         return b"|".join(parts)
 
-    def raw(self, image: int, size_hw: tuple[int, int], *, with_masks: bool) -> RawAnnotation:
-        """Return the objects of an image, in pixels."""
-        start, end = self._starts[image], self._starts[image + 1]
-        boxes = np.array(self._boxes[4 * start : 4 * end], dtype=np.float64).reshape(-1, 4)
-        masks = tuple(self._segmentations[start:end]) if with_masks else None
-        if self.is_relative:
-            scale = np.array([size_hw[1], size_hw[0]], dtype=np.float64)
-            boxes = boxes * np.tile(scale, 2)
-            masks = None if masks is None else tuple(None if mask is None else _scaled(mask, scale) for mask in masks)
-        flags = np.array(self._flags[start:end], dtype=np.uint8)
-        is_learnable = flags & LEARNABLE > 0
-        if self.is_relative:  # else known since it was added
-            is_learnable &= (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_LEARNABLE_SIDE
-        return RawAnnotation(
+    def num_examples(self, image: int, size_hw: tuple[int, int]) -> int:
+        """Return how many objects of an image training learns from."""
+        return int(self._is_learnable(self._objects(image, size_hw)).sum())
+
+    def targets(self, image: int, size_hw: tuple[int, int], *, with_masks: bool) -> ObjectTargets:
+        """Return the view of training: examples with decoded masks, and ignored boxes apart.
+
+        With masks, an object whose mask is broken is no example, but ignored.
+        """
+        objects = self._objects(image, size_hw)
+        learnable, masks = self._is_learnable(objects), None
+        is_ignored = (objects.flags & SPECIAL > 0) & ~learnable
+        if with_masks:
+            has_mask = np.array([mask is not None for mask in objects.masks], dtype=bool)
+            is_ignored |= learnable & ~has_mask
+            learnable &= has_mask
+            chosen = (objects.masks[i] for i in np.flatnonzero(learnable))
+            masks = decode([mask for mask in chosen if mask is not None], size_hw)
+        boxes = torch.from_numpy(objects.boxes.astype(np.float32))
+        labels = torch.from_numpy(self.labels(image))
+        return ObjectTargets(boxes[learnable], labels[learnable], masks, boxes[is_ignored])
+
+    def annotation(self, image: int, size_hw: tuple[int, int], *, with_masks: bool) -> ImageAnnotation:
+        """Return the view of metrics."""
+        boxes, masks, flags = self._objects(image, size_hw)
+        areas = np.array(self._areas[self._starts[image] : self._starts[image + 1]], dtype=np.float64)
+        is_ignored, is_lost = flags & IGNORED > 0, np.array([mask is None for mask in masks], dtype=bool)
+        shown = ((box_corners(box),) if mask is None else mask for mask, box in zip(masks, boxes.tolist(), strict=True))
+        return ImageAnnotation(
+            self.image_ids[image],
+            size_hw,
             boxes,
             self.labels(image),
             flags & SPECIAL > 0,
-            np.array(self._areas[start:end], dtype=np.float64),
-            masks,
-            is_learnable,
-            flags & IGNORED > 0,
+            np.where(np.isnan(areas), np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1), areas),
+            tuple(to_coco_form(mask, size_hw) for mask in shown) if with_masks else None,
+            self.negative_labels.get(image, frozenset()),
+            self.incomplete_labels.get(image, frozenset()),
+            is_lost if with_masks and is_lost.any() else None,
+            is_ignored if is_ignored.any() else None,
         )
+
+    def _objects(self, image: int, size_hw: tuple[int, int]) -> _Objects:
+        start, end = self._starts[image], self._starts[image + 1]
+        boxes = np.array(self._boxes[4 * start : 4 * end], dtype=np.float64).reshape(-1, 4)
+        masks = self._segmentations[start:end]
+        if self.is_relative:
+            scale = np.array([size_hw[1], size_hw[0]], dtype=np.float64)
+            boxes = boxes * np.tile(scale, 2)
+            masks = [None if mask is None else _scaled(mask, scale) for mask in masks]
+        return _Objects(boxes, masks, np.array(self._flags[start:end], dtype=np.uint8))
+
+    def _is_learnable(self, objects: _Objects) -> np.ndarray:
+        """Mark the examples for training; the size of boxes in pixels is known since they were added."""
+        is_learnable = objects.flags & LEARNABLE > 0
+        if self.is_relative:
+            sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+            is_learnable &= sides.min(axis=1, initial=np.inf) >= MIN_LEARNABLE_SIDE
+        return is_learnable
 
 
 def _scaled(mask: Segmentation, scale: np.ndarray) -> Segmentation:
