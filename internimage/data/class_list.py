@@ -43,7 +43,7 @@ class ClassList:
     values: tuple[int, ...] | None = None
 
 
-def find_class_list(root: Path, files: tuple[str, ...] = FILES) -> ClassList | None:
+def find_class_list(root: Path, files: tuple[str, ...] = (*FILES, *OTHER_FILES)) -> ClassList | None:
     """Read the class list of a folder, None where it has none.
 
     Args:

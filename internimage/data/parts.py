@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,35 +93,30 @@ def spelled(part: Part) -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def choose_part(
-    wanted: Part, found: Mapping[Part, Found], place: str | Path, *, test_stands_in: bool = True
+def find_part(
+    wanted: Part, find: Callable[[Part], Found | None], place: str | Path, *, test_stands_in: bool = True
 ) -> Found | None:
     """Return the part that is asked for; where there is none for validation, that for testing, with a warning.
 
     Args:
         wanted: the part that is asked for.
-        found: the parts that are there.
+        find: returns a part, None where it is not there.
         place: what the message calls the data set.
         test_stands_in: whether the test part may be taken instead.
 
     Returns:
         The part, None where neither is there.
     """
-    if wanted in found or wanted != "val" or "test" not in found:
-        return found.get(wanted)
-    warn_of_test_part(place, is_taken=test_stands_in)
-    return found["test"] if test_stands_in else None
-
-
-def warn_of_test_part(place: str | Path, *, is_taken: bool = True) -> None:
-    """Say what becomes of the test part where the validation part was asked for and is not there."""
-    if not is_taken:
+    found = find(wanted)
+    if found is not None or wanted != "val" or (test_part := find("test")) is None:
+        return found
+    if not test_stands_in:
         logger.warning(
             "%s has no validation part (%s). Its test part is left alone; data.val_split=test validates on it",
             place,
             spelled("val"),
         )
-        return
+        return None
     logger.warning(
         "%s has no validation part (%s): its test part is taken. What is chosen by it, such as thresholds, looks "
         "better on it than on new data. Naming the test part (--split test; data.val_split=test in training) ends "
@@ -129,6 +124,7 @@ def warn_of_test_part(place: str | Path, *, is_taken: bool = True) -> None:
         place,
         spelled("val"),
     )
+    return test_part
 
 
 def say_published_test_part(place: str | Path, test_part: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from internimage.data.parts import PARTS, check_part, choose_part, part_folders, part_of
+from internimage.data.parts import PARTS, check_part, find_part, part_folders, part_of
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_folders_of_parts(tmp_path: Path) -> None:
 
 
 def test_test_never_stands_in_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
-    assert choose_part("val", {"val": 1, "test": 2}, "fruit") == 1
-    assert choose_part("test", {"val": 1, "test": 2}, "fruit") == 2
-    assert choose_part("test", {"val": 1}, "fruit") is None and choose_part("train", {"test": 1}, "fruit") is None
+    assert find_part("val", {"val": 1, "test": 2}.get, "fruit") == 1
+    assert find_part("test", {"val": 1, "test": 2}.get, "fruit") == 2
+    assert find_part("test", {"val": 1}.get, "fruit") is None and find_part("train", {"test": 1}.get, "fruit") is None
     assert not caplog.records
-    assert choose_part("val", {"train": 1, "test": 2}, "fruit") == 2
+    assert find_part("val", {"train": 1, "test": 2}.get, "fruit") == 2
     [record] = caplog.records
     assert record.levelno == logging.WARNING and "fruit has no validation part" in record.getMessage()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from os import PathLike
 from pathlib import Path
@@ -13,7 +13,7 @@ from internimage.data.class_list import FILES, OTHER_FILES, ClassList, colors, f
 from internimage.data.label_maps.dataset import SegmentationDataset
 from internimage.data.label_maps.layouts import OWN, PUBLISHED_LAYOUTS, Layout, own_files, own_folders, own_text
 from internimage.data.labels import label_set
-from internimage.data.parts import only_folder, say_inner_folder, warn_of_test_part
+from internimage.data.parts import find_part, only_folder, say_inner_folder
 from internimage.errors import UnknownName
 from internimage.types import Palette
 
@@ -146,10 +146,10 @@ def _open_own(root: Path, split: str, classes: ClassList | None, *, test_stands_
             f"the classes of {root} are not known; write their names into {root / FILES[1]}, one on each line, or give "
             "class_names"
         )
-    folders = own_folders(root, split)
-    if folders is None and split == "val" and (test_part := own_folders(root, "test")) is not None:
-        warn_of_test_part(root, is_taken=test_stands_in)
-        folders = test_part if test_stands_in else None
+    if split == "val":
+        folders = find_part("val", partial(own_folders, root), root, test_stands_in=test_stands_in)
+    else:
+        folders = own_folders(root, split)
     if folders is None:
         raise FileNotFoundError(f"{root} holds no split {split!r}; looked for {own_text(split)}")
     return SegmentationDataset(own_files(*folders, classes), classes.names, palette=classes.palette)

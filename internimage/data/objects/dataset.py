@@ -195,6 +195,7 @@ class DetectionDataset:
             raise IndexError(f"{self.name} has {len(self)} images, index {index} is none of them")
         return int(self._rows[index])
 
+
 def size_mismatch(file: Path, size_hw: tuple[int, int], annotated: tuple[int, int]) -> str:
     """Say that an image has another (height, width) than its annotation, and why where the camera turned it."""
     text = f"{file}: the image is (height, width) {size_hw}, but annotated as {annotated}"

@@ -20,9 +20,9 @@ from internimage.data.images.read import image_size
 from internimage.data.objects.dataset import DetectionDataset
 from internimage.data.objects.table import SIZE_UNKNOWN, AnnotationTable
 from internimage.data.parts import part_of
-from internimage.data.readers.coco_entries import Ids, read_id, read_object, read_size
+from internimage.data.readers.coco_entries import Ids, add_object, read_id
 from internimage.data.untrusted.files import MAX_TABLE_BYTES, read_json
-from internimage.data.untrusted.numbers import as_integer
+from internimage.data.untrusted.numbers import as_integer, read_size
 from internimage.data.untrusted.problems import Broken, ProblemLog
 
 logger = logging.getLogger(__name__)
@@ -73,17 +73,15 @@ def open_coco(
     missing = reader.table.num_objects - reader.table.num_masks - reader.table.num_lost_masks
     if reader.table.num_masks and missing:
         reader.log.add(file, "annotations", f"{missing} objects have no mask, so no mask of this file is used")
-    own_numbers: dict[int, int] = {}
-    for category_id, number in numbers.items():
-        own_numbers.setdefault(number, category_id)
-    frequencies = {numbers[row["id"]]: row.get("frequency") for row in rows if row["id"] in numbers}
-    has_frequencies = all(frequencies.get(i) in ("r", "c", "f") for i in range(len(names))) and bool(names)
+    own_numbers = {number: category_id for category_id, number in reversed(numbers.items())}
+    letters = {numbers[row["id"]]: row.get("frequency") for row in rows}
+    frequencies = [str(letters.get(i)) for i in range(len(names))]
     return DetectionDataset(
         str(file),
         names,
         reader.table,
         category_ids=[own_numbers.get(i, -1) for i in range(len(names))],
-        frequencies=[str(frequencies[i]) for i in range(len(names))] if has_frequencies else None,
+        frequencies=frequencies if {*frequencies} <= {"r", "c", "f"} else None,
         problems=reader.log.finish(str(file)),
     )
 
@@ -154,11 +152,15 @@ class _CocoReader:
         """Read images and their objects."""
         objects, known = self._by_image(images, annotations)
         for i, image in known.items():
-            file = self._image_file(f"images[{i}]", image)
-            if file is None:
-                continue
-            (path, size_hw), image_id = file, read_id(image["id"])
+            image_id = read_id(image["id"])
             assert image_id is not None  # or it were not usable
+            try:
+                path = self.paths.find(_file_name(image))
+                size_hw = read_size(image)
+                size_hw = image_size(path) if size_hw == SIZE_UNKNOWN else size_hw
+            except ValueError as error:
+                self.log.add(self.file, f"images[{i}]", str(error))
+                continue
             row = self.table.begin(path, image_id, size_hw)
             for source, key in (
                 (self.table.negative_labels, "neg_category_ids"),
@@ -175,7 +177,7 @@ class _CocoReader:
         self, images: list[Any], annotations: list[Any]
     ) -> tuple[dict[int, list[int]], dict[int, dict[str, Any]]]:
         """Return the annotations of each image, and the usable images, all by index."""
-        ids: Ids[int] = Ids()
+        ids = Ids()
         usable: dict[int, dict[str, Any]] = {}
         for i, image in enumerate(images):
             own = read_id(image.get("id")) if isinstance(image, dict) else None
@@ -198,19 +200,6 @@ class _CocoReader:
                 objects[image].append(i)
         return objects, usable
 
-    def _image_file(self, place: str, image: dict[str, Any]) -> tuple[Path, tuple[int, int]] | None:
-        """Return the image's file and size, None where it is missing; LVIS names it by the end of its address."""
-        name = image.get("file_name")
-        if name is None and isinstance(image.get("coco_url"), str):
-            name = "/".join(image["coco_url"].split("/")[-2:])
-        try:
-            path = self.paths.find(name)
-            size_hw = read_size(image)
-            return path, image_size(path) if size_hw == SIZE_UNKNOWN else size_hw
-        except ValueError as error:
-            self.log.add(self.file, place, str(error))
-            return None
-
     def _object(self, row: int, number: int, entry: dict[str, Any], numbers: dict[int, int]) -> None:
         """Read one annotation."""
         place = _place(number, entry)
@@ -221,20 +210,16 @@ class _CocoReader:
             return
         self.table.has_entry[row] = True
         try:
-            found = read_object(entry, self.table.size_hw(row), partial(self.log.add, self.file, place))
+            add_object(self.table, row, label, entry, partial(self.log.add, self.file, place))
         except ValueError as error:
             self.log.add(self.file, place, str(error))
-            return
-        self.table.add(
-            found.box_xyxy,
-            label,
-            is_special=found.is_special,
-            is_learnable=found.is_learnable,
-            is_ignored=found.is_ignored and not found.is_crowd,
-            area=found.area,
-            segmentation=found.segmentation,
-            lost_mask=found.lost_mask,
-        )
+
+
+def _file_name(image: dict[str, Any]) -> Any:
+    """Return what an image's file is called; LVIS names it by the end of its address."""
+    name = image.get("file_name")
+    is_address = name is None and isinstance(image.get("coco_url"), str)
+    return "/".join(image["coco_url"].split("/")[-2:]) if is_address else name
 
 
 def _place(number: int, entry: dict[str, Any]) -> str:

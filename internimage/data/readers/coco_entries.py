@@ -2,66 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from reprlib import repr as repr_short  # cuts long values
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from internimage.data.objects.segmentations import Segmentation, mask_area, mask_box
-from internimage.data.objects.table import MIN_LEARNABLE_SIDE, SIZE_UNKNOWN
+from internimage.data.objects.table import MIN_LEARNABLE_SIDE, AnnotationTable
 from internimage.data.readers.mask_entries import check_segmentation
-from internimage.data.untrusted.numbers import as_flag, as_integer, as_number
+from internimage.data.untrusted.numbers import MAX_SIDE, Note, as_integer, as_number, read_flag
 
-MAX_SIDE = 1_000_000
-
-Note = Callable[[str], None]
-Value = TypeVar("Value")
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class CocoObject:
-    """One annotation.
+def add_object(table: AnnotationTable, row: int, label: int, entry: dict[str, Any], note: Note) -> None:
+    """Add one annotation to an image of a table.
 
     Args:
-        box_xyxy: corners in pixels.
-        segmentation: the mask; None where there is none, or none that can be used.
-        lost_mask: there was a mask, and it cannot be used.
-        area: square pixels, NaN where the box tells it.
-        is_crowd: a region of objects that are not marked one by one ("iscrowd").
-        is_ignored: an object that need not be found ("ignore").
-    """
-
-    box_xyxy: Box
-    segmentation: Segmentation | None
-    lost_mask: bool
-    area: float
-    is_crowd: bool
-    is_ignored: bool
-
-    @property
-    def is_special(self) -> bool:
-        """Whether it is no single object to be found."""
-        return self.is_crowd or self.is_ignored
-
-    @property
-    def is_learnable(self) -> bool:
-        """Whether the object is an example for training."""
-        left, top, right, bottom = self.box_xyxy
-        return not self.is_special and min(right - left, bottom - top) >= MIN_LEARNABLE_SIDE
-
-
-def read_object(entry: dict[str, Any], size_hw: tuple[int, int], note: Note) -> CocoObject:
-    """Read one annotation.
-
-    Args:
+        table: what is added to.
+        row: index of the image in it, the one begun last.
+        label: class index.
         entry: the annotation.
-        size_hw: (height, width) of its image in pixels.
         note: takes the reason for each part that is left out.
 
     Raises:
         ValueError: neither box nor mask say where the object is.
     """
+    size_hw = table.size_hw(row)
     segmentation, had_mask = None, entry.get("segmentation") not in (None, [], "")
     if had_mask:
         try:
@@ -69,13 +34,17 @@ def read_object(entry: dict[str, Any], size_hw: tuple[int, int], note: Note) -> 
         except ValueError as error:
             note(f"{error}; its mask is left out")
     box = _box_of(entry.get("bbox"), segmentation, size_hw, note)
-    return CocoObject(
+    area = _area(entry.get("area"), segmentation, size_hw)
+    is_crowd, is_ignored = (read_flag(entry, key, note) for key in ("iscrowd", "ignore"))
+    table.add(
         box,
-        segmentation,
-        had_mask and segmentation is None,
-        _area(entry.get("area"), segmentation, size_hw),
-        _flag(entry, "iscrowd", note),
-        _flag(entry, "ignore", note),
+        label,
+        is_special=is_crowd or is_ignored,
+        is_learnable=not (is_crowd or is_ignored) and min(box[2] - box[0], box[3] - box[1]) >= MIN_LEARNABLE_SIDE,
+        is_ignored=is_ignored and not is_crowd,
+        area=area,
+        segmentation=segmentation,
+        lost_mask=had_mask and segmentation is None,
     )
 
 
@@ -123,39 +92,19 @@ def _area(value: Any, segmentation: Segmentation | None, size_hw: tuple[int, int
     return own if own > 0 else float("nan")
 
 
-def _flag(entry: dict[str, Any], key: str, note: Note) -> bool:
-    try:
-        return as_flag(entry.get(key))
-    except ValueError as error:
-        note(f'bad "{key}": {error}; it is taken for 0')
-        return False
-
-
-def read_size(image: dict[str, Any]) -> tuple[int, int]:
-    """Return (height, width) in pixels, (0, 0) where the entry does not say both."""
-    height, width = (as_integer(image.get(name)) or 0 for name in ("height", "width"))
-    return (height, width) if 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE else SIZE_UNKNOWN
-
-
 def read_id(value: Any) -> int | str | None:
     """Return the id of an image: an integer, or a text as it is; None where it is neither."""
     return value if isinstance(value, str) else as_integer(value)
 
 
-class Ids(Generic[Value]):
+class Ids:
     """What ids stand for, found by the very id, or by the number that it spells where only one does."""
 
     def __init__(self) -> None:
-        self._exact: dict[int | str, Value] = {}
-        self._by_number: dict[int, Value | None] = {}  # None: several texts spell this number
+        self._exact: dict[int | str, int] = {}
+        self._by_number: dict[int, int | None] = {}  # None: several texts spell this number
 
-    def __contains__(self, key: object) -> bool:
-        return self.get(key) is not None
-
-    def __len__(self) -> int:
-        return len(self._exact)
-
-    def add(self, key: int | str, value: Value) -> bool:
+    def add(self, key: int | str, value: int) -> bool:
         """Add an id; returns whether it is new."""
         if key in self._exact:
             return False
@@ -165,11 +114,9 @@ class Ids(Generic[Value]):
             self._by_number[number] = None if number in self._by_number else value
         return True
 
-    def get(self, key: object) -> Value | None:
+    def get(self, key: object) -> int | None:
         """Return what an id stands for, None for an unknown or ambiguous one."""
         own = read_id(key)
-        if own is None:
-            return None
         if own in self._exact:
             return self._exact[own]
         number = as_integer(own)

@@ -5,17 +5,17 @@ Shape legend: P corners of a polygon, H W image size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
 import numpy as np
 
 from internimage.data.objects.segmentations import Segmentation, check_outline, check_total, run_lengths_from_text
-from internimage.data.untrusted.numbers import as_integer, as_number
+from internimage.data.untrusted.numbers import Note, as_integer, as_number
 
 
-def check_segmentation(value: Any, size_hw: tuple[int, int], note: Callable[[str], None]) -> Segmentation:
+def check_segmentation(value: Any, size_hw: tuple[int, int], note: Note) -> Segmentation:
     """Read a "segmentation" entry of a COCO file.
 
     Args:

@@ -12,7 +12,7 @@ from internimage.data.parts import (
     PARTS,
     Part,
     check_part,
-    choose_part,
+    find_part,
     part_folders,
     part_of,
     say_inner_folder,
@@ -50,7 +50,7 @@ def open_dataset(root: str | PathLike[str], split: Part = "val", *, test_stands_
         return FashionMNIST(root, "train" if wanted == "train" else "val")
     root = _home(root)
     parts = _parts(root)
-    folder = choose_part(wanted, parts, root, test_stands_in=test_stands_in)
+    folder = find_part(wanted, parts.get, root, test_stands_in=test_stands_in)
     if folder is None and not parts and wanted != "train":
         return ImageFolder(root)
     if folder is None and wanted == "train":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from internimage.data.class_list import FILES, OTHER_FILES, find_class_list, given_class_list
+from internimage.data.class_list import find_class_list, given_class_list
 from internimage.data.class_names import some_names
 from internimage.data.listing import list_files
 from internimage.data.objects.dataset import DetectionDataset
@@ -15,13 +16,13 @@ from internimage.data.objects.sizes import check_sizes
 from internimage.data.parts import (
     Part,
     check_part,
+    find_part,
     names_of,
     only_folder,
     part_folders,
     part_of,
     say_inner_folder,
     spelled,
-    warn_of_test_part,
 )
 from internimage.data.readers.coco import open_coco
 from internimage.data.readers.open_images import open_open_images
@@ -77,9 +78,10 @@ def open_detection_dataset(
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
     names = None if class_names is None else given_class_list(class_names).names
-    found = _find_or_test(root, wanted, names, broken, test_stands_in=test_stands_in)
+    open_part = partial(_open_part, names=names, broken=broken)
+    found = find_part(wanted, partial(open_part, root), root, test_stands_in=test_stands_in)
     if found is None and (inner := only_folder(root)) is not None:
-        found = _find_or_test(inner, wanted, names, broken, test_stands_in=test_stands_in)
+        found = find_part(wanted, partial(open_part, inner), inner, test_stands_in=test_stands_in)
         if found is not None:
             say_inner_folder(root, inner)
     if found is None:
@@ -91,18 +93,7 @@ def open_detection_dataset(
     return dataset.for_training() if (is_filtered if filter_empty is None else filter_empty) else dataset
 
 
-def _find_or_test(
-    root: Path, part: Part, names: Names, broken: Broken, *, test_stands_in: bool
-) -> tuple[DetectionDataset, bool] | None:
-    """Open a part, or the test part with a warning where the validation part is not there."""
-    found = _find(root, part, names, broken)
-    if found is None and part == "val" and (test_part := _find(root, "test", names, broken)) is not None:
-        warn_of_test_part(root, is_taken=test_stands_in)
-        return test_part if test_stands_in else None
-    return found
-
-
-def _find(root: Path, part: Part, names: Names, broken: Broken) -> tuple[DetectionDataset, bool] | None:
+def _open_part(root: Path, part: Part, names: Names, broken: Broken) -> tuple[DetectionDataset, bool] | None:
     """Open a part in the first layout that holds it; also return whether training leaves some images out."""
     for find, is_filtered in ((_coco, True), (_yolo, True), (_voc, True), (_open_images, False), (_xml, True)):
         dataset = find(root, part, names, broken)
@@ -164,7 +155,7 @@ def _xml(root: Path, part: Part, names: Names, broken: Broken) -> DetectionDatas
     for folder in part_folders(root, part):
         files = _entries(folder, ".xml")
         if files:
-            if names is None and (listed := find_class_list(root, (*FILES, *OTHER_FILES))) is not None:
+            if names is None and (listed := find_class_list(root)) is not None:
                 names = listed.names
             pairs = [(file, file.with_suffix("")) for file in files]
             return open_xml(pairs, class_names=names, name=str(folder), broken=broken)

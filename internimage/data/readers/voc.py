@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path, PurePath
 from reprlib import repr as repr_short  # cuts long values
@@ -20,7 +21,7 @@ from internimage.data.objects.dataset import DetectionDataset
 from internimage.data.objects.table import SIZE_UNKNOWN, AnnotationTable
 from internimage.data.readers.folders import IMAGE_SUFFIXES
 from internimage.data.untrusted.files import read_text
-from internimage.data.untrusted.numbers import as_flag, as_integer, as_number
+from internimage.data.untrusted.numbers import as_number, read_flag, read_size
 from internimage.data.untrusted.problems import Broken, ProblemLog
 from internimage.data.untrusted.xml_tree import read_xml, texts
 
@@ -30,7 +31,6 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-MAX_SIDE = 1_000_000
 
 
 def open_voc(
@@ -174,7 +174,7 @@ class _VocReader:
         """Read an image and its objects."""
         try:
             path = find_image(image) or self._named_in(tree, image)
-            size_hw = _size(tree)
+            size_hw = read_size(texts(tree.find("size")))
             if size_hw == SIZE_UNKNOWN:
                 size_hw = image_size(path)
         except ValueError as error:
@@ -195,11 +195,7 @@ class _VocReader:
             except ValueError as error:
                 self.log.add(file, place, str(error))
                 continue
-            try:
-                is_difficult = as_flag(own.get("difficult"))
-            except ValueError as error:
-                self.log.add(file, place, f'bad "difficult": {error}; it is taken for 0')
-                is_difficult = False
+            is_difficult = read_flag(own, "difficult", partial(self.log.add, file, place))
             self.table.add(box, label, is_special=is_difficult, is_learnable=not is_difficult)
 
     def _label(self, name: str) -> int:
@@ -250,12 +246,6 @@ def find_image(stem: Path) -> Path | None:
 
 def _name(entry: Element) -> str:
     return (entry.findtext("name") or "").strip()
-
-
-def _size(tree: Element) -> tuple[int, int]:
-    own = texts(tree.find("size"))
-    height, width = (as_integer(own.get(side)) or 0 for side in ("height", "width"))
-    return (height, width) if 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE else SIZE_UNKNOWN
 
 
 def _box(sides: dict[str, str], size_hw: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from internimage.data.class_list import FILES, OTHER_FILES, find_class_list
+from internimage.data.class_list import find_class_list
 from internimage.data.class_names import some_names
 from internimage.data.listing import list_files
 from internimage.data.objects.dataset import DetectionDataset
@@ -69,7 +69,7 @@ class VocLayout:
     def _own_classes(self) -> tuple[str, ...] | None:
         """Return the classes of own data, None where the files only name classes of VOC."""
         for home in (self.root, *self.lists):
-            listed = find_class_list(home, (*FILES, *OTHER_FILES))
+            listed = find_class_list(home)
             if listed is not None:
                 return tuple(name for name in listed.names if name.casefold() != BACKGROUND)
         found = names_in([file for folder in self._own_part("train") for file, _ in listed_files(*folder)])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from internimage.data.class_list import FILES, OTHER_FILES, find_class_list
+from internimage.data.class_list import find_class_list
 from internimage.data.images.image_paths import ImagePaths, path_parts
 from internimage.data.listing import list_files, list_images
 from internimage.data.objects.dataset import DetectionDataset
@@ -207,10 +207,10 @@ def yolo_sources(root: Path, part: Part) -> tuple[list[Path], tuple[str, ...]] |
                 found = _part_sources(root, part)
             else:
                 found = [_within(root, document.get("path"), entry, file) for entry in sources]
-            listed = None if "names" in document else find_class_list(root, (*FILES, *OTHER_FILES))
+            listed = None if "names" in document else find_class_list(root)
             names = document.get("names") if listed is None else [*listed.names]
             return (found, _class_names(names, file)) if found else None
-    listed = find_class_list(root, (*FILES, *OTHER_FILES))
+    listed = find_class_list(root)
     found = [] if listed is None else _part_sources(root, part)
     return (found, listed.names) if listed is not None and found else None
 

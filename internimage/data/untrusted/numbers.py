@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from reprlib import repr as repr_short  # cuts long values
 from typing import Any
 
 MAX_LETTERS = 64  # of a number; longer texts are none
 LARGEST = 1 << 63
+MAX_SIDE = 1_000_000  # pixels of an image
 YES, NO = frozenset({"true", "yes", "t", "y"}), frozenset({"false", "no", "f", "n", "none", "null", ""})
+
+Note = Callable[[str], None]  # takes the reason for what is left out
 
 
 def as_number(value: Any) -> float | None:
@@ -66,3 +70,23 @@ def as_flag(value: Any) -> bool:
     if word in YES or word in NO:
         return word in YES
     raise ValueError(f"expected 0 or 1, given {repr_short(value)}")
+
+
+def read_flag(entry: Mapping[str, Any], key: str, note: Note) -> bool:
+    """Return a flag of an entry; one that means neither yes nor no is noted and taken for no."""
+    try:
+        return as_flag(entry.get(key))
+    except ValueError as error:
+        note(f'bad "{key}": {error}; it is taken for 0')
+        return False
+
+
+def read_size(entry: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the (height, width) of an entry in pixels, (0, 0) where it does not say both.
+
+    Example:
+        >>> read_size({"height": "80", "width": 60.0}), read_size({"height": 80, "width": -1})
+        ((80, 60), (0, 0))
+    """
+    height, width = (as_integer(entry.get(name)) or 0 for name in ("height", "width"))
+    return (height, width) if 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE else (0, 0)
