@@ -7,7 +7,6 @@ Shape legend: T overlap thresholds, R recall levels, K classes, A area ranges, M
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from internimage.data.objects.annotation import ImageAnnotation
-from internimage.errors import MissingExtra
+from internimage.data.objects.segmentations import faster_coco_eval
 from internimage.evaluation.object_classes import ObjectClasses
 from internimage.evaluation.predictions import FoundObjects
 from internimage.moved import renamed_keywords
@@ -27,6 +26,7 @@ AREAS = ("all", "small", "medium", "large")
 LIMITS = (1, 10, 100, 300, 1000)
 STANDARD, PUBLISHED_LARGEST = 100, 1000
 LVIS_LIMIT = 300
+PURPOSE = "measuring average precision"
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
@@ -127,12 +127,6 @@ def lvis_metrics(curves: Curves, kind: Kind, frequencies: Sequence[str]) -> dict
     return metrics | {f"{kind}_AR_{area}_{at}": curves.ar(limit=at, area=area) for area in AREAS[1:]}
 
 
-def per_class(curves: Curves, number: int) -> list[float | None]:
-    """Return the average precision of each class, with 1000 predictions where they were counted, as published."""
-    limit = curves.limits[-1]
-    return [curves.ap(limit=limit, classes=label) for label in range(number)]
-
-
 def _curves(
     targets: Sequence[ImageAnnotation],
     found: Sequence[FoundObjects],
@@ -142,7 +136,7 @@ def _curves(
     limits: tuple[int, ...],
     is_lvis: bool,
 ) -> Curves:
-    coco = _faster_coco_eval()
+    coco = faster_coco_eval(PURPOSE)
     if kind == "mask" and not all(len(target.labels) == 0 or target.segmentations for target in targets):
         raise ValueError("the ground truth has no masks; measure boxes, or take annotations with segmentations")
     if kind == "mask" and not all(len(own) == 0 or own.masks is not None for own in found):
@@ -151,7 +145,10 @@ def _curves(
     true_set.dataset = {
         "images": [_image(i, target) for i, target in enumerate(targets)],
         "annotations": _annotations(targets, kind),
-        "categories": [_category(label, classes) for label in range(len(classes))],
+        "categories": [
+            {"id": label, "name": name} | ({"frequency": classes.frequencies[label]} if classes.frequencies else {})
+            for label, name in enumerate(classes.names)
+        ],
     }
     true_set.createIndex()
     found_set = true_set.loadRes(_entries(found, kind))
@@ -161,13 +158,6 @@ def _curves(
     evaluation.accumulate()
     precision, recall = (np.asarray(evaluation.eval[name], dtype=np.float64) for name in ("precision", "recall"))
     return Curves(np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall), limits)
-
-
-def _faster_coco_eval() -> Any:
-    try:
-        return importlib.import_module("faster_coco_eval")
-    except ImportError as error:
-        raise MissingExtra("faster-coco-eval", "train", "measuring average precision") from error
 
 
 def _with_area(target: ImageAnnotation) -> ImageAnnotation:
@@ -189,26 +179,20 @@ def _checked(own: FoundObjects, target: ImageAnnotation, kind: Kind) -> FoundObj
     classes = np.union1d(target.labels, np.array(sorted(target.negative_labels), dtype=np.int64))
     keep = np.isin(own.labels, classes)
     if kind == "mask" and own.masks:
-        keep &= _faster_coco_eval().mask.area(list(own.masks)) > 0
+        keep &= faster_coco_eval(PURPOSE).mask.area(list(own.masks)) > 0
     else:
         keep &= (own.boxes_xyxy[:, 2:] - own.boxes_xyxy[:, :2]).prod(axis=1) > 0
     return own if keep.all() else own.take(np.flatnonzero(keep))
 
 
 def _image(number: int, target: ImageAnnotation) -> dict[str, Any]:
-    height, width = target.size_hw
     return {
         "id": number,
-        "height": height,
-        "width": width,
+        "height": target.size_hw[0],
+        "width": target.size_hw[1],
         "neg_category_ids": sorted(target.negative_labels),
         "not_exhaustive_category_ids": sorted(target.incomplete_labels),
     }
-
-
-def _category(label: int, classes: ObjectClasses) -> dict[str, Any]:
-    entry: dict[str, Any] = {"id": label, "name": classes.names[label]}
-    return entry if classes.frequencies is None else {**entry, "frequency": classes.frequencies[label]}
 
 
 def _annotations(targets: Sequence[ImageAnnotation], kind: Kind) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from internimage.data.objects.annotation import ImageAnnotation
@@ -67,44 +68,38 @@ def measure(
 
 
 def _coco(
-    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, kinds: Sequence[Kind]
+    targets: Sequence[ImageAnnotation],
+    found: Sequence[FoundObjects],
+    classes: ObjectClasses,
+    kinds: Sequence[Kind],
+    *,
+    is_lvis: bool = False,
 ) -> Metrics:
-    values: dict[str, float | None] = {}
-    rows = _named(classes, targets)
-    for kind in kinds:
-        curves = coco_curves(targets, found, classes, kind=kind)
-        values |= coco_metrics(curves, kind)
-        for label, row in enumerate(rows):
-            row[f"{kind}_AP"] = curves.ap(limit=STANDARD, classes=label)
-            row[f"{kind}_AP_at_{PUBLISHED_LARGEST}"] = curves.ap(limit=PUBLISHED_LARGEST, classes=label)
-    return Metrics(values, tuple(rows))
-
-
-def _lvis(
-    targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, kinds: Sequence[Kind]
-) -> Metrics:
-    if classes.frequencies is None:
+    if is_lvis and classes.frequencies is None:
         raise ValueError("the metric 'lvis' needs the frequency of each class, as the annotations of LVIS state it")
     values: dict[str, float | None] = {}
     rows = _named(classes, targets)
+    limits = {"AP": LVIS_LIMIT} if is_lvis else {"AP": STANDARD, f"AP_at_{PUBLISHED_LARGEST}": PUBLISHED_LARGEST}
     for kind in kinds:
-        curves = lvis_curves(targets, found, classes, kind=kind)
-        values |= lvis_metrics(curves, kind, classes.frequencies)
+        curves = (lvis_curves if is_lvis else coco_curves)(targets, found, classes, kind=kind)
+        values |= lvis_metrics(curves, kind, classes.frequencies or ()) if is_lvis else coco_metrics(curves, kind)
         for label, row in enumerate(rows):
-            row[f"{kind}_AP"] = curves.ap(limit=LVIS_LIMIT, classes=label)
+            row |= {f"{kind}_{name}": curves.ap(limit=limit, classes=label) for name, limit in limits.items()}
     return Metrics(values, tuple(rows))
 
 
-def _voc(year: Literal[2007, 2012]) -> Callable[..., Metrics]:
-    def measured(
-        targets: Sequence[ImageAnnotation], found: Sequence[FoundObjects], classes: ObjectClasses, _: Sequence[Kind]
-    ) -> Metrics:
-        settings: dict[str, Any] = dict(num_classes=len(classes), year=year)
-        middle, strict = (voc_precision(targets, found, iou=iou, **settings) for iou in (0.5, 0.75))
-        values = {"mAP": mean_precision(middle), "mAP_at_iou_0.75": mean_precision(strict)}
-        return Metrics(values, _rows(classes, middle))
-
-    return measured
+def _voc(
+    targets: Sequence[ImageAnnotation],
+    found: Sequence[FoundObjects],
+    classes: ObjectClasses,
+    _: Sequence[Kind],
+    *,
+    year: Literal[2007, 2012],
+) -> Metrics:
+    settings: dict[str, Any] = dict(num_classes=len(classes), year=year)
+    middle, strict = (voc_precision(targets, found, iou=iou, **settings) for iou in (0.5, 0.75))
+    values = {"mAP": mean_precision(middle), "mAP_at_iou_0.75": mean_precision(strict)}
+    return Metrics(values, _rows(classes, middle))
 
 
 def _open_images(
@@ -127,9 +122,9 @@ def _crowd_human(
 
 METRICS: dict[str, Callable[..., Metrics]] = {
     "coco": _coco,
-    "lvis": _lvis,
-    "voc2007": _voc(2007),
-    "voc2012": _voc(2012),
+    "lvis": partial(_coco, is_lvis=True),
+    "voc2007": partial(_voc, year=2007),
+    "voc2012": partial(_voc, year=2012),
     "openimages": _open_images,
     "crowdhuman": _crowd_human,
 }

@@ -15,13 +15,12 @@ import numpy as np
 import PIL.Image
 import torch
 from PIL import ImageDraw
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 
 from internimage.data.images.read import ImageInput, read_shown
 from internimage.types import Classification, Detections, Segmentation
 from internimage.visualize.tags import place_tags, write_tag
 from internimage.visualize.text import ACCENT, FAINT, PANEL, SECONDARY, Color, bar_row, distinct_color
-from internimage.visualize.viewing import fit_inside
 
 # The side of a square image at which text has its natural size; beyond it, text grows with the image.
 NATURAL_SIDE = 560
@@ -151,6 +150,18 @@ def _viewed(drawn: Image, longest_side: int | None) -> Image:
     if longest_side < 1:
         raise ValueError(f"longest_side must be at least 1 pixel, given {longest_side}")
     return fit_inside(drawn, (longest_side, longest_side))
+
+
+def fit_inside(image: Image, size: tuple[int, int]) -> Image:
+    """Scale an image to the largest size inside of a box, every side at least 1 pixel."""
+    factor = min(size[0] / image.width, size[1] / image.height)
+    # Enlarged several times, a smooth image is a blur: show its pixels, which are what the model saw.
+    shows_pixels = factor >= 3
+    if shows_pixels:
+        factor = math.floor(factor)
+    target = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    resampling = Resampling.NEAREST if shows_pixels else Resampling.LANCZOS
+    return image.resize(target, resampling, reducing_gap=3.0 if factor < 1 else None)
 
 
 def _unit(drawn: Image) -> float:

@@ -18,8 +18,8 @@ from torch import Tensor
 from internimage.data.images.read import ImageInput, read_shown
 from internimage.moved import renamed_keywords
 from internimage.types import Classification
+from internimage.visualize.draw import fit_inside
 from internimage.visualize.text import ACCENT, PANEL, TEXT, TILE, WRONG, bar_row, fonts, rounded, write_text
-from internimage.visualize.viewing import fit_inside
 
 MAX_LABELED_CLASSES = 30
 

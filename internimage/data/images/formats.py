@@ -40,18 +40,6 @@ UNREAD_SUFFIXES = (
 
 # What decoders raise on damaged files, apart from Pillow's own UnidentifiedImageError (an OSError).
 DECODER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    DecompressionBombError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, TypeError, ValueError, struct.error, zlib.error, DecompressionBombError),
 )

@@ -10,7 +10,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +41,9 @@ UPRIGHT: dict[object, Transpose] = {
     8: Transpose.ROTATE_90,
 }
 SWAPS_SIDES = (5, 6, 7, 8)
+
+# Pillow's modes of four channels that mean nothing but themselves; "RGBa" and the like hold products.
+FOUR_CHANNELS = ("RGBA", "CMYK", "RGBX")
 
 NetworkSize = Callable[[tuple[int, int]], tuple[int, int]]
 
@@ -255,25 +257,8 @@ def _read_header(path: str | PathLike[str], max_pixels: int) -> tuple[tuple[int,
     return (image.height, image.width), turns
 
 
-@dataclass(frozen=True)
-class TiffLayout:
-    """What the header of a TIFF file says of its pixels.
-
-    Args:
-        samples: channels of the first page.
-        bits: largest number of bits of a channel.
-        mode: mode in which Pillow opens it.
-        raw_mode: how Pillow unpacks it; it differs from `mode` where channels are dropped or multiplied.
-    """
-
-    samples: int
-    bits: int
-    mode: str
-    raw_mode: str
-
-
-def tiff_layout(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> TiffLayout | None:
-    """Return what Pillow knows of the pixels of a TIFF file, None where it cannot open it.
+def loses_bands(path: str | PathLike[str], channels: int, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether Pillow cannot open a TIFF file, or drops bands or bits where `channels` with all their bits are wanted.
 
     Raises:
         BadImage: a ValueError; the file cannot be opened at all, or is too large.
@@ -284,13 +269,15 @@ def tiff_layout(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> T
         except BadImage as error:
             if isinstance(error.__cause__, DecompressionBombError):
                 raise
-            return None
-        if image.format != "TIFF":
-            return TiffLayout(len(image.getbands()), 8, image.mode, image.mode)
-        bits = image.tag_v2.get(BITS_PER_SAMPLE, (1,))
-        layout = image.tile[0][3] if image.tile else image.mode
-        raw_mode = layout if isinstance(layout, str) else layout[0]
-        return TiffLayout(int(image.tag_v2.get(SAMPLES_PER_PIXEL, 1)), max(bits), image.mode, raw_mode)
+            return True
+        is_tiff = image.format == "TIFF"
+        is_deep = is_tiff and max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8
+        if channels in (1, 3):
+            return is_deep and int(image.tag_v2.get(SAMPLES_PER_PIXEL, 1)) > 1
+        # How Pillow unpacks it differs from its mode where channels are dropped or multiplied.
+        unpacked = image.tile[0][3] if is_tiff and image.tile else image.mode
+        unpacked = unpacked if isinstance(unpacked, str) else unpacked[0]
+        return is_deep or image.mode not in FOUR_CHANNELS or image.mode != unpacked
 
 
 def is_deep_color_png(path: str | PathLike[str]) -> bool:

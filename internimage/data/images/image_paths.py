@@ -6,6 +6,7 @@ signs of other machines are then looked up by their end, below the folder of the
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import defaultdict
@@ -159,13 +160,9 @@ def _is_file(path: Path) -> bool:
 
 
 def _common_end(parts: tuple[str, ...], tail: tuple[str, ...]) -> int:
-    count = 0
     # Paths of any two lengths: the shorter one ends the comparison.
-    for own, wanted in zip(reversed(parts), reversed(tail), strict=False):
-        if _folded(own) != _folded(wanted):
-            break
-        count += 1
-    return count
+    pairs = zip(reversed(parts), reversed(tail), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: _folded(pair[0]) == _folded(pair[1]), pairs))
 
 
 def _folded(name: str) -> str:

@@ -143,11 +143,6 @@ def pixels_of(image: Image) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def num_channels(image: Image) -> int:
-    """Return C."""
-    return image.channels if isinstance(image, Raster) else len(image.getbands())
-
-
 def original_size(image: Image) -> tuple[int, int]:
     """Return (height, width) of the image as it was before a reduced decoding, in pixels."""
     return image.original_hw if isinstance(image, Raster) else (image.height, image.width)

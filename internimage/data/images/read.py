@@ -17,13 +17,14 @@ from internimage.data.images.array_file import array_size, is_array_file, read_a
 from internimage.data.images.formats import FORMATS as FORMATS
 from internimage.data.images.formats import TIFF_SUFFIXES
 from internimage.data.images.image_file import (
+    FOUR_CHANNELS,
     MAX_PIXELS,
     NetworkSize,
     check_not_empty,
     decode,
     decode_reduced,
     is_deep_color_png,
-    tiff_layout,
+    loses_bands,
 )
 from internimage.data.images.image_file import BadImage as BadImage
 from internimage.data.images.image_file import decode_image as decode_image
@@ -34,9 +35,6 @@ from internimage.data.images.raster import RGB, Image, Raster, Reading, pixels_o
 from internimage.data.images.value_range import Range, numbers_to_8_bits, sixteen_bits_to_8, to_8_bits
 
 ImageInput = str | PathLike[str] | PIL.Image.Image | np.ndarray | Tensor | Raster
-
-# Pillow's modes of four channels that mean nothing but themselves; "RGBa" and the like hold products.
-FOUR_CHANNELS = ("RGBA", "CMYK", "RGBX")
 
 
 def read_rgb(source: ImageInput, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
@@ -161,7 +159,9 @@ def _read_file(path: str | PathLike[str], reading: Reading, max_pixels: int, net
     if is_array_file(path):
         return _from_array(read_array_file(path, max_pixels=max_pixels), reading, name)
     suffix = Path(path).suffix.lower()
-    if suffix in TIFF_SUFFIXES and Path(path).is_file() and _needs_bands(path, reading, max_pixels):
+    wants_all = reading.channels not in (1, 3) or reading.value_range is not None
+    is_tiff = suffix in TIFF_SUFFIXES and Path(path).is_file()
+    if is_tiff and wants_all and loses_bands(path, reading.channels, max_pixels=max_pixels):
         return _from_array(read_tiff_bands(path, max_pixels=max_pixels), reading, name)
     if suffix == ".png" and reading.value_range is not None and is_deep_color_png(path):
         raise BadImage(
@@ -173,18 +173,6 @@ def _read_file(path: str | PathLike[str], reading: Reading, max_pixels: int, net
     if isinstance(converted, Raster) or original_hw == (converted.height, converted.width):
         return converted
     return Raster(pixels_of(converted), original_hw)
-
-
-def _needs_bands(path: str | PathLike[str], reading: Reading, max_pixels: int) -> bool:
-    """Whether Pillow would drop bands or bits of a TIFF file that the reader wants."""
-    if reading.channels in (1, 3) and reading.value_range is None:
-        return False
-    layout = tiff_layout(path, max_pixels=max_pixels)
-    if layout is None:
-        return True
-    if reading.channels in (1, 3):
-        return layout.bits > 8 and layout.samples > 1
-    return layout.bits > 8 or layout.raw_mode not in FOUR_CHANNELS or layout.mode != layout.raw_mode
 
 
 def _convert(image: PIL.Image.Image, reading: Reading, name: str) -> Image:
@@ -259,7 +247,7 @@ def _from_array(array: np.ndarray, reading: Reading, name: str) -> Image:
             )
         hint = " (channels first: give an (H, W, C) array)" if array.shape[0] == reading.channels else ""
         raise _wrong_channels(name, f"{given} channels in an array {array.shape}{hint}", reading)
-    values = numbers_to_8_bits(array.reshape(*array.shape[:2], given), reading.value_range, name, BadImage)
+    values = numbers_to_8_bits(array.reshape(*array.shape[:2], given), reading.value_range, name)
     if given not in (1, 3) or reading.channels not in (1, 3):
         return Raster(values)
     image = PIL.Image.fromarray(np.ascontiguousarray(values[..., 0] if given == 1 else values))

@@ -6,9 +6,10 @@ Shape legend: H W image size in pixels, C channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
+
+from internimage.data.images.image_file import BadImage
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +60,16 @@ def sixteen_bits_to_8(values: np.ndarray, value_range: Range | None, name: str) 
     return to_8_bits(values, value_range or SIXTEEN_BITS)
 
 
-def numbers_to_8_bits(
-    values: np.ndarray, value_range: Range | None, name: str, refuse: Callable[[str], Exception]
-) -> np.ndarray:
+def numbers_to_8_bits(values: np.ndarray, value_range: Range | None, name: str) -> np.ndarray:
     """Map an array of any numbers to uint8.
 
     Args:
         values: uint8 stays as it is; uint16, floating point and, with a range, other integers are mapped.
         value_range: values of black and white, None for 0..65535 (uint16) and 0..1 (floating point).
         name: what messages call the image.
-        refuse: makes the exception for a text.
+
+    Raises:
+        BadImage: a ValueError; the numbers are of another type, not finite, or out of range.
     """
     if values.dtype == np.uint8:
         return values
@@ -76,15 +77,15 @@ def numbers_to_8_bits(
         return sixteen_bits_to_8(values, value_range, name)
     is_float = np.issubdtype(values.dtype, np.floating)
     if not is_float and (value_range is None or not np.issubdtype(values.dtype, np.integer)):
-        raise refuse(
+        raise BadImage(
             f"{name}: arrays must be uint8 (0..255), uint16 (0..65535) or floating point (0..1), or of whole numbers "
             "whose range the preprocessing knows (value_range); convert it, for example with .astype('uint8')"
         )
     smallest, largest = float(values.min()), float(values.max())
     if not (np.isfinite(smallest) and np.isfinite(largest)):
-        raise refuse(f"{name}: NaN or infinite values, expected 0..1 or values of the value range; replace them")
+        raise BadImage(f"{name}: NaN or infinite values, expected 0..1 or values of the value range; replace them")
     if value_range is None and not (smallest >= 0.0 and largest <= 1.0):
-        raise refuse(
+        raise BadImage(
             f"{name}: floating-point values must lie in 0..1, given {smallest:g}..{largest:g}; divide 0..255 by 255, "
             "give images before normalization, or set the range of the values (value_range)"
         )

@@ -7,22 +7,19 @@ import importlib
 import itertools
 import re
 import sys
-from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import PIL.Image
 from PIL.Image import Image, Resampling, Transpose
 
 from internimage.data.images.read import MAX_PIXELS
 from internimage.errors import MissingExtra
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 # Containers of moving images only: others (playlists, lists of files) lead to other files or to the network.
@@ -71,21 +68,7 @@ def camera_number(source: str | PathLike[str]) -> int | None:
     return None if match is None else int(match[1])
 
 
-class _Video:
-    """What is closed at the end of a `with` block."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the file or release the camera."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-class VideoReader(_Video):
+class VideoReader(AbstractContextManager["VideoReader"]):
     """A video file or a camera; iterating gives its frames in order.
 
     Args:
@@ -156,6 +139,9 @@ class VideoReader(_Video):
         """Close the file or release the camera."""
         self._container.close()
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def _open_file(self, path: Path) -> Any:
         if not path.is_file():
             raise BadVideo(f"{self.name}: there is no such file; check the path")
@@ -170,10 +156,11 @@ class VideoReader(_Video):
             ) from error
 
     def _open_camera(self, number: int) -> Any:
-        name, kind = {
-            "linux": (f"/dev/video{number}", "v4l2"),
-            "darwin": (str(number), "avfoundation"),
-        }.get(sys.platform, (str(number), "vfwcap"))
+        kinds = {"linux": "v4l2", "darwin": "avfoundation"}
+        name, kind = (
+            f"/dev/video{number}" if sys.platform == "linux" else str(number),
+            kinds.get(sys.platform, "vfwcap"),
+        )
         try:
             return self._av.open(name, format=kind)
         except (self._av.FFmpegError, ValueError, OSError) as error:
@@ -188,7 +175,7 @@ class VideoReader(_Video):
             )
 
 
-class VideoWriter(_Video):
+class VideoWriter(AbstractContextManager["VideoWriter"]):
     """Writes frames into an MP4 file; the first frame sets the size.
 
     Args:
@@ -250,6 +237,9 @@ class VideoWriter(_Video):
         with contextlib.closing(self._container):
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def _library() -> Any:

@@ -94,16 +94,17 @@ def run_lengths(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndar
         return check_total(segmentation, size_hw)
     for polygon in segmentation:
         check_outline(polygon)
-    tools = _coco_tools()
+    tools = faster_coco_eval("drawing the polygons of a data set").mask
     drawn = tools.merge(tools.frPyObjects([polygon.ravel().tolist() for polygon in segmentation], *size_hw))
     return run_lengths_from_text(drawn["counts"].decode(), size_hw)
 
 
-def _coco_tools() -> Any:
+def faster_coco_eval(purpose: str) -> Any:
+    """Import the package of COCO's tools, which is an extra; `purpose` says what needs it."""
     try:
-        return importlib.import_module("faster_coco_eval").mask
+        return importlib.import_module("faster_coco_eval")
     except ImportError as error:
-        raise MissingExtra("faster-coco-eval", "train", "drawing the polygons of a data set") from error
+        raise MissingExtra("faster-coco-eval", "train", purpose) from error
 
 
 def decode(segmentations: Sequence[Segmentation], size_hw: tuple[int, int]) -> RunLengthMasks:
