@@ -156,11 +156,8 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             ) from error
 
     def _open_camera(self, number: int) -> Any:
-        kinds = {"linux": "v4l2", "darwin": "avfoundation"}
-        name, kind = (
-            f"/dev/video{number}" if sys.platform == "linux" else str(number),
-            kinds.get(sys.platform, "vfwcap"),
-        )
+        name = f"/dev/video{number}" if sys.platform == "linux" else str(number)
+        kind = {"linux": "v4l2", "darwin": "avfoundation"}.get(sys.platform, "vfwcap")
         try:
             return self._av.open(name, format=kind)
         except (self._av.FFmpegError, ValueError, OSError) as error:
