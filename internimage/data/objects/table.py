@@ -193,9 +193,10 @@ class AnnotationTable:
             learnable &= has_mask
             chosen = (objects.masks[i] for i in np.flatnonzero(learnable))
             masks = decode([mask for mask in chosen if mask is not None], size_hw)
-        boxes = torch.from_numpy(objects.boxes.astype(np.float32))
-        labels = torch.from_numpy(self.labels(image))
-        return ObjectTargets(boxes[learnable], labels[learnable], masks, boxes[is_ignored])
+        boxes, labels = objects.boxes.astype(np.float32), self.labels(image)
+        arrays = (boxes[learnable], labels[learnable], boxes[is_ignored])
+        examples, classes, ignored = map(torch.from_numpy, arrays)
+        return ObjectTargets(examples, classes, masks, ignored)
 
     def annotation(self, image: int, size_hw: tuple[int, int], *, with_masks: bool) -> ImageAnnotation:
         """Return the view of metrics."""
