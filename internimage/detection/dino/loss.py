@@ -56,26 +56,23 @@ def set_losses(
     """
     true_boxes = [relative_boxes(target, hw) for target, hw in zip(targets, valid_hw, strict=True)]
     labels = [target.labels for target in targets]
-    weights = config.set_loss
+    costs = config.set_loss
+    factors = {"cls": costs.class_weight, "bbox": costs.box_weight, "iou": costs.iou_weight}
+
+    def weighted(predictions: Predictions, pairs: Pairs, prefix: str) -> dict[str, Tensor]:
+        sums = _summed_losses(predictions, pairs, true_boxes, labels, valid_hw)
+        divisor = max(sum(len(queries) for queries, _ in pairs), 1)
+        return {f"{prefix}loss_{name}": factors[name] * sums[name] / divisor for name in factors}
+
+    losses = weighted(chosen, match(chosen, true_boxes, labels, costs), "interm_")
     number = 0 if denoising is None else denoising.number
-
-    def matched(predictions: Predictions, prefix: str) -> dict[str, Tensor]:
-        pairs = match(predictions, true_boxes, labels, weights)
-        return _losses(predictions, pairs, true_boxes, labels, valid_hw, weights, prefix)
-
-    losses = matched(chosen, "interm_")
     for i, layer in enumerate(layers):
         prefix = "" if i == len(layers) - 1 else f"d{i}."
-        losses |= matched(_part(layer, slice(number, None)), prefix)
+        noisy, matched = (Predictions(*(x[:, part] for x in layer)) for part in (slice(number), slice(number, None)))
+        losses |= weighted(matched, match(matched, true_boxes, labels, costs), prefix)
         if denoising is not None:
-            pairs = _own_pairs(denoising, labels)
-            noisy = _part(layer, slice(number))
-            losses |= _losses(noisy, pairs, true_boxes, labels, valid_hw, weights, f"{prefix}dn_")
+            losses |= weighted(noisy, _own_pairs(denoising, labels), f"{prefix}dn_")
     return losses
-
-
-def _part(predictions: Predictions, part: slice) -> Predictions:
-    return predictions._replace(logits=predictions.logits[:, part], boxes=predictions.boxes[:, part])
 
 
 @torch.no_grad()
@@ -119,16 +116,10 @@ def _own_pairs(denoising: Denoising, labels: Sequence[Tensor]) -> Pairs:
     return pairs
 
 
-def _losses(
-    predictions: Predictions,
-    pairs: Pairs,
-    true_boxes: Sequence[Tensor],
-    labels: Sequence[Tensor],
-    valid_hw: Tensor,
-    weights: SetLossConfig,
-    prefix: str,
+def _summed_losses(
+    predictions: Predictions, pairs: Pairs, true_boxes: Sequence[Tensor], labels: Sequence[Tensor], valid_hw: Tensor
 ) -> dict[str, Tensor]:
-    """Return the three losses of one set of queries."""
+    """Return the three losses of one set of queries, summed up."""
     logits, boxes = predictions.logits.float(), predictions.boxes.float()
     wanted = torch.full(logits.shape[:2], logits.shape[2], dtype=torch.int64, device=logits.device)
     for row, (queries, objects), own in zip(wanted, pairs, labels, strict=True):
@@ -137,13 +128,8 @@ def _losses(
     target = torch.cat([own[objects] for own, (_, objects) in zip(true_boxes, pairs, strict=True)])
     counts = torch.tensor([len(queries) for queries, _ in pairs], device=boxes.device)
     sides = valid_hw.flip(1).repeat(1, 2).repeat_interleave(counts, dim=0)  # (pairs, 4), so that overlaps are in pixels
-    divisor = max(len(picked), 1)
     return {
-        f"{prefix}loss_cls": weights.class_weight
-        * focal_loss(logits, wanted, alpha=ALPHA, gamma=GAMMA).sum()
-        / divisor,
-        f"{prefix}loss_bbox": weights.box_weight * (picked - target).abs().sum() / divisor,
-        f"{prefix}loss_iou": weights.iou_weight
-        * giou_loss(to_corners(picked) * sides, to_corners(target) * sides).sum()
-        / divisor,
+        "cls": focal_loss(logits, wanted, alpha=ALPHA, gamma=GAMMA).sum(),
+        "bbox": (picked - target).abs().sum(),
+        "iou": giou_loss(to_corners(picked) * sides, to_corners(target) * sides).sum(),
     }

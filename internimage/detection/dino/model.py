@@ -24,7 +24,7 @@ from internimage.detection.postprocess import RawDetections
 from internimage.flow import RunOptions
 from internimage.layers.feature_pyramid import ChannelMapper
 from internimage.ops.boxes import clip_boxes, to_corners
-from internimage.types import DetectionTargets, Images
+from internimage.types import DetectionTargets, Features, Images
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -162,33 +162,27 @@ class DINO(Detector):
         self.check_targets(images, targets, masks=False)
         targets = [without_small(target) for target in targets]
         valid_hw = images.valid_hw.to(images.pixels.device)
-        if isinstance(self.backbone, CompositeInternImage):
-            return self._composite_loss(images.pixels, valid_hw, targets, noise)
-        maps = self.neck(self.backbone(images.pixels).maps)
-        return self._losses(maps, images.pixels, valid_hw, targets, noise)
-
-    def _composite_loss(
-        self, pixels: Tensor, valid_hw: Tensor, targets: Sequence[DetectionTargets], noise: Noise | None
-    ) -> dict[str, Tensor]:
-        """Train the heads on the maps of both backbones, those of the first with less weight."""
-        assert isinstance(self.backbone, CompositeInternImage)
-        assisting, leading = self.backbone.forward_both(pixels)
+        if not isinstance(self.backbone, CompositeInternImage):
+            return self._losses(self.backbone(images.pixels), images.pixels, valid_hw, targets, noise)
+        # The heads learn from the maps of both backbones, from those of the first with less weight.
         weight = self.config.set_loss.assisting_weight
-        first = self._losses(self.neck(assisting.maps), pixels, valid_hw, targets, noise)
-        second = self._losses(self.neck(leading.maps), pixels, valid_hw, targets, noise)
+        first, second = (
+            self._losses(features, images.pixels, valid_hw, targets, noise)
+            for features in self.backbone.forward_both(images.pixels)
+        )
         return {f"{name}0_w{weight}": value * weight for name, value in first.items()} | {
             f"{name}1": value for name, value in second.items()
         }
 
     def _losses(
         self,
-        maps: Sequence[Tensor],
+        features: Features,
         pixels: Tensor,
         valid_hw: Tensor,
         targets: Sequence[DetectionTargets],
         noise: Noise | None,
     ) -> dict[str, Tensor]:
-        memory = self.encode(maps, valid_hw, pixels)
+        memory = self.encode(self.neck(features.maps), valid_hw, pixels)
         selected = self.select(memory)
         queries, reference = self.start(selected)
         denoising = self.denoise(targets, valid_hw, queries.shape[1], noise)

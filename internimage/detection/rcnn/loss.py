@@ -1,6 +1,6 @@
 """Losses of two-stage detectors: examples are assigned and drawn, then compared with what the heads say.
 
-Shape legend: N images, R regions, G objects, B candidates, K classes, L levels.
+Shape legend: N images, R regions, G objects, B candidates, P examples of objects, L levels.
 """
 
 from __future__ import annotations
@@ -36,37 +36,41 @@ def choose_at_random(candidates: Tensor, number: int) -> Tensor:
 
 
 class SampledBoxes(NamedTuple):
-    """The examples drawn from one image: of objects first, of the background behind them."""
+    """The examples drawn from one image: P of objects first, of the background behind them."""
 
     boxes: Tensor  # (R, 4)
-    positives: int
-    objects: Tensor  # (positives,) int64 number of the object of each positive
-    is_ground_truth: Tensor  # (R,) bool: the box is a true box that joined the candidates
+    objects: Tensor  # (P,) int64 index of the object
+    is_truth: Tensor  # (R,) bool: the box is a true box that joined the candidates
     indices: Tensor  # (R,) int64 place among the candidates (behind the true boxes, where those join)
+
+    @property
+    def positives(self) -> int:
+        """P, examples of objects."""
+        return len(self.objects)
+
+    def labels(self, target: DetectionTargets, background: int) -> Tensor:
+        """Return the (R,) class of each example."""
+        return F.pad(target.labels[self.objects], (0, len(self.boxes) - self.positives), value=background)
+
+
+# The examples of each image, beside what it shows.
+Drawn = Sequence[tuple[SampledBoxes, DetectionTargets]]
 
 
 def draw_sample(
     boxes: Tensor, true_boxes: Tensor, assign: AssignConfig, sample: SampleConfig, choose: Choose
 ) -> SampledBoxes:
-    """Assign candidates to objects and draw examples.
-
-    Args:
-        boxes: (B, 4) candidates.
-        true_boxes: (G, 4) true boxes.
-        assign: limits of the overlaps.
-        sample: how many are drawn.
-        choose: picks among too many.
-    """
-    is_ground_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
+    """Assign (B, 4) candidates to (G, 4) true boxes and draw examples; `choose` picks among too many."""
+    is_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
     assigned = assign_by_overlap(boxes, true_boxes, **asdict(assign))
     if sample.add_truth:
         boxes = torch.cat([true_boxes.to(boxes.dtype), boxes])
-        is_ground_truth = torch.cat([is_ground_truth.new_ones(len(true_boxes)), is_ground_truth])
+        is_truth = torch.cat([is_truth.new_ones(len(true_boxes)), is_truth])
         assigned = torch.cat([torch.arange(len(true_boxes), device=boxes.device), assigned])
     positive = _at_most((assigned >= 0).nonzero().flatten(), int(sample.number * sample.positive_fraction), choose)
     negative = _at_most((assigned == BACKGROUND).nonzero().flatten(), sample.number - len(positive), choose)
     indices = torch.cat([positive, negative])
-    return SampledBoxes(boxes[indices], len(positive), assigned[positive], is_ground_truth[indices], indices)
+    return SampledBoxes(boxes[indices], assigned[positive], is_truth[indices], indices)
 
 
 def _at_most(candidates: Tensor, number: int, choose: Choose) -> Tensor:
@@ -92,34 +96,30 @@ def rpn_losses(
         divisor: images are padded to multiples of this, in pixels.
         choose: picks examples among too many.
     """
-    config = rpn.config
-    anchors = rpn.anchors(outputs)
+    config, levels = rpn.config, rpn.anchors(outputs)
     padded_hw = (valid_hw + divisor - 1) // divisor * divisor
-    sizes = [(x.shape[2], x.shape[3]) for x in outputs.logits]
     usable = torch.cat(
         [
-            inside_flags(a, size, stride, valid_hw, padded_hw, config.allowed_border)
-            for a, size, stride in zip(anchors, sizes, config.strides, strict=True)
+            inside_flags(own, (x.shape[2], x.shape[3]), stride, valid_hw, padded_hw, config.allowed_border)
+            for own, x, stride in zip(levels, outputs.logits, config.strides, strict=True)
         ],
         dim=1,
     )  # (N, B)
-    everything = torch.cat(anchors)  # (B, 4)
+    anchors = torch.cat(levels)  # (B, 4)
     logits, deltas = torch.cat(outputs.flat_logits(), dim=1), torch.cat(outputs.flat_deltas(), dim=1)
-    level = torch.arange(len(anchors), device=logits.device).repeat_interleave(
-        torch.tensor([len(a) for a in anchors], device=logits.device)
-    )
-    class_losses, box_losses = logits.new_zeros(len(anchors)), logits.new_zeros(len(anchors))
+    level = torch.cat([torch.full((len(own),), i, device=logits.device) for i, own in enumerate(levels)])
+    class_losses, box_losses = logits.new_zeros(2, len(levels)).unbind()
     total = 0
     for i, target in enumerate(targets):
         candidates = usable[i].nonzero().flatten()
-        drawn = draw_sample(everything[candidates], target.boxes_xyxy.float(), config.assign, config.sample, choose)
-        index, positives = candidates[drawn.indices], drawn.positives
-        is_object = torch.arange(len(index), device=index.device) < positives
+        drawn = draw_sample(anchors[candidates], target.boxes_xyxy.float(), config.assign, config.sample, choose)
+        index = candidates[drawn.indices]
+        is_object = torch.arange(len(index), device=index.device) < drawn.positives
         losses = F.binary_cross_entropy_with_logits(logits[i, index], is_object.to(logits.dtype), reduction="none")
         class_losses = class_losses.index_add(0, level[index], losses)
-        own = index[:positives]
+        own = index[: drawn.positives]
         true_boxes = target.boxes_xyxy[drawn.objects].float()
-        losses = _box_loss(config.box_loss, everything[own], deltas[i, own], true_boxes, STDS)
+        losses = _box_loss(config.box_loss, anchors[own], deltas[i, own], true_boxes, STDS)
         box_losses = box_losses.index_add(0, level[own], losses)
         total += len(index)
     scale = 1 / max(total, 1)
@@ -162,23 +162,24 @@ def stage_losses(
     for number, (head, mask_head) in enumerate(heads):
         stage = head.config
         drawn = [
-            draw_sample(boxes, target.boxes_xyxy.float(), stage.assign, stage.sample, choose)
+            (draw_sample(boxes, target.boxes_xyxy.float(), stage.assign, stage.sample, choose), target)
             for boxes, target in zip(candidates, targets, strict=True)
         ]
-        rois = _rois([sample.boxes for sample in drawn])
-        labels = _labels(drawn, targets, config.num_classes)
-        logits, deltas = head(cut(rois, config.roi_size))
-        logits, deltas = logits.float(), deltas.float()
+        rois = _rois([sample.boxes for sample, _ in drawn])
+        labels = torch.cat([sample.labels(target, config.num_classes) for sample, target in drawn])
+        logits, deltas = (x.float() for x in head(cut(rois, config.roi_size)))
         own = {
             "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1),
-            "loss_bbox": _stage_box_loss(head, rois, deltas, labels, drawn, targets),
+            "loss_bbox": _stage_box_loss(head, rois, deltas, labels, drawn),
         }
         if mask_head is not None and config.mask is not None:
-            own["loss_mask"] = _mask_loss(mask_head, cut, config.mask.roi_size, drawn, targets)
+            own["loss_mask"] = _mask_loss(mask_head, cut, config.mask.roi_size, drawn)
         prefix = f"s{number}." if len(heads) > 1 else ""
         losses |= {prefix + name: value * stage.loss_weight for name, value in own.items()}
         if number < len(heads) - 1:
-            candidates = _next_candidates(head, rois, labels, logits, deltas, drawn, valid_hw)
+            moved = _moved(head, rois, labels, logits, deltas, valid_hw).split([len(s.boxes) for s, _ in drawn])
+            # True boxes that had joined are left out.
+            candidates = [boxes[~sample.is_truth] for boxes, (sample, _) in zip(moved, drawn, strict=True)]
     return losses
 
 
@@ -187,52 +188,23 @@ def _rois(boxes: Sequence[Tensor]) -> Tensor:
     return torch.cat([F.pad(own, (1, 0), value=float(i)) for i, own in enumerate(boxes)])
 
 
-def _labels(drawn: Sequence[SampledBoxes], targets: Sequence[DetectionTargets], background: int) -> Tensor:
-    """Return the (R,) class of each example."""
-    labels: list[Tensor] = []
-    for sample, target in zip(drawn, targets, strict=True):
-        own = target.labels.new_full((len(sample.boxes),), background)
-        own[: sample.positives] = target.labels[sample.objects]
-        labels.append(own)
-    return torch.cat(labels)
-
-
-def _positives(drawn: Sequence[SampledBoxes]) -> Tensor:
-    """Return the (R,) bool of examples of objects."""
-    flags = [torch.arange(len(s.boxes), device=s.boxes.device) < s.positives for s in drawn]
-    return torch.cat(flags)
-
-
-def _stage_box_loss(
-    head: BoxHead,
-    rois: Tensor,
-    deltas: Tensor,
-    labels: Tensor,
-    drawn: Sequence[SampledBoxes],
-    targets: Sequence[DetectionTargets],
-) -> Tensor:
+def _stage_box_loss(head: BoxHead, rois: Tensor, deltas: Tensor, labels: Tensor, drawn: Drawn) -> Tensor:
     """Regression loss of the examples of objects, divided by the number of all examples."""
-    positive = _positives(drawn).nonzero().flatten()
-    true_boxes = torch.cat([t.boxes_xyxy[s.objects].float() for s, t in zip(drawn, targets, strict=True)])
+    positive = (labels < head.num_classes).nonzero().flatten()
+    true_boxes = torch.cat([target.boxes_xyxy[sample.objects].float() for sample, target in drawn])
     chosen = head.of_class(deltas[positive], labels[positive])
     losses = _box_loss(head.config.box_loss, rois[positive, 1:], chosen, true_boxes, head.config.stds)
     return losses.sum() * head.config.box_loss.weight / max(len(rois), 1)
 
 
-def _mask_loss(
-    head: MaskHead,
-    cut: Cut,
-    side: int,
-    drawn: Sequence[SampledBoxes],
-    targets: Sequence[DetectionTargets],
-) -> Tensor:
+def _mask_loss(head: MaskHead, cut: Cut, side: int, drawn: Drawn) -> Tensor:
     """Mean cross entropy of the pixels of the masks of examples of objects."""
-    boxes = [sample.boxes[: sample.positives] for sample in drawn]
-    labels = torch.cat([t.labels[s.objects] for s, t in zip(drawn, targets, strict=True)])
+    boxes = [sample.boxes[: sample.positives] for sample, _ in drawn]
+    labels = torch.cat([target.labels[sample.objects] for sample, target in drawn])
     logits = head.of_class(cut(_rois(boxes), side), labels).float()
     true_masks = [
         crop_masks(target.masks, own, sample.objects, 2 * side)
-        for own, sample, target in zip(boxes, drawn, targets, strict=True)
+        for own, (sample, target) in zip(boxes, drawn, strict=True)
         if target.masks is not None
     ]
     losses = F.binary_cross_entropy_with_logits(logits, torch.cat(true_masks), reduction="sum")
@@ -240,19 +212,7 @@ def _mask_loss(
 
 
 @torch.no_grad()
-def _next_candidates(
-    head: BoxHead,
-    rois: Tensor,
-    labels: Tensor,
-    logits: Tensor,
-    deltas: Tensor,
-    drawn: Sequence[SampledBoxes],
-    valid_hw: Tensor,
-) -> list[Tensor]:
-    """Move the examples by the regression of their class; true boxes that had joined are left out."""
-    background = head.num_classes
-    best = torch.where(labels == background, logits[:, :-1].argmax(dim=1), labels)
-    clip_hw = valid_hw[rois[:, 0].long()]
-    moved = decode_deltas(rois[:, 1:], head.of_class(deltas, best), head.config.stds, clip_hw=clip_hw)
-    parts = moved.split([len(sample.boxes) for sample in drawn])
-    return [part[~sample.is_ground_truth] for part, sample in zip(parts, drawn, strict=True)]
+def _moved(head: BoxHead, rois: Tensor, labels: Tensor, logits: Tensor, deltas: Tensor, valid_hw: Tensor) -> Tensor:
+    """Move the examples by the regression of their class, those of the background by that of their best class."""
+    best = torch.where(labels == head.num_classes, logits[:, :-1].argmax(dim=1), labels)
+    return head.move(rois, best, deltas, valid_hw)

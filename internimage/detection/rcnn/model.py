@@ -92,24 +92,17 @@ class RCNN(Detector):
         """What is found in a batch without images."""
         numbers = torch.zeros(0, dtype=torch.int64, device=pixels.device)
         scores = torch.zeros(0, device=pixels.device)  # float32 like all raw objects
-        side = None if self.config.mask is None else 2 * self.config.mask.roi_size
-        masks = None if side is None else scores.new_zeros(0, side, side)
+        mask = self.config.mask
+        masks = None if mask is None else scores.new_zeros(0, 2 * mask.roi_size, 2 * mask.roi_size)
         return RawDetections(scores.new_zeros(0, 4), scores, numbers, numbers, masks)
 
     def region_features(self, maps: Sequence[Tensor], rois: Tensor, side: int) -> Tensor:
         """Cut (R, 5) regions out of the finest levels of the pyramid: (R, C, side, side)."""
-        number = len(self.backbone.strides)
-        strides = self.config.rpn.strides[:number]
-        rois = rois.nan_to_num(
-            0.0, 0.0, 0.0
-        )  # sampling at NaN is undefined; where it comes from is reported with the answer
+        number, config = len(self.backbone.strides), self.config
+        strides, finest_scale = config.rpn.strides[:number], config.roi_finest_scale
+        rois = rois.nan_to_num(0.0, 0.0, 0.0)  # sampling at NaN is undefined; `postprocess` reports where it comes from
         return region_features(
-            maps[:number],
-            rois,
-            side,
-            strides=strides,
-            finest_scale=self.config.roi_finest_scale,
-            backend=self.backend,
+            maps[:number], rois, side, strides=strides, finest_scale=finest_scale, backend=self.backend
         )
 
     def classify(self, maps: Sequence[Tensor], proposals: Proposals, valid_hw: Tensor) -> RawDetections:
@@ -143,8 +136,7 @@ class RCNN(Detector):
             own_boxes, own_scores = boxes[own][region, label], scores[own][region, label]
             best = nms_in_groups(own_boxes, own_scores, label, self.config.nms_iou)[: self.config.max_per_image]
             kept.append(RawDetections(own_boxes[best], own_scores[best], label[best], torch.full_like(best, i)))
-        parts = [torch.cat(part) for part in list(zip(*kept, strict=True))[:4]]
-        return RawDetections(*parts)
+        return RawDetections.join(kept)
 
     def draw_masks(self, maps: Sequence[Tensor], found: RawDetections) -> Tensor:
         """Return the (R, S, S) probabilities of the class of each object, averaged over the stages."""
@@ -182,9 +174,5 @@ class RCNN(Detector):
             proposals = self.rpn.propose(outputs, valid_hw, self.config.rpn.train)
         losses = {"loss_rpn_cls": classes.sum(), "loss_rpn_bbox": boxes.sum()}
         cut = partial(self.region_features, maps)
-        return losses | stage_losses(self._heads(), cut, self.config, proposals, valid_hw, targets, choose=choose)
-
-    def _heads(self) -> list[tuple[BoxHead, MaskHead | None]]:
-        """Return box and mask head of each stage."""
-        boxes, masks = cast("list[BoxHead]", self.box_heads), cast("list[MaskHead]", self.mask_heads)
-        return list(zip_longest(boxes, masks))
+        heads = list(zip_longest(cast("list[BoxHead]", self.box_heads), cast("list[MaskHead]", self.mask_heads)))
+        return losses | stage_losses(heads, cut, self.config, proposals, valid_hw, targets, choose=choose)

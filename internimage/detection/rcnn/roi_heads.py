@@ -122,17 +122,14 @@ class BoxHead(nn.Module):
             return deltas
         return deltas.unflatten(1, (self.num_classes, 4))[torch.arange(len(labels), device=labels.device), labels]
 
-    def refine(self, rois: Tensor, logits: Tensor, deltas: Tensor, valid_hw: Tensor) -> Tensor:
-        """Move each region by the regression of its best class of objects, for the next stage.
+    def move(self, rois: Tensor, labels: Tensor, deltas: Tensor, valid_hw: Tensor) -> Tensor:
+        """Return (R, 4): each region moved by the regression of one class, clipped to its image (`valid_hw`)."""
+        clip_hw = valid_hw[rois[:, 0].long()]
+        return decode_deltas(rois[:, 1:], self.of_class(deltas, labels), self.config.stds, clip_hw=clip_hw)
 
-        Args:
-            rois: (R, 5) regions.
-            logits: (R, K + 1) of this stage.
-            deltas: regression values of this stage.
-            valid_hw: (N, 2) sizes of the images; the result is clipped to them.
-        """
-        chosen = self.of_class(deltas.float(), logits[:, :-1].argmax(dim=1))
-        boxes = decode_deltas(rois[:, 1:], chosen, self.config.stds, clip_hw=valid_hw[rois[:, 0].long()])
+    def refine(self, rois: Tensor, logits: Tensor, deltas: Tensor, valid_hw: Tensor) -> Tensor:
+        """Move each region by the regression of its best class of objects, for the next stage."""
+        boxes = self.move(rois, logits[:, :-1].argmax(dim=1), deltas.float(), valid_hw)
         return torch.cat([rois[:, :1], boxes], dim=1)
 
     def decode(self, rois: Tensor, deltas: Tensor, valid_hw: Tensor) -> Tensor:
