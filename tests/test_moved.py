@@ -37,6 +37,9 @@ USED = (
     ("internimage.evaluation.segmentation", "MultiScale"),
     ("internimage.evaluation.segmentation.test_time", "SINGLE_SCALE"),
     ("internimage.evaluation.segmentation", "published_miou"),
+    ("internimage.classification", "PreprocessConfig"),
+    ("internimage.detection.preprocess", "PreprocessConfig"),
+    ("internimage.segmentation", "PreprocessConfig"),
 )
 
 

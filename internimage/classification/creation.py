@@ -9,7 +9,7 @@ from internimage.backbones.choice import Wanted
 from internimage.backbones.config import ATTENTION_POOLED
 from internimage.classification.head import head_named
 from internimage.classification.model import ClassifierConfig
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 from internimage.flow import on_weights
 
 
@@ -27,8 +27,8 @@ def create_config(
         TypeError: head or preprocessing are those of another task.
         ValueError: the backbone is not given, no such head, or the weights are of another backbone or no classifier.
     """
-    if not isinstance(head, str | None) or not isinstance(preprocess, PreprocessConfig | None):
-        raise TypeError("a classifier takes the kind of its head and a classification PreprocessConfig")
+    if not isinstance(head, str | None) or not isinstance(preprocess, ClassificationPreprocess | None):
+        raise TypeError("a classifier takes the kind of its head and a classification ClassificationPreprocess")
     kind = None if head is None else head_named(head)
     if on is not None:
         return dataclasses.replace(on_weights(on, wanted, preprocess), head=kind or on.head)
@@ -43,6 +43,6 @@ def create_config(
         backbone=wanted.merged(None),
         num_classes=1000 if wanted.classes is None else wanted.classes,
         head=kind or ("attention_pool" if wanted.backbone in ATTENTION_POOLED else "conv"),
-        preprocess=preprocess or PreprocessConfig(),
+        preprocess=preprocess or ClassificationPreprocess(),
         class_names=wanted.class_names,
     )

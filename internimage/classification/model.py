@@ -16,7 +16,7 @@ from internimage.backbones.internimage import init_weights
 from internimage.classification.head import SPATIAL_SIZE, TEMPORAL_SIZE, HeadKind, MetadataHead, build_head
 from internimage.classification.loss import classification_loss
 from internimage.classification.postprocess import classify
-from internimage.classification.preprocess import Observation, PreprocessConfig, encode_observation, prepare
+from internimage.classification.preprocess import ClassificationPreprocess, Observation, encode_observation, prepare
 from internimage.data.labels import imagenet_names
 from internimage.flow import ImageInput, ModelConfig, RunOptions, TaskModel
 from internimage.ranges import Range
@@ -42,7 +42,7 @@ class ClassifierConfig(ModelConfig):
     header_task: ClassVar[str] = "classification"
 
     head: HeadKind = "conv"
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    preprocess: ClassificationPreprocess = field(default_factory=ClassificationPreprocess)
     class_names: tuple[str, ...] | None = None
     conv_head_ratio: Annotated[float, Range(1e-3, 64.0)] = 1.5
 

@@ -19,6 +19,7 @@ from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, Norma
 from internimage.data.images.raster import Image, original_size, pixels_of
 from internimage.data.images.read import read_image
 from internimage.flow import ImageInput
+from internimage.moved import renamed
 from internimage.ranges import Range
 from internimage.types import Images
 
@@ -27,10 +28,11 @@ RESAMPLING = {"bicubic": Resampling.BICUBIC, "bilinear": Resampling.BILINEAR}
 KERNEL_SUPPORT = 2
 # Beyond this aspect ratio an image is cut to what the center crop can see before it is resized.
 MAX_ASPECT_RATIO = 32
+__getattr__ = renamed(__name__, {"PreprocessConfig": __name__})
 
 
 @dataclass(frozen=True)
-class PreprocessConfig(Normalization):
+class ClassificationPreprocess(Normalization):
     """How a classifier reads an image.
 
     Args:
@@ -128,7 +130,7 @@ def _encode_place(observation: Observation) -> tuple[float, float, float]:
     )
 
 
-def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
+def prepare(images: Sequence[ImageInput], config: ClassificationPreprocess) -> Images:
     """Read, resize, crop and normalize images.
 
     Args:
@@ -154,12 +156,12 @@ def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
     )
 
 
-def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
+def normalize(pixels: Tensor, config: ClassificationPreprocess) -> Tensor:
     """Map (N, S, S, C) uint8 to (N, C, S, S) normalized float32, the same memory order seen through a permute."""
     return (pixels.float().div_(255) - torch.tensor(config.mean)).div_(torch.tensor(config.std)).permute(0, 3, 1, 2)
 
 
-def fit(image: Image, config: PreprocessConfig) -> Image:
+def fit(image: Image, config: ClassificationPreprocess) -> Image:
     """Bring an image to S x S; the numbers are those of Pillow and of torchvision's PIL transforms."""
     size, resampling = config.size, RESAMPLING[config.interpolation]
     shorter, longer = sorted(image.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from internimage.checkpoints.catalog import catalog, model_row
 from internimage.classification.head import head_named
 from internimage.classification.model import ClassifierConfig
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 
 
 def published_config(name: str) -> ClassifierConfig:
@@ -22,7 +22,7 @@ def published_config(name: str) -> ClassifierConfig:
         640
     """
     entry, backbone, num_classes = model_row(name, "classification")
-    preprocess = PreprocessConfig(size=int(entry.input_size or 224))
+    preprocess = ClassificationPreprocess(size=int(entry.input_size or 224))
     return ClassifierConfig(backbone, num_classes, head_named(entry.head), preprocess, entry.class_names)
 
 

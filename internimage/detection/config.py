@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from internimage.detection.preprocess import PreprocessConfig
+from internimage.detection.preprocess import DetectionPreprocess
 from internimage.flow import ModelConfig
 from internimage.ranges import Length, Range, Ranged
 
@@ -201,7 +201,7 @@ class RCNNConfig(ModelConfig):
     score_threshold: Share = 0.05
     nms_iou: Share = 0.5
     max_per_image: Count = 100
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    preprocess: DetectionPreprocess = field(default_factory=DetectionPreprocess)
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -300,7 +300,7 @@ class DINOConfig(ModelConfig):
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     set_loss: SetLossConfig = field(default_factory=SetLossConfig)
     max_per_image: Count = 300
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    preprocess: DetectionPreprocess = field(default_factory=DetectionPreprocess)
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from internimage.backbones import BackboneConfig
 from internimage.backbones.choice import Wanted
 from internimage.detection.config import DINOConfig
 from internimage.detection.model import DetectorConfig
-from internimage.detection.preprocess import PreprocessConfig
+from internimage.detection.preprocess import DetectionPreprocess
 from internimage.detection.presets import DETECTORS
 from internimage.flow import on_weights
 
@@ -29,14 +29,14 @@ def create_config(
     """
     if head is not None:
         raise ValueError(f"a {wanted.architecture} takes no head; other settings: internimage.detection.RCNNConfig")
-    if not isinstance(preprocess, PreprocessConfig | None):
-        raise TypeError(f"preprocess must be an internimage.detection.PreprocessConfig, given {preprocess!r}")
+    if not isinstance(preprocess, DetectionPreprocess | None):
+        raise TypeError(f"preprocess must be an internimage.detection.DetectionPreprocess, given {preprocess!r}")
     if wanted.is_composite and wanted.architecture != "dino":
         raise ValueError(f"a composite backbone goes with 'dino', given {wanted.architecture!r}")
     return _fresh(wanted, preprocess, backbone) if on is None else _on(on, wanted, preprocess)
 
 
-def _fresh(wanted: Wanted, preprocess: PreprocessConfig | None, backbone: BackboneConfig | None) -> DetectorConfig:
+def _fresh(wanted: Wanted, preprocess: DetectionPreprocess | None, backbone: BackboneConfig | None) -> DetectorConfig:
     """Return the detector to build with fresh heads."""
     if wanted.backbone is None or wanted.classes is None:
         raise ValueError(
@@ -46,10 +46,10 @@ def _fresh(wanted: Wanted, preprocess: PreprocessConfig | None, backbone: Backbo
     config = DETECTORS[wanted.architecture](wanted.with_scales().merged(backbone), wanted.classes)
     if isinstance(config, DINOConfig):
         config = dataclasses.replace(config, num_backbones=2 if wanted.is_composite else 1)
-    return dataclasses.replace(config, preprocess=preprocess or PreprocessConfig(), class_names=wanted.class_names)
+    return dataclasses.replace(config, preprocess=preprocess or DetectionPreprocess(), class_names=wanted.class_names)
 
 
-def _on(found: DetectorConfig, wanted: Wanted, preprocess: PreprocessConfig | None) -> DetectorConfig:
+def _on(found: DetectorConfig, wanted: Wanted, preprocess: DetectionPreprocess | None) -> DetectorConfig:
     """Return the detector to build on the weights of another."""
     composite = wanted.backbone is not None and wanted.is_composite != found.kind.startswith("cb_")
     if composite or architecture_of(found) != wanted.architecture:

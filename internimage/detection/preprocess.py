@@ -19,15 +19,17 @@ from internimage.data.images.raster import Image, original_size, pixels_of
 from internimage.data.images.read import read_image
 from internimage.data.images.resize import keep_ratio_size, resize_bilinear
 from internimage.flow import ImageInput
+from internimage.moved import renamed
 from internimage.ranges import Range
 from internimage.types import Images
 
 IMAGENET_MEAN_255 = (123.675, 116.28, 103.53)
 IMAGENET_STD_255 = (58.395, 57.12, 57.375)
+__getattr__ = renamed(__name__, {"PreprocessConfig": __name__})
 
 
 @dataclass(frozen=True)
-class PreprocessConfig(Normalization):
+class DetectionPreprocess(Normalization):
     """How a detector reads an image.
 
     Args:
@@ -58,7 +60,7 @@ class PreprocessConfig(Normalization):
         return keep_ratio_size(original_hw, (self.longer_side, self.shorter_side))
 
 
-def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
+def prepare(images: Sequence[ImageInput], config: DetectionPreprocess) -> Images:
     """Read, resize, normalize and pad images.
 
     Args:
@@ -75,7 +77,7 @@ def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
     return batch([fit(image, config) for image in read], [original_size(image) for image in read], config)
 
 
-def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], config: PreprocessConfig) -> Images:
+def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], config: DetectionPreprocess) -> Images:
     """Normalize and pad uint8 (h, w, C) arrays that have their final size already."""
     sizes = [array.shape[:2] for array in arrays]
     height, width = (_padded(max((size[axis] for size in sizes), default=1), config.divisor) for axis in (0, 1))
@@ -86,12 +88,12 @@ def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], conf
     return Images(pixels.permute(0, 3, 1, 2), valid_hw, tuple(original_hw))
 
 
-def normalize(pixels: Tensor, config: PreprocessConfig) -> Tensor:
+def normalize(pixels: Tensor, config: DetectionPreprocess) -> Tensor:
     """Map (..., C) uint8 to normalized float32."""
     return normalize_pixels(pixels, mean=config.mean, std=config.std, white=255)
 
 
-def fit(image: Image, config: PreprocessConfig) -> Tensor:
+def fit(image: Image, config: DetectionPreprocess) -> Tensor:
     """Bring an image to its size in the network, as (h, w, C) uint8."""
     return resize_bilinear(torch.from_numpy(pixels_of(image)), config.network_hw(original_size(image)))
 

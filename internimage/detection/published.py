@@ -7,7 +7,7 @@ from typing import Any
 
 from internimage.backbones.config import COMPOSITE_PREFIX
 from internimage.checkpoints.catalog import CatalogEntry, model_row
-from internimage.detection import DETECTORS, PreprocessConfig, RCNNConfig
+from internimage.detection import DETECTORS, DetectionPreprocess, RCNNConfig
 from internimage.detection.config import DenoisingConfig
 from internimage.detection.model import DetectorConfig
 from internimage.detection.presets import SMALL_DETECTORS
@@ -41,9 +41,9 @@ def published_config(row: str | CatalogEntry) -> DetectorConfig:
     )
 
 
-def _preprocess(entry: CatalogEntry) -> PreprocessConfig:
+def _preprocess(entry: CatalogEntry) -> DetectionPreprocess:
     """Return how the row was evaluated."""
     if entry.input_size is None:
-        return PreprocessConfig(shorter_side=1000, longer_side=2000)
+        return DetectionPreprocess(shorter_side=1000, longer_side=2000)
     longer, shorter = (int(side) for side in entry.input_size.split("x"))
-    return PreprocessConfig(shorter_side=shorter, longer_side=longer)
+    return DetectionPreprocess(shorter_side=shorter, longer_side=longer)

@@ -17,7 +17,7 @@ from internimage.data.images.read import read_image
 from internimage.detection import Detector
 from internimage.detection.box_merging import Merged, merge_boxes
 from internimage.detection.postprocess import RawDetections, check_finite
-from internimage.detection.preprocess import PreprocessConfig, prepare
+from internimage.detection.preprocess import DetectionPreprocess, prepare
 from internimage.flow import ImageInput
 from internimage.moved import renamed_keywords
 from internimage.options import Merging
@@ -31,7 +31,7 @@ class DetectionTTA:
     """Which views of an image are taken, and how their predictions are merged.
 
     Args:
-        sizes: (shorter side, longer side) in pixels of each view, see `PreprocessConfig`.
+        sizes: (shorter side, longer side) in pixels of each view, see `DetectionPreprocess`.
         flip: whether each view is repeated on the mirrored image.
         method: how the predictions are merged, see `merge_boxes`.
         iou: overlap from which predictions show the same object, 0..1.
@@ -91,7 +91,7 @@ class ViewReader:
         tta: the views.
     """
 
-    config: PreprocessConfig
+    config: DetectionPreprocess
     tta: DetectionTTA
 
     def __call__(self, images: Sequence[ImageInput]) -> list[View]:

@@ -16,10 +16,10 @@ from internimage.flow import ImageInput, TaskModel
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from internimage.classification import PreprocessConfig
+    from internimage.classification import ClassificationPreprocess
     from internimage.classification.head import HeadKind
-    from internimage.detection import PreprocessConfig as DetectionPreprocess
-    from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
+    from internimage.detection import DetectionPreprocess
+    from internimage.segmentation import SegmentationPreprocess
     from internimage.segmentation.model import HeadConfig
 
     Head = HeadKind | HeadConfig
@@ -50,7 +50,7 @@ class CreateOptions(TypedDict, total=False):
     weights: str | PathLike[str] | None
     ema: bool | None
     head: Head | None
-    preprocess: PreprocessConfig | DetectionPreprocess | SegmentationPreprocess | None
+    preprocess: ClassificationPreprocess | DetectionPreprocess | SegmentationPreprocess | None
     in_chans: int | None
     layer_scale: float | Literal["published"] | None
     drop_path_rate: float | None

@@ -9,7 +9,7 @@ from internimage.backbones.choice import Wanted
 from internimage.flow import on_weights
 from internimage.segmentation.mask2former.network import Mask2FormerConfig
 from internimage.segmentation.model import HeadConfig, SegmentorConfig
-from internimage.segmentation.preprocess import PreprocessConfig
+from internimage.segmentation.preprocess import SegmentationPreprocess
 from internimage.segmentation.segformer import SegFormerConfig
 from internimage.segmentation.upernet import UperNetConfig
 
@@ -37,8 +37,8 @@ def create_config(
     kind = SEGMENTORS[wanted.architecture]
     if head is not None and not isinstance(head, kind):
         raise TypeError(f"the head of {wanted.architecture!r} must be a {kind.__name__}, given {head!r}")
-    if not isinstance(preprocess, PreprocessConfig | None):
-        raise TypeError(f"preprocess must be an internimage.segmentation.PreprocessConfig, given {preprocess!r}")
+    if not isinstance(preprocess, SegmentationPreprocess | None):
+        raise TypeError(f"preprocess must be an internimage.segmentation.SegmentationPreprocess, given {preprocess!r}")
     if on is not None:
         if on.kind != wanted.architecture:
             raise ValueError(
@@ -55,6 +55,6 @@ def create_config(
         backbone=wanted.with_scales().merged(backbone),
         num_classes=wanted.classes,
         head=head or kind(),
-        preprocess=preprocess or PreprocessConfig(),
+        preprocess=preprocess or SegmentationPreprocess(),
         class_names=wanted.class_names,
     )

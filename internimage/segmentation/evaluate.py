@@ -23,7 +23,7 @@ from internimage.evaluation.pixel_counts import PixelCounts, pixel_counts_format
 from internimage.evaluation.record_log import record_log
 from internimage.evaluation.run import Item, PassSettings, evaluate_images
 from internimage.moved import published_by_name, renamed_keywords
-from internimage.segmentation import PreprocessConfig, Segmentor
+from internimage.segmentation import SegmentationPreprocess, Segmentor
 from internimage.segmentation.preprocess import prepare
 from internimage.segmentation.report import ImageScore, SegmentationReport, published_metrics
 from internimage.segmentation.tta import ScaleReader, SegmentationTTA, predict_views, published_scales
@@ -39,7 +39,7 @@ def evaluate_segmentation(
     *,
     split: str = "val",
     tta: SegmentationTTA | bool = False,
-    preprocess: PreprocessConfig | None = None,
+    preprocess: SegmentationPreprocess | None = None,
     batch_size: int = 1,
     workers: int = 0,
     folder: str | PathLike[str] | None = None,

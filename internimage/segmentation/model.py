@@ -19,7 +19,7 @@ from internimage.ranges import Range
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
 from internimage.segmentation.mask2former.network import Mask2FormerConfig, Mask2FormerHead
 from internimage.segmentation.postprocess import ScoredWindow, ScoreMap, segment
-from internimage.segmentation.preprocess import PreprocessConfig, SlidingWindow, prepare
+from internimage.segmentation.preprocess import SegmentationPreprocess, SlidingWindow, prepare
 from internimage.segmentation.segformer import SegFormerConfig, SegFormerHead
 from internimage.segmentation.upernet import UperNetConfig, UperNetHead
 from internimage.types import Images, Palette, Segmentation
@@ -49,7 +49,7 @@ class SegmentorConfig(ModelConfig):
     header_task: ClassVar[str] = "segmentation"
 
     head: HeadConfig = field(default_factory=UperNetConfig)
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    preprocess: SegmentationPreprocess = field(default_factory=SegmentationPreprocess)
     class_names: tuple[str, ...] | None = None
     palette: Palette | None = None
     classifier_rows: Annotated[int, Range(1, 1_000_000)] | None = None
@@ -108,7 +108,7 @@ class Segmentor(TaskModel[Segmentation]):
         super().__init__(config, **run)
         self.head = build_head(config.head, self.backbone.channels, config.rows, backend=self.backend)
 
-    def preprocess(self, images: Sequence[ImageInput], config: PreprocessConfig | None = None) -> Images:
+    def preprocess(self, images: Sequence[ImageInput], config: SegmentationPreprocess | None = None) -> Images:
         """Read, resize and normalize images.
 
         Args:
@@ -125,7 +125,7 @@ class Segmentor(TaskModel[Segmentation]):
         images: Sequence[ImageInput],
         *,
         batch_size: int = 1,
-        preprocess: PreprocessConfig | None = None,
+        preprocess: SegmentationPreprocess | None = None,
         probabilities: bool = False,
     ) -> list[Segmentation]:
         """Answer for each image, see `TaskModel.predict`.
@@ -134,7 +134,7 @@ class Segmentor(TaskModel[Segmentation]):
             images: images, see `TaskModel.predict`.
             batch_size: images in one batch; those of different sizes run one after the other.
             preprocess: how images become pixels, None for the model's own; for a huge image at full detail, take
-                `PreprocessConfig(scale=None, window=SlidingWindow((1024, 1024), (768, 768)))`.
+                `SegmentationPreprocess(scale=None, window=SlidingWindow((1024, 1024), (768, 768)))`.
             probabilities: also return the probability of every class in every pixel, 4 * K bytes for each pixel.
 
         Raises:
@@ -162,7 +162,7 @@ class Segmentor(TaskModel[Segmentation]):
         """
         return self.head(self.backbone(pixels))[:, : self.config.num_classes]
 
-    def run(self, images: Images, *, preprocess: PreprocessConfig | None = None) -> list[ScoreMap]:
+    def run(self, images: Images, *, preprocess: SegmentationPreprocess | None = None) -> list[ScoreMap]:
         """Return the scores of each image of a batch that is already on the right device.
 
         Args:
@@ -204,7 +204,7 @@ class Segmentor(TaskModel[Segmentation]):
         return segment(outputs, images, class_names=names, palette=palette, probabilities=probabilities)
 
     def predict_batch(
-        self, images: Images, *, preprocess: PreprocessConfig | None = None, probabilities: bool = False
+        self, images: Images, *, preprocess: SegmentationPreprocess | None = None, probabilities: bool = False
     ) -> list[Segmentation]:
         """Run one preprocessed batch through the network and post-process it; the mode is the caller's."""
         with torch.inference_mode():

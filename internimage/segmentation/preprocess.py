@@ -16,12 +16,14 @@ from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, Norma
 from internimage.data.images.raster import original_size, pixels_of
 from internimage.data.images.read import ImageInput, read_image
 from internimage.data.images.resize import keep_ratio_size, resize_bilinear
+from internimage.moved import renamed
 from internimage.ranges import Range, Ranged
 from internimage.types import Images
 
 # Longest side that a setting may ask for, in pixels.
 Side = Annotated[int, Range(1, 1_000_000)]
 STRIP_ROWS = 256  # rows of an image that are converted at a time, so that a huge one is held once
+__getattr__ = renamed(__name__, {"PreprocessConfig": __name__})
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class SlidingWindow(Ranged):
 
 
 @dataclass(frozen=True)
-class PreprocessConfig(Normalization):
+class SegmentationPreprocess(Normalization):
     """How a segmentor reads an image.
 
     Args:
@@ -79,7 +81,7 @@ class PreprocessConfig(Normalization):
         """Return (height, width) of the network's input for an image.
 
         Example:
-            >>> PreprocessConfig(scale=(2048, 512), multiple=32).input_size((427, 640))
+            >>> SegmentationPreprocess(scale=(2048, 512), multiple=32).input_size((427, 640))
             (512, 768)
         """
         height, width = self.network_hw(original_hw)
@@ -100,7 +102,7 @@ class PreprocessConfig(Normalization):
         return original_hw if self.scale is None else keep_ratio_size(original_hw, self.scale)
 
 
-def prepare(images: Sequence[ImageInput], config: PreprocessConfig) -> Images:
+def prepare(images: Sequence[ImageInput], config: SegmentationPreprocess) -> Images:
     """Read, resize and normalize images.
 
     Args:

@@ -6,8 +6,8 @@ from internimage.checkpoints.catalog import CatalogEntry, model_row
 from internimage.data.labels import label_set
 from internimage.segmentation import (
     HEADS,
-    PreprocessConfig,
     SegFormerConfig,
+    SegmentationPreprocess,
     SegmentorConfig,
     SlidingWindow,
     UperNetConfig,
@@ -59,13 +59,13 @@ def _head(entry: CatalogEntry) -> HeadConfig:
     return HEADS["mask2former_large" if entry.labels in ("ade20k_150", "coco_stuff_171") else "mask2former"]
 
 
-def _preprocess(entry: CatalogEntry) -> PreprocessConfig:
+def _preprocess(entry: CatalogEntry) -> SegmentationPreprocess:
     """Return how the row was evaluated; dense heads on street scenes and one Flash model see sizes as they come."""
     height, width = (int(side) for side in (entry.input_size or "512x512").split("x"))
     is_street = entry.labels == "cityscapes_19"
     is_dense = entry.head != "mask2former"
     rounds = not (is_dense and (is_street or entry.backbone == "flash_internimage_t"))
-    return PreprocessConfig(
+    return SegmentationPreprocess(
         scale=SCALES.get(entry.labels or "", (4 * height, height)),
         multiple=32 if rounds else 1,
         window=SlidingWindow((height, width), WINDOW_STRIDE) if is_street and not is_dense else None,

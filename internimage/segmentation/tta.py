@@ -16,7 +16,7 @@ from internimage.data.images.read import read_image
 from internimage.flow import ImageInput
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.moved import renamed_attribute, renamed_keywords
-from internimage.segmentation import PreprocessConfig, Segmentor
+from internimage.segmentation import SegmentationPreprocess, Segmentor
 from internimage.segmentation.postprocess import ScoreMap, best_class
 from internimage.segmentation.preprocess import prepare
 from internimage.types import Images, Segmentation
@@ -76,7 +76,7 @@ def predict_multi_scale(
     images: Sequence[ImageInput],
     tta: SegmentationTTA,
     *,
-    preprocess: PreprocessConfig | None = None,
+    preprocess: SegmentationPreprocess | None = None,
 ) -> list[Segmentation]:
     """Segment each image by the mean of the probabilities of several views of it.
 
@@ -104,7 +104,7 @@ class ScaleReader:
         tta: the ratios.
     """
 
-    config: PreprocessConfig
+    config: SegmentationPreprocess
     tta: SegmentationTTA
 
     def __call__(self, images: Sequence[ImageInput]) -> list[tuple[Images, ...]]:
@@ -118,7 +118,7 @@ class ScaleReader:
         ]
 
 
-def scaled(config: PreprocessConfig, ratio: float, image_hw: tuple[int, int]) -> PreprocessConfig:
+def scaled(config: SegmentationPreprocess, ratio: float, image_hw: tuple[int, int]) -> SegmentationPreprocess:
     """Return a preprocessing whose size is larger by a factor; `image_hw` counts where it keeps the size."""
     if config.scale is None and ratio == 1:
         return config
@@ -127,7 +127,7 @@ def scaled(config: PreprocessConfig, ratio: float, image_hw: tuple[int, int]) ->
 
 
 def predict_views(
-    model: Segmentor, sizes: Sequence[Images], tta: SegmentationTTA, config: PreprocessConfig
+    model: Segmentor, sizes: Sequence[Images], tta: SegmentationTTA, config: SegmentationPreprocess
 ) -> Segmentation:
     """Segment one image by all views of it; the mode is the caller's.
 
@@ -154,7 +154,7 @@ def predict_views(
 
 
 def _views(
-    model: Segmentor, sizes: Sequence[Images], tta: SegmentationTTA, config: PreprocessConfig
+    model: Segmentor, sizes: Sequence[Images], tta: SegmentationTTA, config: SegmentationPreprocess
 ) -> Iterator[tuple[ScoreMap, bool]]:
     """Give the scores of each view, and whether it is mirrored."""
     for images in sizes:

@@ -20,7 +20,7 @@ from internimage.data.label_maps.label_map import IGNORED
 from internimage.evaluation.classes import known_classes
 from internimage.files import replacing
 from internimage.moved import renamed_keywords
-from internimage.segmentation import PreprocessConfig, Segmentor
+from internimage.segmentation import SegmentationPreprocess, Segmentor
 from internimage.segmentation.evaluate import in_data_order
 from internimage.segmentation.report import SegmentationReport
 from internimage.segmentation.tta import SINGLE_SCALE, predict_multi_scale
@@ -40,7 +40,7 @@ def save_worst(
     folder: str | PathLike[str],
     *,
     count: int = 8,
-    preprocess: PreprocessConfig | None = None,
+    preprocess: SegmentationPreprocess | None = None,
 ) -> list[Path]:
     """Draw the images with the smallest mean intersection over union; the model predicts them once more.
 

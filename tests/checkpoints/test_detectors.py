@@ -18,7 +18,7 @@ from internimage.backbones import CompositeInternImage, variant
 from internimage.checkpoints.catalog import catalog
 from internimage.checkpoints.header import from_json, to_json
 from internimage.classification import Classifier
-from internimage.detection import DETECTORS, DINO, RCNN, DINOConfig, PreprocessConfig, RCNNConfig, build_detector
+from internimage.detection import DETECTORS, DINO, RCNN, DetectionPreprocess, DINOConfig, RCNNConfig, build_detector
 from internimage.detection.original.settings import detector_from_settings
 from internimage.detection.published import published_config
 from internimage.errors import CheckpointMismatch
@@ -102,7 +102,7 @@ def test_documents_hold_everything(case: str) -> None:
 def test_save_and_load(
     name: str, tmp_path: Path, same_weights: Callable[[torch.nn.Module, torch.nn.Module], None]
 ) -> None:
-    preprocess = PreprocessConfig(**FOUND)
+    preprocess = DetectionPreprocess(**FOUND)
     model = ii.create(name, backbone="internimage_pico", class_names=["a", "b"], preprocess=preprocess)
     loaded = ii.load(ii.save_model(model, tmp_path / "model.safetensors"))
     assert loaded.config == model.config and not loaded.training
@@ -183,7 +183,7 @@ def test_create_says_what_it_needs(tmp_path: Path) -> None:
         (dict(num_classes=2), ValueError, "needs a backbone"),
         (dict(backbone="cb_internimage_pico", num_classes=2), ValueError, "composite"),
         (dict(backbone="internimage_pico", num_classes=2, head="conv"), ValueError, "no head"),
-        (dict(backbone="internimage_pico", num_classes=2, preprocess=3), TypeError, "PreprocessConfig"),
+        (dict(backbone="internimage_pico", num_classes=2, preprocess=3), TypeError, "DetectionPreprocess"),
         (dict(backbone="internimage_pico", num_classes=2, out_indices=(1,)), ValueError, "out_indices"),
     ):
         with pytest.raises(error, match=text):

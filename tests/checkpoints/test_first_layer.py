@@ -10,7 +10,7 @@ import torch
 
 import internimage as ii
 from internimage.checkpoints.fill import adapt_first_layer
-from internimage.classification import Classifier, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, Classifier
 from internimage.errors import CheckpointMismatch
 
 PICO = "internimage_pico_fashion"
@@ -28,7 +28,7 @@ def test_equal_channels_give_the_answer_of_rgb() -> None:
     gray = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
     answers = []
     for channels in (1, 3, 6):
-        preprocess = PreprocessConfig(32, mean=(0.45,) * channels, std=(0.225,) * channels)
+        preprocess = ClassificationPreprocess(32, mean=(0.45,) * channels, std=(0.225,) * channels)
         model = ii.create("classifier", weights=PICO, in_chans=channels, preprocess=preprocess).eval()
         image = gray if channels == 1 else gray[..., None].repeat(channels, 2)
         answers.append(model.predict([image])[0].scores)
@@ -73,10 +73,10 @@ def test_channels_that_cannot_be_adapted_are_refused_with_a_sentence(tmp_path: P
 
 def test_statistics_must_be_those_of_the_channels() -> None:
     with pytest.raises(ValueError, match="reads 4 channels, but mean and std of the preprocessing are those of 3"):
-        own = PreprocessConfig(32, mean=(0.1, 0.2, 0.3))
+        own = ClassificationPreprocess(32, mean=(0.1, 0.2, 0.3))
         ii.create("classifier", backbone="internimage_pico", num_classes=2, in_chans=4, preprocess=own)
     with pytest.raises(ValueError, match="one value for each channel"):
-        PreprocessConfig(32, mean=(0.5,))
+        ClassificationPreprocess(32, mean=(0.5,))
 
 
 def test_the_range_is_saved_with_the_model(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from internimage.hub.keys import from_official, to_official
 from internimage.hub.load import from_original, load
 from internimage.segmentation import (
     Mask2FormerConfig,
-    PreprocessConfig,
     SegFormerConfig,
+    SegmentationPreprocess,
     Segmentor,
     SegmentorConfig,
     SlidingWindow,
@@ -122,7 +122,7 @@ def test_windows_and_sizes_come_from_the_settings() -> None:
         ],
     }
     config = segmentor_from_settings(content, class_names=("a", "b"))
-    assert config.preprocess == PreprocessConfig((200, 100), 32, SlidingWindow((64, 48), (32, 24)))
+    assert config.preprocess == SegmentationPreprocess((200, 100), 32, SlidingWindow((64, 48), (32, 24)))
     assert (config.num_classes, config.classifier_rows) == (2, 3)
 
 
@@ -187,7 +187,7 @@ def test_own_files_hold_everything(head: Any, tmp_path: Path) -> None:
     names, palette = ("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9))
     model = small(
         head=head,
-        preprocess=PreprocessConfig((96, 64), 32, window),
+        preprocess=SegmentationPreprocess((96, 64), 32, window),
         class_names=names,
         palette=palette,
         classifier_rows=5,
@@ -239,7 +239,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         create("upernet", backbone="internimage_pico", num_classes=2, out_indices=(1,))
     with pytest.raises(UnknownName, match="upernet"):
         create("uppernet")
-    with pytest.raises(TypeError, match="PreprocessConfig"):
+    with pytest.raises(TypeError, match="SegmentationPreprocess"):
         create("upernet", backbone="internimage_pico", num_classes=2, preprocess=object())  # type: ignore[arg-type]
 
 

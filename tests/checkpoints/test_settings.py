@@ -13,7 +13,7 @@ from internimage.checkpoints.formats.huggingface import (
     read_preprocess,
     read_settings,
 )
-from internimage.classification import ClassifierConfig, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, ClassifierConfig
 from internimage.classification.original.files import config_json, preprocessor_json
 from internimage.classification.original.settings import classifier_from_settings, classifier_to_settings
 
@@ -99,7 +99,7 @@ def test_the_original_format_cannot_say_everything() -> None:
 
 
 def test_folder_files_go_there_and_back(tmp_path: Path) -> None:
-    preprocess = PreprocessConfig(size=32, crop=False, interpolation="bilinear", mean=(0.5, 0.5, 0.5))
+    preprocess = ClassificationPreprocess(size=32, crop=False, interpolation="bilinear", mean=(0.5, 0.5, 0.5))
     config = ClassifierConfig(VARIANTS["internimage_g"], 3, "attention_pool", preprocess, ("a", "b", "c"))
     (tmp_path / "config.json").write_text(json.dumps(config_json(config)))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor_json(preprocess)))
@@ -108,7 +108,7 @@ def test_folder_files_go_there_and_back(tmp_path: Path) -> None:
     names = read_class_names(tmp_path)
     assert (
         classifier_from_settings(
-            settings, preprocess=PreprocessConfig(**read_preprocess(tmp_path) or {}), class_names=names
+            settings, preprocess=ClassificationPreprocess(**read_preprocess(tmp_path) or {}), class_names=names
         )
         == config
     )
@@ -127,7 +127,7 @@ def test_published_folder_files(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**legacy, **statistics}))
     settings = read_settings(tmp_path)
     assert settings is not None and backbone_from_settings(settings) == VARIANTS["internimage_s"]
-    assert PreprocessConfig(**read_preprocess(tmp_path) or {"size": 1}) == PreprocessConfig()
+    assert ClassificationPreprocess(**read_preprocess(tmp_path) or {"size": 1}) == ClassificationPreprocess()
     assert read_class_names(tmp_path) is None
 
 
@@ -140,7 +140,7 @@ def test_broken_folder_files_are_named(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("change", [{"crop_size": 200}, {"resample": 1}, {"image_mean": [0.5]}, {"size": None}])
 def test_preprocessing_that_cannot_be_done_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    content = {**preprocessor_json(PreprocessConfig()), **change}
+    content = {**preprocessor_json(ClassificationPreprocess()), **change}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
         read_preprocess(tmp_path)

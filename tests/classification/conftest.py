@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from internimage.backbones import variant
-from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, Classifier, ClassifierConfig
 from internimage.classification.head import HeadKind
 from tests.threads import one_thread as one_thread
 
@@ -31,7 +31,7 @@ def prototype(backbone: str, head: HeadKind, drop_path: float) -> Classifier:
         replace(BACKBONES[backbone], drop_path_rate=drop_path),
         num_classes=5,
         head=head,
-        preprocess=PreprocessConfig(32),
+        preprocess=ClassificationPreprocess(32),
         class_names=tuple(f"class {i}" for i in range(5)),
     )
     return Classifier(config)

@@ -14,7 +14,7 @@ from torch import Tensor
 from internimage.backbones import variant
 from internimage.classification.evaluate import evaluate_classification
 from internimage.classification.model import Classifier, ClassifierConfig
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 from internimage.data import Sample
 from internimage.data.labels import label_set
 from internimage.evaluation.classes import known_classes
@@ -46,7 +46,7 @@ class Recited(Classifier):
     """Answers image `i` with the recorded logits of row `i`."""
 
     def __init__(self, logits: np.ndarray) -> None:
-        preprocess = PreprocessConfig(size=4, mean=(0, 0, 0), std=(1 / 255,) * 3)
+        preprocess = ClassificationPreprocess(size=4, mean=(0, 0, 0), std=(1 / 255,) * 3)
         super().__init__(ClassifierConfig(variant("internimage_pico"), logits.shape[1], preprocess=preprocess))
         self.logits = torch.from_numpy(logits)
 

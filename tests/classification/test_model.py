@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from internimage.backbones import variant
-from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, Classifier, ClassifierConfig
 from internimage.classification.preprocess import Observation
 from internimage.data.images.read import BadImage
 
@@ -179,7 +179,7 @@ def test_wrong_head(wrong: dict[str, object]) -> None:
 
 
 def test_without_class_names_the_index_is_the_name() -> None:
-    model = Classifier(ClassifierConfig(variant("internimage_pico"), 3, preprocess=PreprocessConfig(32)))
+    model = Classifier(ClassifierConfig(variant("internimage_pico"), 3, preprocess=ClassificationPreprocess(32)))
     [answer] = model.predict(IMAGES[:1])
     assert answer.name == str(answer.label)
     assert [name for name, _ in answer.top(10)] == [str(int(i)) for i in answer.scores.argsort(descending=True)]

@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 from internimage.classification.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    ClassificationPreprocess,
     Observation,
-    PreprocessConfig,
     _resize_center,
     encode_observation,
     fit,
@@ -41,7 +41,7 @@ def test_recorded_numbers_of_the_original() -> None:
             seed, shape = photo.split("_")
             height, width = map(int, shape.split("x"))
             image = PIL.Image.fromarray(seeding.photo(int(seed), height, width))
-            found = np.asarray(fit(image, PreprocessConfig(int(size), crop=crop == "crop")))
+            found = np.asarray(fit(image, ClassificationPreprocess(int(size), crop=crop == "crop")))
             index = seeding.summary(found, 2048)["index"]
             difference = found.reshape(-1)[index].astype(int) - recorded[f"{tag}.uint8_value"]
             # Recorded with Pillow 13; older ones take the two passes of a resize in another order.
@@ -61,7 +61,7 @@ def test_equal_to_torchvision(hw: tuple[int, int], size: int, interpolation: str
     for crop in (True, False):
         head = [v2.Resize(size, mode), v2.CenterCrop(size)] if crop else [v2.Resize((size, size), mode)]
         expected = v2.Compose(head + tail)(image)
-        batch = prepare([image], PreprocessConfig(size, crop=crop, interpolation=interpolation))
+        batch = prepare([image], ClassificationPreprocess(size, crop=crop, interpolation=interpolation))
         torch.testing.assert_close(batch.pixels[0], expected, rtol=0, atol=1e-6)
 
 
@@ -72,7 +72,7 @@ def test_thin_images_equal_the_whole_resize(hw: tuple[int, int], interpolation: 
     mode = v2.InterpolationMode(interpolation)
     expected = np.asarray(v2.Compose([v2.Resize(32, mode), v2.CenterCrop(32)])(image))
     for found in (
-        fit(image, PreprocessConfig(32, interpolation=interpolation)),
+        fit(image, ClassificationPreprocess(32, interpolation=interpolation)),
         _resize_center(image, 32, PIL.Image.Resampling[interpolation.upper()]),
     ):
         assert np.abs(np.asarray(found).astype(int) - expected).max() <= 1
@@ -92,7 +92,7 @@ def test_extreme_shapes_stay_small(hw: tuple[int, int], crop: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PIL.Image.Image, "resize", watch)
-        batch = prepare([image], PreprocessConfig(224, crop=crop))
+        batch = prepare([image], ClassificationPreprocess(224, crop=crop))
     assert batch.original_hw == (hw,)
     assert all(after <= 224 for _, after in resized)
     middle = batch.pixels[0].permute(1, 2, 0)[112, 112] * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
@@ -100,7 +100,7 @@ def test_extreme_shapes_stay_small(hw: tuple[int, int], crop: bool) -> None:
 
 
 def test_a_batch_keeps_order_sizes_and_layout() -> None:
-    batch = prepare([noise(10, 20), np.zeros((7, 5), dtype=np.uint8)], PreprocessConfig(16))
+    batch = prepare([noise(10, 20), np.zeros((7, 5), dtype=np.uint8)], ClassificationPreprocess(16))
     assert len(batch) == 2
     assert batch.pixels.shape == (2, 3, 16, 16)
     assert batch.pixels.dtype == torch.float32
@@ -110,24 +110,24 @@ def test_a_batch_keeps_order_sizes_and_layout() -> None:
     assert batch.metadata is None
     black = -torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD)
     torch.testing.assert_close(batch.pixels[1, :, 3, 4], black)
-    empty = prepare([], PreprocessConfig(16))
+    empty = prepare([], ClassificationPreprocess(16))
     assert empty.pixels.shape == (0, 3, 16, 16) and empty.valid_hw.shape == (0, 2)
 
 
 def test_nothing_is_left_unwritten(poisoned_empty: None) -> None:
-    assert prepare([noise(5, 5)], PreprocessConfig(8)).pixels.isfinite().all()
+    assert prepare([noise(5, 5)], ClassificationPreprocess(8)).pixels.isfinite().all()
 
 
 def test_orientation_counts_for_the_original_size(tmp_path: Path) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     noise(10, 20).save(tmp_path / "turned.jpg", exif=exif)
-    assert prepare([tmp_path / "turned.jpg"], PreprocessConfig(8)).original_hw == ((20, 10),)
+    assert prepare([tmp_path / "turned.jpg"], ClassificationPreprocess(8)).original_hw == ((20, 10),)
 
 
 def test_a_bad_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match=r"nowhere\.png"):
-        prepare([noise(4, 4), tmp_path / "nowhere.png"], PreprocessConfig(8))
+        prepare([noise(4, 4), tmp_path / "nowhere.png"], ClassificationPreprocess(8))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_bad_image_is_named(tmp_path: Path) -> None:
 )
 def test_wrong_settings(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        PreprocessConfig(**wrong)
+        ClassificationPreprocess(**wrong)
 
 
 # --- date and place -------------------------------------------------------------------------------

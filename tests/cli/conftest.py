@@ -11,10 +11,9 @@ from typer.testing import CliRunner, Result
 
 from internimage.backbones import variant
 from internimage.checkpoints.read import save_model
-from internimage.classification import Classifier, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, Classifier
 from internimage.cli import app
-from internimage.detection import RCNN, RCNNConfig
-from internimage.detection import PreprocessConfig as DetectionPreprocess
+from internimage.detection import RCNN, DetectionPreprocess, RCNNConfig
 from internimage.detection.config import BoxStageConfig, MaskHeadConfig, ProposalConfig, RPNConfig
 from internimage.hub.create import create
 from tests.threads import one_thread as one_thread
@@ -40,7 +39,9 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weight file of a small classifier of cats, dogs and owls."""
     torch.manual_seed(0)
     names = ["cat", "dog", "owl"]
-    model = create("classifier", backbone="internimage_pico", class_names=names, preprocess=PreprocessConfig(32))
+    model = create(
+        "classifier", backbone="internimage_pico", class_names=names, preprocess=ClassificationPreprocess(32)
+    )
     assert isinstance(model, Classifier)
     with torch.no_grad():
         model.head.classifier.weight.mul_(50)  # answers that differ

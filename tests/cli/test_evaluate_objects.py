@@ -13,7 +13,7 @@ from typer.testing import Result
 
 import internimage
 from internimage.detection.evaluate import evaluate_detection
-from internimage.segmentation import PreprocessConfig, SegFormerConfig
+from internimage.segmentation import SegFormerConfig, SegmentationPreprocess
 
 pytest.importorskip("faster_coco_eval")
 Run = Callable[..., Result]
@@ -98,7 +98,7 @@ def test_a_segmentor(run: Run, tmp_path: Path) -> None:
         backbone="internimage_pico",
         class_names=["sky", "road"],
         head=head,
-        preprocess=PreprocessConfig(scale=(64, 48)),
+        preprocess=SegmentationPreprocess(scale=(64, 48)),
     )
     scene = internimage.save_model(model, tmp_path / "scene.safetensors")
     data = tmp_path / "scenes"

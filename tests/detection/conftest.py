@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from internimage.backbones import variant
-from internimage.detection import DETECTORS, DINO, RCNN, DINOConfig, PreprocessConfig, RCNNConfig, build_detector
+from internimage.detection import DETECTORS, DINO, RCNN, DetectionPreprocess, DINOConfig, RCNNConfig, build_detector
 from internimage.types import DetectionTargets, Images
 
-SMALL = PreprocessConfig(shorter_side=64, longer_side=96)
+SMALL = DetectionPreprocess(shorter_side=64, longer_side=96)
 NAMES = ("cat", "dog", "bird")
 
 

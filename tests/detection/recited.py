@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from internimage.backbones import variant
-from internimage.detection import Detector, DINOConfig, PreprocessConfig, RCNNConfig
+from internimage.detection import DetectionPreprocess, Detector, DINOConfig, RCNNConfig
 from internimage.detection.postprocess import RawDetections
 from internimage.types import Images
 
 SIDE = 16
-AS_THEY_ARE = PreprocessConfig(SIDE, SIDE, divisor=1, mean=(0, 0, 0), std=(1, 1, 1))
+AS_THEY_ARE = DetectionPreprocess(SIDE, SIDE, divisor=1, mean=(0, 0, 0), std=(1, 1, 1))
 
 
 class Recited(Detector):
@@ -46,7 +46,7 @@ def small_settings(config: RCNNConfig | DINOConfig) -> RCNNConfig | DINOConfig:
     assert isinstance(config, RCNNConfig)
     stages = tuple(replace(stage, conv_channels=16, fc_channels=32) for stage in config.stages)
     mask = None if config.mask is None else replace(config.mask, num_convs=1, channels=16)
-    small = PreprocessConfig(shorter_side=64, longer_side=96)
+    small = DetectionPreprocess(shorter_side=64, longer_side=96)
     return replace(
         config, channels=32, rpn=replace(config.rpn, channels=32), stages=stages, mask=mask, preprocess=small
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from internimage.detection import PreprocessConfig
+from internimage.detection import DetectionPreprocess
 from internimage.detection.original.settings import preprocess_from_pipeline
 from internimage.detection.preprocess import prepare
 from tests.parity import seeding
@@ -31,7 +31,7 @@ def test_recorded_pixels(key: str) -> None:
 
 
 def test_a_batch_is_padded_to_its_largest_image_with_zeros_and_stays_channels_last() -> None:
-    config = PreprocessConfig(shorter_side=40, longer_side=64)
+    config = DetectionPreprocess(shorter_side=40, longer_side=64)
     images = prepare([np.full((20, 30, 3), 255, np.uint8), np.full((30, 20, 3), 255, np.uint8)], config)
     assert tuple(images.pixels.shape) == (2, 3, 64, 64)
     assert images.valid_hw.tolist() == [[40, 60], [60, 40]] and images.original_hw == ((20, 30), (30, 20))
@@ -41,13 +41,13 @@ def test_a_batch_is_padded_to_its_largest_image_with_zeros_and_stays_channels_la
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 400), (3000, 2)])
 def test_extreme_shapes(size_hw: tuple[int, int]) -> None:
-    images = prepare([np.zeros((*size_hw, 3), np.uint8)], PreprocessConfig(shorter_side=64, longer_side=96))
+    images = prepare([np.zeros((*size_hw, 3), np.uint8)], DetectionPreprocess(shorter_side=64, longer_side=96))
     height, width = images.valid_hw[0].tolist()
     assert 1 <= min(height, width) <= 64 and max(height, width) <= 96
 
 
 def test_no_images_and_bad_settings() -> None:
-    assert len(prepare([], PreprocessConfig())) == 0
+    assert len(prepare([], DetectionPreprocess())) == 0
     for settings in (
         {"shorter_side": 0},
         {"shorter_side": 900, "longer_side": 800},
@@ -55,4 +55,4 @@ def test_no_images_and_bad_settings() -> None:
         {"std": (1, 0, 1)},
     ):
         with pytest.raises(ValueError, match="given"):
-            PreprocessConfig(**settings)  # type: ignore[arg-type]
+            DetectionPreprocess(**settings)  # type: ignore[arg-type]

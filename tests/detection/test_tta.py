@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from internimage.backbones import variant
-from internimage.detection import DETECTORS, RCNN, Detector, PreprocessConfig, build_detector
+from internimage.detection import DETECTORS, RCNN, DetectionPreprocess, Detector, build_detector
 from internimage.detection.postprocess import RawDetections
 from internimage.detection.tta import DetectionTTA, predict_multi_scale, usual_scales
 from internimage.types import Images
@@ -115,4 +115,4 @@ def test_nan_is_an_error(detector: Detector, photo: np.ndarray, monkeypatch: pyt
 
 
 def test_preprocess_config_is_kept(detector: Detector) -> None:
-    assert detector.config.preprocess == PreprocessConfig(shorter_side=64, longer_side=96)
+    assert detector.config.preprocess == DetectionPreprocess(shorter_side=64, longer_side=96)

@@ -8,7 +8,7 @@ import torch
 from torchmetrics.functional import accuracy, confusion_matrix, jaccard_index
 
 from internimage.backbones import variant
-from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, Classifier, ClassifierConfig
 from internimage.classification.evaluate import evaluate_classification
 from internimage.data import Sample
 from internimage.evaluation.confusion import PixelConfusion
@@ -53,7 +53,7 @@ class Noise:
 
 def test_top1_top5_and_confusion() -> None:
     torch.manual_seed(1)
-    small = PreprocessConfig(size=32)
+    small = ClassificationPreprocess(size=32)
     model = Classifier(ClassifierConfig(variant("internimage_pico"), num_classes=8, preprocess=small)).eval()
     data = Noise()
     report = evaluate_classification(model, data, batch_size=16)

@@ -19,7 +19,7 @@ import tifffile
 import torch
 
 from internimage.backbones import variant
-from internimage.classification import Classifier, ClassifierConfig, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, Classifier, ClassifierConfig
 from internimage.data.images import decoder_notes
 from internimage.data.images.raster import Reading, pixels_of
 from internimage.data.images.read import BadImage, image_size, read_image
@@ -95,7 +95,7 @@ def classifiers() -> dict[int, Classifier]:
             ClassifierConfig(
                 backbone=variant("internimage_pico").__class__(8, (1, 1, 1, 1), (1, 1, 1, 1), in_chans=channels),
                 num_classes=2,
-                preprocess=PreprocessConfig(32, mean=(0.5,) * channels, std=(0.25,) * channels),
+                preprocess=ClassificationPreprocess(32, mean=(0.5,) * channels, std=(0.25,) * channels),
             )
         )
         for channels in (1, 3, 4)

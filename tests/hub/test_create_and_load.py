@@ -12,7 +12,7 @@ from torch import Tensor
 from internimage.backbones import BackboneConfig, InternImage, variant
 from internimage.checkpoints.catalog import _index, info
 from internimage.checkpoints.read import save_model
-from internimage.classification import Classifier, PreprocessConfig
+from internimage.classification import ClassificationPreprocess, Classifier
 from internimage.errors import CheckpointMismatch, UnknownName
 from internimage.hub.convert import convert
 from internimage.hub.create import create
@@ -40,7 +40,9 @@ def test_fresh_backbones_and_classifiers() -> None:
     assert backbone.out_indices == (1, 3)
     wanted = dict(drop_path_rate=0.2, in_chans=1, layer_scale=0.5)
     assert backbone.config == dataclasses.replace(variant("internimage_pico"), **wanted)
-    model = create("classifier", backbone="internimage_pico", num_classes=3, preprocess=PreprocessConfig(size=64))
+    model = create(
+        "classifier", backbone="internimage_pico", num_classes=3, preprocess=ClassificationPreprocess(size=64)
+    )
     assert isinstance(model, Classifier)
     assert (model.config.num_classes, model.config.head, model.config.preprocess.size) == (3, "conv", 64)
     custom = BackboneConfig(8, (1, 1, 1, 1), (1, 1, 1, 1))

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 import internimage as ii
-from internimage.classification import PreprocessConfig
+from internimage.classification import ClassificationPreprocess
 from internimage.classification.evaluate import evaluate_classification
 from internimage.flow import TaskModel
 
@@ -18,7 +18,10 @@ from internimage.flow import TaskModel
 @pytest.fixture(scope="module")
 def model() -> TaskModel[Any]:
     return ii.create(
-        "classifier", backbone="internimage_pico", class_names=["cat", "dog"], preprocess=PreprocessConfig(size=32)
+        "classifier",
+        backbone="internimage_pico",
+        class_names=["cat", "dog"],
+        preprocess=ClassificationPreprocess(size=32),
     )
 
 

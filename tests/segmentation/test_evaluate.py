@@ -17,7 +17,7 @@ from internimage.checkpoints.catalog import info
 from internimage.data import Sample
 from internimage.data.labels import label_set
 from internimage.evaluation.confusion import PixelConfusion
-from internimage.segmentation import PreprocessConfig, SegFormerConfig, Segmentor, SegmentorConfig, SlidingWindow
+from internimage.segmentation import SegFormerConfig, SegmentationPreprocess, Segmentor, SegmentorConfig, SlidingWindow
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.segmentation.report import SegmentationReport, published_metrics, published_miou
 from internimage.segmentation.submission import save_submission, submission_image
@@ -35,7 +35,7 @@ class Reading(Segmentor):
     """Answers each pixel with its red value: data sets say what is answered."""
 
     def __init__(self, num_classes: int, **changes: Any) -> None:
-        preprocess = PreprocessConfig(scale=None, mean=(0, 0, 0), std=(1 / 255,) * 3)
+        preprocess = SegmentationPreprocess(scale=None, mean=(0, 0, 0), std=(1 / 255,) * 3)
         config = SegmentorConfig(BACKBONE, num_classes, SegFormerConfig(channels=8), preprocess)
         super().__init__(dataclasses.replace(config, **changes))
         self.calls = 0
@@ -332,7 +332,7 @@ class Filtering(Segmentor):
 
 
 def build(**changes: Any) -> Segmentor:
-    preprocess = PreprocessConfig(scale=(80, 40), **changes)
+    preprocess = SegmentationPreprocess(scale=(80, 40), **changes)
     return Filtering(SegmentorConfig(BACKBONE, 4, SegFormerConfig(channels=8), preprocess))
 
 
@@ -361,11 +361,13 @@ def test_one_plain_view_is_predict() -> None:
     model = build()
     image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     once = SegmentationTTA((1.0,), flip=False)
-    for config in (None, PreprocessConfig(scale=None)):
+    for config in (None, SegmentationPreprocess(scale=None)):
         [answer] = predict_multi_scale(model, [image], once, preprocess=config)
         [plain] = model.predict([image], preprocess=config)
         assert torch.equal(answer.label_map, plain.label_map)
-    [larger] = predict_multi_scale(model, [image], SegmentationTTA((1.5,)), preprocess=PreprocessConfig(scale=None))
+    [larger] = predict_multi_scale(
+        model, [image], SegmentationTTA((1.5,)), preprocess=SegmentationPreprocess(scale=None)
+    )
     assert larger.original_hw == (50, 70)
     with pytest.raises(ValueError, match="positive"):
         SegmentationTTA(())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from internimage.backbones import BackboneConfig
-from internimage.segmentation import Mask2FormerConfig, PreprocessConfig, Segmentor, SlidingWindow
+from internimage.segmentation import Mask2FormerConfig, SegmentationPreprocess, Segmentor, SlidingWindow
 from internimage.segmentation.model import HeadConfig, SegmentorConfig
 from internimage.segmentation.segformer import SegFormerConfig, SegFormerHead
 from internimage.segmentation.upernet import UperNetConfig, resize_map
@@ -25,7 +25,7 @@ HEADS: dict[str, HeadConfig] = {
 
 
 def build(kind: str, **changes: object) -> Segmentor:
-    config = SegmentorConfig(BACKBONE, 4, HEADS[kind], PreprocessConfig(scale=(96, 64), multiple=8))
+    config = SegmentorConfig(BACKBONE, 4, HEADS[kind], SegmentationPreprocess(scale=(96, 64), multiple=8))
     model = Segmentor(dataclasses.replace(config, **changes))
     with torch.no_grad():  # offsets and logits start at zero: make every part count
         for parameter in model.parameters():
@@ -61,7 +61,7 @@ def test_answers_do_not_depend_on_the_batch(kind: str) -> None:
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("hw", [(1, 1), (33, 47)])
 def test_every_size_is_answered(kind: str, hw: tuple[int, int]) -> None:
-    model = build(kind, preprocess=PreprocessConfig(scale=None))
+    model = build(kind, preprocess=SegmentationPreprocess(scale=None))
     [answer] = model.predict([photo(*hw)])
     assert answer.original_hw == hw
 
@@ -69,7 +69,7 @@ def test_every_size_is_answered(kind: str, hw: tuple[int, int]) -> None:
 def test_one_window_is_the_whole_image_and_more_cover_it() -> None:
     model = build("segformer")
     image = photo(90, 120)
-    whole = PreprocessConfig(scale=None)
+    whole = SegmentationPreprocess(scale=None)
     [plain] = model.predict([image], preprocess=whole, probabilities=True)
     one = dataclasses.replace(whole, window=SlidingWindow((128, 128), (128, 128)))
     [windowed] = model.predict([image], preprocess=one, probabilities=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from internimage.data.images.resize import keep_ratio_size, resize_bilinear
-from internimage.segmentation import PreprocessConfig, SlidingWindow
+from internimage.segmentation import SegmentationPreprocess, SlidingWindow
 from internimage.segmentation.preprocess import prepare
 
 
@@ -40,9 +40,9 @@ def test_equal_size_is_no_work_and_bad_images_are_refused() -> None:
 def test_sizes() -> None:
     assert keep_ratio_size((907, 1211), (512, 2048)) == (512, 684)
     assert keep_ratio_size((1, 10_000), (2048, 512)) == (1, 2048)
-    config = PreprocessConfig(scale=(2048, 512), multiple=32)
+    config = SegmentationPreprocess(scale=(2048, 512), multiple=32)
     assert config.input_size((907, 1211)) == (512, 704)
-    assert PreprocessConfig(scale=None).input_size((11, 13)) == (11, 13)
+    assert SegmentationPreprocess(scale=None).input_size((11, 13)) == (11, 13)
 
 
 def test_windows_cover_every_pixel_and_stay_inside() -> None:
@@ -61,9 +61,9 @@ def test_windows_cover_every_pixel_and_stay_inside() -> None:
     [
         lambda: SlidingWindow((64, 64), (0, 32)),
         lambda: SlidingWindow((64, 64), (32, 65)),
-        lambda: PreprocessConfig(scale=(0, 4)),
-        lambda: PreprocessConfig(multiple=0),
-        lambda: PreprocessConfig(std=(0.0, 1.0, 1.0)),
+        lambda: SegmentationPreprocess(scale=(0, 4)),
+        lambda: SegmentationPreprocess(multiple=0),
+        lambda: SegmentationPreprocess(std=(0.0, 1.0, 1.0)),
     ],
 )
 def test_impossible_settings_are_refused(wrong: object) -> None:
@@ -73,7 +73,7 @@ def test_impossible_settings_are_refused(wrong: object) -> None:
 
 
 def test_a_batch_holds_each_image_unchanged() -> None:
-    config = PreprocessConfig(scale=(64, 48), multiple=8)
+    config = SegmentationPreprocess(scale=(64, 48), multiple=8)
     images = [noise(30, 50).numpy(), noise(60, 40).numpy()]
     batch = prepare(images, config)
     assert batch.original_hw == ((30, 50), (60, 40))
@@ -88,7 +88,7 @@ def test_a_batch_holds_each_image_unchanged() -> None:
 
 def test_statistics() -> None:
     image = np.full((4, 4, 3), (124, 116, 104), dtype=np.uint8)
-    pixels = prepare([image], PreprocessConfig(scale=None)).pixels
+    pixels = prepare([image], SegmentationPreprocess(scale=None)).pixels
     expected = (torch.tensor([124.0, 116.0, 104.0]) - torch.tensor([123.675, 116.28, 103.53])) / torch.tensor(
         [58.395, 57.12, 57.375]
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 from internimage.data.images.raster import Image, pixels_of
 from internimage.data.randomness import seeded
 from internimage.errors import MissingExtra
@@ -55,7 +55,7 @@ class AugmentSettings:
     mix_switch_probability: Fraction = 0.5
 
 
-def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> Callable[[Any], Tensor]:
+def crop_transform(settings: AugmentSettings, preprocess: ClassificationPreprocess) -> Callable[[Any], Tensor]:
     """Return the published training transform: image to (C, S, S) normalized pixels.
 
     Random resized crop, flip, RandAugment, normalization, random erasing. It draws from the global generators.
@@ -90,7 +90,7 @@ def crop_transform(settings: AugmentSettings, preprocess: PreprocessConfig) -> C
 class _ChannelTransform:
     """The transform for any number of channels; it can be sent to a reading process."""
 
-    def __init__(self, settings: AugmentSettings, preprocess: PreprocessConfig) -> None:
+    def __init__(self, settings: AugmentSettings, preprocess: ClassificationPreprocess) -> None:
         from timm.data.random_erasing import RandomErasing
         from torchvision.transforms import InterpolationMode, v2
 
@@ -142,7 +142,7 @@ def batch_mixer(
     return mix
 
 
-def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: PreprocessConfig, seed: int) -> Tensor:
+def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: ClassificationPreprocess, seed: int) -> Tensor:
     """Move, flip, normalize and erase a batch, each image on its own.
 
     Args:

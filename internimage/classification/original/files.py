@@ -12,7 +12,7 @@ from internimage.backbones.original.settings import FLASH_TYPE
 from internimage.checkpoints.formats.huggingface import CONFIG, MODEL_TYPE, PREPROCESSOR, RESAMPLE
 from internimage.classification.model import ClassifierConfig
 from internimage.classification.original.settings import classifier_to_settings
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 
 
 def to_original(config: ClassifierConfig, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def config_json(config: ClassifierConfig) -> dict[str, Any]:
     return content
 
 
-def preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:
+def preprocessor_json(config: ClassificationPreprocess) -> dict[str, Any]:
     """Return the content of `preprocessor_config.json`.
 
     Raises:

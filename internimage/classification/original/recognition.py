@@ -14,7 +14,7 @@ from internimage.classification.model import ClassifierConfig
 from internimage.classification.original.names import head_kind
 from internimage.classification.original.settings import classifier_from_settings
 from internimage.classification.original.shapes import infer_classifier
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 from internimage.classification.published import published_config
 from internimage.data.labels import imagenet_names
 from internimage.flow import Checkpoint, Settings
@@ -41,7 +41,7 @@ def recognize(checkpoint: Checkpoint, row: str | None, settings: Settings | None
     else:
         config = infer_classifier(checkpoint.shapes, checkpoint.source)
     if stated.preprocess is not None:
-        preprocess = from_plain(PreprocessConfig, stated.preprocess)
+        preprocess = from_plain(ClassificationPreprocess, stated.preprocess)
     else:
         preprocess = config.preprocess if published is None else published.preprocess
     names = imagenet_names(config.num_classes) if published is None else published.class_names

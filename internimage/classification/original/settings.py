@@ -16,13 +16,13 @@ from internimage.backbones.original.settings import (
 )
 from internimage.classification.head import HeadKind
 from internimage.classification.model import ClassifierConfig
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 
 
 def classifier_from_settings(
     settings: Mapping[str, Any],
     *,
-    preprocess: PreprocessConfig | None = None,
+    preprocess: ClassificationPreprocess | None = None,
     class_names: tuple[str, ...] | None = None,
 ) -> ClassifierConfig:
     """Return the classifier that original settings describe.
@@ -41,7 +41,7 @@ def classifier_from_settings(
         head = "attention_pool_metadata"
     if preprocess is None:
         sized = values["img_size"] is not None
-        preprocess = PreprocessConfig(size=integer(values, "img_size")) if sized else PreprocessConfig()
+        preprocess = ClassificationPreprocess(size=integer(values, "img_size")) if sized else ClassificationPreprocess()
     return ClassifierConfig(
         backbone=backbone_from_settings(settings),
         num_classes=integer(values, "num_classes"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from internimage.backbones.original.shapes import Shapes, infer_backbone, rows
 from internimage.classification.model import ClassifierConfig
 from internimage.classification.original.names import head_kind
-from internimage.classification.preprocess import PreprocessConfig
+from internimage.classification.preprocess import ClassificationPreprocess
 from internimage.classification.published import published_size
 
 
@@ -24,6 +24,6 @@ def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
         backbone=backbone,
         num_classes=num_classes,
         head=head,
-        preprocess=PreprocessConfig(size=published_size(name, num_classes)),
+        preprocess=ClassificationPreprocess(size=published_size(name, num_classes)),
         conv_head_ratio=rows(shapes, "conv_head.0.weight") / backbone.widths[-1] if head == "conv" else 1.5,
     )

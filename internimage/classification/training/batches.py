@@ -17,7 +17,7 @@ import torch.utils.data
 from torch import Tensor
 
 from internimage.classification.batches.augment import batch_mixer, crop_transform, shift_batch
-from internimage.classification.preprocess import PreprocessConfig, fit
+from internimage.classification.preprocess import ClassificationPreprocess, fit
 from internimage.classification.training.recipe import ClassificationRecipe
 from internimage.data import ImageDataset, Unreadable, read_next, read_sample
 from internimage.data.images.raster import Image, pixels_of
@@ -92,7 +92,11 @@ class ShiftBatches(TrainBatches):
     """Small images, decoded and resized once, augmented a batch at a time."""
 
     def __init__(
-        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
+        self,
+        dataset: ImageDataset[int],
+        recipe: ClassificationRecipe,
+        preprocess: ClassificationPreprocess,
+        **ranks: int,
     ) -> None:
         logger.info("decodes %d images, which stay in memory", len(dataset))
         self.pixels, self.labels = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
@@ -111,7 +115,11 @@ class CropBatches(TrainBatches):
     """Images read and augmented one at a time, in worker processes."""
 
     def __init__(
-        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: PreprocessConfig, **ranks: int
+        self,
+        dataset: ImageDataset[int],
+        recipe: ClassificationRecipe,
+        preprocess: ClassificationPreprocess,
+        **ranks: int,
     ) -> None:
         super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names), **ranks)
         self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
@@ -154,7 +162,7 @@ def _collate(entries: list[tuple[Tensor, int, list[Unreadable]]]) -> tuple[Train
 
 
 def load_resized(
-    dataset: ImageDataset[int], preprocess: PreprocessConfig, *, max_unreadable: int
+    dataset: ImageDataset[int], preprocess: ClassificationPreprocess, *, max_unreadable: int
 ) -> tuple[Tensor, Tensor]:
     """Decode and resize a whole data set.
 
@@ -186,7 +194,7 @@ def load_resized(
 def train_batches(
     dataset: ImageDataset[int],
     recipe: ClassificationRecipe,
-    preprocess: PreprocessConfig,
+    preprocess: ClassificationPreprocess,
     *,
     rank: int = 0,
     world: int = 1,

@@ -62,8 +62,8 @@ def for_channels(config: Config, channels: int) -> Config:
     """Return a configuration for a number of channels: those of RGB give each of other channels their average.
 
     Example:
-        >>> from internimage.classification import PreprocessConfig
-        >>> for_channels(PreprocessConfig(), 2).std
+        >>> from internimage.classification import ClassificationPreprocess
+        >>> for_channels(ClassificationPreprocess(), 2).std
         (0.226, 0.226)
     """
     if config.channels == channels:

@@ -68,8 +68,8 @@ class DINO(Detector):
     Example:
         >>> import numpy as np
         >>> from internimage.backbones import variant
-        >>> from internimage.detection import PreprocessConfig
-        >>> small = PreprocessConfig(shorter_side=64, longer_side=96)
+        >>> from internimage.detection import DetectionPreprocess
+        >>> small = DetectionPreprocess(shorter_side=64, longer_side=96)
         >>> config = DINOConfig(variant("internimage_pico"), 3, channels=32, num_queries=10, preprocess=small)
         >>> [found] = DINO(config).predict([np.zeros((64, 80, 3), dtype=np.uint8)])
         >>> len(found)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from internimage.backbones.original.settings import backbone_from_settings
 from internimage.checkpoints.formats.openmmlab_values import expect, integer, mapping, number, numbers, plain
-from internimage.detection import DINOConfig, PreprocessConfig, RCNNConfig
+from internimage.detection import DetectionPreprocess, DINOConfig, RCNNConfig
 from internimage.detection.config import (
     AssignConfig,
     BoxLossConfig,
@@ -88,7 +88,7 @@ def detector_from_settings(
     )
 
 
-def preprocess_from_pipeline(test_pipeline: Sequence[Mapping[str, Any]] | None) -> PreprocessConfig:
+def preprocess_from_pipeline(test_pipeline: Sequence[Mapping[str, Any]] | None) -> DetectionPreprocess:
     """Return how images become pixels.
 
     Args:
@@ -98,7 +98,7 @@ def preprocess_from_pipeline(test_pipeline: Sequence[Mapping[str, Any]] | None) 
         ValueError: a step is not supported.
     """
     if test_pipeline is None:
-        return PreprocessConfig()
+        return DetectionPreprocess()
     augment = next((step for step in test_pipeline if step.get("type") == "MultiScaleFlipAug"), None)
     if augment is None:
         raise ValueError("test_pipeline has no step MultiScaleFlipAug, which holds the size of the input")
@@ -112,7 +112,7 @@ def preprocess_from_pipeline(test_pipeline: Sequence[Mapping[str, Any]] | None) 
             values |= {name: numbers(step, name, 3) for name in ("mean", "std")}
         elif step.get("type") == "Pad":
             values["divisor"] = integer(step, "size_divisor")
-    return PreprocessConfig(**values)
+    return DetectionPreprocess(**values)
 
 
 def _rpn(head: Mapping[str, Any], train: Mapping[str, Any], test: Mapping[str, Any]) -> RPNConfig:

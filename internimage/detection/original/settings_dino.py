@@ -7,7 +7,7 @@ from typing import Any
 
 from internimage.backbones.original.settings import backbone_from_settings
 from internimage.checkpoints.formats.openmmlab_values import expect, integer, mapping, number
-from internimage.detection import DINOConfig, PreprocessConfig
+from internimage.detection import DetectionPreprocess, DINOConfig
 from internimage.detection.config import DenoisingConfig, SetLossConfig
 
 DINO_TYPES = ("DINO", "CBDINO")
@@ -19,7 +19,7 @@ FOCAL = {"use_sigmoid": True, "gamma": 2.0, "alpha": 0.25}
 
 
 def dino_from_settings(
-    model: Mapping[str, Any], *, preprocess: PreprocessConfig, class_names: tuple[str, ...] | None
+    model: Mapping[str, Any], *, preprocess: DetectionPreprocess, class_names: tuple[str, ...] | None
 ) -> DINOConfig:
     """Return the DINO that an original model dictionary describes.
 

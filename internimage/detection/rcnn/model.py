@@ -45,8 +45,8 @@ class RCNN(Detector):
     Example:
         >>> import numpy as np
         >>> from internimage.backbones import variant
-        >>> from internimage.detection import PreprocessConfig
-        >>> small = PreprocessConfig(shorter_side=64, longer_side=96)
+        >>> from internimage.detection import DetectionPreprocess
+        >>> small = DetectionPreprocess(shorter_side=64, longer_side=96)
         >>> model = RCNN(RCNNConfig(variant("internimage_pico"), num_classes=3, channels=32, preprocess=small))
         >>> [found] = model.predict([np.zeros((64, 80, 3), dtype=np.uint8)])
         >>> found.boxes_xyxy.shape[1]

@@ -20,7 +20,7 @@ from internimage.detection.batches.augment import Pipeline
 from internimage.detection.batches.grouping import endless_batches, epoch_batches
 from internimage.detection.batches.loading import DrawnView, TrainingViews, collate
 from internimage.detection.batches.pipelines import PIPELINES, own_data_pipeline
-from internimage.detection.preprocess import PreprocessConfig, normalize
+from internimage.detection.preprocess import DetectionPreprocess, normalize
 from internimage.detection.training.recipe import OWN, DetectionAugmentSettings, DetectionRecipe
 from internimage.processors import bounded_workers
 from internimage.types import DetectionTargets, Images
@@ -96,7 +96,7 @@ class DetectionBatches:
 class _Collating:
     """Turns views into a batch, in the worker process."""
 
-    def __init__(self, preprocess: PreprocessConfig) -> None:
+    def __init__(self, preprocess: DetectionPreprocess) -> None:
         self.preprocess = preprocess
 
     def __call__(self, drawn: Sequence[DrawnView]) -> DetectionBatch:

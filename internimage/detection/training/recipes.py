@@ -12,7 +12,7 @@ from dataclasses import replace
 from internimage.backbones.names import THROUGH_DCNV4, below_head
 from internimage.checkpoints.catalog import trained_config
 from internimage.detection.config import DINOConfig
-from internimage.detection.preprocess import PreprocessConfig
+from internimage.detection.preprocess import DetectionPreprocess
 from internimage.detection.presets import dino_small, mask_rcnn_small
 from internimage.detection.published import published_config
 from internimage.detection.training.recipe import DetectionAugmentSettings, DetectionDataSettings, DetectionRecipe
@@ -83,7 +83,7 @@ _CLOSET_MASKS = DetectionRecipe(
     model=SceneModelSettings(
         replace(
             mask_rcnn_small(below_head("internimage_pico"), 10),
-            preprocess=PreprocessConfig(longer_side=288, shorter_side=288),
+            preprocess=DetectionPreprocess(longer_side=288, shorter_side=288),
         ),
         backbone_weights="internimage_pico_fashion",
     ),
@@ -102,7 +102,7 @@ _CLOSET_DINO = replaced(
         "name": "dino_internimage_pico_closet",
         CONFIG: replace(
             dino_small(below_head("internimage_pico"), 10),
-            preprocess=PreprocessConfig(longer_side=192, shorter_side=192),
+            preprocess=DetectionPreprocess(longer_side=192, shorter_side=192),
         ),
         "augment": DetectionAugmentSettings(
             longer_side=192, pipeline="own", shorter_side=(192, 192), smallest_crop=0.7

@@ -21,8 +21,8 @@ from internimage.checkpoints.formats.openmmlab_values import (
 )
 from internimage.segmentation import (
     Mask2FormerConfig,
-    PreprocessConfig,
     SegFormerConfig,
+    SegmentationPreprocess,
     SegmentorConfig,
     SlidingWindow,
     UperNetConfig,
@@ -86,7 +86,7 @@ def segmentor_from_settings(
 
 def preprocess_from_pipeline(
     test_pipeline: Sequence[Mapping[str, Any]] | None, test_cfg: Mapping[str, Any]
-) -> PreprocessConfig:
+) -> SegmentationPreprocess:
     """Return how images become pixels.
 
     Args:
@@ -103,7 +103,7 @@ def preprocess_from_pipeline(
     elif mode != "whole":
         raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', given {mode!r}")
     if test_pipeline is None:
-        return PreprocessConfig(window=window)
+        return SegmentationPreprocess(window=window)
     augment = next((step for step in test_pipeline if step.get("type") == "MultiScaleFlipAug"), None)
     if augment is None:
         raise ValueError("test_pipeline has no step MultiScaleFlipAug, which holds the size of the input")
@@ -116,7 +116,7 @@ def preprocess_from_pipeline(
             found |= {name: tuple(value / 255.0 for value in numbers(step, name, 3)) for name in ("mean", "std")}
         elif step.get("type") == "Resize":
             expect(step, "Resize", {"keep_ratio": True})
-    return PreprocessConfig(window=window, **found)
+    return SegmentationPreprocess(window=window, **found)
 
 
 def _head(decode_head: Mapping[str, Any], model: Mapping[str, Any]) -> HeadConfig:

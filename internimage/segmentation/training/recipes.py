@@ -22,7 +22,7 @@ from internimage.recipe import (
 from internimage.recipe.recipe import CONFIG
 from internimage.segmentation.batches.augment import PUBLISHED, Augmentation
 from internimage.segmentation.model import SegmentorConfig
-from internimage.segmentation.preprocess import PreprocessConfig
+from internimage.segmentation.preprocess import SegmentationPreprocess
 from internimage.segmentation.presets import HEADS
 from internimage.segmentation.published import published_config
 from internimage.segmentation.training.recipe import SegmentationDataSettings, SegmentationRecipe
@@ -86,7 +86,7 @@ _CLOSET_UPERNET = SegmentationRecipe(
             below_head("internimage_pico"),
             11,
             head=HEADS["upernet_small"],
-            preprocess=PreprocessConfig(scale=(288, 288), multiple=32),
+            preprocess=SegmentationPreprocess(scale=(288, 288), multiple=32),
         ),
         backbone_weights="internimage_pico_fashion",
     ),

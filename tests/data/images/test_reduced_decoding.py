@@ -9,14 +9,14 @@ import PIL.Image
 import pytest
 import torch
 
-from internimage.classification.preprocess import PreprocessConfig, prepare
+from internimage.classification.preprocess import ClassificationPreprocess, prepare
 from internimage.data.images import image_file
 from internimage.data.images.image_file import decode_reduced
 from internimage.data.images.raster import RGB, Raster
 from internimage.data.images.read import read_image
-from internimage.detection import PreprocessConfig as DetectionPreprocess
+from internimage.detection import DetectionPreprocess
 from internimage.detection.preprocess import prepare as prepare_detection
-from internimage.segmentation import PreprocessConfig as SegmentationPreprocess
+from internimage.segmentation import SegmentationPreprocess
 from internimage.segmentation.preprocess import prepare as prepare_segmentation
 
 
@@ -61,7 +61,7 @@ def test_ordinary_sizes_and_other_formats_are_decoded_whole(smooth: Path, tmp_pa
 
 def test_every_task_sees_nearly_the_same(smooth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = (
-        (prepare, PreprocessConfig(64)),
+        (prepare, ClassificationPreprocess(64)),
         (prepare_detection, DetectionPreprocess(shorter_side=64, longer_side=128)),
         (prepare_segmentation, SegmentationPreprocess(scale=(128, 64))),
     )
@@ -80,6 +80,6 @@ def test_every_task_sees_nearly_the_same(smooth: Path, monkeypatch: pytest.Monke
 def test_a_huge_file_is_reduced_for_a_classifier(tmp_path: Path) -> None:
     path = tmp_path / "huge.jpg"
     PIL.Image.new("L", (8000, 4001), 77).save(path)
-    image = read_image(path, RGB, network_hw=PreprocessConfig(224).network_hw)
+    image = read_image(path, RGB, network_hw=ClassificationPreprocess(224).network_hw)
     assert isinstance(image, Raster) and image.original_hw == (4001, 8000) and image.size == (1000, 501)
     assert image.pixels.min() == image.pixels.max() == 77

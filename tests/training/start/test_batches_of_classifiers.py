@@ -11,7 +11,7 @@ import torch
 
 from internimage.classification.batches.augment import batch_mixer, crop_transform, shift_batch
 from internimage.classification.loss import classification_loss
-from internimage.classification.preprocess import PreprocessConfig, prepare
+from internimage.classification.preprocess import ClassificationPreprocess, prepare
 from internimage.classification.training.batches import load_resized, train_batches
 from internimage.classification.training.recipe import AugmentSettings
 from internimage.data import ImageFolder, open_dataset
@@ -20,7 +20,7 @@ from internimage.training import RECIPES
 from tests.parity.seeding import photo, uniform
 
 PICO = RECIPES["internimage_pico_fashion"].with_overrides(["data.batch_size=8"])
-SIZE_32 = PreprocessConfig(size=32)
+SIZE_32 = ClassificationPreprocess(size=32)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_cutmix_box() -> None:
 @pytest.mark.parametrize("seed", [0, 3, 5])
 def test_training_transform_equals_the_original(recorded: Any, seed: int) -> None:
     pytest.importorskip("timm")
-    transform = crop_transform(AugmentSettings(erase_probability=0.6), PreprocessConfig(size=64))
+    transform = crop_transform(AugmentSettings(erase_probability=0.6), ClassificationPreprocess(size=64))
     with seeded(seed):
         pixels = transform(PIL.Image.fromarray(photo(21, 101, 139)))
     values = pixels.flatten()[torch.from_numpy(recorded[f"train.{seed}.final.index"])]
@@ -102,7 +102,9 @@ def test_shifted_batches_are_moved_and_mirrored_images(tiny_fashion: Path) -> No
 
 def test_erasing_touches_the_chosen_share() -> None:
     pixels = torch.zeros(400, 1, 16, 16, dtype=torch.uint8)
-    erased = shift_batch(pixels, AugmentSettings("shift", (1, 1), 0, 0.0, "", 0.25), PreprocessConfig(size=16), 0)
+    erased = shift_batch(
+        pixels, AugmentSettings("shift", (1, 1), 0, 0.0, "", 0.25), ClassificationPreprocess(size=16), 0
+    )
     changed = (erased != erased[:, :, :1, :1]).flatten(1).any(1)
     assert 60 < int(changed.sum()) < 140
 
