@@ -9,12 +9,16 @@ import importlib
 import importlib.util
 from collections.abc import Collection, Iterator
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from internimage.backbones import BackboneConfig
+from internimage.backbones import BackboneConfig, InternImage
 from internimage.backbones.original.names import BACKBONE, Rules
 from internimage.checkpoints.checkpoint import KnownModels
 from internimage.errors import UnknownName
-from internimage.flow import AnyModel, AnyTask, Checkpoint, ConfigClass, Settings, TaskConfig
+from internimage.flow import AnyModel, AnyTask, Checkpoint, ConfigClass, Network, RunOptions, Settings, TaskConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 MODULES = {
     "classification": "internimage.classification.task",
@@ -74,6 +78,11 @@ def of_config(config: TaskConfig) -> AnyTask:
         kinds = ", ".join(kind.__name__ for kind in configs().values())
         raise TypeError(f"expected a configuration, one of {kinds}; given {type(config).__name__}")
     return found
+
+
+def build(config: TaskConfig | BackboneConfig, **run: Unpack[RunOptions]) -> Network:
+    """Return the fresh model of a configuration, or the bare backbone."""
+    return InternImage(config, **run) if isinstance(config, BackboneConfig) else of_config(config).build(config, **run)
 
 
 def of_architecture(architecture: str) -> AnyTask | None:

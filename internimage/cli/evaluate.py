@@ -29,7 +29,7 @@ from internimage.cli.terminal import (
 from internimage.options import Merging, Metric, Part
 
 if TYPE_CHECKING:
-    from internimage.flow import Report, TaskModel
+    from internimage.flow import AnyModel, Report
 
 MAX_CLASS_ROWS = 100
 
@@ -133,7 +133,7 @@ OF_SOME_TASKS = {
 }
 
 
-def _refuse_foreign_options(model: TaskModel[Any], options: Mapping[str, object]) -> None:
+def _refuse_foreign_options(model: AnyModel, options: Mapping[str, object]) -> None:
     """Refuse options that mean nothing for a task."""
     from internimage import tasks
 

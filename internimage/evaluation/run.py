@@ -12,7 +12,7 @@ from internimage.data import ImageDataset, Sample, Unreadable, read_sample
 from internimage.data.unreadable import UnreadableLimit
 from internimage.evaluation.ground_truth import refuse_none_read
 from internimage.evaluation.record_log import Record, RecordLog
-from internimage.flow import ImageInput, TaskModel
+from internimage.flow import AnyModel, ImageInput
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.processors import bounded_workers
 
@@ -127,7 +127,7 @@ class Outcome(Generic[Record]):
 
 
 def evaluate_images(
-    model: TaskModel[Any],
+    model: AnyModel,
     dataset: ImageDataset[Target],
     preprocess: Callable[[Sequence[ImageInput]], Prepared],
     predict: Callable[[Prepared, list[Item[Target]]], Sequence[Record | Unreadable]],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Prepared = TypeVar("Prepared")
-Result = TypeVar("Result")
+Result = TypeVar("Result", covariant=True)
 ALL_LEVELS = (0, 1, 2, 3)
 
 
@@ -169,5 +169,5 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
             return self.postprocess(self.run(images.to(self.device, self.dtype)), images)
 
 
-AnyModel = TaskModel[Any]  # of whatever task
+AnyModel = TaskModel[object]  # of whatever task, whose results only its own folder can read
 Network = AnyModel | InternImage  # a model of any task, or a bare backbone

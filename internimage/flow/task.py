@@ -15,17 +15,17 @@ from internimage.backbones.original.names import Rules
 from internimage.flow.checkpoint import Checkpoint, Settings
 from internimage.flow.config import TaskConfig
 from internimage.flow.evaluation import Report
-from internimage.flow.model import RunOptions, TaskModel
+from internimage.flow.model import AnyModel, RunOptions
 from internimage.flow.prediction import PredictionOptions, Presented
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Config = TypeVar("Config", bound=TaskConfig)
-Model = TypeVar("Model", bound=TaskModel[Any])
+Model = TypeVar("Model", bound=AnyModel)
 ConfigIn = TypeVar("ConfigIn", bound=TaskConfig, contravariant=True)
 ConfigOut = TypeVar("ConfigOut", bound=TaskConfig, covariant=True)
-ModelOut = TypeVar("ModelOut", bound=TaskModel[Any], covariant=True)
+ModelOut = TypeVar("ModelOut", bound=AnyModel, covariant=True)
 
 
 class Create(Protocol[Config]):
@@ -130,4 +130,6 @@ class Task(Generic[Config, Model]):
         return option in inspect.signature(self.evaluate).parameters
 
 
-AnyTask = Task[Any, Any]  # whichever it is
+# Whichever it is. `Any`, because Python has no type for "some configuration, and the models that belong to it": the
+# callables of a task take what others of the same task gave.
+AnyTask = Task[Any, Any]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 
 from internimage import tasks
-from internimage.backbones import BackboneConfig, InternImage
-from internimage.backbones.original.names import BACKBONE
+from internimage.backbones import BackboneConfig
 from internimage.backbones.original.settings import backbone_from_settings
 from internimage.backbones.original.shapes import infer_backbone
 from internimage.checkpoints.catalog import info
@@ -20,66 +18,38 @@ from internimage.checkpoints.fill import check_description, fill
 from internimage.checkpoints.foreign import about
 from internimage.checkpoints.rename import to_ours
 from internimage.data.images.normalize import for_channels
-from internimage.flow import ALL_LEVELS, Checkpoint, RunOptions, TaskConfig, TaskModel
+from internimage.flow import Checkpoint, Network, TaskConfig
 from internimage.hub.opening import Opened
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+Model = TypeVar("Model", bound=Network)
 
 
-class Filling(TypedDict, total=False):
-    """Options of `build_filled`."""
-
-    out_indices: tuple[int, ...]
-    new_classes: bool
-    dtype: torch.dtype | None
-    device: torch.device | str
-
-
-@overload
-def build_filled(
-    config: BackboneConfig, checkpoint: Checkpoint, run: RunOptions, **how: Unpack[Filling]
-) -> InternImage: ...
-@overload
-def build_filled(
-    config: TaskConfig, checkpoint: Checkpoint, run: RunOptions, **how: Unpack[Filling]
-) -> TaskModel[Any]: ...
-@overload
-def build_filled(
-    config: TaskConfig | BackboneConfig, checkpoint: Checkpoint, run: RunOptions, **how: Unpack[Filling]
-) -> TaskModel[Any] | InternImage: ...
-def build_filled(
+def filled(
+    build: Callable[[], Model],
     config: TaskConfig | BackboneConfig,
     checkpoint: Checkpoint,
-    run: RunOptions,
     *,
-    out_indices: tuple[int, ...] = ALL_LEVELS,
     new_classes: bool = False,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
-) -> TaskModel[Any] | InternImage:
+) -> Model:
     """Build a model with the weights of a checkpoint, without memory of its own first.
 
     Args:
-        config: the model, or a bare backbone, which takes its part.
-        checkpoint: its weights.
-        run: how it runs.
-        out_indices: levels that a bare backbone returns.
+        build: makes the model.
+        config: what it makes; a bare backbone takes its part of the checkpoint.
+        checkpoint: the weights.
         new_classes: start the layers whose rows are the classes afresh, see `fill`.
         dtype: floating type of the model, None for the file's.
         device: where the model goes.
     """
-    if isinstance(config, BackboneConfig):
-        build, rules = partial(InternImage, config, out_indices=out_indices), BACKBONE
-        checkpoint = checkpoint if isinstance(checkpoint.config, BackboneConfig) else backbone_of(checkpoint)
-    else:
-        task = tasks.of_config(config)
-        build, rules = partial(task.build, config), task.key_rules[config.kind]
+    if isinstance(config, BackboneConfig) and not isinstance(checkpoint.config, BackboneConfig):
+        checkpoint = backbone_of(checkpoint)
     with about(checkpoint.source):
-        names = to_ours({key: key for key in checkpoint.shapes}, rules)
+        names = to_ours({key: key for key in checkpoint.shapes}, tasks.key_rules(config))
         check_description(config, checkpoint)
         with torch.device("meta"):
-            model = build(**run)
+            model = build()
         fill(model, checkpoint, names, new_classes=new_classes, dtype=dtype, device=device)
     return model
 

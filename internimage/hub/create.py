@@ -15,7 +15,7 @@ from internimage.checkpoints.foreign import about
 from internimage.data.images.normalize import Normalization
 from internimage.errors import UnknownName, printable
 from internimage.flow import ALL_LEVELS, Checkpoint, RunOptions, TaskConfig, TaskModel
-from internimage.hub.building import backbone_config, build_filled, refuse
+from internimage.hub.building import backbone_config, filled, refuse
 from internimage.hub.opening import open_checkpoint
 
 if TYPE_CHECKING:
@@ -111,9 +111,8 @@ def create(
         refuse(of_models, f"the backbone {architecture}")
         config = merged_backbone(architecture, backbone_config(opened), changes)
         levels = ALL_LEVELS if out_indices is None else tuple(out_indices)
-        if opened is None:
-            return InternImage(config, out_indices=levels, **run)
-        return build_filled(config, opened.checkpoint, run, out_indices=levels)
+        build = partial(InternImage, config, out_indices=levels, **run)
+        return build() if opened is None else filled(build, config, opened.checkpoint)
     refuse(dict(out_indices=out_indices), f"a {architecture}")
     names = None if class_names is None else tuple(class_names)
     wanted = Wanted(architecture, backbone, num_classes, names, changes)
@@ -127,7 +126,8 @@ def create(
             config = choose(on=None, backbone=backbone_config(opened))
         return _on_backbone(config, opened.checkpoint, run)
     config = choose(on=stored, backbone=stored.backbone)
-    model = build_filled(config, opened.checkpoint, run, new_classes=config.rows != stored.rows)
+    new_classes = config.rows != stored.rows
+    model = filled(partial(task.build, config, **run), config, opened.checkpoint, new_classes=new_classes)
     in_order_of_names(model, stored.class_names)
     return model
 
@@ -135,7 +135,7 @@ def create(
 def _on_backbone(config: TaskConfig, checkpoint: Checkpoint, run: RunOptions) -> TaskModel[Any]:
     """Build a model with a fresh head on the backbone of another checkpoint."""
     # The weights first: they show whether the backbone they describe is worth the memory of a model.
-    part = build_filled(config.backbone, checkpoint, run)
+    part = filled(partial(InternImage, config.backbone, **run), config.backbone, checkpoint)
     model = tasks.of_config(config).build(config, **run)
     if not isinstance(model.backbone, InternImage):
         source = printable(checkpoint.source)

@@ -8,12 +8,12 @@ from typing import Any
 
 from internimage import tasks
 from internimage.data import ImageDataset
-from internimage.flow import Report, TaskModel
+from internimage.flow import AnyModel, Report
 from internimage.options import Part
 
 
 def evaluate(
-    model: TaskModel[Any],
+    model: AnyModel,
     data: ImageDataset[Any] | str | PathLike[str],
     *,
     split: Part = "val",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from internimage import tasks
-from internimage.backbones import BackboneConfig, InternImage
+from internimage.backbones import BackboneConfig
 from internimage.checkpoints.catalog import CatalogEntry, find
 from internimage.checkpoints.fill import check_description
 from internimage.checkpoints.foreign import about
@@ -45,7 +45,7 @@ def describe_config(config: TaskConfig | BackboneConfig) -> dict[str, Any]:
     backbone = config if isinstance(config, BackboneConfig) else config.backbone
     task = None if isinstance(config, BackboneConfig) else tasks.of_config(config)
     with torch.device("meta"):
-        model = InternImage(backbone) if task is None else task.build(config)
+        model = tasks.build(config)
     facts: dict[str, Any] = {
         "model": "backbone" if task is None else task.model_name(config),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from internimage import tasks
 from internimage.backbones.original.names import BACKBONE, Rules
 from internimage.checkpoints.rename import Value, to_original, to_ours
-from internimage.flow import TaskModel
+from internimage.flow import AnyModel
 
 
 def from_official(state: Mapping[str, Value], kind: str | None) -> dict[str, Value]:
@@ -34,12 +34,7 @@ def to_official(state: Mapping[str, Value], kind: str | None) -> dict[str, Value
     return to_original(state, _rules(kind))
 
 
-def own_head_kind(keys: Collection[str]) -> str | None:
-    """Tell the kind of a model from our names; None for a bare backbone."""
-    return tasks.known().own_kind(keys)
-
-
-def original_state(model: TaskModel) -> dict[str, Tensor]:
+def original_state(model: AnyModel) -> dict[str, Tensor]:
     """Return the weights of a model by the original's names, contiguous and on the CPU."""
     state = to_official(model.state_dict(), model.config.kind)
     return {key: value.detach().cpu().contiguous() for key, value in state.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from os import PathLike
 from typing import Any, cast
 
@@ -14,8 +15,8 @@ from internimage import tasks
 from internimage.backbones import BackboneConfig
 from internimage.checkpoints.checkpoint import shapes_of, unpack
 from internimage.checkpoints.foreign import about
-from internimage.flow import Checkpoint, RunOptions, Settings, TaskModel
-from internimage.hub.building import build_filled, reading_as, refuse
+from internimage.flow import Checkpoint, Settings, TaskModel
+from internimage.hub.building import filled, reading_as, refuse
 from internimage.hub.loaded import LoadedModel
 from internimage.hub.opening import open_checkpoint
 
@@ -81,8 +82,8 @@ def load(
             stored = tasks.recognize(checkpoint, row, settings)
         new_classes = num_classes is not None and num_classes != stored.num_classes
         config = reading_as(stored if num_classes is None else stored.with_classes(num_classes), in_chans, value_range)
-    run = RunOptions(backend=backend)
-    model = build_filled(config, checkpoint, run, new_classes=new_classes, dtype=dtype, device=device)
+    build = partial(tasks.build, config, backend=backend)
+    model = filled(build, config, checkpoint, new_classes=new_classes, dtype=dtype, device=device)
     return cast("LoadedModel", model.eval())  # a bare backbone is rare enough to stay out of the types
 
 
@@ -105,4 +106,6 @@ def from_original(settings: Settings, state: Mapping[str, Tensor], *, backend: s
     tensors, is_part, _ = unpack(state, "the state dict", None, tasks.known())
     checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True, is_part=is_part)
     config = tasks.recognize(checkpoint, settings=settings)
-    return build_filled(config, checkpoint, RunOptions(backend=backend), dtype=None).eval()
+    return filled(
+        partial(tasks.of_config(config).build, config, backend=backend), config, checkpoint, dtype=None
+    ).eval()

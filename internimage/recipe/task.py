@@ -153,7 +153,8 @@ class TrainingTask(ABC, Generic[RecipeT, DataT, BatchT, ModelT]):
         return "model.architecture, model.backbone and model.weights of the recipe must belong together."
 
 
-AnyTraining = TrainingTask[Any, Any, Any, Any]  # of whatever task
+# Of whatever task; `Any` for the reason of `flow.task.AnyTask`.
+AnyTraining = TrainingTask[Any, Any, Any, Any]
 
 
 class UnreadableBatch(Protocol):

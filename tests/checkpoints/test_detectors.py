@@ -22,7 +22,7 @@ from internimage.detection import DETECTORS, DINO, RCNN, DetectionPreprocess, DI
 from internimage.detection.original.settings import detector_from_settings
 from internimage.detection.published import published_config
 from internimage.errors import CheckpointMismatch
-from internimage.hub.keys import from_official, own_head_kind, to_official
+from internimage.hub.keys import from_official, to_official
 
 PARITY = Path(__file__).parents[1] / "parity" / "data"
 KEYS = sorted((PARITY / "keys").glob("*detection__*.json.gz"))
@@ -86,7 +86,7 @@ def test_names_there_and_back(name: str) -> None:
     if name == "composite":
         config = replace(config, num_backbones=2)
     state = {key: tuple(value.shape) for key, value in on_meta(config).state_dict().items()}
-    assert own_head_kind(state) == config.kind
+    assert tasks.known().own_kind(state) == config.kind
     official = to_official(state, config.kind)
     assert from_official(official, config.kind) == state and set(official) != set(state)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from internimage import tasks
 from internimage.backbones import BackboneConfig, variant
 from internimage.checkpoints import fill, rename
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.head import HEAD_KINDS, HeadKind
 from internimage.classification.original.names import head_kind
-from internimage.hub.keys import from_official, own_head_kind, to_official
+from internimage.hub.keys import from_official, to_official
 
 CASES = Path(__file__).parents[1] / "parity" / "data" / "cases"
 SIZES = ("internimage_t", "internimage_s", "internimage_h", "internimage_g")
@@ -28,7 +29,7 @@ def test_names_go_there_and_back(size: str, head: HeadKind) -> None:
     ours = keys(ClassifierConfig(variant(size), 10, head=head))
     original = to_official(ours, head)
     assert from_official(original, head) == ours
-    assert head_kind(original) == own_head_kind(ours) == head
+    assert head_kind(original) == tasks.known().own_kind(ours) == head
     folder = rename.to_huggingface(original)
     assert rename.from_huggingface(rename.strip_prefix(folder, rename.HUGGINGFACE_PREFIX)) == original
     assert all(key.startswith("model.") and "gamma" not in key for key in folder)
