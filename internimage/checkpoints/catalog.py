@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from internimage.backbones.config import COMPOSITE_PREFIX, VARIANTS, BackboneConfig
 from internimage.errors import UnknownName, printable
@@ -24,6 +24,7 @@ Config = TypeVar("Config")
 
 TABLES = Path(__file__).parent / "tables"
 BUNDLED = Path(__file__).parent / "bundled"
+NUMBERS = {"layer_scale": float, "num_classes": int, "parameters": int, "gflops": float}  # columns of the table
 
 # Spellings of the same weights on other pages of the releases, beside those that `_normal` already makes equal.
 ALIASES = {
@@ -256,26 +257,7 @@ def _normal(name: str) -> str:
 
 def _entry(row: Mapping[str, str]) -> CatalogEntry:
     """Give one line of the table its types; an empty cell is None."""
+    cells: dict[str, Any] = {name: NUMBERS.get(name, str)(text) if text else None for name, text in row.items()}
     metrics = dict(item.split("=") for item in row["metrics"].split(";") if item)
-    return CatalogEntry(
-        name=row["name"],
-        task=row["task"],
-        backbone=row["backbone"],
-        layer_scale=float(row["layer_scale"]) if row["layer_scale"] else None,
-        head=row["head"],
-        method=row["method"],
-        dataset=row["dataset"],
-        labels=row["labels"] or None,
-        num_classes=int(row["num_classes"]) if row["num_classes"] else None,
-        input_size=row["input_size"] or None,
-        metrics={name: float(value) for name, value in metrics.items()},
-        parameters=int(row["parameters"]) if row["parameters"] else None,
-        published_parameters=row["published_parameters"] or None,
-        gflops=float(row["gflops"]) if row["gflops"] else None,
-        licence=row["licence"],
-        url=row["url"] or None,
-        config_path=row["config"] or None,
-        recipe=row["recipe"] or None,
-        remarks=row["remarks"],
-        is_built=row["built"] == "yes",
-    )
+    cells["metrics"] = {name: float(value) for name, value in metrics.items()}
+    return CatalogEntry(**{**cells, "remarks": row["remarks"], "is_built": row["is_built"] == "yes"})

@@ -106,6 +106,5 @@ def from_original(settings: Settings, state: Mapping[str, Tensor], *, backend: s
     tensors, is_part, _ = unpack(state, "the state dict", None, tasks.known())
     checkpoint = Checkpoint("the state dict", shapes_of(tensors), lambda: tensors, in_memory=True, is_part=is_part)
     config = tasks.recognize(checkpoint, settings=settings)
-    return filled(
-        partial(tasks.of_config(config).build, config, backend=backend), config, checkpoint, dtype=None
-    ).eval()
+    build = partial(tasks.of_config(config).build, config, backend=backend)
+    return filled(build, config, checkpoint, dtype=None).eval()
