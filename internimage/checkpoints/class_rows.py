@@ -6,79 +6,77 @@ Shape legend: K classes of the new model, S classes of the start weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from internimage.data.class_names import NONE, Classes, ClassMatch, match_classes, some_names
-from internimage.flow import AnyModel
+from internimage.data.class_names import NONE, ClassMatch, match_classes, some_names
+from internimage.flow import AnyModel, TaskConfig
 
 logger = logging.getLogger(__name__)
 
 BOX_SIDES, REGRESSION = 4, ".regressor."
 
 
-def match_to_weights(wanted: Classes, offered: Classes, source: str) -> ClassMatch | None:
-    """Find the classes of a new model among those of its start weights, and say what begins afresh.
+def with_classes_of(
+    model: AnyModel, given: TaskConfig, state: Mapping[str, Tensor], *, source: str, reset_head: bool
+) -> dict[str, Tensor]:
+    """Return start weights whose last layers answer for the classes of a model of the same kind.
+
+    Their rows are found by the names of the classes, or start afresh if asked for; layers that answer for all classes
+    at once, such as class-agnostic boxes, have nothing to unlearn.
 
     Args:
-        wanted: names of the new model's classes, or their number.
-        offered: names of the classes of the weights, or their number.
+        model: the fresh model.
+        given: the configuration of the weights.
+        state: the weights by name.
         source: what messages call the weights.
-
-    Returns:
-        The match; None where a side has no names and the numbers of classes differ.
+        reset_head: whether the last layers start afresh.
 
     Raises:
-        ValueError: a name stands for two classes.
+        ValueError: the classes have no names and differ in number.
     """
-    match = match_classes(wanted, offered)
-    if match is None:
-        return None
-    total, kept = len(match.rows), len(match.rows) - len(match.missing)
-    if kept == 0:
-        logger.warning(
-            "%s knows none of the classes %s: the last layers start afresh", source, some_names(match.missing)
-        )
-    elif match.missing:
-        logger.warning(
-            "%s knows %d of the %d classes: their rows of the last layers are taken over, those of %s start afresh",
-            source,
-            kept,
-            total,
-            some_names(match.missing),
-        )
-    elif not match.is_identity:
-        logger.info("the rows of the last layers are taken from %s by the names of the %d classes", source, total)
-    if not match.by_name and not (isinstance(wanted, int) and isinstance(offered, int)):
-        logger.warning("the classes of one side have no names but numbers: the rows of %s are taken by number", source)
-    return match
+    last = {key: value for key, value in model.state_dict().items() if model.class_layers.match(key)}
+    if not reset_head:
+        return take_rows(state, last, model.config, given, source)
+    same = model.config.rows == given.rows
+    own = {k: v for k, v in last.items() if same or k not in state or state[k].shape != v.shape}
+    return {**state, **own}
 
 
 def take_rows(
-    state: Mapping[str, Tensor],
-    fresh: Mapping[str, Tensor],
-    match: ClassMatch,
-    *,
-    classes: int,
-    given_classes: int,
-    is_class_layer: Callable[[str], object],
+    state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], wanted: TaskConfig, given: TaskConfig, source: str
 ) -> dict[str, Tensor]:
-    """Return start weights whose last layers have the classes of the new model.
+    """Return start weights whose last layers have the classes of the new model, and say what begins afresh.
 
     Args:
         state: the start weights.
-        fresh: the weights of the new model; rows of classes that `state` lacks come from here.
-        match: the class of the start weights for each class of the new model.
-        classes: K.
-        given_classes: S.
-        is_class_layer: whether the layer of a name has rows for classes.
+        fresh: the last layers of the new model; rows of classes that `state` lacks come from here.
+        wanted: the configuration of the new model, with K classes.
+        given: the configuration of the start weights, with S classes.
+        source: what messages call the weights.
+
+    Raises:
+        ValueError: a name stands for two classes, or a side has no names and the numbers of classes differ.
     """
-    taken = dict(state)
-    for key in _both(state, fresh):
-        if is_class_layer(key):
-            taken[key] = _rows(key, state[key], fresh[key], match, classes, given_classes)
-    return taken
+    match = match_classes(wanted.class_names or wanted.num_classes, given.class_names or given.num_classes)
+    if match is None:
+        raise ValueError(
+            f"{source} has {given.num_classes} classes but the data set has {wanted.num_classes}; "
+            "set model.reset_head=true to start with new last layers"
+        )
+    total, kept = len(match.rows), len(match.rows) - len(match.missing)
+    missing = some_names(match.missing)
+    if kept == 0:
+        logger.warning("%s knows none of the classes %s: the last layers start afresh", source, missing)
+    elif match.missing:
+        text = "%s knows %d of the %d classes: their rows of the last layers are taken over, those of %s start afresh"
+        logger.warning(text, source, kept, total, missing)
+    elif not match.is_identity:
+        logger.info("the rows of the last layers are taken from %s by the names of the %d classes", source, total)
+    if not match.by_name and (wanted.class_names or given.class_names):
+        logger.warning("the classes of one side have no names but numbers: the rows of %s are taken by number", source)
+    return _taken(state, fresh, match, wanted.num_classes, given.num_classes)
 
 
 def in_order_of_names(model: AnyModel, given_names: Sequence[str] | None) -> None:
@@ -107,15 +105,16 @@ def in_order_of_names(model: AnyModel, given_names: Sequence[str] | None) -> Non
             f"({some_names(given_names)}); to learn other classes train from the weights (model.weights=...)"
         )
     state = model.state_dict()
-    number = len(names)
-    taken = take_rows(
-        state, state, match, classes=number, given_classes=number, is_class_layer=model.class_layers.match
-    )
-    model.load_state_dict(taken)
+    last = {key: value for key, value in state.items() if model.class_layers.match(key)}
+    model.load_state_dict(_taken(state, last, match, len(names), len(names)))
 
 
-def _both(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> Iterable[str]:
-    return (key for key in state if key in fresh and state[key].shape[1:] == fresh[key].shape[1:])
+def _taken(
+    state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], match: ClassMatch, classes: int, given_classes: int
+) -> dict[str, Tensor]:
+    """Replace each last layer that both sides have, of the same inputs."""
+    both = [key for key in state if key in fresh and state[key].shape[1:] == fresh[key].shape[1:]]
+    return {**state, **{key: _rows(key, state[key], fresh[key], match, classes, given_classes) for key in both}}
 
 
 def _rows(key: str, given: Tensor, fresh: Tensor, match: ClassMatch, classes: int, given_classes: int) -> Tensor:

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from internimage.checkpoints.class_rows import match_to_weights, take_rows
+from internimage.checkpoints.class_rows import take_rows
 from internimage.classification.evaluate import evaluate_classification
-from internimage.classification.model import Classifier, ClassifierConfig
+from internimage.classification.model import Classifier
 from internimage.classification.training.batches import TrainBatch, TrainBatches, train_batches
 from internimage.classification.training.recipe import ClassificationRecipe
 from internimage.data import FashionMNIST, ImageDataset, ImageFolder, open_dataset, read_as
@@ -94,7 +94,8 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         elif isinstance(given, Classifier):
             starts_afresh = model.takes_metadata and not given_metadata  # the branch of the metadata
             layers = LAST_LAYERS[1:] if starts_afresh else LAST_LAYERS
-            state = _with_classes(state, model, given.config, source, layers)
+            fresh = {key: value * NEW_LAYER_SCALE for key, value in expected.items() if key.startswith(layers)}
+            state = take_rows(state, fresh, model.config, given.config, source)
         return state
 
     def batches(
@@ -151,22 +152,6 @@ def _below_image(key: str) -> str:
 
 def _reads_metadata(key: str) -> bool:
     return key.startswith("head.") and not key.startswith("head.image.")
-
-
-def _with_classes(
-    state: Mapping[str, Tensor], model: Classifier, given: ClassifierConfig, source: str, layers: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """Return the start weights with the rows of the last layer that belong to the classes of the model."""
-    config = model.config
-    match = match_to_weights(config.class_names or config.num_classes, given.class_names or given.num_classes, source)
-    if match is None:
-        raise ValueError(
-            f"{source} has {given.num_classes} classes but the data set has {config.num_classes}; "
-            "set model.reset_head=true to start with a new last layer"
-        )
-    fresh = {key: value * NEW_LAYER_SCALE for key, value in model.state_dict().items() if key.startswith(layers)}
-    counts = dict(classes=config.num_classes, given_classes=given.num_classes)
-    return take_rows(state, fresh, match, **counts, is_class_layer=lambda key: key.startswith(layers))
 
 
 def to_images(pixels: Tensor) -> Images:

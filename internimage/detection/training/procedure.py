@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from internimage.checkpoints.start_state import with_classes_of
+from internimage.checkpoints.class_rows import with_classes_of
 from internimage.data import hold_out, read_as
 from internimage.data.class_list import class_list_setting
 from internimage.data.examples import ExampleCount

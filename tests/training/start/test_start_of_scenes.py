@@ -96,7 +96,7 @@ def test_new_last_layers_are_asked_for(head: str, classes: int, saved: dict[str,
     if classes == 7:
         nameless: Any = fresh(head, classes)
         nameless.config = replace(nameless.config, class_names=None)
-        with pytest.raises(ValueError, match=r"has 4 classes but this model needs 7; set model\.reset_head=true"):
+        with pytest.raises(ValueError, match=r"has 4 classes but the data set has 7; set model\.reset_head=true"):
             start(nameless, weights=str(saved[head]))
     start(model, weights=str(saved[head]), reset_head=True)
     source = load(saved[head]).state_dict()
