@@ -10,7 +10,7 @@ from torch import Tensor
 from internimage.backbones.original.names import BACKBONE, PREFIX, Rules
 from internimage.checkpoints.formats.containers import find_weights
 from internimage.checkpoints.rename import Value, from_huggingface, is_backbone_key, strip_prefix, to_original
-from internimage.errors import clean_name, printable
+from internimage.errors import printable
 from internimage.flow import Checkpoint, ConfigClass, Settings
 
 EMA_PREFIX = "ema_"
@@ -111,14 +111,6 @@ def plain_settings(content: object) -> Settings | None:
     budget = [MAX_SETTINGS]
     parts = {name: _plain(config.get(name), budget, MAX_SETTINGS_DEPTH) for name in ("MODEL", "DATA")}
     return parts if budget[0] > 0 else None
-
-
-def plain_names(content: object) -> tuple[str, ...] | None:
-    """Return the class names stored in a checkpoint file, or None."""
-    names = content.get("class_names") if isinstance(content, Mapping) else None
-    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-        return tuple(map(clean_name, names))
-    return None
 
 
 def _averaged(state: dict[str, Tensor], source: str, wanted: bool) -> dict[str, Tensor]:

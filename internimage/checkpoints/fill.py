@@ -5,6 +5,7 @@ Models are built without memory (meta device) and take the tensors over, so that
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
@@ -69,28 +70,26 @@ def fill(
     names = {ours: key for ours, key in names.items() if not _is_unused(ours, model)}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     rows = _class_rows(names, checkpoint.shapes, expected) if new_classes else None
-    fresh: set[str] = set()
+    fresh = _fresh_scales(names, expected)
     if new_classes and rows is None:
         others = {k for k, name in names.items() if checkpoint.shapes[name] == expected.get(k)}
-        fresh = {key for key in expected if _is_class_layer(model, key) and key not in others}
-    fresh |= _fresh_scales(names, expected)
-    _compare(model, checkpoint, {k: v for k, v in names.items() if k not in fresh}, expected, fresh, rows)
+        fresh |= {key for key in expected if _is_class_layer(model, key) and key not in others}
+    wanted = {key: name for key, name in names.items() if key not in fresh}
+    _compare(model, checkpoint, wanted, {key: shape for key, shape in expected.items() if key not in fresh}, rows)
 
     state: dict[str, Tensor] = {key: _initial(key, expected[key], model, dtype, device) for key in fresh}
-    wanted = {key: name for key, name in names.items() if key not in fresh}
     broken: list[str] = []
     for portion in _portions(list(wanted), expected):
         tensors = checkpoint.open()
         for key in portion:
-            value = remove_center(key, tensors[wanted[key]], _backbone(model).config)
-            if is_adapted(key, tuple(value.shape), expected[key]):
-                adapted = adapt_first_layer(value.float(), expected[key][1])
-                value = adapted if dtype is not None else adapted.to(value.dtype)
-            if rows is not None and _is_class_layer(model, key):
-                value = value[rows]
-            if not _is_finite(value):
+            given = tensors[wanted[key]]
+            value = _fitted(model, key, given, expected[key], rows)
+            # The sum tells whether all values are finite, without another tensor.
+            if value.is_floating_point() and not math.isfinite(value.sum(dtype=torch.float64).item()):
                 broken.append(key)
-            state[key] = _placed(value, checkpoint.in_memory, dtype, device)
+            target = dtype if dtype is not None and value.is_floating_point() else given.dtype
+            value = value.detach().to(device=device, dtype=target, copy=not checkpoint.in_memory)
+            state[key] = value.contiguous()
         del tensors
     if broken:
         raise ValueError(
@@ -98,6 +97,14 @@ def fill(
             f"{', '.join(broken[:3])}; the training diverged or the file is damaged"
         )
     model.load_state_dict(state, assign=True)
+
+
+def _fitted(model: Network, key: str, value: Tensor, expected: tuple[int, ...], rows: Tensor | None) -> Tensor:
+    """Return a weight as the model takes it: without its center point, for its channels, for its classes."""
+    value = remove_center(key, value, _backbone(model).config)
+    if is_adapted(key, tuple(value.shape), expected):
+        value = adapt_first_layer(value.float(), expected[1])
+    return value[rows] if rows is not None and _is_class_layer(model, key) else value
 
 
 def _is_class_layer(model: Network, key: str) -> bool:
@@ -113,21 +120,17 @@ def _compare(
     checkpoint: Checkpoint,
     names: Mapping[str, str],
     expected: Mapping[str, tuple[int, ...]],
-    fresh: set[str],
     rows: Tensor | None,
 ) -> None:
     """Raise with the full list if the checkpoint's entries are not the model's."""
-    config = _backbone(model).config
-    missing = [key for key in expected if key not in names and key not in fresh]
+    missing = [key for key in expected if key not in names]
     unexpected = [key for key in names if key not in expected]
     wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
     for key, name in names.items():
         if key in expected:
-            # Shapes after the row operations that filling will do.
-            shape = tuple(remove_center(key, torch.empty(checkpoint.shapes[name], device="meta"), config).shape)
-            if rows is not None and _is_class_layer(model, key):
-                shape = (len(rows), *shape[1:])
-            if shape != expected[key] and not is_adapted(key, shape, expected[key]):
+            given = torch.empty(checkpoint.shapes[name], device="meta")
+            shape = tuple(_fitted(model, key, given, expected[key], rows).shape)
+            if shape != expected[key]:
                 wrong.append((key, expected[key], shape))
     if missing or unexpected or wrong:
         raise CheckpointMismatch(
@@ -251,26 +254,8 @@ def _initial(
     return nn.init.trunc_normal_(value, std=0.02)
 
 
-def _placed(value: Tensor, in_memory: bool, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
-    """Return a tensor of the model's own, contiguous, on its device."""
-    target = dtype if dtype is not None and value.is_floating_point() else value.dtype
-    return value.detach().to(device=device, dtype=target, copy=not in_memory).contiguous()
-
-
-def _is_finite(value: Tensor) -> bool:
-    """Whether all values are finite; the sum tells it without another tensor."""
-    return not value.is_floating_point() or math.isfinite(value.sum(dtype=torch.float64).item())
-
-
 def _portions(keys: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
     """Cut the keys into runs of about `PORTION_BYTES` each."""
-    portion: list[str] = []
-    size = 0
-    for key in keys:
-        portion.append(key)
-        size += 4 * math.prod(shapes.get(key, ()))
-        if size >= PORTION_BYTES:
-            yield portion
-            portion, size = [], 0
-    if portion:
-        yield portion
+    ends = itertools.accumulate(4 * math.prod(shapes[key]) for key in keys)
+    for _, group in itertools.groupby(zip(keys, ends, strict=True), lambda pair: (pair[1] - 1) // PORTION_BYTES):
+        yield [key for key, _ in group]

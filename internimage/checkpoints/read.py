@@ -16,14 +16,7 @@ from torch import Tensor
 
 from internimage.backbones import BackboneConfig
 from internimage.backbones.original.names import BACKBONE
-from internimage.checkpoints.checkpoint import (
-    KnownModels,
-    is_larger_model,
-    plain_names,
-    plain_settings,
-    shapes_of,
-    unpack,
-)
+from internimage.checkpoints.checkpoint import KnownModels, is_larger_model, plain_settings, shapes_of, unpack
 from internimage.checkpoints.foreign import about
 from internimage.checkpoints.formats.huggingface import (
     CONFIG,
@@ -39,7 +32,7 @@ from internimage.checkpoints.local import WEIGHT_FILES
 from internimage.checkpoints.rename import to_original
 from internimage.checkpoints.save import save_model as save_model
 from internimage.errors import printable
-from internimage.flow import Checkpoint, Settings, Stated
+from internimage.flow import Checkpoint, Stated
 
 # What marks the folder of a training run, and its weights, the ones to prefer first.
 RUN_RECIPE, RUN_WEIGHTS = "recipe.json", ("best.safetensors", "last.safetensors")
@@ -99,6 +92,7 @@ def _read_torch_file(path: Path, ema: bool | None, known: KnownModels) -> Checkp
     logger.info("%s: taking %s", path, where)
     is_mapped = zipfile.is_zipfile(path)
     text = stored_meta(content).get(HEADER_KEY)
+    preprocess = content.get("preprocess") if isinstance(content, Mapping) else None
     config, info = from_json(text, str(path), known.configs) if isinstance(text, str) else (None, {})
     return Checkpoint(
         source=str(path),
@@ -110,8 +104,9 @@ def _read_torch_file(path: Path, ema: bool | None, known: KnownModels) -> Checkp
         info=info,
         stated=Stated(
             settings=plain_settings(content) or stored_settings(content),
-            preprocess=_stored_preprocess(content),
-            class_names=plain_names(content) or stored_names(content),
+            # What `internimage.convert` stores beside original weights.
+            preprocess=preprocess if isinstance(preprocess, Mapping) else None,
+            class_names=stored_names(content),
             palette=stored_palette(content),
         ),
     )
@@ -142,7 +137,7 @@ def _described(path: Path, state: Mapping[str, Tensor], text: str, ema: bool | N
     rules = BACKBONE if isinstance(config, BackboneConfig) else known.key_rules[config.kind]
     return Checkpoint(
         source=str(path),
-        shapes=to_original({key: tuple(value.shape) for key, value in state.items()}, rules),
+        shapes=to_original(shapes_of(state), rules),
         open=lambda: to_original(_map_safetensors(path)[0], rules),
         is_part=is_larger_model(rules),
         config=config,
@@ -182,9 +177,3 @@ def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
     except (SafetensorError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no readable safetensors file: {error}") from error
-
-
-def _stored_preprocess(content: object) -> Settings | None:
-    """Return the preprocessing that `internimage.convert` stores beside original weights, or None."""
-    values = content.get("preprocess") if isinstance(content, Mapping) else None
-    return values if isinstance(values, Mapping) else None

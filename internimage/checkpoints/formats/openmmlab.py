@@ -65,10 +65,11 @@ def stored_settings(content: object) -> Settings | None:
 
 
 def stored_names(content: object) -> tuple[str, ...] | None:
-    """Return the class names stored in a checkpoint file, or None."""
-    names = stored_meta(content).get("CLASSES")
-    if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-        return tuple(map(clean_name, names))
+    """Return the class names stored in a checkpoint file, a classifier's or those of other models, or None."""
+    own = content.get("class_names") if isinstance(content, Mapping) else None
+    for names in (own, stored_meta(content).get("CLASSES")):
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+            return tuple(map(clean_name, names))
     return None
 
 
@@ -79,9 +80,9 @@ def stored_palette(content: object) -> Palette | None:
         return None
     palette = []
     for color in colors:
-        if not isinstance(color, list | tuple) or len(color) != 3 or not all(type(v) is int for v in color):
+        if not isinstance(color, list | tuple) or len(color) != 3:
             return None
-        if not all(0 <= value <= 255 for value in color):
+        if not all(type(value) is int and 0 <= value <= 255 for value in color):
             return None
         palette.append((color[0], color[1], color[2]))
     return tuple(palette)
