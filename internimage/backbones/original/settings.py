@@ -205,17 +205,17 @@ def _value(value: Any) -> Any:
         return value
 
 
-def number(values: Mapping[str, Any], name: str) -> float:
-    """Return a setting that is a number."""
-    value = values[name]
+def number(values: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    """Return a setting that is a number; the default where it is missing."""
+    value = values.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, given {value!r}")
     return float(value)
 
 
-def integer(values: Mapping[str, Any], name: str) -> int:
-    """Return a setting that is a whole number."""
-    value = values[name]
+def integer(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Return a setting that is a whole number; the default where it is missing."""
+    value = values.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name} must be a whole number, given {value!r}")
     return value

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from internimage.backbones.original.settings import integer as integer
+from internimage.backbones.original.settings import number as number
 from internimage.flow import Settings
 
 
@@ -50,30 +52,6 @@ def mapping(values: Settings, name: str) -> Settings:
     return value
 
 
-def integer(values: Settings, name: str, default: int | None = None) -> int:
-    """Return a whole number; the default where it is missing.
-
-    Raises:
-        ValueError: it is missing without a default, or no whole number.
-    """
-    value = values.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number, given {value!r}")
-    return value
-
-
-def number(values: Settings, name: str, default: float) -> float:
-    """Return a number; the default where it is missing.
-
-    Raises:
-        ValueError: it is no number.
-    """
-    value = values.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number, given {value!r}")
-    return float(value)
-
-
 def numbers(values: Settings, name: str, count: int | None = None) -> tuple[float, ...]:
     """Return a list of numbers, of a given length where `count` says so.
 
@@ -81,11 +59,10 @@ def numbers(values: Settings, name: str, count: int | None = None) -> tuple[floa
         ValueError: it is missing or something else.
     """
     value = values.get(name)
-    found = list(value) if isinstance(value, list | tuple) else []
-    is_good = bool(found) and all(type(v) in (int, float) for v in found) and count in (None, len(found))
-    if not is_good:
+    found = value if isinstance(value, list | tuple) else ()
+    if not found or count not in (None, len(found)) or not all(type(v) in (int, float) for v in found):
         raise ValueError(f"{name} must be {count or 'a list of'} numbers, given {value!r}")
-    return tuple(float(v) for v in found)
+    return tuple(map(float, found))
 
 
 def whole_pair(values: Settings, name: str) -> tuple[int, int]:
