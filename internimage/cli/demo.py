@@ -70,7 +70,9 @@ def demo(
     for name, copy in ((SCENE, SCENE_COPY), (GARMENT, GARMENT_COPY)):
         with replacing(out / copy) as temporary:
             temporary.write_bytes((_pictures() / name).read_bytes())
-    summary = {**_classify(runner), "detection": _detect(runner), "segmentation": _segment(runner)}
+    summary = _classify(runner)
+    summary["detection"] = _detect(runner)
+    summary["segmentation"] = _segment(runner)
     with replacing(out / PREDICTIONS_FILE) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     if as_json:
