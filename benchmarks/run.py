@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import record
 
-SUITES = ("operators", "blocks", "models", "detection", "segmentation", "memory", "first_calls")
+SUITES = ("operators", "blocks", "models", "detection", "segmentation", "memory", "first_calls", "host")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WITH_DTYPES = ("operators", "models")
 

@@ -92,7 +92,8 @@ class Block(nn.Module):
             y = res_norm(y)
         if gamma is not None:
             y = y * gamma
-        return self.drop_path(y)
+        drop_path = self.drop_path
+        return drop_path(y) if drop_path.training else y
 
 
 def build_operator(config: BackboneConfig, level: int, backend: str) -> DCNv3 | DCNv4:

@@ -32,4 +32,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        hidden, drop = self.act(self.fc1(x)), self.drop
+        return drop(self.fc2(drop(hidden))) if drop.training else self.fc2(hidden)
