@@ -46,7 +46,8 @@ OTHER_COMMANDS = (
     r"(INTERNIMAGE_INSTRUCTION_SET=\w+ )?(\.venv/bin/)?pytest( tests/\w+)?( -m \w+)?",
     r"(\.venv/bin/)?ruff (check|format) .+",
     r"(\.venv/bin/)?pyright .+",
-    r"python -m benchmarks\.run( --only (operators|blocks|models|detection|segmentation|memory|host))*( \[--device cuda\])?",
+    r"python -m benchmarks\.run"
+    r"( --only (operators|blocks|models|detection|segmentation|memory|host))*( \[--device cuda\])?",
     r"benchmarks/gpu\.sh",
     r"git clone \S+.*",
     r"cd \S+",
