@@ -62,7 +62,7 @@ ROOMS = {
 # Folders inside a room that a newcomer should know, for the map.
 INNER = {
     "ops/deform_conv_v3": "interface, reference, kernel_cpp, kernel_triton; deform_attn likewise; serves dcnv4",
-    "ops/fused": "for inference: packed linear layers, residual sums with norms, GELU",
+    "ops/fused": "what stands around an operator in one pass: norms, residual sums, GELU, packed linear layers",
     "ops/runtime": "what kernels run on: shared C++ headers, the loader, functions for Triton",
     "layers/fused": "inference twins, which `fuse()` puts in the place of layers",
     "data/images": "reading, channels, value ranges, normalizing",

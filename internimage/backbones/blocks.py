@@ -14,8 +14,10 @@ from torchvision.ops import StochasticDepth
 
 from internimage.backbones.config import BackboneConfig
 from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4, channels_last_conv
-from internimage.layers.layer_norm import LayerNorm
+from internimage.layers.hooks import has_hooks
+from internimage.layers.layer_norm import LayerNorm, norm_gelu
 from internimage.layers.mlp import MLP
+from internimage.ops.fused import Residual, add_branch, have_kernels
 
 
 def channels_last(pixels: Tensor) -> Tensor:
@@ -29,14 +31,14 @@ class Stem(nn.Module):
     def __init__(self, in_chans: int, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_chans, channels // 2, 3, stride=2, padding=1)
-        self.norm1 = LayerNorm(channels // 2, eps=NORM_EPS)
+        self.norm1 = LayerNorm(channels // 2, eps=NORM_EPS, before_product=True)
         self.act = nn.GELU()
         self.conv2 = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
         self.norm2 = LayerNorm(channels, eps=NORM_EPS)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (N, in_chans, H, W) pixels to an (N, H/4, W/4, C) map."""
-        x = self.act(self.norm1(channels_last_conv(self.conv1, channels_last(pixels))))
+        x = norm_gelu(channels_last_conv(self.conv1, channels_last(pixels)), self.norm1, self.act)
         return self.norm2(channels_last_conv(self.conv2, x))
 
 
@@ -60,9 +62,9 @@ class Block(nn.Module):
         super().__init__()
         channels = config.widths[level]
         self.post_norm = config.post_norm
-        self.norm1 = LayerNorm(channels, eps=NORM_EPS)
+        self.norm1 = LayerNorm(channels, eps=NORM_EPS, before_product=not self.post_norm)
         self.dcn = build_operator(config, level, backend)
-        self.norm2 = LayerNorm(channels, eps=NORM_EPS)
+        self.norm2 = LayerNorm(channels, eps=NORM_EPS, before_product=not self.post_norm)
         self.mlp = MLP(
             channels,
             int(channels * config.mlp_ratio),
@@ -80,8 +82,39 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
+        if self._has_kernels(x):
+            return self._forward_by_rows(x)
         x = x + self._branch(x, self.norm1, self.dcn, self.res_post_norm1, self.gamma1)
         return x + self._branch(x, self.norm2, self.mlp, self.res_post_norm2, self.gamma2)
+
+    def _has_kernels(self, x: Tensor) -> bool:
+        """Whether all that stands between the layers of a branch runs as one kernel: on a GPU."""
+        if not have_kernels(x) or type(self.drop_path) is not StochasticDepth:
+            return False
+        norms = [self.norm1, self.norm2]
+        norms += [norm for norm in (self.res_post_norm1, self.res_post_norm2) if norm is not None]
+        return all(type(norm) is LayerNorm for norm in norms) and not has_hooks(self.drop_path, *norms)
+
+    def _forward_by_rows(self, x: Tensor) -> Tensor:
+        """Each branch's norm, scale and sum, and the norm behind it, in one pass over its output."""
+        norms, second_norm = (self.norm1, self.norm2), None
+        if not self.post_norm:
+            norms, second_norm = (self.res_post_norm1, self.res_post_norm2), self.norm2
+        y = self.dcn(x if self.post_norm else self.norm1(x))
+        residual = Residual.of(gamma=self.gamma1, norm=norms[0], next_norm=second_norm)
+        dtype = None if second_norm is None else second_norm.result_dtype(x)
+        x, normed = add_branch(x, y, residual, keep=self._drawn_keep(x), dtype=dtype)
+        y = self.mlp(x if normed is None else normed)
+        residual = Residual.of(gamma=self.gamma2, norm=norms[1])
+        return add_branch(x, y, residual, keep=self._drawn_keep(x))[0]
+
+    def _drawn_keep(self, x: Tensor) -> Tensor | None:
+        """The factor (N,) of a branch for each image, as stochastic depth draws it."""
+        rate = self.drop_path.p
+        if not self.training or rate == 0:
+            return None
+        keep = torch.empty(len(x), device=x.device).bernoulli_(1 - rate)
+        return keep.div_(1 - rate) if rate < 1 else keep
 
     def _branch(
         self, x: Tensor, norm: nn.Module, layer: nn.Module, res_norm: nn.Module | None, gamma: Tensor | None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internimage.layers.layer_norm import LayerNorm
+from internimage.layers.layer_norm import LayerNorm, norm_gelu
 from internimage.ops import deform_conv_v3, deform_conv_v4
 from internimage.ops.deform_conv_v4 import packed_channels
 from internimage.ops.sampling import make_window
@@ -94,7 +94,7 @@ class DCNv3(DeformConv):
         super().__init__(channels, groups, kernel_size, offset_scale, center_feature_scale, remove_center, backend)
         self.through_dcnv4 = through_dcnv4
         self.dw_conv = depthwise_conv(channels, dw_kernel_size or kernel_size)
-        self.dw_norm = LayerNorm(channels, eps=NORM_EPS)
+        self.dw_norm = LayerNorm(channels, eps=NORM_EPS, before_product=True)
         self.act = nn.GELU()
         self.offset = nn.Linear(channels, groups * self.points * 2)
         self.mask = nn.Linear(channels, groups * self.points)
@@ -121,7 +121,7 @@ class DCNv3(DeformConv):
 
     def query(self, x: Tensor) -> Tensor:
         """What offsets and weights are computed from, (N, H, W, C)."""
-        return self.act(self.dw_norm(channels_last_conv(self.dw_conv, x)))
+        return norm_gelu(channels_last_conv(self.dw_conv, x), self.dw_norm, self.act)
 
     def offset_and_mask(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets (N, H, W, G*K*2) and logits of the weights (N, H, W, G*K)."""

@@ -5,7 +5,12 @@ Shape legend: ... any leading sizes, C channels.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internimage.layers.hooks import has_hooks
+from internimage.ops.fused import gelu_linear, have_kernels
 
 # Inference computes the hidden rows in pieces of this size, which stay in the cache between the two linear layers.
 CHUNK_BYTES = 4 * 2**20
@@ -32,5 +37,21 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
+        if self._keeps_less(x):
+            hidden = F.linear(x, self.fc1.weight)  # its bias is added, and has its gradient, together with the GELU
+            bias = None if self.fc2.bias is None else self.fc2.bias.to(hidden.dtype)
+            return gelu_linear(hidden, self.fc1.bias, self.fc2.weight.to(hidden.dtype), bias)
         hidden, drop = self.act(self.fc1(x)), self.drop
         return drop(self.fc2(drop(hidden))) if drop.training else self.fc2(hidden)
+
+    def _keeps_less(self, x: Tensor) -> bool:
+        """Whether to keep for the gradients what the GELU was given, not what it returned as well: on a GPU."""
+        return (
+            torch.is_grad_enabled()
+            and have_kernels(x)
+            and not (self.training and self.drop.p > 0)
+            and type(self.fc1) is type(self.fc2) is nn.Linear
+            and type(self.act) is nn.GELU
+            and self.fc1.bias is not None
+            and not has_hooks(self.fc1, self.act, self.fc2)
+        )

@@ -1,4 +1,4 @@
-"""Runs `test_triton.py` in Triton's interpreter, which has to be chosen before Python starts."""
+"""Runs tests of kernels in Triton's interpreter, which has to be chosen before Python starts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from internimage.ops.runtime.triton import support as triton_support
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_kernels_in_the_interpreter():
+@pytest.mark.parametrize(("name", "least"), [("test_triton.py", 25), ("fused/test_rows.py", 60)])
+def test_kernels_in_the_interpreter(name, least):
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    file = Path(__file__).with_name("test_triton.py")
+    file = Path(__file__).parent / name
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 25
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= least
 
 
 @pytest.mark.skipif(triton_support.interpreting(), reason="asks what holds without the interpreter")

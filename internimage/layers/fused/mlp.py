@@ -35,7 +35,9 @@ class FusedMLP(Twin, MLP, of=MLP):
         x_rows, sums = x.flatten(0, -2), shortcut.flatten(0, -2)
         after = None if normed is None else normed.flatten(0, -2)
         step = max(1, CHUNK_BYTES // (self.fc1.out_features * x.element_size()))
-        for first in range(0, len(x_rows), step):  # the hidden rows of a part stay in the cache
+        if x.is_cuda:
+            step = max(1, len(x_rows))
+        for first in range(0, len(x_rows), step):  # on a CPU the hidden rows of a part stay in the cache
             part = slice(first, first + step)
             y = self.fc2(gelu_(self.fc1(x_rows[part])))
             add_residual_(sums[part], y, residual, None if after is None else after[part])

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from internimage.ops import backends
 from internimage.ops.derivatives import is_transformed
+from internimage.ops.fused import reference
 from internimage.ops.registration import is_eager
 
 
 def can_fuse(x: Tensor, *, backend: str = "auto") -> bool:
-    """Whether the compiled steps serve for `x` now: float32, float16 or bfloat16 on a CPU, and nothing is lost."""
+    """Whether compiled steps serve for `x` now: float32, float16 or bfloat16 on a CPU or GPU, and nothing is lost."""
     device = x.device.type
-    if device != "cpu" or backend not in ("auto", "cpp") or not is_inference(device):
+    if backend == "reference" or not is_inference(device):
         return False
-    return backends.runs("add_shortcut_", "cpp", device, x.dtype)
+    return backends.choose("add_shortcut_", "auto", device, x.dtype).forward is not reference.add_shortcut_
 
 
 def is_inference(device: str) -> bool:

@@ -5,7 +5,6 @@ They have no gradients. Shapes: ... any leading sizes, C channels; N images, H W
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,38 +13,49 @@ from torch import Tensor, nn
 from internimage.ops.backends import Backend
 from internimage.ops.fused import kernel_cpp, reference
 from internimage.ops.fused.residual import RESIDUAL_SCHEMA, Residual
+from internimage.ops.fused.rows import kernels
 from internimage.ops.registration import register_inference_operator
+from internimage.ops.runtime.triton import support
 from internimage.ops.sampling import expect_shape
 
 
-def _implementations(compiled: Callable[..., Any], plain: Callable[..., Any]) -> dict[str, Backend]:
-    return {"cpp": Backend(kernel_cpp.missing_reason, compiled), "reference": Backend(reference.missing_reason, plain)}
+def _implementations(name: str) -> dict[str, Backend]:
+    """The backends of a step; Triton's, first where its interpreter was asked for, is imported at its first call."""
+
+    def triton(*values: Any) -> Any:
+        return getattr(kernels(), name)(*values)
+
+    return {
+        "triton": Backend(support.missing_reason, triton),
+        "cpp": Backend(kernel_cpp.missing_reason, getattr(kernel_cpp, name)),
+        "reference": Backend(reference.missing_reason, getattr(reference, name)),
+    }
 
 
 _gelu_ = register_inference_operator(
     "gelu_",
     "(Tensor(a!) x) -> ()",
-    implementations=_implementations(kernel_cpp.gelu_, reference.gelu_),
+    implementations=_implementations("gelu_"),
     fake=lambda x: None,
 )
 _add_shortcut_ = register_inference_operator(
     "add_shortcut_",
     f"(Tensor(a!) y, Tensor shortcut, Tensor(b!)? normed, {RESIDUAL_SCHEMA}) -> ()",
-    implementations=_implementations(kernel_cpp.add_shortcut_, reference.add_shortcut_),
+    implementations=_implementations("add_shortcut_"),
     fake=lambda *values: None,
     maps=2,
 )
 _add_residual_ = register_inference_operator(
     "add_residual_",
     f"(Tensor(a!) x, Tensor y, Tensor(b!)? normed, {RESIDUAL_SCHEMA}) -> ()",
-    implementations=_implementations(kernel_cpp.add_residual_, reference.add_residual_),
+    implementations=_implementations("add_residual_"),
     fake=lambda *values: None,
     maps=2,
 )
 _depthwise_norm_gelu = register_inference_operator(
     "depthwise_norm_gelu",
     "(Tensor x, Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias, float eps) -> Tensor",
-    implementations=_implementations(kernel_cpp.depthwise_norm_gelu, reference.depthwise_norm_gelu),
+    implementations=_implementations("depthwise_norm_gelu"),
     fake=lambda x, *parameters: torch.empty_like(x),
 )
 
