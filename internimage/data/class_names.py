@@ -86,7 +86,10 @@ def match_classes(wanted: Classes, offered: Classes) -> ClassMatch | None:
     rows = place_names(*keys)
     if NONE in rows and (_numbers(wanted) is not None or _numbers(offered) is not None):
         by_number = _by_number(wanted, offered)
-        if all(row == NONE for row in rows) or (by_number is not None and _agree(rows, by_number.rows)):
+        if all(row == NONE for row in rows):
+            return by_number
+        # Do numbers put every name that was found where it was found? "1" to "4" are not "0" to "3".
+        if by_number and all(row in (NONE, other) for row, other in zip(rows, by_number.rows, strict=True)):
             return by_number
     if MISSING_SYNSET in keys[0] and len(offered) == IMAGENET_22K_CLASSES:
         rows = tuple(ITS_ROW if key == MISSING_SYNSET else row for key, row in zip(keys[0], rows, strict=True))
@@ -138,10 +141,8 @@ def some_names(names: Sequence[str], *, shown: int = SHOWN) -> str:
         "'cat', 'dog' and 1 more"
     """
     rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return (
-        ", ".join(repr(name if len(name) <= MAX_LETTERS else name[:MAX_LETTERS] + "...") for name in names[:shown])
-        + rest
-    )
+    short = (name if len(name) <= MAX_LETTERS else name[:MAX_LETTERS] + "..." for name in names[:shown])
+    return ", ".join(map(repr, short)) + rest
 
 
 def _by_number(wanted: Classes, offered: Classes) -> ClassMatch | None:
@@ -156,11 +157,6 @@ def _by_number(wanted: Classes, offered: Classes) -> ClassMatch | None:
     else:
         return None
     return _match(rows, wanted, offered, by_name=False)
-
-
-def _agree(by_name: Sequence[int], by_number: Sequence[int]) -> bool:
-    """Whether numbers put every name that was found where it was found: "1" to "4" are not "0" to "3"."""
-    return all(row in (NONE, other) for row, other in zip(by_name, by_number, strict=True))
 
 
 def _match(rows: tuple[int, ...], wanted: Classes, offered: Classes, *, by_name: bool) -> ClassMatch:

@@ -111,9 +111,12 @@ class DataFingerprint:
         before = dict(zip(self.names, zip(self.images, self.targets, strict=True), strict=True))
         after = dict(zip(present.names, zip(present.images, present.targets, strict=True), strict=True))
         both = [name for name in after if name in before]
+        old, new = self.class_names, present.class_names
+        other_order = f"classes in another order (first {_some(old)}, now {_some(new)})"
+        images_reordered = f"{_counted(present.names)} in another order or another number"
         return DataChanges(
-            _class_changes(self.class_names, present.class_names),
-            _sample_changes(self.names, present.names),
+            _list_changes(old, new, ("class", "classes"), other_order),
+            _list_changes(self.names, present.names, ("image", "images"), images_reordered),
             tuple(name for name in both if _differ(before[name][0], after[name][0])),
             tuple(name for name in both if _differ(before[name][1], after[name][1])),
         )
@@ -212,16 +215,6 @@ def _differ(before: str, after: str) -> bool:
     return True
 
 
-def _class_changes(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:
-    return _list_changes(
-        before, after, ("class", "classes"), f"classes in another order (first {_some(before)}, now {_some(after)})"
-    )
-
-
-def _sample_changes(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:
-    return _list_changes(before, after, ("image", "images"), f"{_counted(after)} in another order or another number")
-
-
 def _list_changes(
     before: Sequence[str], after: Sequence[str], words: tuple[str, str], reordered: str
 ) -> tuple[str, ...]:
@@ -229,11 +222,9 @@ def _list_changes(
     if before == after:
         return ()
     known, present = set(before), set(after)
-    changes = {
-        "removed": [name for name in before if name not in present],
-        "added": [name for name in after if name not in known],
-    }
-    texts = [f"{_counted(names, *words)} {what} ({_some(names)})" for what, names in changes.items() if names]
+    gone, new = [name for name in before if name not in present], [name for name in after if name not in known]
+    changes = ((gone, "removed"), (new, "added"))
+    texts = [f"{_counted(names, *words)} {what} ({_some(names)})" for names, what in changes if names]
     return tuple(texts) or (reordered,)
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from internimage.data.images.formats import ARRAY_SUFFIXES, IMAGE_SUFFIXES, UNREAD_SUFFIXES
@@ -95,8 +96,8 @@ def list_folders(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"{folder} is no folder")
     above = _identities_above(folder)
     with os.scandir(folder) as entries:
-        found = [entry for entry in entries if not is_hidden(entry.name) and _leads_to(entry.is_dir)]
-    return [folder / entry.name for entry in sorted(found, key=_name) if _identity(Path(entry.path)) not in above]
+        names = sorted(entry.name for entry in entries if not is_hidden(entry.name) and _leads_to(entry.is_dir))
+    return [folder / name for name in names if _identity(folder / name) not in above]
 
 
 @dataclass
@@ -124,7 +125,7 @@ class _Walk:
             self.seen.add(identity)
             try:
                 with os.scandir(self.root / inner) as entries:
-                    listed = sorted(entries, key=_name)
+                    listed = sorted(entries, key=attrgetter("name"))
             except OSError:
                 self.closed.append(inner)
                 continue
@@ -163,15 +164,8 @@ class _Walk:
         ):
             if names:
                 examples = ", ".join(sorted(names, key=_by_parts)[:SHOWN])
-                logger.warning("%s: %d %s: %s%s", self.root, len(names), reason, examples, _more(names))
-
-
-def _more(names: Collection[str]) -> str:
-    return ", ..." if len(names) > SHOWN else ""
-
-
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
+                more = ", ..." if len(names) > SHOWN else ""
+                logger.warning("%s: %d %s: %s%s", self.root, len(names), reason, examples, more)
 
 
 def _by_parts(path: str) -> str:

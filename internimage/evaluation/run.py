@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch.utils.data
@@ -62,31 +63,15 @@ class Batch(Generic[Prepared, Target]):
     unreadable: list[Unreadable]  # those that are missing from `images`
 
 
-class _Reading(torch.utils.data.Dataset):
-    """Reads samples in the worker processes; a broken image arrives as `Unreadable`."""
-
-    def __init__(self, dataset: ImageDataset[Any], indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> tuple[int, Sample[Any] | Unreadable]:
-        index = self.indices[position]
-        return index, read_sample(self.dataset, index)
-
-
-class _BatchReader(Generic[Prepared]):
-    """Turns what was read into a batch, in the worker process."""
-
-    def __init__(self, preprocess: Callable[[Sequence[ImageInput]], Prepared]) -> None:
-        self.preprocess = preprocess
-
-    def __call__(self, entries: list[tuple[int, Sample[Any] | Unreadable]]) -> Batch[Prepared, Any]:
-        samples = [(index, sample) for index, sample in entries if isinstance(sample, Sample)]
-        images = self.preprocess([sample.image for _, sample in samples]) if samples else None
-        items = [Item(index, sample.target, sample.name) for index, sample in samples]
-        return Batch(images, items, [broken for _, broken in entries if isinstance(broken, Unreadable)])
+def _read_batch(
+    dataset: ImageDataset[Any], preprocess: Callable[[Sequence[ImageInput]], Prepared], indices: Sequence[int]
+) -> Batch[Prepared, Any]:
+    """Read some images, in the worker process."""
+    read = [(index, read_sample(dataset, index)) for index in indices]
+    samples = [(index, sample) for index, sample in read if isinstance(sample, Sample)]
+    images = preprocess([sample.image for _, sample in samples]) if samples else None
+    items = [Item(index, sample.target, sample.name) for index, sample in samples]
+    return Batch(images, items, [broken for _, broken in read if isinstance(broken, Unreadable)])
 
 
 def batches(
@@ -103,11 +88,11 @@ def batches(
         preprocess: maps a list of images to a batch; runs in the worker processes.
         settings: size of the batches, and number of processes.
     """
-    loader = torch.utils.data.DataLoader(
-        _Reading(dataset, indices),
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+        indices,
         batch_size=settings.batch_size,
         num_workers=bounded_workers(settings.workers),
-        collate_fn=_BatchReader(preprocess),
+        collate_fn=partial(_read_batch, dataset, preprocess),
         generator=torch.Generator(),  # else measuring a model would change the random numbers of its training
     )
     yield from loader

@@ -77,27 +77,9 @@ class Raster:
         if pixels.ndim != 3 or pixels.dtype != np.uint8 or not pixels.size:
             raise ValueError(f"expected an (H, W, C) uint8 array with pixels, given {pixels.shape} {pixels.dtype}")
         self.pixels = np.ascontiguousarray(pixels)
-        self.original_hw = original_hw or (pixels.shape[0], pixels.shape[1])
-
-    @property
-    def width(self) -> int:
-        """Pixels of a row."""
-        return self.pixels.shape[1]
-
-    @property
-    def height(self) -> int:
-        """Pixels of a column."""
-        return self.pixels.shape[0]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height), as Pillow has it."""
-        return (self.width, self.height)
-
-    @property
-    def channels(self) -> int:
-        """C."""
-        return self.pixels.shape[2]
+        self.height, self.width, self.channels = pixels.shape
+        self.size = (self.width, self.height)  # as Pillow has it
+        self.original_hw = original_hw or (self.height, self.width)
 
     def resize(
         self,

@@ -47,12 +47,7 @@ class SegmentationDataset:
             raise ValueError(f"palette must hold {len(class_names)} colors, one for each class, given {len(palette)}")
         self.files = tuple(files)
         self.palette = palette
-        self._class_names = tuple(class_names)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of their indices."""
-        return self._class_names
+        self.class_names = tuple(class_names)
 
     def __len__(self) -> int:
         return len(self.files)

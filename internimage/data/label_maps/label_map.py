@@ -146,11 +146,12 @@ def _numbers_of_colors(image: Image, path: str | Path, values: MaskValues) -> np
         )
     if image.mode not in ("RGB", "RGBA"):
         raise ValueError(f"{path}: a colored mask must be RGB, given mode {image.mode}; convert it")
-    colors = np.asarray(image.convert("RGB")).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1])  # (H, W)
-    known = [_code(color) for color in (*values.palette, *values.ignored_colors)]
+    places = np.array([1 << 16, 1 << 8, 1])
+    colors = np.asarray(image.convert("RGB")).astype(np.int32) @ places  # (H, W)
+    known = np.array([*values.palette, *values.ignored_colors]).reshape(-1, 3) @ places
     numbers = [*range(len(values.palette)), *[IGNORED] * len(values.ignored_colors)]
     order = np.argsort(known, kind="stable")
-    codes = np.array(known)[order]
+    codes = known[order]
     indices = np.searchsorted(codes, colors).clip(max=len(codes) - 1)
     wrong = codes[indices] != colors
     if wrong.any():
@@ -162,8 +163,3 @@ def _numbers_of_colors(image: Image, path: str | Path, values: MaskValues) -> np
             "name it among the ignored colors (JPEG changes colors: save masks as PNG)"
         )
     return np.array(numbers, dtype=np.uint8)[order][indices]
-
-
-def _code(color: tuple[int, int, int]) -> int:
-    red, green, blue = color
-    return red << 16 | green << 8 | blue

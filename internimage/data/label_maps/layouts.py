@@ -6,7 +6,7 @@ A layout finds the folders of a split below a root and says which values their m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,6 @@ MAPILLARY_CLASSES = 66
 COCO_STUFF_UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
 COCO_STUFF_IDS = 182
 
-Find = Callable[[Path, str], list[MaskedImage]]
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,20 +41,32 @@ class Layout:
     Args:
         name: how it is asked for.
         labels: name of the label set, see `internimage.data.labels`.
-        splits: each split and the files and folders below the root that it needs.
-        find: lists the files of a split.
+        splits: the folder of the images, that of the masks, and the list of names where there is one, by split.
+        masks: what the name of a mask has behind the name of its image, and what its values stand for.
         homes: folders below the given root that may hold everything, beside the root itself.
         marks: files and folders of which one must be there to recognize the layout, where own data looks alike.
         file_names: what images of the published data set are called, where own data is often arranged alike.
+        image_ending: end of the image's name that masks lack; of listed names the file type.
+        mask_homes: folders below that of the masks that may hold them, preferred ones first.
     """
 
     name: str
     labels: str
     splits: Mapping[str, tuple[str, ...]]
-    find: Find
+    masks: Sequence[tuple[str, MaskValues]]
     homes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     file_names: str = ""
+    image_ending: str = ""
+    mask_homes: tuple[str, ...] = ("",)
+
+    def find(self, home: Path, split: str) -> list[MaskedImage]:
+        """List the files of a split."""
+        images, masks, *lists = (home / part for part in self.splits[split])
+        masks = next((folder for inner in self.mask_homes if (folder := masks / inner).is_dir()), masks)
+        if lists:
+            return pairs_of_list(lists[0], images, masks, self.masks[0][1], suffix=self.image_ending)
+        return pairs_by_name(images, masks, self.masks, image_ending=self.image_ending)
 
     def looks_published(self, home: Path, split: str) -> bool:
         """Whether images of a split have the names of the published data set."""
@@ -97,54 +107,11 @@ def coco_stuff_values() -> MaskValues:
     return mapped_values({value: i for i, value in enumerate(used)})
 
 
-def _ade20k(root: Path, split: str) -> list[MaskedImage]:
-    folder = {"train": "training", "val": "validation"}[split]
-    return pairs_by_name(root / "images" / folder, root / "annotations" / folder, [("", zero_is_nothing(150))])
+def _images_and_masks(train: str, val: str) -> dict[str, tuple[str, ...]]:
+    return {split: (f"images/{part}", f"annotations/{part}") for split, part in (("train", train), ("val", val))}
 
 
-def _cityscapes(root: Path, split: str) -> list[MaskedImage]:
-    masks = root / ("refinement_final" if split == "train_extra" else "gtFine") / split
-    endings = [("_gtFine_labelTrainIds", plain_values(19)), ("_gtFine_labelIds", cityscapes_values())]
-    return pairs_by_name(root / "leftImg8bit" / split, masks, endings, image_ending="_leftImg8bit")
-
-
-def _coco_stuff_164k(root: Path, split: str) -> list[MaskedImage]:
-    endings = [("_labelTrainIds", plain_values(171)), ("", coco_stuff_values())]
-    folder = f"{split}2017"
-    return pairs_by_name(root / "images" / folder, root / "annotations" / folder, endings)
-
-
-def _coco_stuff_10k(root: Path, split: str) -> list[MaskedImage]:
-    folder = {"train": "train2014", "val": "test2014"}[split]
-    endings = [("_labelTrainIds", zero_is_nothing(171))]
-    return pairs_by_name(root / "images" / folder, root / "annotations" / folder, endings)
-
-
-def _pascal_context(root: Path, split: str) -> list[MaskedImage]:
-    names = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
-    masks = root / "SegmentationClassContext"
-    return pairs_of_list(names, root / "JPEGImages", masks, zero_is_nothing(59), suffix=".jpg")
-
-
-def _nyu(root: Path, split: str) -> list[MaskedImage]:
-    names = root / {"train": "train.txt", "val": "test.txt"}[split]
-    return pairs_of_list(names, root / "image", root / "label40", zero_is_nothing(40), suffix=".png")
-
-
-def _mapillary(root: Path, split: str) -> list[MaskedImage]:
-    folder = root / {"train": "training", "val": "validation"}[split]
-    masks = next(path for path in (folder / "v1.2" / "labels", folder / "labels", folder) if path.is_dir())
-    return pairs_by_name(folder / "images", masks, [("", mapillary_values())])
-
-
-def _both(train: tuple[str, ...], val: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    return {"train": train, "val": val}
-
-
-def _annotations(train: str, val: str) -> dict[str, tuple[str, ...]]:
-    return _both(*((f"images/{part}", f"annotations/{part}") for part in (train, val)))
-
-
+_CITY_ENDINGS = (("_gtFine_labelTrainIds", plain_values(19)), ("_gtFine_labelIds", cityscapes_values()))
 PUBLISHED_LAYOUTS = (
     Layout(
         "cityscapes",
@@ -153,19 +120,30 @@ PUBLISHED_LAYOUTS = (
             **{split: (f"leftImg8bit/{split}", f"gtFine/{split}") for split in ("train", "val")},
             "train_extra": ("leftImg8bit/train_extra", "refinement_final/train_extra"),
         },
-        _cityscapes,
+        _CITY_ENDINGS,
         file_names=r"[^\W\d_-]+(-[^\W\d_]+)*_\d{6}_\d{6}_leftImg8bit\.png",
+        image_ending="_leftImg8bit",
     ),
     Layout(
         "ade20k",
         "ade20k_150",
-        _annotations("training", "validation"),
-        _ade20k,
+        _images_and_masks("training", "validation"),
+        [("", zero_is_nothing(150))],
         homes=("ADEChallengeData2016",),
         file_names=r"ADE_(train|val)_\d{8}\.jpg",
     ),
-    Layout("coco_stuff_164k", "coco_stuff_171", _annotations("train2017", "val2017"), _coco_stuff_164k),
-    Layout("coco_stuff_10k", "coco_stuff_171", _annotations("train2014", "test2014"), _coco_stuff_10k),
+    Layout(
+        "coco_stuff_164k",
+        "coco_stuff_171",
+        _images_and_masks("train2017", "val2017"),
+        [("_labelTrainIds", plain_values(171)), ("", coco_stuff_values())],
+    ),
+    Layout(
+        "coco_stuff_10k",
+        "coco_stuff_171",
+        _images_and_masks("train2014", "test2014"),
+        [("_labelTrainIds", zero_is_nothing(171))],
+    ),
     Layout(
         "pascal_context",
         "pascal_context_59",
@@ -173,21 +151,24 @@ PUBLISHED_LAYOUTS = (
             split: ("JPEGImages", "SegmentationClassContext", f"ImageSets/SegmentationContext/{split}.txt")
             for split in ("train", "val")
         },
-        _pascal_context,
+        [("", zero_is_nothing(59))],
         homes=("VOCdevkit/VOC2010", "VOC2010"),
+        image_ending=".jpg",
     ),
     Layout(
         "nyu",
         "nyu_40",
-        _both(("image", "label40", "train.txt"), ("image", "label40", "test.txt")),
-        _nyu,
+        {"train": ("image", "label40", "train.txt"), "val": ("image", "label40", "test.txt")},
+        [("", zero_is_nothing(40))],
+        image_ending=".png",
     ),
     Layout(
         "mapillary",
         "cityscapes_19",
-        _both(("training/images", "training"), ("validation/images", "validation")),
-        _mapillary,
+        {"train": ("training/images", "training"), "val": ("validation/images", "validation")},
+        [("", mapillary_values())],
         marks=("config.json", "config_v1.2.json", "training/v1.2", "training/instances", "training/panoptic"),
+        mask_homes=("v1.2/labels", "labels", ""),
     ),
 )
 
@@ -230,7 +211,7 @@ def own_files(images: Path, masks: Path, classes: ClassList) -> list[MaskedImage
         values = plain_values(len(classes.names), palette=classes.palette, ignored_colors=classes.ignored_colors)
     if IMAGE_FOLDERS[1].casefold() not in (images.name.casefold(), images.parent.name.casefold()):
         return pairs_by_name(images, masks, [("", values)])
-    endings = [(ending, values) for ending in ("_gtFine_labelTrainIds", "_gtFine_labelIds", "")]
+    endings = [(ending, values) for ending in (*dict(_CITY_ENDINGS), "")]
     return pairs_by_name(images, masks, endings, image_ending="_leftImg8bit")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial, reduce
 from operator import add
 from os import PathLike
@@ -61,14 +61,15 @@ def open_segmentation_dataset(
     if inner is not None and not _holds(root, parts, candidates) and _holds(inner, parts, candidates):
         say_inner_folder(root, inner)
         root = inner
-    is_own = layout == OWN or palette is not None or not any(_is_published(root, part, candidates) for part in parts)
+    is_own = (layout == OWN or palette is not None) or not any(
+        entry.looks_published(home, part) for part in parts for entry, home in _homes(root, part, candidates)
+    )
     classes = _own_classes(root, class_names, palette, files=(*FILES, *OTHER_FILES) if is_own else FILES)
     if layout == OWN or (layout is None and classes is not None):
         return reduce(add, [_open_own(root, part, classes, test_stands_in=test_stands_in) for part in parts])
     if classes is not None and class_names is not None:
         raise ValueError(f"the layout {layout!r} has its own classes; leave class_names and palette out")
-    opened = [_open_published(root, part, candidates) for part in parts]
-    return reduce(add, opened)
+    return reduce(add, [_open_published(root, part, candidates) for part in parts])
 
 
 def pair_folders(
@@ -98,20 +99,18 @@ def pair_folders(
 
 
 def _open_published(root: Path, split: str, candidates: Sequence[Layout]) -> SegmentationDataset:
-    for layout in candidates:
-        home = layout.home(root, split, is_named=len(candidates) == 1)
-        if home is not None:
-            labels = label_set(layout.labels)
-            if not layout.looks_published(home, split):
-                logger.warning(
-                    "%s lies in the folders of %s and is read with its %d classes, though the files have other names. "
-                    "For own classes write their names into %s, one on each line",
-                    home,
-                    layout.name,
-                    len(labels),
-                    root / FILES[1],
-                )
-            return SegmentationDataset(layout.find(home, split), labels.class_names, palette=labels.palette)
+    for layout, home in _homes(root, split, candidates):
+        labels = label_set(layout.labels)
+        if not layout.looks_published(home, split):
+            logger.warning(
+                "%s lies in the folders of %s and is read with its %d classes, though the files have other names. "
+                "For own classes write their names into %s, one on each line",
+                home,
+                layout.name,
+                len(labels),
+                root / FILES[1],
+            )
+        return SegmentationDataset(layout.find(home, split), labels.class_names, palette=labels.palette)
     if own_folders(root, split) is not None and len(candidates) > 1:
         raise ValueError(
             f"{root} looks like own data, but its classes are not known; write their names into {root / FILES[1]}, one "
@@ -126,18 +125,18 @@ def _open_published(root: Path, split: str, candidates: Sequence[Layout]) -> Seg
     raise FileNotFoundError(f"{root} holds no split {split!r}; looked for\n" + "\n".join(looked))
 
 
+def _homes(root: Path, split: str, candidates: Sequence[Layout]) -> Iterator[tuple[Layout, Path]]:
+    """Give the layouts that hold a split below a folder, and where; one that is the only candidate was asked for."""
+    for layout in candidates:
+        home = layout.home(root, split, is_named=len(candidates) == 1)
+        if home is not None:
+            yield layout, home
+
+
 def _holds(root: Path, parts: Sequence[str], candidates: Sequence[Layout]) -> bool:
     """Whether a folder has the folders of some part, in any layout."""
-    wanted = (*parts, "test")
-    is_named = len(candidates) == 1
-    published = (layout.home(root, part, is_named=is_named) for layout in candidates for part in parts)
-    return any(own_folders(root, part) is not None for part in wanted) or any(home is not None for home in published)
-
-
-def _is_published(root: Path, split: str, candidates: Sequence[Layout]) -> bool:
-    """Whether a folder holds a split of a published data set, by its folders and the names of its images."""
-    homes = ((layout, layout.home(root, split, is_named=len(candidates) == 1)) for layout in candidates)
-    return any(home is not None and layout.looks_published(home, split) for layout, home in homes)
+    is_own = any(own_folders(root, part) is not None for part in (*parts, "test"))
+    return is_own or any(True for part in parts for _ in _homes(root, part, candidates))
 
 
 def _open_own(root: Path, split: str, classes: ClassList | None, *, test_stands_in: bool) -> SegmentationDataset:
@@ -176,9 +175,4 @@ def _own_classes(
 def _given_classes(class_names: Sequence[str] | str | PathLike[str], palette: Palette | None) -> ClassList:
     """Return a class list from names or from a file of them."""
     listed = given_class_list(class_names)
-    if palette is None:
-        return listed
-    checked = colors(palette, "palette")
-    if len(checked) != len(listed.names):
-        raise ValueError(f"palette must hold {len(listed.names)} colors, one for each class, given {len(checked)}")
-    return ClassList(listed.names, checked, listed.ignored_colors)
+    return listed if palette is None else ClassList(listed.names, colors(palette, "palette"), listed.ignored_colors)

@@ -49,7 +49,7 @@ class DetectionDataset:
         problems: tuple[Problem, ...] = (),
     ) -> None:
         self.name = name
-        self._class_names = tuple(class_names)
+        self.class_names = tuple(class_names)
         self.category_ids = tuple(range(len(class_names)) if category_ids is None else category_ids)
         self.frequencies = None if frequencies is None else tuple(frequencies)
         self.ancestors = ancestors
@@ -57,11 +57,6 @@ class DetectionDataset:
         self._table = table
         self._rows = np.arange(len(table))
         self.has_masks = table.has_masks
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of their indices."""
-        return self._class_names
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -186,7 +181,7 @@ class DetectionDataset:
                 if annotation.segmentations is not None:
                     entry["segmentation"] = annotation.segmentations[i]
                 annotations.append(entry)
-        names = zip(self.category_ids, self._class_names, strict=True)
+        names = zip(self.category_ids, self.class_names, strict=True)
         categories = [{"id": number, "name": name} for number, name in names]
         return {"images": images, "annotations": annotations, "categories": categories}
 

@@ -42,6 +42,7 @@ class FashionMNIST:
     Source: Xiao et al., Fashion-MNIST, arXiv 1708.07747.
     """
 
+    class_names = CLASS_NAMES
     reading: Reading = RGB
 
     def __init__(self, root: str | PathLike[str], split: Split) -> None:
@@ -58,11 +59,6 @@ class FashionMNIST:
         if self.labels.size and self.labels.max() >= len(CLASS_NAMES):
             raise ValueError(f"{labels_file} holds the label {self.labels.max()}; expected 0..{len(CLASS_NAMES) - 1}")
         self._name = images_file.name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the ten classes."""
-        return CLASS_NAMES
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -34,30 +34,22 @@ class ImageFolder:
     def __init__(self, root: str | PathLike[str], class_names: tuple[str, ...] | None = None) -> None:
         self.root = Path(root)
         folders = list_folders(self.root)
-        self._class_names = class_names if class_names is not None else tuple(folder.name for folder in folders)
-        labels = place_names([folder.name for folder in folders], self._class_names)
+        self.class_names = class_names if class_names is not None else tuple(folder.name for folder in folders)
+        labels = place_names([folder.name for folder in folders], self.class_names)
         unknown = [folder.name for folder, label in zip(folders, labels, strict=True) if label == NONE]
         if unknown:
             raise ValueError(
                 f"{self.root} holds folders that are no class of this data set: {some_names(unknown)}; its classes are "
-                f"{some_names(self._class_names)}"
+                f"{some_names(self.class_names)}"
             )
         self.files: list[tuple[Path, int]] = [
             (path, label) for folder, label in zip(folders, labels, strict=True) for path in list_images(folder)
         ]
         if not self.files:
-            raise ValueError(self._nothing())
-
-    def _nothing(self) -> str:
-        text = f"{self.root} holds no image; expected {self.root}/<class>/<image>.jpg or .png"
-        if not list_files(self.root, IMAGE_SUFFIXES, recursive=False):
-            return text
-        return f"{text}. Images lie in the folder itself: if it is one class, give the folder that holds it"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes: the folder names."""
-        return self._class_names
+            text = f"{self.root} holds no image; expected {self.root}/<class>/<image>.jpg or .png"
+            if list_files(self.root, IMAGE_SUFFIXES, recursive=False):
+                text += ". Images lie in the folder itself: if it is one class, give the folder that holds it"
+            raise ValueError(text)
 
     @property
     def labels(self) -> np.ndarray:
@@ -74,4 +66,4 @@ class ImageFolder:
     def source(self, index: int) -> SampleSource:
         """Return the file of an image and the name of its class."""
         path, label = self.files[index]
-        return SampleSource(path, self._class_names[label].encode(), path.relative_to(self.root).as_posix())
+        return SampleSource(path, self.class_names[label].encode(), path.relative_to(self.root).as_posix())

@@ -64,7 +64,8 @@ def open_open_images(
         except ValueError as error:
             log.add(boxes_path, f"line {line}", str(error))
             continue
-        objects[row["ImageID"]].append((box, label, _is_group(row)))
+        is_group = (as_number(row.get("IsGroupOf")) or 0) > 0  # -1 says that nobody looked
+        objects[row["ImageID"]].append((box, label, is_group))
     checked = {} if image_labels_file is None else _checked(Path(image_labels_file), numbers, log, max_bytes)
     table, paths = AnnotationTable(is_relative=True), ImagePaths(Path(images))
     for image_id, entries in objects.items():
@@ -137,12 +138,6 @@ def _box(row: Mapping[str, str]) -> tuple[float, float, float, float]:
     if right <= left or bottom <= top:
         raise ValueError(f"bad box: {(left, top, right, bottom)} has no positive width and height")
     return left, top, right, bottom
-
-
-def _is_group(row: Mapping[str, str]) -> bool:
-    """Whether a box surrounds several objects; -1 says that nobody looked."""
-    number = as_number(row.get("IsGroupOf"))
-    return number is not None and number > 0
 
 
 def _checked(file: Path, numbers: Mapping[str, int], log: ProblemLog, max_bytes: int) -> dict[str, set[int]]:

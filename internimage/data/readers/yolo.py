@@ -71,7 +71,9 @@ def open_yolo(
             _read_lines(table, image, labels, len(class_names), log)
     if not found:
         raise FileNotFoundError(f"{name} has no annotation: the first one was looked for at {label_file(files[0])}")
-    return DetectionDataset(name, class_names, _with_masks(table), problems=log.finish(name))
+    if 0 < table.num_masks < table.num_objects:  # only some lines are polygons; other readers of this form do the same
+        table.boxes_as_masks()
+    return DetectionDataset(name, class_names, table, problems=log.finish(name))
 
 
 def label_file(image: Path) -> Path:
@@ -155,9 +157,9 @@ def parse_line(line: str, num_classes: int) -> tuple[int, tuple[float, float, fl
     label, *fractions = values
     if label != int(label) or not 0 <= label < num_classes:
         raise ValueError(f"unknown class {label:g}; expected 0..{num_classes - 1}")
+    if len(fractions) == 4 and min(fractions[2:]) <= 0:
+        raise ValueError(f"bad box: width {fractions[2]:g} and height {fractions[3]:g} must be positive")
     if min(fractions) < -SLACK or max(fractions) > 1 + SLACK:
-        if len(fractions) == 4 and min(fractions[2:]) < 0:
-            raise ValueError(f"bad box: width {fractions[2]:g} and height {fractions[3]:g} must be positive")
         raise ValueError(
             f"coordinates must be fractions of the image, 0..1, given {min(fractions):g}..{max(fractions):g}"
         )
@@ -165,8 +167,6 @@ def parse_line(line: str, num_classes: int) -> tuple[int, tuple[float, float, fl
     if len(fractions) == 4:
         x, y, width, height = fractions
         box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        if width <= 0 or height <= 0:
-            raise ValueError(f"bad box: width {width:g} and height {height:g} must be positive")
     else:
         corners = np.array(fractions).reshape(-1, 2)
         if not polygon_area((corners,)):
@@ -174,13 +174,6 @@ def parse_line(line: str, num_classes: int) -> tuple[int, tuple[float, float, fl
         (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
         box = (left, top, right, bottom)
     return int(label), box, corners
-
-
-def _with_masks(table: AnnotationTable) -> AnnotationTable:
-    """Where only some lines are polygons, boxes become their four corners, as other readers of this form do."""
-    if 0 < table.num_masks < table.num_objects:
-        table.boxes_as_masks()
-    return table
 
 
 def yolo_sources(root: Path, part: Part) -> tuple[list[Path], tuple[str, ...]] | None:
