@@ -44,11 +44,7 @@ class ClassList:
 
 
 def find_class_list(root: Path, files: tuple[str, ...] = (*FILES, *OTHER_FILES)) -> ClassList | None:
-    """Read the class list of a folder, None where it has none.
-
-    Args:
-        root: the folder.
-        files: what the list may be called, preferred names first.
+    """Read the class list of a folder, None where it has none; of several files the one that is named first counts.
 
     Raises:
         ValueError: the file is damaged; the message names it.

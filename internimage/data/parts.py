@@ -96,16 +96,10 @@ def spelled(part: Part) -> str:
 def find_part(
     wanted: Part, find: Callable[[Part], Found | None], place: str | Path, *, test_stands_in: bool = True
 ) -> Found | None:
-    """Return the part that is asked for; where there is none for validation, that for testing, with a warning.
+    """Return the part that is asked for, None where it is not there.
 
-    Args:
-        wanted: the part that is asked for.
-        find: returns a part, None where it is not there.
-        place: what the message calls the data set.
-        test_stands_in: whether the test part may be taken instead.
-
-    Returns:
-        The part, None where neither is there.
+    Where there is none for validation, that for testing stands in, with a warning. `find` returns a part or None;
+    messages call the data set `place`.
     """
     found = find(wanted)
     if found is not None or wanted != "val" or (test_part := find("test")) is None:

@@ -8,7 +8,7 @@ Shape legend: T overlap thresholds, R recall levels, K classes, A area ranges, M
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -94,7 +94,7 @@ def lvis_curves(
 
     Source: LVIS, section 2, https://arxiv.org/abs/1908.03195.
     """
-    targets = [_with_area(target) for target in targets]
+    targets = [target.take(np.flatnonzero(target.areas > 0)) for target in targets]
     checked = [_checked(own.best(LVIS_LIMIT), target, kind) for own, target in zip(found, targets, strict=True)]
     return _curves(targets, checked, classes, kind, limits=(LVIS_LIMIT,), is_lvis=True)
 
@@ -158,17 +158,6 @@ def _curves(
     evaluation.accumulate()
     precision, recall = (np.asarray(evaluation.eval[name], dtype=np.float64) for name in ("precision", "recall"))
     return Curves(np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall), limits)
-
-
-def _with_area(target: ImageAnnotation) -> ImageAnnotation:
-    """Leave out true objects of area 0."""
-    keep = target.areas > 0
-    if keep.all():
-        return target
-    masks = target.segmentations and tuple(mask for mask, kept in zip(target.segmentations, keep, strict=True) if kept)
-    fields = ("boxes_xyxy", "labels", "is_special", "areas", "lost_masks", "is_ignored")
-    arrays = {name: value[keep] for name in fields if (value := getattr(target, name)) is not None}
-    return replace(target, segmentations=masks, **arrays)
 
 
 def _checked(own: FoundObjects, target: ImageAnnotation, kind: Kind) -> FoundObjects:

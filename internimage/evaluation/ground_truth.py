@@ -12,12 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_no_targets(count: ExampleCount, place: str) -> None:
-    """Raise a ValueError where a data set shows nothing that predictions could be compared with.
-
-    Args:
-        count: what there is to be found.
-        place: what the message calls the data set.
-    """
+    """Raise a ValueError where a data set shows nothing that predictions could be compared with."""
     if not count.present:
         reasons = count.reasons()
         raise ValueError(
@@ -34,12 +29,7 @@ def refuse_none_read(num_read: int, reasons: Sequence[str]) -> None:
 
 
 def warn_of_one_class(pixels: Sequence[int], class_names: Sequence[str]) -> None:
-    """Say that metrics of a segmentor tell nothing where all labeled pixels are of one class.
-
-    Args:
-        pixels: labeled pixels of each class.
-        class_names: names of the classes.
-    """
+    """Say that metrics of a segmentor tell nothing where all labeled pixels, counted by class, are of one class."""
     present = [name for name, number in zip(class_names, pixels, strict=True) if number]
     if len(present) == 1 and len(class_names) > 1:
         logger.warning(

@@ -83,14 +83,7 @@ def open_images_precision(
 def _with_ancestors(target: ImageAnnotation, ancestors: np.ndarray) -> ImageAnnotation:
     """Repeat each true box for every class above its own."""
     rows, labels = ancestors[target.labels].nonzero()
-    return replace(
-        target,
-        boxes_xyxy=target.boxes_xyxy[rows],
-        labels=labels,
-        is_special=target.is_special[rows],
-        areas=target.areas[rows],
-        segmentations=None,
-    )
+    return replace(target.take(rows), labels=labels)
 
 
 def _checked(found: FoundObjects, target: ImageAnnotation, ancestors: np.ndarray | None, drops: bool) -> FoundObjects:

@@ -104,13 +104,7 @@ PREDICTIONS = RecordFormat("predictions", 2, _to_plain, _from_plain, holds_groun
 def write_coco_results(
     path: Path, images: Sequence[tuple[int | str, FoundObjects]], category_ids: Sequence[int]
 ) -> None:
-    """Write what was found as a COCO results file, entry by entry.
-
-    Args:
-        path: the file; written beside and renamed.
-        images: the data set's id of each image, and what was found in it.
-        category_ids: the data set's id of each class.
-    """
+    """Write what was found in images of these ids as a COCO results file, entry by entry."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
         for image_id, found in images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch.utils.data
 
@@ -82,14 +82,10 @@ def batches(
 ) -> Iterator[Batch[Prepared, Target]]:
     """Yield the images of a data set with these indices exactly once, in this order.
 
-    Args:
-        dataset: what is read.
-        indices: which of its images.
-        preprocess: maps a list of images to a batch; runs in the worker processes.
-        settings: size of the batches, and number of processes.
+    `preprocess` maps a list of images to a batch; it runs in the worker processes.
     """
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        indices,
+        cast("torch.utils.data.Dataset[int]", indices),  # any sequence will do
         batch_size=settings.batch_size,
         num_workers=bounded_workers(settings.workers),
         collate_fn=partial(_read_batch, dataset, preprocess),

@@ -21,11 +21,7 @@ MAX_PLACED = 200
 def place_tags(boxes: Sequence[Rectangle], texts: Sequence[str], size: int, canvas: tuple[int, int]) -> list[Rectangle]:
     """Return where each name goes: above its box, else inside, below or beside it, wherever no better one is.
 
-    Args:
-        boxes: the boxes, best first.
-        texts: their names.
-        size: height of the letters in pixels.
-        canvas: size of the image.
+    Boxes and names are given best first; `size` is the height of the letters in pixels, `canvas` the size of the image.
     """
     taken: list[Rectangle] = []
     for i, (box, text) in enumerate(zip(boxes, texts, strict=True)):

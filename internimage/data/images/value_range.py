@@ -38,10 +38,7 @@ def to_8_bits(values: np.ndarray, value_range: Range) -> np.ndarray:
 def sixteen_bits_to_8(values: np.ndarray, value_range: Range | None, name: str) -> np.ndarray:
     """Map 16-bit values to uint8; without a range, warn once of images that look like those of a 10- to 14-bit camera.
 
-    Args:
-        values: the image.
-        value_range: values of black and white, None for 0..65535.
-        name: what the warning calls the image.
+    `value_range` holds the values of black and white, None is 0..65535; `name` is what the warning calls the image.
     """
     if value_range is None:
         largest = int(values.max(initial=0))
@@ -61,12 +58,9 @@ def sixteen_bits_to_8(values: np.ndarray, value_range: Range | None, name: str) 
 
 
 def numbers_to_8_bits(values: np.ndarray, value_range: Range | None, name: str) -> np.ndarray:
-    """Map an array of any numbers to uint8.
+    """Map an array to uint8: uint16, floating point and, with a range, other integers; uint8 stays as it is.
 
-    Args:
-        values: uint8 stays as it is; uint16, floating point and, with a range, other integers are mapped.
-        value_range: values of black and white, None for 0..65535 (uint16) and 0..1 (floating point).
-        name: what messages call the image.
+    `value_range` holds the values of black and white, None is 0..65535 (uint16) and 0..1 (floating point).
 
     Raises:
         BadImage: a ValueError; the numbers are of another type, not finite, or out of range.

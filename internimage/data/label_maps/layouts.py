@@ -76,10 +76,7 @@ class Layout:
     def home(self, root: Path, split: str, *, is_named: bool) -> Path | None:
         """Return the folder that holds what a split needs, None where there is none.
 
-        Args:
-            root: the given folder.
-            split: part of the data set.
-            is_named: the layout was asked for, so that it need not be recognized.
+        A layout that was asked for (`is_named`) need not be recognized.
         """
         needed = self.splits.get(split, ())
         for home in (root, *(root / inner for inner in self.homes)):

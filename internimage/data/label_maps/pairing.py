@@ -54,16 +54,10 @@ def pairs_by_name(
 
 
 def pairs_of_list(list_file: Path, images: Path, masks: Path, values: MaskValues, *, suffix: str) -> list[MaskedImage]:
-    """Pair images with masks by a text file that holds one name on each line.
+    """Pair images with masks (PNG files) by a text file that holds one name on each line.
 
-    Folders before the name, also those of another machine, and a file type behind it are left out.
-
-    Args:
-        list_file: the names.
-        images: folder of the images.
-        masks: folder of the masks, PNG files.
-        values: what the values of masks stand for.
-        suffix: file type of the images, for example ".jpg".
+    Folders before the name, also those of another machine, and a file type behind it are left out. `suffix` is the file
+    type of the images, for example ".jpg".
 
     Raises:
         ValueError: the list is empty or no list, or a name has no files; the message names the line.

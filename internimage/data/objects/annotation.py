@@ -5,7 +5,7 @@ Shape legend: G objects of an image, K classes, H W image size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,3 +67,10 @@ class ImageAnnotation:
     incomplete_labels: frozenset[int] = frozenset()
     lost_masks: np.ndarray | None = None
     is_ignored: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> ImageAnnotation:
+        """Return the same image with the objects of these indices, in this order."""
+        fields = ("boxes_xyxy", "labels", "is_special", "areas", "lost_masks", "is_ignored")
+        arrays = {name: value[rows] for name in fields if (value := getattr(self, name)) is not None}
+        masks = None if self.segmentations is None else tuple(self.segmentations[i] for i in rows.tolist())
+        return replace(self, segmentations=masks, **arrays)

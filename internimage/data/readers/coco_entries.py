@@ -14,14 +14,7 @@ Box = tuple[float, float, float, float]
 
 
 def add_object(table: AnnotationTable, row: int, label: int, entry: dict[str, Any], note: Note) -> None:
-    """Add one annotation to an image of a table.
-
-    Args:
-        table: what is added to.
-        row: index of the image in it, the one begun last.
-        label: class index.
-        entry: the annotation.
-        note: takes the reason for each part that is left out.
+    """Add one annotation to an image of a table, the one begun last; `note` takes the reason for each part left out.
 
     Raises:
         ValueError: neither box nor mask say where the object is.

@@ -79,11 +79,9 @@ def is_fashion_mnist(root: str | PathLike[str]) -> bool:
 
 
 def read_idx(path: Path, *, magic: int) -> np.ndarray:
-    """Read the uint8 array of an idx file: (N,) for labels, (N, H, W) for images.
+    """Read the uint8 array of an idx file, also one packed with gzip (.gz): (N,) for labels, (N, H, W) for images.
 
-    Args:
-        path: the file; packed with gzip when its name ends with `.gz`.
-        magic: expected first four bytes; the last of them is the number of axes.
+    `magic` is what the first four bytes must be; the last of them is the number of axes.
 
     Raises:
         ValueError: the file is truncated, damaged, too long, or does not start with `magic`.

@@ -152,11 +152,9 @@ def _checked(file: Path, numbers: Mapping[str, int], log: ProblemLog, max_bytes:
 
 
 def class_ancestors(file: Path, codes: Sequence[str]) -> np.ndarray:
-    """Return (K, K) bool: row c marks class c and every class above it.
+    """Return (K, K) bool: row c marks class c and every class above it, by the codes of the classes.
 
-    Args:
-        file: JSON with "LabelName" and a list "Subcategory" at each level.
-        codes: codes of the classes, in the order of their indices.
+    The file is JSON with "LabelName" and a list "Subcategory" at each level.
 
     Raises:
         ValueError: the file has another form.

@@ -62,11 +62,7 @@ def open_voc(
 
 
 def listed_files(root: Path, name: str) -> list[tuple[Path, Path]]:
-    """Return the annotation, and the image without its ending, of each line of a list.
-
-    Args:
-        root: folder of a year.
-        name: name of the list in `ImageSets/Main/`.
+    """Return the annotation, and the image without its ending, of each line of a list in `ImageSets/Main/` of a year.
 
     Raises:
         FileNotFoundError: there is no such list.
@@ -145,7 +141,8 @@ def open_xml(
     for file, image, tree in trees:
         if tree is not None:
             reader.read(file, image, tree)
-    reader.refuse_none(files[0][0].parent)
+    for paths in reader.paths.values():
+        paths.refuse_none(len(reader.table), files[0][0].parent)
     name = name or str(files[0][0].parent)
     reader.say_foreign(name)
     return DetectionDataset(name, class_names, reader.table, problems=reader.log.finish(name))
@@ -229,11 +226,6 @@ class _VocReader:
         own = texts(tree)
         names = [own[key] for key in ("path", "filename") if own.get(key)]
         return self.paths[image.parent].find(f"{image.name}.jpg", *names)
-
-    def refuse_none(self, folder: Path) -> None:
-        """Raise a FileNotFoundError when every image is missing."""
-        for paths in self.paths.values():
-            paths.refuse_none(len(self.table), folder)
 
 
 def find_image(stem: Path) -> Path | None:

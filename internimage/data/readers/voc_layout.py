@@ -50,13 +50,7 @@ class VocLayout:
         return cls(root, lists) if lists else None
 
     def open(self, part: Part, names: Sequence[str] | None, broken: Broken) -> DetectionDataset | None:
-        """Open a part, None where there is none.
-
-        Args:
-            part: part of the data set.
-            names: K names in the order of the class indices; None takes those of a class list, else of the files.
-            broken: see `open_voc`.
-        """
+        """Open a part, None where there is none; `names` None takes those of a class list, else of the files."""
         own = self._own_classes()
         is_published = own is None
         folders = self._published_part(part) if is_published else self._own_part(part)

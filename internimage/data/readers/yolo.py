@@ -179,12 +179,7 @@ def parse_line(line: str, num_classes: int) -> tuple[int, tuple[float, float, fl
 def yolo_sources(root: Path, part: Part) -> tuple[list[Path], tuple[str, ...]] | None:
     """Return the image folders and class names that `data.yaml` or a class list give for a part of a data set.
 
-    Args:
-        root: folder of the data set.
-        part: which part; keys and folders may have any of its names.
-
-    Returns:
-        None when the folder has no such layout or no such part.
+    Keys and folders may have any name of the part. None when the folder has no such layout or no such part.
 
     Raises:
         FileNotFoundError: that file names a folder or list that is not there.
