@@ -54,7 +54,7 @@ RENAMED: Mapping[str, str] = {
     "data.detection.open": "data.readers.open_objects",
     "data.image_folder": "data.readers.folders",
     "data.open": "data.readers.open_labels",
-    "data.pictures": "data.images.read",
+    "data.pictures": "data.images.read data.images.image_file",
     "detection.dino_loss": "detection.dino.loss",
     "detection.dino_transformer": "detection.dino.transformer",
     "detection.rcnn_loss": "detection.rcnn.loss",

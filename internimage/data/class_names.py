@@ -13,14 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from internimage.data.labels import (
-    IMAGENET_1K,
-    IMAGENET_22K,
-    ITS_ROW,
-    MISSING_SYNSET,
-    label_set,
-    rows_22k_to_1k,
-)
+from internimage.data.labels import IMAGENET_1K, IMAGENET_22K, ITS_ROW, MISSING_SYNSET, label_set, rows_22k_to_1k
 
 SHOWN, MAX_LETTERS = 5, 60
 IMAGENET_22K_CLASSES, IMAGENET_1K_CLASSES = 21841, 1000

@@ -38,13 +38,7 @@ def _choices(box: Rectangle, size: tuple[int, int], canvas: tuple[int, int]) -> 
     width, height = size
     corners = [
         (left, top - height if top >= height else min(top, canvas[1] - 1)),
-        (left, top),
-        (right - width, top - height),
-        (right - width, top),
-        (left, bottom - height),
-        (left, bottom),
-        (right - width, bottom - height),
-        (right - width, bottom),
+        *((x, edge - up) for edge in (top, bottom) for x in (left, right - width) for up in (height, 0)),
         *((left, top + i * height) for i in range(1, (bottom - top) // height)),
     ]
     places: list[Rectangle] = []

@@ -78,7 +78,8 @@ class Predicting:
 
     def _images(self, paths: Sequence[Path], numbers: Iterator[int]) -> Iterator[Prediction]:
         """Predict for one batch of files; a row for each, with "error" for those that cannot be read."""
-        from internimage.data.images.read import BadImage, read_image, shown_name
+        from internimage.data.images.image_file import BadImage, shown_name
+        from internimage.data.images.read import read_image
 
         preprocess = self.model.config.preprocess
         network_hw = None if self.drawing.draws else preprocess.network_hw  # drawn are all pixels

@@ -93,11 +93,7 @@ def fitting_channels(config: Config, channels: int) -> Config:
 
 
 def normalize(
-    pixels: Tensor,
-    *,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-    white: float = 1.0,
+    pixels: Tensor, *, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD, white: float = 1.0
 ) -> Tensor:
     """Map (..., C) uint8 to float32; `mean` and `std`, one value a channel, are those of pixels scaled to 0..`white`.
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from internimage.data.images.array_file import array_size, is_array_file, read_array_file, read_tiff_bands
-from internimage.data.images.formats import FORMATS as FORMATS
 from internimage.data.images.formats import TIFF_SUFFIXES
 from internimage.data.images.image_file import (
     FOUR_CHANNELS,
@@ -25,12 +24,10 @@ from internimage.data.images.image_file import (
     decode_reduced,
     is_deep_color_png,
     loses_bands,
+    shown_name,
 )
 from internimage.data.images.image_file import BadImage as BadImage
-from internimage.data.images.image_file import decode_image as decode_image
 from internimage.data.images.image_file import image_size as file_size
-from internimage.data.images.image_file import is_turned as is_turned
-from internimage.data.images.image_file import shown_name as shown_name
 from internimage.data.images.raster import RGB, Image, Raster, Reading, pixels_of, to_rgb
 from internimage.data.images.value_range import Range, numbers_to_8_bits, sixteen_bits_to_8, to_8_bits
 
@@ -67,11 +64,7 @@ def read_rgb(source: ImageInput, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.I
 
 
 def read_image(
-    source: ImageInput,
-    reading: Reading = RGB,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    network_hw: NetworkSize | None = None,
+    source: ImageInput, reading: Reading = RGB, *, max_pixels: int = MAX_PIXELS, network_hw: NetworkSize | None = None
 ) -> Image:
     """Return an upright 8-bit image with the channels that a model reads.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Image
 
-from internimage.data.images.read import decode_image
+from internimage.data.images.image_file import decode_image
 from internimage.types import Palette
 
 IGNORED = 255

@@ -18,11 +18,7 @@ MAX_LIST_BYTES = 64 * 2**20
 
 
 def pairs_by_name(
-    images: Path,
-    masks: Path,
-    endings: Sequence[tuple[str, MaskValues]],
-    *,
-    image_ending: str = "",
+    images: Path, masks: Path, endings: Sequence[tuple[str, MaskValues]], *, image_ending: str = ""
 ) -> list[MaskedImage]:
     """Pair the images below a folder with the masks of the same names below another.
 

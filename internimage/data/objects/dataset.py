@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from internimage.data.dataset import Sample, SampleSource
+from internimage.data.images.image_file import is_turned
 from internimage.data.images.raster import RGB, Reading
-from internimage.data.images.read import image_size, is_turned, read_image
+from internimage.data.images.read import image_size, read_image
 from internimage.data.objects.annotation import ImageAnnotation, ObjectTargets
 from internimage.data.objects.table import SIZE_UNKNOWN, AnnotationTable, ObjectStates
 from internimage.data.untrusted.problems import Problem

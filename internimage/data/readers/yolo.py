@@ -33,11 +33,7 @@ SLACK = 0.01  # of the image's side that a coordinate may lie outside
 
 
 def open_yolo(
-    images: Sequence[str | PathLike[str]],
-    class_names: Sequence[str],
-    *,
-    name: str = "",
-    broken: Broken = "leave_out",
+    images: Sequence[str | PathLike[str]], class_names: Sequence[str], *, name: str = "", broken: Broken = "leave_out"
 ) -> DetectionDataset:
     """Open images with text annotations.
 

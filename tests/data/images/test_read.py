@@ -12,7 +12,8 @@ import PIL.Image
 import pytest
 import torch
 
-from internimage.data.images.read import FORMATS, BadImage, read_rgb
+from internimage.data.images.formats import FORMATS
+from internimage.data.images.read import BadImage, read_rgb
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)  # (H, W, 3)
