@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from internimage.data.objects.annotation import ImageAnnotation
-from internimage.evaluation.matching import area_under, curve, first_of_each, overlaps
+from internimage.evaluation.matching import first_of_each, overlaps
 from internimage.evaluation.predictions import FoundObjects
-from internimage.evaluation.voc import ClassPrecision
+from internimage.evaluation.voc import RIGHT, WRONG, ClassPrecision, precision_by_class
 from internimage.moved import renamed_keywords
 
 
@@ -48,8 +48,7 @@ def open_images_precision(
 
     Source: OpenImages V4, section 6.2, https://arxiv.org/abs/1811.00982.
     """
-    scores: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
-    rights: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     wanted = np.zeros(num_classes, dtype=np.int64)
     for target, own in zip(targets, found, strict=True):
         if ancestors is not None:
@@ -60,24 +59,10 @@ def open_images_precision(
             part = checked.labels == label
             objects = target.labels == label
             is_group = target.is_special[objects] & has_groups
-            score, right = _outcomes(
-                checked.boxes_xyxy[part],
-                checked.scores[part],
-                target.boxes_xyxy[objects],
-                is_group,
-                iou,
-                group_fraction,
-            )
-            scores[label].append(score)
-            rights[label].append(right)
-    classes: list[ClassPrecision] = []
-    for label in range(num_classes):
-        score = np.concatenate(scores[label] or [np.zeros(0)])
-        right = np.concatenate(rights[label] or [np.zeros(0, dtype=bool)])
-        number = int(wanted[label])
-        value = area_under(*curve(score, right, number)) if number else None
-        classes.append(ClassPrecision(number, len(score), value))
-    return classes
+            boxes, scores = checked.boxes_xyxy[part], checked.scores[part]
+            scores, is_right = _outcomes(boxes, scores, target.boxes_xyxy[objects], is_group, iou, group_fraction)
+            rows.append((np.full(len(scores), label), scores, np.where(is_right, RIGHT, WRONG)))
+    return precision_by_class(rows, wanted)
 
 
 def _with_ancestors(target: ImageAnnotation, ancestors: np.ndarray) -> ImageAnnotation:

@@ -5,7 +5,7 @@ Shape legend: D found boxes, G true boxes, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,17 +66,30 @@ def voc_precision(
 
     Source: The Pascal Visual Object Classes Challenge, section 4.2, https://doi.org/10.1007/s11263-009-0275-4.
     """
-    outcomes = [
-        voc_outcomes(target, own, iou=iou, extent=extent)
+    rows = [
+        (own.labels, own.scores, voc_outcomes(target, own, iou=iou, extent=extent))
         for target, own in zip(targets, found, strict=True)
         if len(own)
     ]
     counts = [np.bincount(target.labels[~target.is_special], minlength=num_classes) for target in targets]
     wanted = np.sum(counts, axis=0) if counts else np.zeros(num_classes, dtype=np.int64)
-    scores = np.concatenate([own.scores for own in found] or [np.zeros(0)])
-    labels = np.concatenate([own.labels for own in found] or [np.zeros(0, int)])
-    outcome = np.concatenate(outcomes or [np.zeros(0, int)])
-    summarize = mean_of_eleven if year == 2007 else area_under
+    return precision_by_class(rows, wanted, mean_of_eleven if year == 2007 else area_under)
+
+
+def precision_by_class(
+    found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    wanted: np.ndarray,
+    summarize: Callable[[np.ndarray, np.ndarray], float] = area_under,
+) -> list[ClassPrecision]:
+    """Return the average precision of each class.
+
+    Args:
+        found: labels, scores and outcomes of some predictions, of one class or more; in all, those of a data set.
+        wanted: (K,) objects that are to be found.
+        summarize: maps recall and precision over the predictions to the average precision.
+    """
+    nothing = (np.zeros(0, int), np.zeros(0), np.zeros(0, int))
+    labels, scores, outcome = (np.concatenate(parts) for parts in zip(nothing, *found, strict=True))
     classes: list[ClassPrecision] = []
     for label, number in enumerate(wanted.tolist()):
         own = labels == label

@@ -5,7 +5,7 @@ Shape legend: H W image size in pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,30 +88,27 @@ class Raster:
         box: tuple[float, float, float, float] | None = None,
     ) -> Raster:
         """Resize each channel to (width, height), see `PIL.Image.Image.resize`."""
-        return _stacked([plane.resize(size, resample, box=box) for plane in self._planes()])
+        return self._each(lambda plane: plane.resize(size, resample, box=box))
 
     def crop(self, box: tuple[int, int, int, int]) -> Raster:
         """Cut out (left, top, right, bottom); what lies outside of the image is 0, see `PIL.Image.Image.crop`."""
-        return _stacked([plane.crop(box) for plane in self._planes()])
+        return self._each(lambda plane: plane.crop(box))
 
     def transpose(self, method: Transpose) -> Raster:
         """Mirror or turn, see `PIL.Image.Image.transpose`."""
-        return _stacked([plane.transpose(method) for plane in self._planes()])
+        return self._each(lambda plane: plane.transpose(method))
 
     def to_rgb(self) -> PIL.Image.Image:
         """Return what people see of it: the first three channels as RGB, or the first one as gray."""
         shown = self.pixels[..., :3] if self.channels >= 3 else self.pixels[..., :1].repeat(3, axis=2)
         return PIL.Image.fromarray(np.ascontiguousarray(shown))
 
-    def _planes(self) -> list[PIL.Image.Image]:
-        return [PIL.Image.fromarray(np.ascontiguousarray(self.pixels[..., i])) for i in range(self.channels)]
+    def _each(self, change: Callable[[PIL.Image.Image], PIL.Image.Image]) -> Raster:
+        planes = (PIL.Image.fromarray(np.ascontiguousarray(self.pixels[..., i])) for i in range(self.channels))
+        return Raster(np.stack([np.asarray(change(plane)) for plane in planes], axis=-1))
 
 
 Image = PIL.Image.Image | Raster
-
-
-def _stacked(planes: Sequence[PIL.Image.Image]) -> Raster:
-    return Raster(np.stack([np.asarray(plane) for plane in planes], axis=-1))
 
 
 def pixels_of(image: Image) -> np.ndarray:

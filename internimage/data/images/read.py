@@ -103,8 +103,7 @@ def read_image(
         check_not_empty(source.size, name)
         return _convert(decode(source, name, max_pixels)[0], reading, name)
     if isinstance(source, np.ndarray):
-        name = f"{source.dtype} array {source.shape}"
-        return _from_array(source, reading, name)
+        return _from_array(source, reading, f"{source.dtype} array {source.shape}")
     if isinstance(source, Tensor):
         return _from_tensor(source, reading)
     raise TypeError(

@@ -148,20 +148,19 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         if path.stat().st_size == 0:
             raise BadVideo(f"{self.name}: the file is empty (0 bytes); copy or download it again")
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        try:
-            return self._av.open(str(path.absolute()), container_options=options)
-        except (self._av.FFmpegError, ValueError, OSError) as error:
-            raise BadVideo(
-                f"{self.name}: this is no video of a known format, or its header is damaged ({error})"
-            ) from error
+        reason = "this is no video of a known format, or its header is damaged"
+        return self._open(str(path.absolute()), reason, container_options=options)
 
     def _open_camera(self, number: int) -> Any:
         name = f"/dev/video{number}" if sys.platform == "linux" else str(number)
         kind = {"linux": "v4l2", "darwin": "avfoundation"}.get(sys.platform, "vfwcap")
+        return self._open(name, f"there is no camera {number} here, or it is in use", format=kind)
+
+    def _open(self, name: str, reason: str, **settings: Any) -> Any:
         try:
-            return self._av.open(name, format=kind)
+            return self._av.open(name, **settings)
         except (self._av.FFmpegError, ValueError, OSError) as error:
-            raise BadVideo(f"{self.name}: there is no camera {number} here, or it is in use ({error})") from error
+            raise BadVideo(f"{self.name}: {reason} ({error})") from error
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.max_pixels:

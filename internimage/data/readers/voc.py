@@ -122,7 +122,7 @@ def open_xml(
         files: (annotation file, image file without its ending) of each image.
         class_names: K names, in the order of the class indices; None takes those found, in alphabetical order.
         name: what messages call the data set.
-        broken: what happens to broken entries: "leave_out" warns and drops them, "raise" refuses the data set.
+        broken: see `open_voc`.
 
     Raises:
         FileNotFoundError: all of the images are missing.
