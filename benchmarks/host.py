@@ -26,7 +26,7 @@ from benchmarks.blocks import VARIANTS, build
 from benchmarks.record import print_table, save
 from internimage.backbones import variant
 from internimage.cli.measuring.timing import interleave
-from internimage.layers.fused import fuse
+from internimage.layers.fused import fuse, packed_linear
 from internimage.ops import backends
 from internimage.ops.runtime import library
 from internimage.ops.runtime.triton import support
@@ -120,7 +120,9 @@ def stubbed(backend: str) -> Iterator[StubLibrary | StubDriver]:
         mock.patch.object(driver, "_active", device),
         mock.patch.object(JITFunction, "_do_compile", lambda function, *settings: device.compile(function, *settings)),
         mock.patch.object(support, "interpreting", lambda: True),  # which lets kernels take tensors of a CPU
-        mock.patch.dict(backends._chosen),
+        mock.patch.dict(backends._chosen, clear=True),
+        mock.patch.object(library, "linear_missing_reason", lambda dtype: "a GPU has products of its own"),
+        mock.patch.object(packed_linear, "_has_blocked_product", lambda weight: False),
     ):
         yield device
 
@@ -129,14 +131,16 @@ def measure(name: str, backend: str, form: str, device: str, seconds: float) -> 
     """Calls, launches and microseconds of one block of level 0 in a forward pass for inference."""
     dtype = torch.float32 if device == "cpu" else torch.float16
     block = build(name, 0, device, dtype, "auto" if backend == "cpp" else backend)
-    if form == "fused":
-        fuse(block)
     x = torch.randn(1, SIDE, SIDE, variant(name).widths[0], device=device, dtype=dtype)
     row: dict[str, Any] = {"model": name, "backend": backend, "form": form}
     with torch.inference_mode():
         if device == "cuda":
+            if form == "fused":
+                fuse(block)
             return {**row, "launches": None, **_host(lambda: block(x), seconds)}
         with stubbed(backend) as stub:
+            if form == "fused":
+                fuse(block)
             block(x)
             before = stub.launches
             block(x)

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from internimage.ops import backends
+from internimage.ops.backends import Backend
 from internimage.ops.derivatives import is_dual_level
+from internimage.ops.fused import reference
 from internimage.ops.fused.residual import Residual
 from internimage.ops.registration import is_eager
 from internimage.ops.runtime.triton import support
@@ -28,7 +31,9 @@ def have_kernels(x: Tensor) -> bool:
 
     That is on a GPU in float32, float16 and bfloat16, in eager mode.
     """
-    return not torch.compiler.is_compiling() and _has_kernels(x.device.type, x.dtype) and is_eager(x)
+    if torch.compiler.is_compiling():
+        return False
+    return backends.choose("rows", "auto", x.device.type, x.dtype) is KERNELS and is_eager(x)
 
 
 def layer_norm(
@@ -98,14 +103,20 @@ def _steps(y: Tensor, shortcut: Tensor | None, keep: Tensor | None, residual: Re
     """All steps as one kernel, or by torch's operators; `settings` are GELU and the dtypes of sum and norm."""
     *parameters, eps = residual
     if not _can_run(y, shortcut, keep, *parameters):
-        gelu, dtype, next_dtype = settings
-        total = _branch(y, keep, residual, gelu, dtype)
-        total = total if shortcut is None else shortcut + total
-        return total, None if next_dtype is None else _next_norm(total, residual, next_dtype)
+        return _run_plain(y, shortcut, keep, *residual, *settings)
     values = [None if t is None else t.contiguous() for t in (shortcut, keep, *parameters)]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, *values)):
         return _Rows.apply(y.contiguous(), *values, eps, *settings)
     return _run(y.contiguous(), *values, eps, *settings)
+
+
+def _run_plain(y: Tensor, *values: Any) -> tuple[Tensor, Tensor | None]:
+    """All steps by torch's operators."""
+    shortcut, keep, *parameters, eps, gelu, dtype, next_dtype = values
+    residual = Residual(*parameters, eps=eps)
+    total = _branch(y, keep, residual, gelu, dtype)
+    total = total if shortcut is None else shortcut + total
+    return total, None if next_dtype is None else _next_norm(total, residual, next_dtype)
 
 
 def _run(y: Tensor, *values: Any) -> tuple[Tensor, Tensor | None]:
@@ -246,11 +257,10 @@ def _can_run(*values: Tensor | None) -> bool:
 
 
 @cache
-def _has_kernels(device: str, dtype: torch.dtype) -> bool:
-    return support.missing_reason(device, dtype) is None
-
-
-@cache
 def kernels() -> Any:
     """The Triton kernels, imported at their first use."""
     return importlib.import_module("internimage.ops.fused.kernel_triton")
+
+
+KERNELS = Backend(support.missing_reason, _run)
+backends.register("rows", {"triton": KERNELS, "reference": Backend(reference.missing_reason, _run_plain)})
