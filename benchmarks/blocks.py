@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmarks.record import bar_plot, print_table, save
 from internimage.backbones import variant
 from internimage.backbones.blocks import Block
+from internimage.backbones.fused import FusedBlock
 from internimage.cli.measuring.timing import interleave
 from internimage.layers.fused import fuse
 
@@ -52,6 +53,7 @@ def measure(name: str, level: int, batch: int, device: str, dtype: torch.dtype, 
     plain, reference = (build(name, level, device, dtype, backend) for backend in ("auto", "reference"))
     fused = build(name, level, device, dtype, "auto")
     fuse(fused)
+    assert type(fused) is FusedBlock
     with torch.inference_mode():
         expected = build(name, level, device, torch.float32, "reference")(x.float())
         error = float((fused(x).float() - expected).norm() / expected.norm())

@@ -67,12 +67,16 @@ class StubLibrary:
 
 
 class StubDriver:
-    """A driver of Triton, for an H100 that is not there; `launches` counts what it is asked to launch."""
+    """A driver of Triton, for an H100 that is not there.
+
+    `launches` counts what it is asked to launch, `compiled` lists the kernels that it was given.
+    """
 
     def __init__(self) -> None:
         from triton.backends.compiler import GPUTarget
 
         self.target, self.launches = GPUTarget("cuda", 90, 32), 0
+        self.compiled: list[str] = []
 
     def get_current_target(self) -> Any:
         """Device to compile for."""
@@ -88,6 +92,7 @@ class StubDriver:
 
     def compile(self, function: Any, key: str, signature: object, device: int, *settings: object) -> Any:
         """In the place of Triton's: keep and return a kernel that does nothing."""
+        self.compiled.append(function.fn.__name__)
         kernel = SimpleNamespace(
             run=self._launch, function=0, packed_metadata=(), launch_metadata=lambda *arguments: None
         )

@@ -238,7 +238,7 @@ def rows(
     channels = y.shape[-1]
     count, tile = y.numel() // channels, _tile_of(channels, FORWARD_TILE, True)
     with device_of(y):
-        _rows_kernel[(triton.cdiv(count, tile.rows),)](
+        _rows_kernel[(-(-count // tile.rows),)](
             *(y, shortcut, keep, gamma, weight, bias, next_weight, next_bias, total, normed, count),
             *(_image_rows(y, count), eps, gelu, channels, tile.padded, tile.rows),
             num_warps=tile.warps,
@@ -270,7 +270,7 @@ def gelu(y: Tensor, bias: Tensor | None, out: Tensor) -> None:
     channels = y.shape[-1]
     count, columns, height = _gelu_tile(y, FORWARD_TILE)
     with device_of(y):
-        _gelu_kernel[(triton.cdiv(count, height), triton.cdiv(channels, columns))](
+        _gelu_kernel[(-(-count // height), -(-channels // columns))](
             y, bias, out, count, channels, columns, height, num_warps=4
         )
 
@@ -282,7 +282,7 @@ def gelu_backward(grad: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor
     programs = _programs(count, height)
     sums = torch.empty(programs, channels, dtype=torch.float32, device=y.device)
     with device_of(y):
-        _gelu_backward_kernel[(programs, triton.cdiv(channels, columns))](
+        _gelu_backward_kernel[(programs, -(-channels // columns))](
             *(grad, y, bias, out, grad_y, sums, count, channels, columns, height), num_warps=4
         )
     return out, grad_y, sums.sum(0)
@@ -318,7 +318,7 @@ def depthwise_norm_gelu(
     count = x.numel() // channels
     taps = weight.flatten(1).t().contiguous()  # (k * k, C)
     with device_of(x):
-        _depthwise_kernel[(triton.cdiv(count, tile.rows),)](
+        _depthwise_kernel[(-(-count // tile.rows),)](
             *(x, taps, bias, norm_weight, norm_bias, out, count, height, width, eps),
             *(weight.shape[-1], channels, tile.padded, tile.rows),
             num_warps=tile.warps,
@@ -338,4 +338,4 @@ def _gelu_tile(y: Tensor, elements: int) -> tuple[int, int, int]:
 
 def _programs(count: int, tile_rows: int) -> int:
     """Programs of a backward pass, so few that their sums are small beside the rows."""
-    return min(triton.cdiv(count, tile_rows), PROGRAMS, max(32, count // 16))
+    return min(-(-count // tile_rows), PROGRAMS, max(32, count // 16))
