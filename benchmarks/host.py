@@ -28,6 +28,7 @@ from internimage.backbones import variant
 from internimage.cli.measuring.timing import interleave
 from internimage.layers.fused import fuse, packed_linear
 from internimage.ops import backends
+from internimage.ops.fused import rows
 from internimage.ops.runtime import library
 from internimage.ops.runtime.triton import support
 
@@ -125,6 +126,7 @@ def stubbed(backend: str) -> Iterator[StubLibrary | StubDriver]:
         mock.patch.object(driver, "_active", device),
         mock.patch.object(JITFunction, "_do_compile", lambda function, *settings: device.compile(function, *settings)),
         mock.patch.object(support, "interpreting", lambda: True),  # which lets kernels take tensors of a CPU
+        mock.patch.object(rows, "INTERPRETING", True),
         mock.patch.dict(backends._chosen, clear=True),
         mock.patch.object(library, "linear_missing_reason", lambda dtype: "a GPU has products of its own"),
         mock.patch.object(packed_linear, "_has_blocked_product", lambda weight: False),
@@ -169,11 +171,11 @@ def run(device: str, *, seconds: float = 1.0) -> None:
     """Count, measure, print and save."""
     torch.set_num_threads(1)
     backend_names = ("triton",) if device == "cuda" else ("cpp", "triton")
-    rows = [
+    measured = [
         measure(name, backend, form, device, seconds)
         for name in VARIANTS
         for backend in backend_names
         for form in FORMS
     ]
-    print_table(f"Python around the kernels of one block, {device}", rows)
-    save("host", device, rows)
+    print_table(f"Python around the kernels of one block, {device}", measured)
+    save("host", device, measured)

@@ -23,6 +23,7 @@ from internimage.ops.fused.residual import Residual
 from internimage.ops.registration import is_eager
 from internimage.ops.runtime.triton import support
 
+INTERPRETING = support.interpreting()
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16}
 
 
@@ -31,7 +32,7 @@ def have_kernels(x: Tensor) -> bool:
 
     That is on a GPU in float32, float16 and bfloat16, in eager mode.
     """
-    if torch.compiler.is_compiling():
+    if (x.is_cpu and not INTERPRETING) or torch.compiler.is_compiling():
         return False
     return backends.choose("rows", "auto", x.device.type, x.dtype) is KERNELS and is_eager(x)
 
