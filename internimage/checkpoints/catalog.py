@@ -179,11 +179,6 @@ def row_of_recipe(recipe: str) -> CatalogEntry | None:
 def trained_config(recipe: str, published: Callable[[str], Config], *, drop_path_rate: float) -> Config:
     """Return the configuration of the published model that a recipe trains, with the stochastic depth of the training.
 
-    Args:
-        recipe: name of the recipe.
-        published: name of a row -> configuration, see `internimage.flow.Task`.
-        drop_path_rate: of the last block, 0..1.
-
     Raises:
         ValueError: no row names this recipe.
     """

@@ -17,11 +17,7 @@ MAX_DOCUMENT_BYTES = 16 * 2**20
 
 
 def to_json(config: TaskConfig | BackboneConfig, info: Mapping[str, object] | None = None) -> str:
-    """Write the document of a model as JSON.
-
-    Args:
-        config: the complete configuration of the model.
-        info: free notes, for example measured metrics; JSON types only.
+    """Write the document of a model as JSON; `info` are free notes, such as measured metrics.
 
     Raises:
         TypeError: `info` holds something that JSON cannot express.

@@ -1,4 +1,4 @@
-"""Weights in and out: read a file or folder of any known kind; write ours.
+"""Reading a file or folder of weights of any known kind.
 
 Reading maps the file where its format allows, so that looking at names and shapes costs nothing.
 """
@@ -30,7 +30,6 @@ from internimage.checkpoints.formats.torch_files import load_torch_file
 from internimage.checkpoints.header import HEADER_KEY, from_json
 from internimage.checkpoints.local import WEIGHT_FILES
 from internimage.checkpoints.rename import to_original
-from internimage.checkpoints.save import save_model as save_model
 from internimage.errors import printable
 from internimage.flow import Checkpoint, Stated
 

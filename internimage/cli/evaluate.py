@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from internimage.flow import AnyModel, Report
 
 MAX_CLASS_ROWS = 100
+SPELLED = {"images": "--pictures", "tta": "--multi-scale"}  # options that are not called as in Python
 
 Rows = Sequence[tuple[str, float | None, float | None]]
 
@@ -123,16 +124,6 @@ def evaluate(
     _print_metrics([row for row in report.rows() if row not in quoted], dataset)
 
 
-# Options that mean something for some tasks only.
-OF_SOME_TASKS = {
-    "metric": "--metric",
-    "images": "--pictures",
-    "merge": "--merge",
-    "tta": "--multi-scale",
-    "confusion": "--confusion",
-}
-
-
 def _refuse_foreign_options(model: AnyModel, options: Mapping[str, object]) -> None:
     """Refuse options that mean nothing for a task."""
     from internimage import tasks
@@ -141,7 +132,7 @@ def _refuse_foreign_options(model: AnyModel, options: Mapping[str, object]) -> N
     for name in options:
         if not task.takes(name):
             known = " and ".join(tasks.taking(name))
-            raise typer.BadParameter(f"{OF_SOME_TASKS[name]} is for {known}, this model is for {task.name}")
+            raise typer.BadParameter(f"{SPELLED.get(name, f'--{name}')} is for {known}, this model is for {task.name}")
     if "merge" in options and "tta" not in options:
         raise typer.BadParameter("--merge needs --multi-scale")
 

@@ -146,12 +146,7 @@ def predict(
 
 
 # Options that mean something for some tasks only, by their fields.
-OF_SOME_TASKS = {
-    "score_threshold": "--score-threshold",
-    "classes": "--classes",
-    "masks": "--masks",
-    "coco": "--format coco",
-}
+OF_SOME_TASKS = dict(score_threshold="--score-threshold", classes="--classes", masks="--masks", coco="--format coco")
 
 
 def _refuse_foreign_options(task: AnyTask, options: PredictionOptions) -> None:

@@ -13,14 +13,9 @@ from internimage.flow import AnyModel
 
 
 def from_official(state: Mapping[str, Value], kind: str | None) -> dict[str, Value]:
-    """Rename the entries of an original model, or of a bare backbone, to ours.
+    """Rename the entries of an original model to ours, see `checkpoints.rename.to_ours`.
 
-    Args:
-        state: original names and anything: tensors, shapes.
-        kind: `config.kind` of the model, None for a backbone without prefix.
-
-    Returns:
-        Our names and the same values in the same order; names that no rule knows stay as they are.
+    `kind` is that of the model's configuration, None for a bare backbone without prefix.
     """
     return to_ours(state, _rules(kind))
 

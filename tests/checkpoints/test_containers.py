@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from internimage.backbones import InternImage
 from internimage.checkpoints.formats.containers import without_wrappers
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification import Classifier
 from internimage.detection import RCNN, RCNNConfig
 from internimage.hub.create import create

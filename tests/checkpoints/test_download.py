@@ -18,7 +18,7 @@ import torch
 from internimage.checkpoints.catalog import CatalogEntry, info
 from internimage.checkpoints.download import fetch
 from internimage.checkpoints.local import home, local_copy
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification import Classifier
 from internimage.hub.convert import convert
 from internimage.hub.keys import original_state

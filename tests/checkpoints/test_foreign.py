@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from internimage.backbones import BackboneConfig, variant
 from internimage.checkpoints.foreign import about
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.config import MaskHeadConfig

@@ -15,7 +15,7 @@ from torch import Tensor
 from internimage.backbones import BackboneConfig, variant
 from internimage.checkpoints.catalog import catalog, info
 from internimage.checkpoints.formats.openmmlab import stored_names, stored_palette, stored_settings
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.errors import CheckpointMismatch, UnknownName
 from internimage.hub.create import create

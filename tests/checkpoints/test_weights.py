@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from internimage.backbones import InternImage, variant
-from internimage.checkpoints.read import save_model
 from internimage.checkpoints.rename import to_huggingface
+from internimage.checkpoints.save import save_model
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.data.labels import label_set, rows_22k_to_1k
 from internimage.errors import CheckpointMismatch

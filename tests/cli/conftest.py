@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from internimage.backbones import variant
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification import ClassificationPreprocess, Classifier
 from internimage.cli import app
 from internimage.detection import RCNN, DetectionPreprocess, RCNNConfig

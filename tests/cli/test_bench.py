@@ -11,7 +11,7 @@ from typer.testing import Result
 
 from internimage.backbones import variant
 from internimage.checkpoints.catalog import BUNDLED
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.cli.bench import TOLERANCES
 from internimage.cli.measuring.models import busy, model_to_measure, scene, usual_hw
 from internimage.cli.measuring.timing import Timing, interleave

@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import save_file
 
 from internimage.backbones import variant
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.config import MaskHeadConfig

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from internimage.checkpoints.formats.torch_files import load_torch_file
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.detection import DETECTORS, DINOConfig, build_detector
 from internimage.flow import TaskModel
 from internimage.hub.convert import convert

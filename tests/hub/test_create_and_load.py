@@ -11,7 +11,7 @@ from torch import Tensor
 
 from internimage.backbones import BackboneConfig, InternImage, variant
 from internimage.checkpoints.catalog import _index, info
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification import ClassificationPreprocess, Classifier
 from internimage.errors import CheckpointMismatch, UnknownName
 from internimage.hub.convert import convert

@@ -55,12 +55,7 @@ def without_wrappers(key: str) -> str:
 
 
 def find_weights(content: object, source: str, ema: bool | None) -> Weights:
-    """Return the weights of one model in the object of a checkpoint file.
-
-    Args:
-        content: what the file held.
-        source: what to call the file in messages.
-        ema: True for the averaged weights, False for the raw ones, None for the raw ones if there are any.
+    """Return the weights of one model in the object of a checkpoint file, see `checkpoints.checkpoint.unpack`.
 
     Raises:
         ValueError: there are no weights, none of the kind asked for, or those of several models.

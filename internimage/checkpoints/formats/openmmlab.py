@@ -24,10 +24,7 @@ def container(
 ) -> dict[str, dict[str, object]]:
     """Return the content of a file as the original detectors and segmentors come in, our description among its notes.
 
-    Args:
-        config: the configuration of the model.
-        state: its weights by original names.
-        palette: colors of the classes, or None.
+    `state` holds the weights by original names.
     """
     meta: dict[str, object] = {HEADER_KEY: to_json(config)}
     if config.class_names is not None:
@@ -39,9 +36,6 @@ def container(
 
 def stored_settings(content: object) -> Settings | None:
     """Return "model" and "test_pipeline" of the configuration stored in a checkpoint file, or None.
-
-    Args:
-        content: what the file held.
 
     Example:
         >>> stored_settings({"meta": {"config": "model = dict(type='EncoderDecoder', depths=[4, 4])"}})

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from internimage.backbones import variant
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.classification.head import HeadKind
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.data.labels import rows_22k_to_1k

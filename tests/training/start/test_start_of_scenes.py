@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from internimage.checkpoints.read import save_model
+from internimage.checkpoints.save import save_model
 from internimage.detection import DINO, RCNN, RCNNConfig
 from internimage.errors import CheckpointMismatch, UnknownName
 from internimage.hub.create import create
