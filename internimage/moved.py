@@ -114,7 +114,7 @@ RENAMED: Mapping[str, str] = {
     "zoo.official": "hub.keys checkpoints.rename classification.original.names",
     "zoo.official_detection": "detection.original.names",
     "zoo.official_segmentation": "segmentation.original.names",
-    "zoo.recognition": "tasks hub.building",
+    "zoo.recognition": "tasks",
     "zoo.saving": "checkpoints.save",
     "zoo.segmentation_rows": "segmentation.published",
     "zoo.segmentor_wish": "segmentation.creation",

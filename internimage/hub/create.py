@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from internimage import tasks
 from internimage.backbones import VARIANTS, BackboneConfig, InternImage
 from internimage.backbones.choice import Wanted, merged_backbone
+from internimage.backbones.original.settings import backbone_from_settings
+from internimage.backbones.original.shapes import infer_backbone
+from internimage.checkpoints.catalog import info
+from internimage.checkpoints.checkpoint import backbone_of
 from internimage.checkpoints.class_rows import in_order_of_names
 from internimage.checkpoints.foreign import about
 from internimage.data.images.normalize import Normalization
 from internimage.errors import UnknownName, printable
 from internimage.flow import ALL_LEVELS, Checkpoint, RunOptions, TaskConfig, TaskModel
-from internimage.hub.building import backbone_config, filled, refuse
-from internimage.hub.opening import open_checkpoint
+from internimage.hub.load import filled, refuse
+from internimage.hub.opening import Opened, open_checkpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -109,7 +113,7 @@ def create(
             backbone=backbone, num_classes=num_classes, class_names=class_names, head=head, preprocess=preprocess
         )
         refuse(of_models, f"the backbone {architecture}")
-        config = merged_backbone(architecture, backbone_config(opened), changes)
+        config = merged_backbone(architecture, _backbone_config(opened), changes)
         levels = ALL_LEVELS if out_indices is None else tuple(out_indices)
         build = partial(InternImage, config, out_indices=levels, **run)
         return build() if opened is None else filled(build, config, opened.checkpoint)
@@ -123,7 +127,7 @@ def create(
         stored = task.recognize(opened.checkpoint, opened.row, None)
     if stored is None:
         with about(opened.checkpoint.source):
-            config = choose(on=None, backbone=backbone_config(opened))
+            config = choose(on=None, backbone=_backbone_config(opened))
         return _on_backbone(config, opened.checkpoint, run)
     config = choose(on=stored, backbone=stored.backbone)
     new_classes = config.rows != stored.rows
@@ -142,3 +146,25 @@ def _on_backbone(config: TaskConfig, checkpoint: Checkpoint, run: RunOptions) ->
         raise ValueError(f"{source} holds one backbone; a composite takes weights of its own kind only")
     model.backbone.load_state_dict(part.state_dict(), assign=True)
     return model
+
+
+def _backbone_config(opened: Opened | None) -> BackboneConfig | None:
+    """Return the backbone that a checkpoint holds, alone or as a part of a model; None without a checkpoint.
+
+    Raises:
+        ValueError: nothing describes it.
+    """
+    if opened is None:
+        return None
+    checkpoint, row = opened
+    with about(checkpoint.source):
+        if checkpoint.config is not None:
+            stored = checkpoint.config
+            return stored if isinstance(stored, BackboneConfig) else stored.backbone
+        published = None if row is None else info(row).backbone_config
+        if published is not None and not checkpoint.stated.is_folder:
+            return published
+        settings = checkpoint.stated.settings
+        if settings is not None:
+            return backbone_from_settings(settings["model"].get("backbone") or {} if "model" in settings else settings)
+        return infer_backbone(backbone_of(checkpoint).shapes, checkpoint.source)[1]

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from internimage import tasks
 from internimage.backbones import BackboneConfig
-from internimage.checkpoints.checkpoint import shapes_of, unpack
+from internimage.checkpoints.checkpoint import backbone_of, shapes_of, unpack
+from internimage.checkpoints.fill import check_description, fill
 from internimage.checkpoints.foreign import about
-from internimage.flow import Checkpoint, Settings, TaskModel
-from internimage.hub.building import filled, reading_as, refuse
+from internimage.checkpoints.rename import to_ours
+from internimage.data.images.normalize import for_channels
+from internimage.flow import Checkpoint, Network, Settings, TaskConfig, TaskModel
 from internimage.hub.loaded import LoadedModel
 from internimage.hub.opening import open_checkpoint
+
+Model = TypeVar("Model", bound=Network)
 
 
 def load(
@@ -81,7 +85,7 @@ def load(
         with about(checkpoint.source):
             stored = tasks.recognize(checkpoint, row, settings)
         new_classes = num_classes is not None and num_classes != stored.num_classes
-        config = reading_as(stored if num_classes is None else stored.with_classes(num_classes), in_chans, value_range)
+        config = _reading_as(stored if num_classes is None else stored.with_classes(num_classes), in_chans, value_range)
     build = partial(tasks.build, config, backend=backend)
     model = filled(build, config, checkpoint, new_classes=new_classes, dtype=dtype, device=device)
     return cast("LoadedModel", model.eval())  # a bare backbone is rare enough to stay out of the types
@@ -108,3 +112,54 @@ def from_original(settings: Settings, state: Mapping[str, Tensor], *, backend: s
     config = tasks.recognize(checkpoint, settings=settings)
     build = partial(tasks.of_config(config).build, config, backend=backend)
     return filled(build, config, checkpoint, dtype=None).eval()
+
+
+def filled(
+    build: Callable[[], Model],
+    config: TaskConfig | BackboneConfig,
+    checkpoint: Checkpoint,
+    *,
+    new_classes: bool = False,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Model:
+    """Build a model with the weights of a checkpoint, without memory of its own first.
+
+    Args:
+        build: makes the model.
+        config: what it makes; a bare backbone takes its part of the checkpoint.
+        checkpoint: the weights.
+        new_classes: start the layers whose rows are the classes afresh, see `fill`.
+        dtype: floating type of the model, None for the file's.
+        device: where the model goes.
+    """
+    if isinstance(config, BackboneConfig) and not isinstance(checkpoint.config, BackboneConfig):
+        checkpoint = backbone_of(checkpoint)
+    with about(checkpoint.source):
+        names = to_ours({key: key for key in checkpoint.shapes}, tasks.key_rules(config))
+        check_description(config, checkpoint)
+        with torch.device("meta"):
+            model = build()
+        fill(model, checkpoint, names, new_classes=new_classes, dtype=dtype, device=device)
+    return model
+
+
+def _reading_as(config: TaskConfig, in_chans: int | None, value_range: tuple[float, float] | None) -> TaskConfig:
+    """Return the configuration for images of other channels or values; None keeps what it has."""
+    backbone, preprocess = config.backbone, config.preprocess
+    if in_chans is not None and in_chans != backbone.in_chans:
+        backbone, preprocess = dataclasses.replace(backbone, in_chans=in_chans), for_channels(preprocess, in_chans)
+    if value_range is not None:
+        preprocess = dataclasses.replace(preprocess, value_range=value_range)
+    return dataclasses.replace(config, backbone=backbone, preprocess=preprocess)
+
+
+def refuse(arguments: Mapping[str, object], what: str) -> None:
+    """Raise if an argument is given that means nothing here.
+
+    Raises:
+        ValueError: one is given.
+    """
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise ValueError(f"{what} takes no {', '.join(given)}")
