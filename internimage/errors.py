@@ -24,7 +24,7 @@ def printable(value: object, limit: int = 200, *, keep: str = "") -> str:
 
     Args:
         value: a text, a path, or any value that is shown as Python writes it.
-        limit: most characters of the answer.
+        limit: most characters of the result.
         keep: control characters that stay, such as "\n".
 
     Example:

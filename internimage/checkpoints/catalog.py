@@ -53,7 +53,7 @@ class CatalogEntry:
         labels: name of the label set, see `internimage.data.labels`, or None.
         num_classes: classes that the model tells apart, or None.
         input_size: side of the square input of a classifier; the published size text of the other tasks.
-        metrics: published figures in percent, for example {"top1": 83.5}.
+        metrics: published ones in percent, for example {"top1": 83.5}.
         parameters: exact number of parameters where it is known.
         published_parameters: the number as published, for example "30M".
         gflops: published cost of one image in GFLOPs.

@@ -21,9 +21,9 @@ BOX_SIDES, REGRESSION = 4, ".regressor."
 def with_classes_of(
     model: AnyModel, given: TaskConfig, state: Mapping[str, Tensor], *, source: str, reset_head: bool
 ) -> dict[str, Tensor]:
-    """Return start weights whose last layers answer for the classes of a model of the same kind.
+    """Return start weights whose last layers are for the classes of a model of the same kind.
 
-    Their rows are found by the names of the classes, or start afresh if asked for; layers that answer for all classes
+    Their rows are found by the names of the classes, or start afresh if asked for; layers of all classes
     at once, such as class-agnostic boxes, have nothing to unlearn.
 
     Args:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -87,27 +89,32 @@ def run_weights(folder: Path) -> Path | None:
 def _read_torch_file(path: Path, ema: bool | None, known: KnownModels) -> Checkpoint:
     """Open a file of `torch.save`; the older format cannot be mapped and stays in memory."""
     content = load_torch_file(path)
+    again = partial(load_torch_file, path) if zipfile.is_zipfile(path) else None
+    checkpoint = _foreign(path, content, again, ema, known)
+    text = stored_meta(content).get(HEADER_KEY)
+    config, info = from_json(text, str(path), known.configs) if isinstance(text, str) else (None, {})
+    preprocess = content.get("preprocess") if isinstance(content, Mapping) else None
+    stated = Stated(
+        settings=plain_settings(content) or stored_settings(content),
+        preprocess=preprocess if isinstance(preprocess, Mapping) else None,  # what `internimage.convert` stores
+        class_names=stored_names(content),
+        palette=stored_palette(content),
+    )
+    return replace(checkpoint, config=config, info=info, stated=stated)
+
+
+def _foreign(
+    path: Path, content: object, again: Callable[[], object] | None, ema: bool | None, known: KnownModels
+) -> Checkpoint:
+    """Return the weights in the content of anybody's file; `again` maps the content anew, None where it was copied."""
     state, is_part, where = unpack(content, str(path), ema, known)
     logger.info("%s: taking %s", path, where)
-    is_mapped = zipfile.is_zipfile(path)
-    text = stored_meta(content).get(HEADER_KEY)
-    preprocess = content.get("preprocess") if isinstance(content, Mapping) else None
-    config, info = from_json(text, str(path), known.configs) if isinstance(text, str) else (None, {})
     return Checkpoint(
-        source=str(path),
-        shapes=shapes_of(state),
-        open=(lambda: unpack(load_torch_file(path), str(path), ema, known).tensors) if is_mapped else (lambda: state),
-        in_memory=not is_mapped,
+        str(path),
+        shapes_of(state),
+        (lambda: state) if again is None else lambda: unpack(again(), str(path), ema, known).tensors,
+        in_memory=again is None,
         is_part=is_part,
-        config=config,
-        info=info,
-        stated=Stated(
-            settings=plain_settings(content) or stored_settings(content),
-            # What `internimage.convert` stores beside original weights.
-            preprocess=preprocess if isinstance(preprocess, Mapping) else None,
-            class_names=stored_names(content),
-            palette=stored_palette(content),
-        ),
     )
 
 
@@ -117,15 +124,8 @@ def _read_safetensors(path: Path, ema: bool | None, known: KnownModels) -> Check
     if HEADER_KEY in header:
         return _described(path, state, header[HEADER_KEY], ema, known)
     settings = read_settings(path.parent) if path.name in WEIGHT_FILES else None
-    canonical, is_part, where = unpack(state, str(path), ema, known)
-    logger.info("%s: taking %s", path, where)
-    return Checkpoint(
-        str(path),
-        shapes_of(canonical),
-        lambda: unpack(_map_safetensors(path)[0], str(path), ema, known).tensors,
-        is_part=is_part,
-        stated=Stated(settings=settings, is_folder=settings is not None),
-    )
+    checkpoint = _foreign(path, state, lambda: _map_safetensors(path)[0], ema, known)
+    return replace(checkpoint, stated=Stated(settings=settings, is_folder=settings is not None))
 
 
 def _described(path: Path, state: Mapping[str, Tensor], text: str, ema: bool | None, known: KnownModels) -> Checkpoint:
@@ -156,17 +156,17 @@ def _read_folder(folder: Path, ema: bool | None, known: KnownModels) -> Checkpoi
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; download the folder again")
 
-    def read() -> Mapping[str, Tensor]:
+    def read() -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
         for path in weights:
             part = _map_safetensors(path)[0] if path.suffix == ".safetensors" else load_torch_file(path)
             if not isinstance(part, Mapping):
                 raise ValueError(f"{path} holds no weights by name, but a {type(part).__name__}")
             state |= part
-        return unpack(state, str(folder), ema, known).tensors
+        return state
 
     stated = Stated(settings, read_preprocess(folder), read_class_names(folder), is_folder=True)
-    return Checkpoint(str(folder), shapes_of(read()), read, stated=stated)
+    return replace(_foreign(folder, read(), read, ema, known), stated=stated)
 
 
 def _map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

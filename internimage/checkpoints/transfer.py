@@ -91,7 +91,7 @@ def _request(url: str, start: int, version: str | None) -> urllib.request.Reques
 
 
 def _goes_on(response: HTTPResponse, start: int, total: int | None, version: str | None) -> bool:
-    """Whether an answer holds the bytes from `start` on to the end of the same version of the file."""
+    """Whether a response holds the bytes from `start` on to the end of the same version of the file."""
     span = CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
     if span is None or int(span[1]) != start or response.headers.get("ETag") not in (None, version):
         return False

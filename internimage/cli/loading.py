@@ -16,7 +16,7 @@ def load_predictor(
     """Return the model that MODEL names, see `internimage.load`.
 
     Raises:
-        ValueError: MODEL is a bare backbone, which answers nothing.
+        ValueError: MODEL is a bare backbone, which predicts nothing.
     """
     from internimage.flow import TaskModel
     from internimage.hub.load import load

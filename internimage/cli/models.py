@@ -140,7 +140,7 @@ _PLAIN = {*HEADINGS, "boxAP_val_ss", "boxAP_minival_ss", "mIoU"}
 
 
 def _heading(task: str, index: int) -> str | None:
-    """Return the heading of a task's metrics at one place of its rows."""
+    """Return the heading of a task's metrics at one index of its rows."""
     from internimage.checkpoints.catalog import catalog
 
     own = [list(entry.metrics)[index : index + 1] for entry in catalog().values() if entry.task == task]

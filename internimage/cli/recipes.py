@@ -79,12 +79,12 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
 
     schedule, entry = vars(recipe)["schedule"], published_checkpoint(recipe.name)
     is_long = not schedule.epochs
-    figures = published_metrics(recipe.name)
+    metrics = published_metrics(recipe.name)
     return {
         "name": recipe.name,
         "task": recipe.task,
         "start": recipe.model.weights or recipe.model.start_backbone or "random weights",
         "length": f"{schedule.iterations} steps" if is_long else f"{schedule.epochs} epochs",
-        "published": ", ".join(f"{name} {value:.1f}" for name, value in figures.items()),
+        "published": ", ".join(f"{name} {value:.1f}" for name, value in metrics.items()),
         "checkpoint": None if entry is None else entry.name,
     }

@@ -1,4 +1,4 @@
-"""What an evaluation answers, whatever the task."""
+"""What an evaluation returns, whatever the task."""
 
 from __future__ import annotations
 

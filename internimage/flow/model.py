@@ -117,7 +117,7 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
         return self(images.pixels, images.valid_hw)
 
     def predict(self, images: Sequence[ImageInput], *, batch_size: int = 8) -> list[Result]:
-        """Answer for each image: read, run in evaluation mode without gradients, and post-process.
+        """Predict for each image: read, run in evaluation mode without gradients, and post-process.
 
         Several threads may call it on one model, whatever its mode; an image's prediction does not depend on the others
         of its batch (but for the last bits of floating-point sums).

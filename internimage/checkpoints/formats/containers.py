@@ -18,7 +18,7 @@ from internimage.errors import printable
 
 RAW_CONTAINERS = ("model", "module", "state_dict")
 EMA_CONTAINERS = ("model_ema", "state_dict_ema", "ema")
-# Parts of names that wrappers add at any place: data parallel and averages, torch.compile, sharding, checkpointing.
+# Parts of names that wrappers add anywhere: data parallel and averages, torch.compile, sharding, checkpointing.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"))
 AVERAGE_WORDS = frozenset(("ema", "swa", "averaged", "average"))
 AVERAGE_COUNTER = "n_averaged"  # of torch's AveragedModel
@@ -62,7 +62,7 @@ def find_weights(content: object, source: str, ema: bool | None) -> Weights:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{source} holds a {type(content).__name__}, expected a dictionary of tensors")
-    found = [weights for place, tensors in _places(content) for weights in _models(place, tensors, source)]
+    found = [weights for path, tensors in _paths(content) for weights in _models(path, tensors, source)]
     raw = [weights for weights in found if not weights.is_averaged]
     averaged = [weights for weights in found if weights.is_averaged]
     if ema is True and averaged:
@@ -76,22 +76,22 @@ def find_weights(content: object, source: str, ema: bool | None) -> Weights:
     return _first(averaged, EMA_CONTAINERS, source)
 
 
-def _places(content: Mapping[object, object]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def _paths(content: Mapping[object, object]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Yield every dictionary of tensors in a file, with the names that lead to it."""
     waiting: list[tuple[tuple[str, ...], Mapping[object, object]]] = [((), content)]
     for _ in range(MAX_CONTAINERS):
         if not waiting:
             return
-        place, container = waiting.pop(0)
+        path, container = waiting.pop(0)
         named = [(key, value) for key, value in container.items() if isinstance(key, str)]
         tensors = {key: value for key, value in named if isinstance(value, Tensor)}
         if tensors:
-            yield place, tensors
-        if len(place) < MAX_NESTING:
-            waiting += [((*place, key), value) for key, value in named if isinstance(value, Mapping)]
+            yield path, tensors
+        if len(path) < MAX_NESTING:
+            waiting += [((*path, key), value) for key, value in named if isinstance(value, Mapping)]
 
 
-def _models(place: Sequence[str], tensors: Mapping[str, Tensor], source: str) -> Iterator[Weights]:
+def _models(path: Sequence[str], tensors: Mapping[str, Tensor], source: str) -> Iterator[Weights]:
     """Yield the models of one dictionary: all names below one prefix belong to one of them."""
     names = _without_wrappers(tensors, source)
     prefixes = list(dict.fromkeys(match[1] for name in names if (match := STEM.match(name))))
@@ -103,10 +103,10 @@ def _models(place: Sequence[str], tensors: Mapping[str, Tensor], source: str) ->
         if owner is not None:
             members[owner][name[len(owner) :]] = value
     for prefix, inner in members.items():
-        words = set(re.split(r"[._]", ".".join((*place, prefix)).lower()))
+        words = set(re.split(r"[._]", ".".join((*path, prefix)).lower()))
         is_averaged = inner.pop(AVERAGE_COUNTER, None) is not None or bool(words & AVERAGE_WORDS)
         _check_tensors(inner, source)
-        yield Weights(": ".join(part for part in (".".join(place), prefix) if part), inner, is_averaged)
+        yield Weights(": ".join(part for part in (".".join(path), prefix) if part), inner, is_averaged)
 
 
 def _without_wrappers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ def _first(found: Sequence[Weights], order: Sequence[str], source: str) -> Weigh
 
 
 def _any_tensors(content: Mapping[object, object], source: str) -> Weights:
-    """Return the tensors of a file without a stem: of the usual place, or of the file itself."""
+    """Return the tensors of a file without a stem: of the usual path, or of the file itself."""
     usual = [content.get(name) for name in (*RAW_CONTAINERS, *EMA_CONTAINERS)]
     container = next((found for found in usual if isinstance(found, Mapping)), content)
     tensors = {key: value for key, value in container.items() if isinstance(key, str) and isinstance(value, Tensor)}
