@@ -27,9 +27,8 @@ def check_reachable(url: str) -> None:
         ConnectionError: the name is not known, nobody answers, or the connection is refused.
     """
     target = urllib.parse.urlsplit(url)
-    proxy = (
-        None if urllib.request.proxy_bypass(target.hostname or "") else urllib.request.getproxies().get(target.scheme)
-    )
+    is_direct = urllib.request.proxy_bypass(target.hostname or "")
+    proxy = None if is_direct else urllib.request.getproxies().get(target.scheme)
     if proxy:
         target = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme=target.scheme)
     port = target.port or (443 if target.scheme == "https" else 80)
@@ -76,11 +75,9 @@ def receive(url: str, file: BinaryIO) -> None:
             if attempt == ATTEMPTS - 1:
                 raise ConnectionError(f"{error}, after {ATTEMPTS} attempts") from error
         log.warning("%s: the connection was cut at %d of %s bytes", url, file.tell(), total)
-    raise ConnectionError(
-        f"the server sent {file.tell()} of {total} bytes"
-        if total is not None
-        else "the file kept changing on the server"
-    )
+    if total is None:
+        raise ConnectionError("the file kept changing on the server")
+    raise ConnectionError(f"the server sent {file.tell()} of {total} bytes")
 
 
 def _request(url: str, start: int, version: str | None) -> urllib.request.Request:
@@ -95,9 +92,7 @@ def _goes_on(response: HTTPResponse, start: int, total: int | None, version: str
     span = CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
     if span is None or int(span[1]) != start or response.headers.get("ETag") not in (None, version):
         return False
-    if span[3] == "*" or total is None:
-        return total is None or int(span[2]) == total - 1
-    return int(span[3]) == total and int(span[2]) == total - 1
+    return total is None or (int(span[2]) == total - 1 and span[3] in ("*", str(total)))
 
 
 def _version(response: HTTPResponse) -> str | None:

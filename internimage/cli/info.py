@@ -100,7 +100,7 @@ def _words(facts: Mapping[str, Any]) -> dict[str, object]:
     """Return settings and preprocessing as lines of a table."""
     settings = facts.get("settings") or facts.get("backbone") or {}
     preprocessing = dict(facts.get("preprocessing") or {})
-    lines = {f"{name}": _text(preprocessing.pop(name, None)) for name in ("mean", "std")}
+    lines = {name: _text(preprocessing.pop(name, None)) for name in ("mean", "std")}
     return {
         **{name.replace("_", " "): _text(value) for name, value in settings.items()},
         "preprocessing": ", ".join(

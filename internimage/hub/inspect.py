@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from internimage.checkpoints.fill import check_description
 from internimage.checkpoints.foreign import about
 from internimage.flow import TaskConfig
 from internimage.hub.opening import read_checkpoint
+from internimage.settings import to_plain, to_plain_value
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 # Parts of a backbone's settings that tell one size from another.
@@ -51,18 +51,16 @@ def describe_config(config: TaskConfig | BackboneConfig) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "backbone": {
             "channels": list(backbone.widths),
-            **{name: _plain(getattr(backbone, name)) for name in BACKBONE_FIELDS},
+            **{name: to_plain_value(getattr(backbone, name)) for name in BACKBONE_FIELDS},
         },
     }
     if isinstance(config, BackboneConfig):
         return facts
-    preprocess = {name: _plain(value) for name, value in dataclasses.asdict(config.preprocess).items()}
-    names = config.class_names
     return {
         **facts,
         "num_classes": config.num_classes,
-        "class_names": None if names is None else list(names),
-        "preprocessing": {"interpolation": "bilinear", **preprocess},  # only classifiers have a choice
+        "class_names": to_plain_value(config.class_names),
+        "preprocessing": {"interpolation": "bilinear", **to_plain(config.preprocess)},  # only classifiers have a choice
     }
 
 
@@ -102,8 +100,3 @@ def describe_files(path: Path) -> list[dict[str, Any]]:
 
     inside = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]
     return [{"path": str(file), "bytes": file.stat().st_size, "sha256": sha256(file)} for file in inside]
-
-
-def _plain(value: Any) -> Any:
-    """Return a setting as JSON types."""
-    return list(value) if isinstance(value, tuple) else value

@@ -169,9 +169,7 @@ class Stack:
 
     def _made(self, opcode: str, taken: list[Entry]) -> Entry:
         """Return what an instruction makes of its operands."""
-        depth = 1 + max([entry.depth for entry in taken], default=0)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"its pickle is nested more than {MAX_DEPTH} levels deep")
+        depth = _around(taken)
         if opcode in ("REDUCE", "NEWOBJ"):
             self._check_call(*taken)
         if opcode in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE"):
@@ -199,6 +197,12 @@ class Stack:
         if is_list:
             container.is_list = True
             container.size += sum(1 if entry.is_list else entry.size for entry in taken)
-        container.depth = max(container.depth, 1 + max([entry.depth for entry in taken], default=0))
-        if container.depth > MAX_DEPTH:
-            raise ValueError(f"its pickle is nested more than {MAX_DEPTH} levels deep")
+        container.depth = max(container.depth, _around(taken))
+
+
+def _around(entries: list[Entry]) -> int:
+    """Return the depth of what holds some entries."""
+    depth = 1 + max([entry.depth for entry in entries], default=0)
+    if depth > MAX_DEPTH:
+        raise ValueError(f"its pickle is nested more than {MAX_DEPTH} levels deep")
+    return depth

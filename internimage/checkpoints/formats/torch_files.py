@@ -96,8 +96,9 @@ def load_torch_file(path: Path) -> object:
             warnings.simplefilter("ignore")  # of Python, on escapes in texts that are refused anyway
             names = _names_in_zip(path) if is_zip else _names_in_legacy_file(path)
         _refuse_dangerous(names, path)
-        known = torch.serialization.safe_globals([(_placeholder(name), name) for name in sorted(names - TENSOR_NAMES)])
-        with known, warnings.catch_warnings():
+        foreign = sorted(names - TENSOR_NAMES)
+        inert = [(InertObject if name.startswith("numpy.") else InertMapping, name) for name in foreign]
+        with torch.serialization.safe_globals(inert), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on old storages and protocols are not for our users
             return _without_attributes(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip))
     except BROKEN_FILE as error:
@@ -184,11 +185,6 @@ def _refuse_dangerous(names: set[str], path: Path) -> None:
             f"{', '.join(printable(name, 60) for name in dangerous[:5])}, which no checkpoint "
             "of weights needs. If you trust its author, ask for a file with the state_dict alone"
         )
-
-
-def _placeholder(name: str) -> type:
-    """Choose the inert class for a foreign name."""
-    return InertObject if name.startswith("numpy.") else InertMapping
 
 
 def _guess(path: Path) -> str:
