@@ -96,9 +96,9 @@ def load_torch_file(path: Path) -> object:
             warnings.simplefilter("ignore")  # of Python, on escapes in texts that are refused anyway
             names = _names_in_zip(path) if is_zip else _names_in_legacy_file(path)
         _refuse_dangerous(names, path)
-        foreign = sorted(names - TENSOR_NAMES)
-        inert = [(InertObject if name.startswith("numpy.") else InertMapping, name) for name in foreign]
-        with torch.serialization.safe_globals(inert), warnings.catch_warnings():
+        kinds = {name: InertObject if name.startswith("numpy.") else InertMapping for name in names - TENSOR_NAMES}
+        known = torch.serialization.safe_globals([(kind, name) for name, kind in kinds.items()])
+        with known, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on old storages and protocols are not for our users
             return _without_attributes(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip))
     except BROKEN_FILE as error:
