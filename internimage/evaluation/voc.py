@@ -90,12 +90,14 @@ def precision_by_class(
     """
     nothing = (np.zeros(0, int), np.zeros(0), np.zeros(0, int))
     labels, scores, outcome = (np.concatenate(parts) for parts in zip(nothing, *found, strict=True))
+    order = np.argsort(labels, kind="stable")
+    limits = np.searchsorted(labels, np.arange(len(wanted) + 1), sorter=order)
     classes: list[ClassPrecision] = []
     for label, number in enumerate(wanted.tolist()):
-        own = labels == label
-        counted = own & (outcome != NOT_COUNTED)
+        own = order[limits[label] : limits[label + 1]]
+        counted = own[outcome[own] != NOT_COUNTED]
         value = summarize(*curve(scores[counted], outcome[counted] == RIGHT, number)) if number else None
-        classes.append(ClassPrecision(number, int(own.sum()), value))
+        classes.append(ClassPrecision(number, len(own), value))
     return classes
 
 

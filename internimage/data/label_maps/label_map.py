@@ -54,12 +54,9 @@ class MaskValues:
     def allowed(self) -> str:
         """The values that may occur, for messages."""
         values = [i for i, label in enumerate(self.table) if label != NOT_ALLOWED]
-        runs: list[list[int]] = []
-        for value in values:
-            if runs and runs[-1][1] == value - 1:
-                runs[-1][1] = value
-            else:
-                runs.append([value, value])
+        lows = [value for value in values if value - 1 not in values]
+        highs = [value for value in values if value + 1 not in values]
+        runs = zip(lows, highs, strict=True)
         return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
 
 

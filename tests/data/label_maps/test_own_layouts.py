@@ -122,7 +122,7 @@ def test_published_files_are_what_they_are(make: Make, mask: Mask, caplog: pytes
 
 
 @pytest.mark.parametrize(("orientation", "stored_wh"), [(6, (8, 6)), (1, (6, 8))])
-def test_a_image_that_the_camera_turned(make: Make, mask: Mask, orientation: int, stored_wh: tuple[int, int]) -> None:
+def test_an_image_that_the_camera_turned(make: Make, mask: Mask, orientation: int, stored_wh: tuple[int, int]) -> None:
     root = make("masks/val/a.png", mask(0))
     image = PIL.Image.new("RGB", stored_wh)
     exif = image.getexif()

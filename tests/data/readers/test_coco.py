@@ -237,7 +237,7 @@ def test_limits_and_wrong_folders(root: Path, caplog: pytest.LogCaptureFixture) 
     assert len(dataset) == 2 and "b.png is missing" in caplog.text and "1 broken annotations" in caplog.text
 
 
-def test_a_image_of_another_size(root: Path) -> None:
+def test_an_image_of_another_size(root: Path) -> None:
     PIL.Image.new("RGB", (60, 80)).save(root / "train2017/a.png")
     with pytest.raises(ValueError, match=r"a\.png: the image is .*\(80, 60\), but annotated as \(60, 80\)"):
         opened(root)[0]
