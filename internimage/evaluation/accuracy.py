@@ -23,14 +23,7 @@ class ClassScore(NamedTuple):
 
 
 def score_logits(logits: Tensor, targets: Tensor) -> list[ClassScore]:
-    """Compare predictions with the ground truth.
-
-    Args:
-        logits: (N, M) float.
-        targets: (N,) int64 true classes, 0..M - 1.
-
-    Returns:
-        One score for each image.
+    """Compare (N, M) float predictions with (N,) int64 true classes, 0..M - 1; return a score for each image.
 
     Example:
         >>> [score] = score_logits(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([2]))

@@ -18,11 +18,8 @@ def overlaps(
 ) -> np.ndarray:
     """Return the (D, G) overlaps of boxes, see `internimage.ops.boxes.pairwise_overlaps`.
 
-    Args:
-        found: (D, 4) corners.
-        targets: (G, 4) corners.
-        kind: "iou" intersection over union, "iof" intersection over the area of the found box.
-        extent: added to every width and height; 1 where corners name the first and the last pixel, as in VOC.
+    "iof" is intersection over the area of the found box. `extent` is added to every width and height: 1 where corners
+    name the first and the last pixel, as in VOC.
     """
     a, b = (torch.from_numpy(boxes + np.array([0.0, 0.0, extent, extent])) for boxes in (found, targets))
     return pairwise_overlaps(a, b, kind).numpy()

@@ -38,12 +38,7 @@ class FoundObjects:
 
     @classmethod
     def of(cls, result: Detections, classes: np.ndarray) -> FoundObjects:
-        """Take over a result.
-
-        Args:
-            result: what was found.
-            classes: the data set's class of each class of the model; objects of -1 are left out.
-        """
+        """Take over a result; `classes` is the data set's class of each class of the model, -1 leaves objects out."""
         masks = None if result.run_length_masks is None else tuple(result.run_length_masks.to_coco())
         labels = classes[result.labels.numpy()]
         found = cls(result.boxes_xyxy.double().numpy(), result.scores.double().numpy(), labels, masks)

@@ -65,14 +65,10 @@ def model_fingerprint(model: nn.Module) -> str:
 def record_log(
     path: Path | None, form: RecordFormat[Record], model: nn.Module, settings: str, dataset: ImageDataset[Any]
 ) -> Iterator[RecordLog[Record]]:
-    """Open the records of an evaluation for one process at a time, see `RecordLog`.
+    """Open the records of an evaluation for one process at a time; without a path they are in memory only.
 
-    Args:
-        path: the file, None to keep records in memory only.
-        form: how records are written down.
-        model: what is evaluated.
-        settings: how images are read and views of them merged.
-        dataset: the data set, to be known again.
+    What belongs to a model, to `settings` (how images are read and views of them merged) and to a data set is known
+    again; see `RecordLog`.
 
     Raises:
         BlockingIOError: another process works with the file.

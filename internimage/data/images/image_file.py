@@ -110,7 +110,9 @@ def open_image_file(path: str | PathLike[str]) -> BinaryIO:
     path, name = Path(path), shown_name(path)
     try:
         if not path.exists():
-            raise BadImage(f"{name}: {_why_missing(name)}")
+            if "://" in name:
+                raise BadImage(f"{name}: addresses are not downloaded; download the image first, then give the file")
+            raise BadImage(f"{name}: there is no such file; check the path (relative to {Path.cwd()})")
         if path.is_dir():
             raise BadImage(f"{name}: this is a folder; give the files in it")
         if not path.is_file():
@@ -120,12 +122,6 @@ def open_image_file(path: str | PathLike[str]) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise BadImage(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
-
-
-def _why_missing(name: str) -> str:
-    if "://" in name:
-        return "addresses are not downloaded; download the image first, then give the file"
-    return f"there is no such file; check the path (relative to {Path.cwd()})"
 
 
 def _reduce(image: PIL.Image.Image, network_hw: NetworkSize, *, is_turned: bool) -> None:

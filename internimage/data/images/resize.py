@@ -15,14 +15,9 @@ COEFFICIENT_ONE = 2048  # 11 bits
 
 
 def keep_ratio_size(size_hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest size of the same aspect ratio inside of a scale.
+    """Return the largest (height, width) of the same aspect ratio inside of a scale, in whole pixels, at least 1.
 
-    Args:
-        size_hw: (height, width) of the image in pixels.
-        scale: limits of the two sides in pixels; the larger one is for the longer side of the image.
-
-    Returns:
-        (height, width), each rounded to the nearest pixel and at least 1.
+    The larger limit of `scale` is for the longer side.
 
     Example:
         >>> keep_ratio_size((427, 640), (2048, 512))
