@@ -139,12 +139,12 @@ def _cell(value: object) -> Text:
 
 def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:
     """Write names and values, one pair a line, to stdout; empty values are left out."""
-    rows = [(Text(shown(name), style="bold"), value) for name, value in fields.items() if value not in (None, "")]
     table = Table(box=None, pad_edge=False, show_header=False)
     for _ in range(2):
         table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(shown(value)))
+    for name, value in fields.items():
+        if value not in (None, ""):
+            table.add_row(Text(shown(name), style="bold"), Text(shown(value)))
     if title:
         stdout().print(Text(shown(title), style="bold underline"))
     stdout().print(table)

@@ -43,11 +43,10 @@ def describe_config(config: TaskConfig | BackboneConfig) -> dict[str, Any]:
         (29918424, [64, 128, 256, 512], 'bicubic')
     """
     backbone = config if isinstance(config, BackboneConfig) else config.backbone
-    task = None if isinstance(config, BackboneConfig) else tasks.of_config(config)
     with torch.device("meta"):
         model = tasks.build(config)
     facts: dict[str, Any] = {
-        "model": "backbone" if task is None else task.model_name(config),
+        "model": "backbone",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "backbone": {
             "channels": list(backbone.widths),
@@ -58,6 +57,7 @@ def describe_config(config: TaskConfig | BackboneConfig) -> dict[str, Any]:
         return facts
     return {
         **facts,
+        "model": tasks.of_config(config).model_name(config),
         "num_classes": config.num_classes,
         "class_names": to_plain_value(config.class_names),
         "preprocessing": {"interpolation": "bilinear", **to_plain(config.preprocess)},  # only classifiers have a choice
