@@ -41,12 +41,7 @@ class Detector(TaskModel[Detections]):
 
     @abstractmethod
     def loss(self, images: Images, targets: Sequence[DetectionTargets]) -> dict[str, Tensor]:
-        """Return the named scalar losses of a batch; their sum is what training minimizes.
-
-        Args:
-            images: the batch.
-            targets: what is in each image, on the device of the model.
-        """
+        """Return the named scalar losses of a batch on the device of the model, and of what is in each image."""
 
     def run(self, images: Images) -> RawDetections:
         """Call `forward` on the images of a batch that is already on the right device, one padded size at a time.
@@ -68,21 +63,15 @@ class Detector(TaskModel[Detections]):
 
     def _padded_sizes(self, images: Images) -> dict[tuple[int, int], list[int]]:
         """Numbers of the images of each size that they would be padded to alone."""
-        divisor, groups = self.config.preprocess.divisor, dict[tuple[int, int], list[int]]()
-        for i, sides in enumerate(images.valid_hw.tolist()):
-            height, width = (
-                min(-(-side // divisor) * divisor, most)
-                for side, most in zip(sides, images.pixels.shape[2:], strict=True)
-            )
+        divisor, most = self.config.preprocess.divisor, torch.tensor(images.pixels.shape[2:])
+        sizes = torch.minimum((images.valid_hw.cpu() + divisor - 1) // divisor * divisor, most)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, (height, width) in enumerate(sizes.tolist()):
             groups.setdefault((height, width), []).append(i)
         return groups
 
     def preprocess(self, images: Sequence[ImageInput]) -> Images:
-        """Read, resize, normalize and pad images.
-
-        Raises:
-            ValueError: an image cannot be read.
-        """
+        """Read, resize, normalize and pad images, see `prepare`."""
         return prepare(images, self.config.preprocess)
 
     def postprocess(self, outputs: RawDetections, images: Images) -> list[Detections]:
@@ -127,11 +116,8 @@ class Detector(TaskModel[Detections]):
                     f"targets[{i}].labels must lie in 0..{self.config.num_classes - 1}, given "
                     f"{int(labels.min())}..{int(labels.max())}; is num_classes of the model that of the data?"
                 )
-            if not masks:
-                continue
-            expected = (number, height, width)
-            if target.masks is None or tuple(target.masks.shape) != expected:
-                given = None if target.masks is None else tuple(target.masks.shape)
+            expected, given = (number, height, width), None if target.masks is None else tuple(target.masks.shape)
+            if masks and given != expected:
                 raise ValueError(f"targets[{i}].masks must be {expected} like the padded batch, given {given}")
 
 
@@ -139,8 +125,6 @@ def without_small(target: DetectionTargets) -> DetectionTargets:
     """Leave out true boxes without extent, which no box can match."""
     size = target.boxes_xyxy[:, 2:] - target.boxes_xyxy[:, :2]
     keep = (size > 0).all(dim=1)
-    if bool(keep.all()):
-        return target
     masks = None if target.masks is None else target.masks[keep]
     return replace(target, boxes_xyxy=target.boxes_xyxy[keep], labels=target.labels[keep], masks=masks)
 

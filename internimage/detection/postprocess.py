@@ -28,14 +28,9 @@ class RawDetections(NamedTuple):
     @classmethod
     def join(cls, parts: Sequence[RawDetections]) -> RawDetections:
         """Put the objects of one or more parts one behind the other; `image` stays as it is."""
-        masks = [part.mask_probabilities for part in parts if part.mask_probabilities is not None]
-        return cls(
-            torch.cat([part.boxes for part in parts]),
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            torch.cat([part.image for part in parts]),
-            torch.cat(masks) if masks else None,
-        )
+        *fields, masks = zip(*parts, strict=True)
+        drawn = [mask for mask in masks if mask is not None]
+        return cls(*map(torch.cat, fields), torch.cat(drawn) if drawn else None)
 
     def select(self, index: Tensor) -> RawDetections:
         """Return the objects with these (S,) numbers, in this order."""
@@ -75,16 +70,8 @@ def to_detections(
         masks = None
         if outputs.mask_probabilities is not None:
             masks = paste_masks(outputs.mask_probabilities[own].float(), placed, original_hw, threshold=mask_threshold)
-        results.append(
-            Detections(
-                placed.cpu(),
-                scores[own].cpu(),
-                outputs.labels[own].cpu(),
-                class_names=class_names,
-                original_hw=original_hw,
-                run_length_masks=masks,
-            )
-        )
+        found = (placed.cpu(), scores[own].cpu(), outputs.labels[own].cpu())
+        results.append(Detections(*found, class_names=class_names, original_hw=original_hw, run_length_masks=masks))
     return results
 
 

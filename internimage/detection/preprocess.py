@@ -80,7 +80,8 @@ def prepare(images: Sequence[ImageInput], config: DetectionPreprocess) -> Images
 def batch(arrays: Sequence[Tensor], original_hw: Sequence[tuple[int, int]], config: DetectionPreprocess) -> Images:
     """Normalize and pad uint8 (h, w, C) arrays that have their final size already."""
     sizes = [array.shape[:2] for array in arrays]
-    height, width = (_padded(max((size[axis] for size in sizes), default=1), config.divisor) for axis in (0, 1))
+    most = (max((size[axis] for size in sizes), default=1) for axis in (0, 1))
+    height, width = (math.ceil(side / config.divisor) * config.divisor for side in most)
     pixels = torch.zeros(len(arrays), height, width, config.channels)  # (N, H, W, C)
     for row, array, (h, w) in zip(pixels, arrays, sizes, strict=True):
         row[:h, :w] = normalize(array, config)
@@ -96,7 +97,3 @@ def normalize(pixels: Tensor, config: DetectionPreprocess) -> Tensor:
 def fit(image: Image, config: DetectionPreprocess) -> Tensor:
     """Bring an image to its size in the network, as (h, w, C) uint8."""
     return resize_bilinear(torch.from_numpy(pixels_of(image)), config.network_hw(original_size(image)))
-
-
-def _padded(side: int, divisor: int) -> int:
-    return math.ceil(side / divisor) * divisor

@@ -11,25 +11,21 @@ from internimage.checkpoints.catalog import CatalogEntry
 from internimage.evaluation.object_metrics import Metric, Metrics
 from internimage.moved import renamed_attribute, renamed_keywords
 
-# Name in the catalog, and the value of a metric that it is; the first column says whether several views were merged.
-PUBLISHED: dict[str, dict[str, tuple[bool, str]]] = {
-    "coco": {
-        "boxAP": (False, "box_AP"),
-        "maskAP": (False, "mask_AP"),
-        "boxAP_val_ss": (False, "box_AP"),
-        "boxAP_val_tta": (True, "box_AP"),
-    },
-    "lvis": {"boxAP_val_ss": (False, "box_AP"), "boxAP_val_ms": (True, "box_AP")},
-    "voc2007": {"VOC2007": (False, "mAP")},
-    "voc2012": {"VOC2012": (False, "mAP")},
-    "openimages": {"mAP_ss": (False, "mAP")},
-}
-DATA_SETS = {
-    "coco": ("coco", "closet"),
-    "lvis": ("lvis",),
-    "voc2007": ("voc",),
-    "voc2012": ("voc",),
-    "openimages": ("openimages",),
+# For each metric: how the names of its data sets begin, and name in the catalog -> (several views were merged, our name).
+PUBLISHED: dict[str, tuple[tuple[str, ...], dict[str, tuple[bool, str]]]] = {
+    "coco": (
+        ("coco", "closet"),
+        {
+            "boxAP": (False, "box_AP"),
+            "maskAP": (False, "mask_AP"),
+            "boxAP_val_ss": (False, "box_AP"),
+            "boxAP_val_tta": (True, "box_AP"),
+        },
+    ),
+    "lvis": (("lvis",), {"boxAP_val_ss": (False, "box_AP"), "boxAP_val_ms": (True, "box_AP")}),
+    "voc2007": (("voc",), {"VOC2007": (False, "mAP")}),
+    "voc2012": (("voc",), {"VOC2012": (False, "mAP")}),
+    "openimages": (("openimages",), {"mAP_ss": (False, "mAP")}),
 }
 LVIS_MINIVAL = "boxAP_minival_ss"
 
@@ -105,9 +101,9 @@ def published_metrics(
         >>> published_metrics(info("mask_rcnn_internimage_t_fpn_1x_coco"), "coco")["box_AP"]
         0.472
     """
-    if metric not in PUBLISHED or not entry.dataset.lower().startswith(DATA_SETS[metric]):
+    beginnings, table = PUBLISHED.get(metric, ((), {}))
+    if not entry.dataset.lower().startswith(beginnings):
         return {}
-    table = PUBLISHED[metric]
     if metric == "lvis" and lvis_minival:
         table = {LVIS_MINIVAL: (False, "box_AP")}
     return {

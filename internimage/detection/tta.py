@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL.Image import Transpose
 
 from internimage.data.images.read import read_image
 from internimage.detection import Detector
-from internimage.detection.box_merging import Merged, merge_boxes
+from internimage.detection.box_merging import merge_boxes
 from internimage.detection.postprocess import RawDetections, check_finite
 from internimage.detection.preprocess import DetectionPreprocess, prepare
 from internimage.flow import ImageInput
@@ -98,13 +97,9 @@ class ViewReader:
         """Read, mirror, resize and normalize."""
         read = [read_image(image, self.config.reading) for image in images]
         mirrored = [image.transpose(Transpose.FLIP_LEFT_RIGHT) for image in read] if self.tta.flip else []
-        views: list[View] = []
-        for shorter, longer in self.tta.sizes:
-            config = replace(self.config, shorter_side=shorter, longer_side=longer)
-            views.append(View(prepare(read, config), False))
-            if self.tta.flip:
-                views.append(View(prepare(mirrored, config), True))
-        return views
+        configs = [replace(self.config, shorter_side=side, longer_side=longer) for side, longer in self.tta.sizes]
+        both = ((False, read), (True, mirrored)) if self.tta.flip else ((False, read),)
+        return [View(prepare(some, config), is_mirrored) for config in configs for is_mirrored, some in both]
 
 
 @renamed_keywords(settings="tta")
@@ -157,7 +152,8 @@ def _in_original(model: Detector, view: View) -> list[RawDetections]:
         boxes = raw.boxes[own].float() * scale
         masks = None if raw.mask_probabilities is None else raw.mask_probabilities[own].float()
         if view.is_mirrored:
-            boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+            left, top, right, bottom = boxes.unbind(1)
+            boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
             masks = None if masks is None else masks.flip(-1)
         predictions.append(RawDetections(boxes, raw.scores[own].float(), raw.labels[own], raw.image[own], masks))
     return predictions
@@ -167,20 +163,12 @@ def _merge_image(views: Sequence[RawDetections], position: int, tta: DetectionTT
     """Merge the predictions for all views of the image at a position of the batch."""
     every = RawDetections.join(views)
     merged = merge_boxes(
-        every.boxes.cpu().numpy(),
-        every.scores.cpu().numpy(),
-        every.labels.cpu().numpy(),
+        *(values.cpu().numpy() for values in (every.boxes, every.scores, every.labels)),
         method=tta.method,
         iou=tta.iou,
         num_views=tta.num_views,
         min_score=tta.min_score,
     )
-    merged = Merged(*(part[:limit] for part in merged))
-    index = torch.from_numpy(merged.sources).to(every.labels.device)
-    return RawDetections(
-        torch.from_numpy(merged.boxes.astype(np.float32)).to(index.device),
-        torch.from_numpy(merged.scores.astype(np.float32)).to(index.device),
-        every.labels[index],
-        torch.full_like(index, position),
-        None if every.mask_probabilities is None else every.mask_probabilities[index],
-    )
+    sources, boxes, scores = (torch.from_numpy(part[:limit]) for part in merged)
+    sources, boxes, scores = (x.to(every.labels.device) for x in (sources, boxes.float(), scores.float()))
+    return every.select(sources)._replace(boxes=boxes, scores=scores, image=torch.full_like(sources, position))

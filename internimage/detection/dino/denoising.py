@@ -69,7 +69,7 @@ def make_queries(
     *,
     num_queries: int,
 ) -> Denoising | None:
-    """Make the denoising queries.
+    """Make the denoising queries of a batch; None where no image shows an object.
 
     Args:
         targets: true objects of each image.
@@ -78,9 +78,6 @@ def make_queries(
         noise: random numbers, see `Noise`.
         config: sizes and strength of the noise.
         num_queries: queries that are matched with objects, behind the denoising ones.
-
-    Returns:
-        The queries; None where no image shows an object.
 
     Source: DINO, section 3.3, https://arxiv.org/abs/2203.03605.
     """

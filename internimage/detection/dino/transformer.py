@@ -42,13 +42,7 @@ class Memory(NamedTuple):
 
 
 class SlicedFeedForward(nn.Module):
-    """The same function as `FeedForward`, its hidden width computed in slices.
-
-    Args:
-        channels: width C of input and output.
-        hidden_channels: width between the two linear layers.
-        slices: number of slices; must divide `hidden_channels`.
-    """
+    """The same function as `FeedForward`, its hidden width computed in slices, whose number must divide it."""
 
     def __init__(self, channels: int, hidden_channels: int, slices: int) -> None:
         super().__init__()
@@ -79,13 +73,8 @@ def build_feed_forward(config: DINOConfig) -> nn.Module:
 
 def build_deform_attention(config: DINOConfig, backend: str) -> MSDeformAttention:
     """Return the deformable attention of a layer."""
-    return MSDeformAttention(
-        config.channels,
-        config.num_heads,
-        num_levels=config.num_levels,
-        num_points=config.num_points,
-        backend=backend,
-    )
+    levels, points = config.num_levels, config.num_points
+    return MSDeformAttention(config.channels, config.num_heads, num_levels=levels, num_points=points, backend=backend)
 
 
 class DINOEncoderLayer(nn.Module):
@@ -126,12 +115,7 @@ class DINODecoderLayer(nn.Module):
 
 
 class DINOTransformer(nn.Module):
-    """Encoder and decoder of DINO with the embeddings between them.
-
-    Args:
-        config: see `DINOConfig`.
-        backend: operator backend, see `internimage.ops.ms_deform_attn`.
-    """
+    """Encoder and decoder of DINO with the embeddings between them."""
 
     def __init__(self, config: DINOConfig, *, backend: str = "auto") -> None:
         super().__init__()
@@ -159,19 +143,15 @@ class DINOTransformer(nn.Module):
             input_hw: size of the padded batch in pixels.
         """
         valid = tuple(_valid_cells((x.shape[2], x.shape[3]), valid_hw, input_hw) for x in maps)
-        ratios = torch.stack(
-            [torch.stack([v[:, 0].float().mean(dim=1), v[:, :, 0].float().mean(dim=1)], dim=1) for v in valid], dim=1
-        )
+        ratios = [torch.stack([v[:, 0].float().mean(dim=1), v[:, :, 0].float().mean(dim=1)], dim=1) for v in valid]
         cells = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
-        temperature = self.config.position_temperature
-        position = torch.cat(
-            [
-                padded_sine_position(v, self.config.channels, temperature=temperature).flatten(1, 2).to(cells.dtype) + e
-                for v, e in zip(valid, self.level_embedding, strict=True)
-            ],
-            dim=1,
-        )
-        memory = Memory(cells, torch.cat([~v.flatten(1) for v in valid], dim=1), valid, ratios)
+        channels, temperature = self.config.channels, self.config.position_temperature
+        parts = [
+            padded_sine_position(v, channels, temperature=temperature).flatten(1, 2).to(cells.dtype) for v in valid
+        ]
+        position = torch.cat([part + level for part, level in zip(parts, self.level_embedding, strict=True)], dim=1)
+        padding = torch.cat([~v.flatten(1) for v in valid], dim=1)
+        memory = Memory(cells, padding, valid, torch.stack(ratios, dim=1))
         reference = _cell_references(memory)
         for layer in self.encoder:
             cells = layer(cells, position, reference, memory)
@@ -242,14 +222,18 @@ def _valid_cells(size_hw: tuple[int, int], valid_hw: Tensor, input_hw: tuple[int
     return inside[0][:, :, None] & inside[1][:, None, :]
 
 
+def _grid(x: Tensor, y: Tensor) -> Tensor:
+    """Return the (N, H, W, 2) places (x, y) of columns (N, W) and rows (N, H)."""
+    return torch.stack([x[:, None].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1])], dim=-1)
+
+
 def _cell_references(memory: Memory) -> Tensor:
     """Return the (N, S, L, 2) center of every cell in every level, as fractions of the padded maps."""
     centers: list[Tensor] = []
     for (height, width), ratio in zip(memory.shapes, memory.valid_ratios.unbind(1), strict=True):
         y, x = (torch.arange(side, device=ratio.device, dtype=ratio.dtype) + 0.5 for side in (height, width))
         y, x = y[None] / (ratio[:, 1:] * height), x[None] / (ratio[:, :1] * width)  # (N, H), (N, W)
-        grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
-        centers.append(grid.flatten(1, 2))
+        centers.append(_grid(x, y).flatten(1, 2))
     return torch.cat(centers, dim=1)[:, :, None] * memory.valid_ratios[:, None]
 
 
@@ -258,6 +242,5 @@ def _level_proposals(valid: Tensor, level: int) -> Tensor:
     height, width = valid.shape[1:]
     heights, widths = valid[:, :, 0].sum(dim=1), valid[:, 0].sum(dim=1)  # (N,)
     y, x = (torch.arange(side, device=valid.device, dtype=torch.float32) + 0.5 for side in (height, width))
-    y, x = y[None] / heights[:, None], x[None] / widths[:, None]
-    centers = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
+    centers = _grid(x[None] / widths[:, None], y[None] / heights[:, None])
     return torch.cat([centers, torch.full_like(centers, PROPOSAL_SIDE * 2.0**level)], dim=-1).flatten(1, 2)

@@ -38,18 +38,9 @@ def region_features(
     finest_scale: int,
     backend: str = "auto",
 ) -> Tensor:
-    """Cut regions out of the maps.
+    """Cut (R, 5) regions out of maps (N, C, H, W), fine to coarse: (R, C, S, S) averages of bilinear samples.
 
-    Args:
-        maps: levels (N, C, H, W), fine to coarse.
-        rois: (R, 5) regions.
-        side: S cells.
-        strides: pixels for a cell of each level.
-        finest_scale: regions of up to twice this side are read from the first level, in pixels.
-        backend: operator backend, see `internimage.ops.dcnv3`.
-
-    Returns:
-        (R, C, S, S) averages of bilinear samples.
+    Regions of up to twice `finest_scale` pixels are read from the first level; `strides` are the pixels for a cell.
     """
     levels = region_levels(rois, len(maps), finest_scale)
     is_compiled = can_average(maps[0], backend=backend)
@@ -77,14 +68,7 @@ def in_parts(function: Callable[..., tuple[Tensor, ...]], number: int, *rows: Te
 
 
 class BoxHead(nn.Module):
-    """Classes and boxes of regions: convolutions, linear layers, one linear layer for each output.
-
-    Args:
-        in_channels: C of a region's map.
-        roi_size: S of a region's map.
-        num_classes: K.
-        config: see `BoxStageConfig`.
-    """
+    """Classes and boxes of (C, S, S) regions: convolutions, linear layers, one linear layer for each output."""
 
     def __init__(self, in_channels: int, roi_size: int, num_classes: int, config: BoxStageConfig) -> None:
         super().__init__()
@@ -140,13 +124,7 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Masks of regions: convolutions, doubling of the side, one map for each class.
-
-    Args:
-        in_channels: C of a region's map.
-        num_classes: K.
-        config: see `MaskHeadConfig`.
-    """
+    """Masks of (C, S, S) regions: convolutions, doubling of the side, one map for each class."""
 
     def __init__(self, in_channels: int, num_classes: int, config: MaskHeadConfig) -> None:
         super().__init__()

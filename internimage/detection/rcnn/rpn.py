@@ -48,12 +48,7 @@ class Proposals(NamedTuple):
 
 
 class RPN(nn.Module):
-    """Region proposal network: one small convolutional head on every level.
-
-    Args:
-        in_channels: channels of the levels.
-        config: see `RPNConfig`.
-    """
+    """Region proposal network: one small convolutional head on every level, see `RPNConfig`."""
 
     def __init__(self, in_channels: int, config: RPNConfig) -> None:
         super().__init__()
@@ -81,15 +76,10 @@ class RPN(nn.Module):
         ]
 
     def propose(self, outputs: RPNOutputs, valid_hw: Tensor, config: ProposalConfig) -> Proposals:
-        """Turn raw outputs into the best regions.
+        """Turn raw outputs into the best regions, at most `config.kept` for each image.
 
-        Args:
-            outputs: of `forward`.
-            valid_hw: (N, 2) sizes of the images before padding; regions are clipped to them.
-            config: how many are kept.
-
-        Returns:
-            At most `config.kept` regions for each image; those of NaN outputs are kept, so that they are noticed.
+        Regions are clipped to `valid_hw`, (N, 2) sizes before padding; those of NaN outputs are kept, so that they are
+        noticed.
         """
         boxes, scores, levels = self._candidates(outputs, valid_hw, config.pre_nms)
         size = boxes[..., 2:] - boxes[..., :2]
@@ -103,9 +93,7 @@ class RPN(nn.Module):
 
     def _candidates(self, outputs: RPNOutputs, valid_hw: Tensor, pre_nms: int) -> tuple[Tensor, Tensor, Tensor]:
         """Best anchors of every level: boxes (N, P, 4), scores (N, P), level numbers (P,)."""
-        boxes: list[Tensor] = []
-        scores: list[Tensor] = []
-        levels: list[Tensor] = []
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
         flat = zip(outputs.flat_logits(), outputs.flat_deltas(), self.anchors(outputs), strict=True)
         for level, (logits, deltas, anchors) in enumerate(flat):
             score = logits.sigmoid()
@@ -113,7 +101,7 @@ class RPN(nn.Module):
                 score, best = score.topk(pre_nms, dim=1)
                 deltas = deltas.gather(1, best[..., None].expand(-1, -1, 4))
                 anchors = anchors[best]
-            boxes.append(decode_deltas(anchors, deltas, STDS, clip_hw=valid_hw[:, None]))
-            scores.append(score)
-            levels.append(torch.full((score.shape[1],), level, device=score.device))
+            boxes = decode_deltas(anchors, deltas, STDS, clip_hw=valid_hw[:, None])
+            found.append((boxes, score, torch.full((score.shape[1],), level, device=score.device)))
+        boxes, scores, levels = zip(*found, strict=True)
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
