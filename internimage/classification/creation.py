@@ -14,12 +14,7 @@ from internimage.flow import on_weights
 
 
 def create_config(
-    wanted: Wanted,
-    *,
-    head: object,
-    preprocess: object,
-    on: ClassifierConfig | None,
-    backbone: BackboneConfig | None,
+    wanted: Wanted, *, head: object, preprocess: object, on: ClassifierConfig | None, backbone: BackboneConfig | None
 ) -> ClassifierConfig:
     """Return the classifier that a caller wants, fresh or on the weights of another, see `internimage.flow.Create`.
 

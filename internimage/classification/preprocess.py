@@ -123,11 +123,7 @@ def _encode_place(observation: Observation) -> tuple[float, float, float]:
     if observation.latitude is None or observation.longitude is None:
         return (0.0, 0.0, 0.0)
     latitude, longitude = math.radians(observation.latitude), math.radians(observation.longitude)
-    return (
-        math.cos(latitude) * math.cos(longitude),
-        math.cos(latitude) * math.sin(longitude),
-        math.sin(latitude),
-    )
+    return (math.cos(latitude) * math.cos(longitude), math.cos(latitude) * math.sin(longitude), math.sin(latitude))
 
 
 def prepare(images: Sequence[ImageInput], config: ClassificationPreprocess) -> Images:
@@ -150,9 +146,7 @@ def prepare(images: Sequence[ImageInput], config: ClassificationPreprocess) -> I
         original_hw.append(original_size(image))
         pixels[i] = torch.from_numpy(pixels_of(fit(image, config)))
     return Images(
-        normalize(pixels, config),
-        torch.full((len(images), 2), config.size, dtype=torch.int64),
-        tuple(original_hw),
+        normalize(pixels, config), torch.full((len(images), 2), config.size, dtype=torch.int64), tuple(original_hw)
     )
 
 

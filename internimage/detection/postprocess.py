@@ -39,11 +39,7 @@ class RawDetections(NamedTuple):
 
 
 def to_detections(
-    outputs: RawDetections,
-    images: Images,
-    class_names: tuple[str, ...] | None,
-    *,
-    mask_threshold: float = 0.5,
+    outputs: RawDetections, images: Images, class_names: tuple[str, ...] | None, *, mask_threshold: float = 0.5
 ) -> list[Detections]:
     """Lead objects back to the original images.
 

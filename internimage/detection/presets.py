@@ -62,9 +62,7 @@ def _cascade(backbone: BackboneConfig, num_classes: int, stage: BoxStageConfig) 
         for stds, iou, weight in zip(CASCADE_STDS, CASCADE_IOUS, CASCADE_WEIGHTS, strict=True)
     )
     rpn = RPNConfig(
-        box_loss=BoxLossConfig("smooth_l1", beta=1 / 9),
-        train=ProposalConfig(pre_nms=2000, kept=2000),
-        allowed_border=0,
+        box_loss=BoxLossConfig("smooth_l1", beta=1 / 9), train=ProposalConfig(pre_nms=2000, kept=2000), allowed_border=0
     )
     return replace(faster_rcnn(backbone, num_classes), stages=stages, rpn=rpn)
 
@@ -82,18 +80,10 @@ def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
     """
     proposals = ProposalConfig(pre_nms=500, kept=200)
     rpn = RPNConfig(
-        channels=96,
-        strides=(4, 8, 16, 32),
-        scale=6.0,
-        train=proposals,
-        test=proposals,
-        sample=SampleConfig(128, 0.5),
+        channels=96, strides=(4, 8, 16, 32), scale=6.0, train=proposals, test=proposals, sample=SampleConfig(128, 0.5)
     )
     stage = BoxStageConfig(
-        fc_channels=256,
-        class_agnostic=True,
-        stds=(0.05, 0.05, 0.1, 0.1),
-        sample=SampleConfig(64, 0.25, add_truth=True),
+        fc_channels=256, class_agnostic=True, stds=(0.05, 0.05, 0.1, 0.1), sample=SampleConfig(64, 0.25, add_truth=True)
     )
     return replace(
         mask_rcnn(backbone, num_classes),

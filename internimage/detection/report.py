@@ -11,7 +11,7 @@ from internimage.checkpoints.catalog import CatalogEntry
 from internimage.evaluation.object_metrics import Metric, Metrics
 from internimage.moved import renamed_attribute, renamed_keywords
 
-# For each metric: how the names of its data sets begin, and name in the catalog -> (several views were merged, our name).
+# Of each metric: how its data sets' names begin, and name in the catalog -> (whether views were merged, our name).
 PUBLISHED: dict[str, tuple[tuple[str, ...], dict[str, tuple[bool, str]]]] = {
     "coco": (
         ("coco", "closet"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from internimage.classification.head import HeadKind
     from internimage.detection import DetectionPreprocess
     from internimage.segmentation import SegmentationPreprocess
-    from internimage.segmentation.model import HeadConfig
+    from internimage.segmentation.config import HeadConfig
 
     Head = HeadKind | HeadConfig
 

@@ -7,11 +7,14 @@ import dataclasses
 from internimage.backbones import BackboneConfig
 from internimage.backbones.choice import Wanted
 from internimage.flow import on_weights
-from internimage.segmentation.mask2former.network import Mask2FormerConfig
-from internimage.segmentation.model import HeadConfig, SegmentorConfig
+from internimage.segmentation.config import (
+    HeadConfig,
+    Mask2FormerConfig,
+    SegFormerConfig,
+    SegmentorConfig,
+    UperNetConfig,
+)
 from internimage.segmentation.preprocess import SegmentationPreprocess
-from internimage.segmentation.segformer import SegFormerConfig
-from internimage.segmentation.upernet import UperNetConfig
 
 SEGMENTORS: dict[str, type[HeadConfig]] = {
     "upernet": UperNetConfig,
@@ -21,12 +24,7 @@ SEGMENTORS: dict[str, type[HeadConfig]] = {
 
 
 def create_config(
-    wanted: Wanted,
-    *,
-    head: object,
-    preprocess: object,
-    on: SegmentorConfig | None,
-    backbone: BackboneConfig | None,
+    wanted: Wanted, *, head: object, preprocess: object, on: SegmentorConfig | None, backbone: BackboneConfig | None
 ) -> SegmentorConfig:
     """Return the segmentor that a caller wants, fresh or on the weights of another, see `internimage.flow.Create`.
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from internimage.ops.assignment import match_least_cost
-from internimage.segmentation.mask2former.network import Mask2FormerConfig, QueryOutput
+from internimage.segmentation.config import Mask2FormerConfig
+from internimage.segmentation.mask2former.network import QueryOutput
 from internimage.segmentation.upernet import resize_map
 from internimage.types import Images
 

@@ -7,80 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from internimage.flow import ImageInput, ModelConfig, RunOptions, TaskModel
-from internimage.ranges import Range
+from internimage.flow import ImageInput, RunOptions, TaskModel
+from internimage.segmentation.config import HeadConfig, SegFormerConfig, SegmentorConfig, UperNetConfig
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
-from internimage.segmentation.mask2former.network import Mask2FormerConfig, Mask2FormerHead
+from internimage.segmentation.mask2former.network import Mask2FormerHead
 from internimage.segmentation.postprocess import ScoredWindow, ScoreMap, segment
 from internimage.segmentation.preprocess import SegmentationPreprocess, SlidingWindow, prepare
-from internimage.segmentation.segformer import SegFormerConfig, SegFormerHead
-from internimage.segmentation.upernet import UperNetConfig, UperNetHead
-from internimage.types import Images, Palette, Segmentation
+from internimage.segmentation.segformer import SegFormerHead
+from internimage.segmentation.upernet import UperNetHead
+from internimage.types import Images, Segmentation
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
-HeadConfig = UperNetConfig | SegFormerConfig | Mask2FormerConfig
 WINDOWS_AT_ONCE = 4
-
-
-@dataclass(frozen=True)
-class SegmentorConfig(ModelConfig):
-    """Everything needed to rebuild a segmentor.
-
-    Args:
-        backbone: architecture of the backbone.
-        num_classes: K, at least 1.
-        head: kind and settings of the head.
-        preprocess: how images become pixels; its statistics are those of the channels that the backbone reads.
-        class_names: K names, or None.
-        palette: K colors (red, green, blue) 0..255, or None.
-        classifier_rows: outputs of the last layer where they are more than the classes; the surplus is never answered.
-            None for K.
-    """
-
-    header_task: ClassVar[str] = "segmentation"
-
-    head: HeadConfig = field(default_factory=UperNetConfig)
-    preprocess: SegmentationPreprocess = field(default_factory=SegmentationPreprocess)
-    class_names: tuple[str, ...] | None = None
-    palette: Palette | None = None
-    classifier_rows: Annotated[int, Range(1, 1_000_000)] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.palette is not None and len(self.palette) != self.num_classes:
-            raise ValueError(f"palette must hold {self.num_classes} entries, given {len(self.palette)}")
-        if self.classifier_rows is not None and self.classifier_rows < self.num_classes:
-            raise ValueError(
-                f"classifier_rows must be at least num_classes ({self.num_classes}), given {self.classifier_rows}"
-            )
-
-    @property
-    def rows(self) -> int:
-        """Outputs of the last layer."""
-        return self.classifier_rows or self.num_classes
-
-    @property
-    def kind(self) -> str:
-        """Layout of the parameters: the kind of the head."""
-        return self.head.kind
-
-    @property
-    def num_head_layers(self) -> int:
-        """Layers of encoder and decoder."""
-        return self.head.num_layers
-
-    def with_classes(self, num_classes: int, **changes: Any) -> Self:
-        """Return the configuration for another number of classes, which have no names and colors then."""
-        return super().with_classes(num_classes, palette=None, classifier_rows=None, **changes)
 
 
 class Segmentor(TaskModel[Segmentation]):
@@ -109,15 +55,7 @@ class Segmentor(TaskModel[Segmentation]):
         self.head = build_head(config.head, self.backbone.channels, config.rows, backend=self.backend)
 
     def preprocess(self, images: Sequence[ImageInput], config: SegmentationPreprocess | None = None) -> Images:
-        """Read, resize and normalize images.
-
-        Args:
-            images: images, see `TaskModel.predict`.
-            config: how, None for the model's own.
-
-        Raises:
-            ValueError: an image cannot be read.
-        """
+        """Read, resize and normalize images, see `prepare`; without `config` as the model's own says."""
         return prepare(images, config or self.config.preprocess)
 
     def predict(
@@ -165,10 +103,8 @@ class Segmentor(TaskModel[Segmentation]):
     def run(self, images: Images, *, preprocess: SegmentationPreprocess | None = None) -> list[ScoreMap]:
         """Return the scores of each image of a batch that is already on the right device.
 
-        Args:
-            images: the batch.
-            preprocess: says whether windows are cut, None for the model's own; their scores are computed late, when
-                the score map is read, so that only a few windows are in memory.
+        Where `preprocess` (None for the model's own) cuts windows, their scores are computed late, when the score map
+        is read, so that only a few windows are in memory.
         """
         window = (preprocess or self.config.preprocess).window
         sizes = [(int(h), int(w)) for h, w in images.valid_hw.tolist()]
@@ -235,28 +171,17 @@ class Segmentor(TaskModel[Segmentation]):
         features = self.backbone(images.pixels)
         if isinstance(self.head, Mask2FormerHead):
             return mask2former_losses(self.head.layer_outputs(features), targets, self.head.config)
-        count_ignored = self.head.config.count_ignored_pixels
-        logits = self.head(features)
-        losses = {"cross_entropy": pixel_loss(logits, targets, count_ignored_pixels=count_ignored)}
-        if isinstance(self.head, UperNetHead):
-            extra = self.head.auxiliary_logits(features)
-            if extra is not None:
-                auxiliary_loss = pixel_loss(extra, targets, count_ignored_pixels=count_ignored)
-                losses["auxiliary_cross_entropy"] = self.head.config.auxiliary_weight * auxiliary_loss
+        loss = partial(pixel_loss, targets=targets, count_ignored_pixels=self.head.config.count_ignored_pixels)
+        losses = {"cross_entropy": loss(self.head(features))}
+        if isinstance(self.head, UperNetHead) and (extra := self.head.auxiliary_logits(features)) is not None:
+            losses["auxiliary_cross_entropy"] = self.head.config.auxiliary_weight * loss(extra)
         return losses
 
 
 def build_head(
     config: HeadConfig, in_channels: Sequence[int], num_rows: int, *, backend: str = "auto"
 ) -> UperNetHead | SegFormerHead | Mask2FormerHead:
-    """Return the head that a configuration describes.
-
-    Args:
-        config: kind and settings.
-        in_channels: channels of the four maps of the backbone.
-        num_rows: outputs of the last layer, without the "nothing" of Mask2Former.
-        backend: operator backend, see `internimage.ops.ms_deform_attn`.
-    """
+    """Return the head that a configuration describes, with `num_rows` outputs (and the "nothing" of Mask2Former)."""
     if isinstance(config, UperNetConfig):
         return UperNetHead(config, in_channels, num_rows)
     if isinstance(config, SegFormerConfig):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from internimage.segmentation.mask2former.network import Mask2FormerConfig
-from internimage.segmentation.model import HeadConfig
-from internimage.segmentation.segformer import SegFormerConfig
-from internimage.segmentation.upernet import UperNetConfig
+from internimage.segmentation.config import HeadConfig, Mask2FormerConfig, SegFormerConfig, UperNetConfig
 
 HEADS: dict[str, HeadConfig] = {
     "upernet": UperNetConfig(),

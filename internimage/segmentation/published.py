@@ -12,7 +12,7 @@ from internimage.segmentation import (
     SlidingWindow,
     UperNetConfig,
 )
-from internimage.segmentation.model import HeadConfig
+from internimage.segmentation.config import HeadConfig
 
 # UperNet and SegFormer were trained with the 150 outputs of ADE20K on every data set.
 DENSE_ROWS = 150

@@ -6,36 +6,14 @@ Shape legend: N images, C_i H_i W_i map of level i, C channels of the head, K cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
-from internimage.ranges import Ranged
-from internimage.segmentation.upernet import Share, Width, pixel_classifier, resize_map
+from internimage.segmentation.config import SegFormerConfig
+from internimage.segmentation.upernet import pixel_classifier, resize_map
 from internimage.types import Features
-
-
-@dataclass(frozen=True)
-class SegFormerConfig(Ranged):
-    """Settings of a SegFormer head.
-
-    Args:
-        kind: tells the head in files.
-        channels: width C.
-        dropout: fraction of channels that training drops in front of the classifier, 0..1.
-        count_ignored_pixels: divide the loss by all pixels, not only by those with a label, as the published models
-            were trained.
-    """
-
-    num_layers: ClassVar[int] = 0
-
-    kind: Literal["segformer"] = "segformer"
-    channels: Width = 256
-    dropout: Share = 0.1
-    count_ignored_pixels: bool = False
 
 
 class PointFusion(ConvNorm):

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from internimage.checkpoints.formats.openmmlab import container
 from internimage.flow import PredictionOptions, Presented, Task
+from internimage.segmentation.config import SegmentorConfig
 from internimage.segmentation.creation import SEGMENTORS, create_config
 from internimage.segmentation.evaluate import evaluate_segmentation
-from internimage.segmentation.model import Segmentor, SegmentorConfig
+from internimage.segmentation.model import Segmentor
 from internimage.segmentation.original import names
 from internimage.segmentation.original.recognition import recognize
 from internimage.segmentation.published import published_config

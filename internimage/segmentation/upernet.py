@@ -6,8 +6,6 @@ Shape legend: N images, C_i H_i W_i map of level i, C channels of the head, K cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,45 +13,8 @@ from torch.nn import functional as F
 
 from internimage.layers.conv_norm import ConvNorm
 from internimage.ops.fused.rules import may_divide
-from internimage.ranges import Length, Range, Ranged
+from internimage.segmentation.config import UperNetConfig
 from internimage.types import Features
-
-# Settings of every dense head.
-Width = Annotated[int, Range(1, 8192)]
-Share = Annotated[float, Range(0.0, 1.0)]
-Weight = Annotated[float, Range(0.0, 1e6)]
-
-
-@dataclass(frozen=True)
-class UperNetConfig(Ranged):
-    """Settings of a UperNet head.
-
-    Args:
-        kind: tells the head in files.
-        channels: width C.
-        pool_scales: sides of the pooled maps.
-        dropout: fraction of channels that training drops in front of the classifier, 0..1.
-        auxiliary_channels: width of the second classifier that training puts on level 2, or None for none.
-        auxiliary_weight: weight of its loss.
-        count_ignored_pixels: divide the loss by all pixels, not only by those with a label, as the published models
-            were trained.
-    """
-
-    num_layers: ClassVar[int] = 0
-
-    kind: Literal["upernet"] = "upernet"
-    channels: Width = 512
-    pool_scales: Annotated[tuple[Annotated[int, Range(1, 64)], ...], Length(1, 16)] = (1, 2, 3, 6)
-    dropout: Share = 0.1
-    auxiliary_channels: Width | None = 256
-    auxiliary_weight: Weight = 0.4
-    count_ignored_pixels: bool = False
-
-    @property
-    def least_batch(self) -> int:
-        """Smallest batch in training: of a map that is pooled to 1 x 1, batch norm gets one value of each image."""
-        return 2 if 1 in self.pool_scales else 1
-
 
 AUXILIARY_LEVEL = 2
 

@@ -170,9 +170,7 @@ def _sample(values: Mapping[str, Any]) -> SampleConfig:
 def _box_loss(values: Mapping[str, Any]) -> BoxLossConfig:
     expect(values, "loss_bbox", {"reduction": "mean"}, tuple(LOSS_KINDS))
     return BoxLossConfig(
-        kind=LOSS_KINDS[values["type"]],
-        weight=number(values, "loss_weight", 1.0),
-        beta=number(values, "beta", 1.0),
+        kind=LOSS_KINDS[values["type"]], weight=number(values, "loss_weight", 1.0), beta=number(values, "beta", 1.0)
     )
 
 

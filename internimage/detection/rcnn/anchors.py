@@ -29,7 +29,7 @@ def base_anchors(stride: int, scale: float, ratios: Sequence[float]) -> Tensor:
 
 
 def grid_anchors(size_hw: tuple[int, int], stride: int, base: Tensor) -> Tensor:
-    """Return the (H * W * A, 4) anchors of a map, row by row: `base` (A, 4) around the upper left corner of each cell."""
+    """Return the (H * W * A, 4) anchors of a map, row by row: `base` (A, 4) at the upper left corner of each cell."""
     y, x = (torch.arange(side, device=base.device, dtype=base.dtype) * stride for side in size_hw)
     y, x = torch.meshgrid(y, x, indexing="ij")
     shift = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)

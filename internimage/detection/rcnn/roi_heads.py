@@ -30,13 +30,7 @@ def region_levels(rois: Tensor, num_levels: int, finest_scale: int) -> Tensor:
 
 
 def region_features(
-    maps: Sequence[Tensor],
-    rois: Tensor,
-    side: int,
-    *,
-    strides: Sequence[int],
-    finest_scale: int,
-    backend: str = "auto",
+    maps: Sequence[Tensor], rois: Tensor, side: int, *, strides: Sequence[int], finest_scale: int, backend: str = "auto"
 ) -> Tensor:
     """Cut (R, 5) regions out of maps (N, C, H, W), fine to coarse: (R, C, S, S) averages of bilinear samples.
 

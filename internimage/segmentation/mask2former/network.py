@@ -6,8 +6,7 @@ Shape legend: N images, Q queries, C channels, K classes, H W map at stride 4, S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,73 +16,10 @@ from internimage.layers.attention import Attention
 from internimage.layers.feed_forward import FeedForward
 from internimage.layers.fused import add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
-from internimage.ranges import Range, Ranged
-from internimage.segmentation.mask2former.pixel_decoder import (
-    NUM_LEVELS,
-    PixelDecoder,
-    PixelFeatures,
-    flatten_map,
-)
-from internimage.segmentation.upernet import Share, Weight, Width, resize_map
+from internimage.segmentation.config import Mask2FormerConfig
+from internimage.segmentation.mask2former.pixel_decoder import NUM_LEVELS, PixelDecoder, PixelFeatures, flatten_map
+from internimage.segmentation.upernet import resize_map
 from internimage.types import Features
-
-Layers = Annotated[int, Range(1, 64)]
-
-
-@dataclass(frozen=True)
-class Mask2FormerConfig(Ranged):
-    """Settings of a Mask2Former head; the defaults are those of the smaller published ones.
-
-    Args:
-        kind: tells the head in files.
-        channels: width C of both decoders, a multiple of 32.
-        num_queries: Q, the most class regions that an image can have.
-        num_heads: attention heads of both decoders.
-        encoder_layers: layers of the pixel decoder.
-        encoder_hidden_channels: width of their feed-forward parts.
-        encoder_points: places that a head of theirs looks at in each level.
-        encoder_softmax: normalize their attention weights.
-        decoder_layers: layers of the transformer decoder.
-        decoder_hidden_channels: width of their feed-forward parts.
-        loss_points: points of a mask that the loss looks at.
-        oversample_ratio: candidates of each such point.
-        importance_ratio: fraction of the points taken where the mask is least certain, 0..1.
-        class_weight: weight of the classification loss and cost.
-        mask_weight: weight of the binary cross entropy of masks.
-        dice_weight: weight of the dice loss of masks.
-        no_object_weight: weight of queries without a region in the classification loss.
-    """
-
-    kind: Literal["mask2former"] = "mask2former"
-    channels: Width = 256
-    num_queries: Annotated[int, Range(1, 10_000)] = 100
-    num_heads: Annotated[int, Range(1, 256)] = 8
-    encoder_layers: Layers = 6
-    encoder_hidden_channels: Annotated[int, Range(1, 65_536)] = 1024
-    encoder_points: Annotated[int, Range(1, 64)] = 4
-    encoder_softmax: bool = True
-    decoder_layers: Layers = 9
-    decoder_hidden_channels: Annotated[int, Range(1, 65_536)] = 2048
-    loss_points: Annotated[int, Range(1, 1_000_000)] = 12544
-    oversample_ratio: Annotated[float, Range(1.0, 100.0)] = 3.0
-    importance_ratio: Share = 0.75
-    class_weight: Weight = 2.0
-    mask_weight: Weight = 5.0
-    dice_weight: Weight = 5.0
-    no_object_weight: Weight = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.channels % 32 or self.channels % self.num_heads:
-            raise ValueError(
-                f"channels must be a multiple of 32 and of num_heads, given {self.channels} channels and "
-                f"{self.num_heads} heads"
-            )
-
-    @property
-    def num_layers(self) -> int:
-        """Layers of both decoders."""
-        return self.encoder_layers + self.decoder_layers
 
 
 class QueryOutput(NamedTuple):
@@ -99,14 +35,15 @@ class QueryOutput(NamedTuple):
 class MaskDecoderLayer(nn.Module):
     """Attention to pixels inside of the masks, attention among queries, a feed-forward part; each with a norm."""
 
-    def __init__(self, channels: int, *, num_heads: int, hidden_channels: int, backend: str) -> None:
+    def __init__(self, config: Mask2FormerConfig, backend: str) -> None:
         super().__init__()
         self.backend = backend
+        channels, num_heads = config.channels, config.num_heads
         self.cross_attention = Attention(channels, num_heads)
         self.norm1 = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, num_heads)
         self.norm2 = nn.LayerNorm(channels)
-        self.feed_forward = FeedForward(channels, hidden_channels)
+        self.feed_forward = FeedForward(channels, config.decoder_hidden_channels)
         self.norm3 = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, query_position: Tensor, memory: Tensor, position: Tensor, allowed: Tensor) -> Tensor:
@@ -136,25 +73,8 @@ class Mask2FormerHead(nn.Module):
         super().__init__()
         self.config = config
         channels = config.channels
-        self.pixel_decoder = PixelDecoder(
-            in_channels,
-            channels,
-            num_layers=config.encoder_layers,
-            num_heads=config.num_heads,
-            num_points=config.encoder_points,
-            hidden_channels=config.encoder_hidden_channels,
-            softmax=config.encoder_softmax,
-            backend=backend,
-        )
-        self.layers = nn.ModuleList(
-            MaskDecoderLayer(
-                channels,
-                num_heads=config.num_heads,
-                hidden_channels=config.decoder_hidden_channels,
-                backend=backend,
-            )
-            for _ in range(config.decoder_layers)
-        )
+        self.pixel_decoder = PixelDecoder(config, in_channels, backend=backend)
+        self.layers = nn.ModuleList(MaskDecoderLayer(config, backend) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(channels)
         self.query_position = nn.Parameter(torch.empty(config.num_queries, channels))
         self.query_features = nn.Parameter(torch.empty(config.num_queries, channels))

@@ -17,6 +17,7 @@ from internimage.layers.deform_attention import MSDeformAttention
 from internimage.layers.feed_forward import FeedForward
 from internimage.layers.fused import add_norm, feed_forward_norm
 from internimage.layers.position import sine_position
+from internimage.segmentation.config import Mask2FormerConfig
 from internimage.segmentation.upernet import resize_map
 from internimage.types import Features
 
@@ -36,16 +37,20 @@ class PixelFeatures(NamedTuple):
 class PixelEncoderLayer(nn.Module):
     """Deformable self-attention and a feed-forward part, each followed by a shortcut and a norm."""
 
-    def __init__(
-        self, channels: int, *, num_heads: int, num_points: int, hidden_channels: int, softmax: bool, backend: str
-    ) -> None:
+    def __init__(self, config: Mask2FormerConfig, backend: str) -> None:
         super().__init__()
         self.backend = backend
+        channels = config.channels
         self.attention = MSDeformAttention(
-            channels, num_heads, num_levels=NUM_LEVELS, num_points=num_points, softmax=softmax, backend=backend
+            channels,
+            config.num_heads,
+            num_levels=NUM_LEVELS,
+            num_points=config.encoder_points,
+            softmax=config.encoder_softmax,
+            backend=backend,
         )
         self.norm1 = nn.LayerNorm(channels)
-        self.feed_forward = FeedForward(channels, hidden_channels)
+        self.feed_forward = FeedForward(channels, config.encoder_hidden_channels)
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
@@ -57,50 +62,19 @@ class PixelEncoderLayer(nn.Module):
 class PixelDecoder(nn.Module):
     """Maps of a backbone in, features for masks and for queries out.
 
-    Args:
-        in_channels: channels of the four maps.
-        channels: width C.
-        num_layers: encoder layers.
-        num_heads: attention heads.
-        num_points: points of a head in a level.
-        hidden_channels: width of the feed-forward parts.
-        softmax: normalize the attention weights; one published variant does not.
-        backend: operator backend, see `internimage.ops.ms_deform_attn`.
-
     Source: Mask2Former, section 3.3 and appendix, arXiv 2112.01527.
     """
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        channels: int,
-        *,
-        num_layers: int,
-        num_heads: int,
-        num_points: int,
-        hidden_channels: int,
-        softmax: bool,
-        backend: str,
-    ) -> None:
+    def __init__(self, config: Mask2FormerConfig, in_channels: Sequence[int], *, backend: str) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels = channels = config.channels
         coarse_first = list(in_channels)[:0:-1]  # strides 32, 16, 8
         self.input_projections = nn.ModuleList(
             ConvNorm(width, channels, norm="group", relu=False, bias=True) for width in coarse_first
         )
         self.level_embedding = nn.Parameter(torch.empty(NUM_LEVELS, channels))
         nn.init.normal_(self.level_embedding)
-        self.layers = nn.ModuleList(
-            PixelEncoderLayer(
-                channels,
-                num_heads=num_heads,
-                num_points=num_points,
-                hidden_channels=hidden_channels,
-                softmax=softmax,
-                backend=backend,
-            )
-            for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(PixelEncoderLayer(config, backend) for _ in range(config.encoder_layers))
         self.lateral = ConvNorm(in_channels[0], channels, norm="group", relu=False)
         self.output = ConvNorm(channels, channels, 3, norm="group")
         self.mask_projection = nn.Conv2d(channels, channels, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from internimage.checkpoints.catalog import info
 from internimage.flow import Checkpoint, Settings
-from internimage.segmentation.model import SegmentorConfig
+from internimage.segmentation.config import SegmentorConfig
 from internimage.segmentation.original.settings import segmentor_from_settings
 from internimage.segmentation.published import published_config
 

@@ -27,7 +27,7 @@ from internimage.segmentation import (
     SlidingWindow,
     UperNetConfig,
 )
-from internimage.segmentation.model import HeadConfig
+from internimage.segmentation.config import HeadConfig
 from internimage.types import Palette
 
 LEVELS = [0, 1, 2, 3]
