@@ -107,7 +107,7 @@ RENAMED: Mapping[str, str] = {
     "zoo.filling": "checkpoints.fill",
     "zoo.first_layer": "checkpoints.fill",
     "zoo.huggingface": "checkpoints.formats.huggingface classification.original.files",
-    "zoo.inference": "classification.original.shapes backbones.original.shapes",
+    "zoo.inference": "classification.original.recognition backbones.original.shapes",
     "zoo.inspection": "hub.inspect",
     "zoo.mm_config": "checkpoints.formats.openmmlab",
     "zoo.mm_values": "checkpoints.formats.openmmlab_values",

@@ -5,7 +5,7 @@ Shape legend: N images, H W map, C channels of the first level, K classes. Maps 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from internimage.layers.deform_conv import NORM_EPS
 from internimage.types import Features
 
 HeadKind = Literal["conv", "attention_pool", "attention_pool_metadata"]
-HEAD_KINDS: tuple[HeadKind, ...] = ("conv", "attention_pool", "attention_pool_metadata")
+HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 TEMPORAL_SIZE, SPATIAL_SIZE = 4, 3
 
 
@@ -132,13 +132,9 @@ def build_head(
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, given {num_classes}")
-    if kind == "conv":
+    if head_named(kind) == "conv":
         return ConvHead(config, num_classes, scale=conv_ratio)
-    if kind == "attention_pool":
-        return AttentionPoolHead(config, num_classes)
-    if kind == "attention_pool_metadata":
-        return MetadataHead(config, num_classes)
-    raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {kind!r}")
+    return (AttentionPoolHead if kind == "attention_pool" else MetadataHead)(config, num_classes)
 
 
 def head_named(name: str) -> HeadKind:
@@ -147,7 +143,6 @@ def head_named(name: str) -> HeadKind:
     Raises:
         ValueError: there is no such head.
     """
-    for kind in HEAD_KINDS:
-        if kind == name:
-            return kind
-    raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {name!r}")
+    if name not in HEAD_KINDS:
+        raise ValueError(f"head must be one of {', '.join(HEAD_KINDS)}, given {name!r}")
+    return name

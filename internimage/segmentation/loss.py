@@ -85,14 +85,13 @@ def mask2former_losses(outputs: Sequence[QueryOutput], targets: Tensor, config: 
 
     Source: Mask2Former, sections 3.2.3 and 3.4, arXiv 2112.01527.
     """
-    dtype = outputs[0].mask_logits.dtype if outputs[0].mask_logits.dtype == torch.float64 else torch.float32
+    dtype = torch.promote_types(outputs[0].mask_logits.dtype, torch.float32)
     regions = [mask_targets(label_map, dtype) for label_map in targets]
     losses: dict[str, Tensor] = {}
     for i, output in enumerate(outputs):
         prefix = "" if i == len(outputs) - 1 else f"layer{i}_"
         raised = QueryOutput(output.class_logits.to(dtype), output.mask_logits.to(dtype))
-        for name, value in _layer_losses(raised, regions, config).items():
-            losses[prefix + name] = value
+        losses |= {prefix + name: value for name, value in _layer_losses(raised, regions, config).items()}
     return losses
 
 
@@ -117,11 +116,8 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 def matching_cost(class_logits: Tensor, mask_points: Tensor, target: MaskTargets, config: Mask2FormerConfig) -> Tensor:
     """Return (Q, T) costs of pairing queries with regions.
 
-    Args:
-        class_logits: (Q, K + 1).
-        mask_points: (Q, P) mask logits at points.
-        target: classes of the regions and, as `masks`, their (T, P) values at the same points.
-        config: weights of the three terms.
+    `class_logits` are (Q, K + 1), `mask_points` (Q, P) mask logits at points, and `target.masks` (T, P) the values of
+    the regions at the same points.
     """
     class_cost = -class_logits.softmax(dim=-1)[:, target.labels]
     inside, outside = F.softplus(-mask_points), F.softplus(mask_points)  # loss of a 1 and of a 0
@@ -181,10 +177,9 @@ def _match(
 ) -> tuple[Tensor, Tensor]:
     """Return the matched queries and regions of one image."""
     points = random_points(1, config.loss_points, mask_logits)
-    mask_points = sample_points(mask_logits, points.expand(len(mask_logits), -1, -1))
     if len(region.labels) == 0:
-        nothing = region.labels.new_empty(0)
-        return nothing, nothing
+        return region.labels, region.labels
+    mask_points = sample_points(mask_logits, points.expand(len(mask_logits), -1, -1))
     target_points = sample_points(region.masks, points.expand(len(region.masks), -1, -1))
     cost = matching_cost(class_logits, mask_points, MaskTargets(region.labels, target_points), config)
     queries, indices = match_least_cost(cost)

@@ -143,16 +143,15 @@ def segment(
     """
     results = []
     for scores, original_hw in zip(outputs, images.original_hw, strict=True):
-        labels, softmaxed, classes = [], [], 0
+        labels, softmaxed, strip = [], [], torch.empty(0)
         for strip in scores.strips():
-            classes = strip.shape[0]
             labels.append(best_class(strip).cpu())
             if probabilities:
                 softmaxed.append(strip.softmax(dim=0).cpu())
         label_map = torch.cat(labels)
         assert tuple(label_map.shape) == tuple(original_hw)
         volume = torch.cat(softmaxed, dim=1) if probabilities else None
-        results.append(Segmentation(label_map, classes, class_names, palette, volume))
+        results.append(Segmentation(label_map, strip.shape[0], class_names, palette, volume))
     return results
 
 

@@ -88,14 +88,8 @@ class SegmentationReport:
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return one row for each class: name, iou, accuracy (None where the class is absent) and true pixels."""
-        confusion = self.confusion
-        rows = zip(
-            self.class_names,
-            confusion.iou.tolist(),
-            confusion.recall.tolist(),
-            confusion.true_pixels.tolist(),
-            strict=True,
-        )
+        columns = (self.confusion.iou, self.confusion.recall, self.confusion.true_pixels)
+        rows = zip(self.class_names, *(column.tolist() for column in columns), strict=True)
         return [
             {"name": name, "iou": _known(iou), "accuracy": _known(recall), "pixels": pixels}
             for name, iou, recall, pixels in rows

@@ -109,13 +109,11 @@ class ScaleReader:
 
     def __call__(self, images: Sequence[ImageInput]) -> list[tuple[Images, ...]]:
         """Return the image in each size, as batches of one."""
-        read = [read_image(image, self.config.reading) for image in images]
-        return [
-            tuple(
-                prepare([image], scaled(self.config, ratio, (image.height, image.width))) for ratio in self.tta.ratios
-            )
-            for image in read
-        ]
+        views: list[tuple[Images, ...]] = []
+        for image in (read_image(image, self.config.reading) for image in images):
+            configs = (scaled(self.config, ratio, (image.height, image.width)) for ratio in self.tta.ratios)
+            views.append(tuple(prepare([image], config) for config in configs))
+        return views
 
 
 def scaled(config: SegmentationPreprocess, ratio: float, image_hw: tuple[int, int]) -> SegmentationPreprocess:
@@ -143,14 +141,12 @@ def predict_views(
         views = list(_views(model, sizes, tta, config))
         rows = min(scores.strip_rows() for scores, _ in views)
         labels: list[Tensor] = []
-        classes = 0
         for strips in zip(*(scores.strips(rows=rows) for scores, _ in views), strict=True):
             total = torch.zeros_like(strips[0])
             for strip, (_, is_mirrored) in zip(strips, views, strict=True):
                 total += (strip.flip(2) if is_mirrored else strip).softmax(dim=0)
-            classes = total.shape[0]
             labels.append(best_class(total).cpu())
-    return Segmentation(torch.cat(labels), classes, model.config.class_names, model.config.palette)
+    return Segmentation(torch.cat(labels), model.config.num_classes, model.config.class_names, model.config.palette)
 
 
 def _views(

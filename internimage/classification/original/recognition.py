@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from internimage.backbones.original.shapes import Shapes, infer_backbone, rows
 from internimage.checkpoints.catalog import info
 from internimage.classification.model import ClassifierConfig
 from internimage.classification.original.names import head_kind
 from internimage.classification.original.settings import classifier_from_settings
-from internimage.classification.original.shapes import infer_classifier
 from internimage.classification.preprocess import ClassificationPreprocess
-from internimage.classification.published import published_config
+from internimage.classification.published import published_config, published_size
 from internimage.data.labels import imagenet_names
 from internimage.flow import Checkpoint, Settings
 from internimage.settings import from_plain
@@ -25,7 +25,7 @@ def recognize(checkpoint: Checkpoint, row: str | None, settings: Settings | None
     """Return the classifier that a checkpoint holds, None for larger models, see `internimage.flow.Recognize`.
 
     Raises:
-        ValueError: nothing describes it.
+        ValueError: nothing describes it, not even its names and shapes.
     """
     if checkpoint.config is not None:
         return checkpoint.config if isinstance(checkpoint.config, ClassifierConfig) else None
@@ -54,3 +54,19 @@ def _published(checkpoint: Checkpoint, row: str | None) -> ClassifierConfig | No
         return None
     outputs = checkpoint.shapes.get("head.weight", (None,))[0]
     return published_config(row) if outputs == entry.num_classes else None
+
+
+def infer_classifier(shapes: Shapes, source: str) -> ClassifierConfig:
+    """Tell the classifier from names and shapes, with the preprocessing published for its size."""
+    head = head_kind(shapes)
+    name, backbone = infer_backbone(shapes, source)
+    if head is None or not shapes.get("head.weight"):
+        raise ValueError(f"{source} holds no classification head; take its backbone with create({name!r}, weights=...)")
+    num_classes = shapes["head.weight"][0]
+    return ClassifierConfig(
+        backbone=backbone,
+        num_classes=num_classes,
+        head=head,
+        preprocess=ClassificationPreprocess(size=published_size(name, num_classes)),
+        conv_head_ratio=rows(shapes, "conv_head.0.weight") / backbone.widths[-1] if head == "conv" else 1.5,
+    )
