@@ -92,9 +92,7 @@ class Classifier(TaskModel[Classification]):
     ) -> Images:
         """Read, resize, crop and normalize images.
 
-        Args:
-            images: images, see `TaskModel.predict`.
-            observations: date and place of each image, for models that take metadata; None where unknown.
+        `observations` are date and place of each image, for models that take metadata; None where unknown.
 
         Raises:
             ValueError: an image cannot be read, or `observations` is given to a model that does not take it.

@@ -127,14 +127,7 @@ def _encode_place(observation: Observation) -> tuple[float, float, float]:
 
 
 def prepare(images: Sequence[ImageInput], config: ClassificationPreprocess) -> Images:
-    """Read, resize, crop and normalize images.
-
-    Args:
-        images: images, see `internimage.data.images.read.read_image`.
-        config: size of the input, crop, interpolation and statistics.
-
-    Returns:
-        A batch of (N, C, S, S) float32 pixels on the CPU, channels last in memory.
+    """Read (see `read_image`), resize, crop and normalize images: (N, C, S, S) float32 on the CPU, channels last.
 
     Raises:
         BadImage: a ValueError; an image cannot be read.

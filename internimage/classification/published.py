@@ -9,10 +9,7 @@ from internimage.classification.preprocess import ClassificationPreprocess
 
 
 def published_config(name: str) -> ClassifierConfig:
-    """Return the classifier of a published checkpoint.
-
-    Args:
-        name: a name of the catalog.
+    """Return the classifier of a published checkpoint, given by its name in the catalog.
 
     Raises:
         ValueError: the row is no classifier, or its backbone is not built by this release.

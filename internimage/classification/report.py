@@ -115,9 +115,5 @@ class ClassificationReport:
 
 
 def published_metrics(entry: CatalogEntry) -> dict[str, float]:
-    """Return the published metrics of a checkpoint by the names of a report, 0..1.
-
-    Args:
-        entry: row of the catalog.
-    """
+    """Return the published metrics of a checkpoint, a row of the catalog, by the names of a report, 0..1."""
     return {"top1": entry.metrics["top1"] / 100} if "top1" in entry.metrics else {}

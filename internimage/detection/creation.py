@@ -28,11 +28,14 @@ def create_config(
         raise TypeError(f"preprocess must be an internimage.detection.DetectionPreprocess, given {preprocess!r}")
     if wanted.is_composite and wanted.architecture != "dino":
         raise ValueError(f"a composite backbone goes with 'dino', given {wanted.architecture!r}")
-    return _fresh(wanted, preprocess, backbone) if on is None else _on(on, wanted, preprocess)
-
-
-def _fresh(wanted: Wanted, preprocess: DetectionPreprocess | None, backbone: BackboneConfig | None) -> DetectorConfig:
-    """Return the detector to build with fresh heads."""
+    if on is not None:
+        is_other = wanted.backbone is not None and wanted.is_composite != on.kind.startswith("cb_")
+        if is_other or architecture_of(on) != wanted.architecture:
+            raise ValueError(
+                f"the weights are those of another detector than {wanted.architecture!r} with the backbone "
+                f"{wanted.backbone!r}; to take only their backbone, load it with create(size, weights=...) and save it"
+            )
+        return on_weights(on, wanted, preprocess)
     if wanted.backbone is None or wanted.classes is None:
         raise ValueError(
             f"a detector needs a backbone and its classes: create({wanted.architecture!r}, "
@@ -42,17 +45,6 @@ def _fresh(wanted: Wanted, preprocess: DetectionPreprocess | None, backbone: Bac
     if isinstance(config, DINOConfig):
         config = dataclasses.replace(config, num_backbones=2 if wanted.is_composite else 1)
     return dataclasses.replace(config, preprocess=preprocess or DetectionPreprocess(), class_names=wanted.class_names)
-
-
-def _on(found: DetectorConfig, wanted: Wanted, preprocess: DetectionPreprocess | None) -> DetectorConfig:
-    """Return the detector to build on the weights of another."""
-    composite = wanted.backbone is not None and wanted.is_composite != found.kind.startswith("cb_")
-    if composite or architecture_of(found) != wanted.architecture:
-        raise ValueError(
-            f"the weights are those of another detector than {wanted.architecture!r} with the backbone "
-            f"{wanted.backbone!r}; to take only their backbone, load it with create(size, weights=...) and save it"
-        )
-    return on_weights(found, wanted, preprocess)
 
 
 def architecture_of(config: DetectorConfig) -> str:

@@ -105,8 +105,8 @@ def evaluate_detection(
     predictions = list(found.by_index.values())
     results = None if folder is None else Path(folder) / RESULTS
     if results is not None:
-        named = [(target.image_id, own) for target, own in zip(targets, predictions, strict=True)]
-        write_coco_results(results, named, classes.category_ids)
+        named = zip((target.image_id for target in targets), predictions, strict=True)
+        write_coco_results(results, list(named), classes.category_ids)
     has_masks = dataset.has_masks and isinstance(model, RCNN) and bool(model.mask_heads)
     kinds: list[Kind] = ["box", "mask"] if has_masks else ["box"]
     return DetectionReport(
@@ -114,7 +114,9 @@ def evaluate_detection(
         measure(metric, targets, predictions, classes, kinds=kinds),
         len(predictions),
         found.skipped,
-        _published(published, metric, dataset.name, tta=views is not None),
+        published_metrics(info(published), metric, tta=views is not None, lvis_minival="minival" in dataset.name)
+        if isinstance(published, str)
+        else published or {},
         results,
         known.absent,
     )
@@ -128,14 +130,6 @@ def _views(model: Detector, tta: DetectionTTA | bool, merge: Merging | None) -> 
     if views is None:
         raise ValueError(f"merge={merge!r} is for several views of each image; give tta=True, too")
     return replace(views, method=merge)
-
-
-def _published(
-    published: Mapping[str, float] | str | None, metric: Metric, dataset: str, *, tta: bool
-) -> Mapping[str, float]:
-    if isinstance(published, str):
-        return published_metrics(info(published), metric, tta=tta, lvis_minival="minival" in dataset)
-    return published or {}
 
 
 def _find(
@@ -174,11 +168,7 @@ def _checked(
 
 
 class ImageFiles:
-    """The images of a data set without their annotations, to be read in worker processes.
-
-    Args:
-        data: the data set.
-    """
+    """The images of a data set without their annotations, to be read in worker processes."""
 
     def __init__(self, data: DetectionDataset) -> None:
         self.class_names = data.class_names

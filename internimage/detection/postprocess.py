@@ -28,9 +28,14 @@ class RawDetections(NamedTuple):
     @classmethod
     def join(cls, parts: Sequence[RawDetections]) -> RawDetections:
         """Put the objects of one or more parts one behind the other; `image` stays as it is."""
-        *fields, masks = zip(*parts, strict=True)
-        drawn = [mask for mask in masks if mask is not None]
-        return cls(*map(torch.cat, fields), torch.cat(drawn) if drawn else None)
+        masks = [part.mask_probabilities for part in parts if part.mask_probabilities is not None]
+        return cls(
+            torch.cat([part.boxes for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.image for part in parts]),
+            torch.cat(masks) if masks else None,
+        )
 
     def select(self, index: Tensor) -> RawDetections:
         """Return the objects with these (S,) numbers, in this order."""
@@ -41,16 +46,9 @@ class RawDetections(NamedTuple):
 def to_detections(
     outputs: RawDetections, images: Images, class_names: tuple[str, ...] | None, *, mask_threshold: float = 0.5
 ) -> list[Detections]:
-    """Lead objects back to the original images.
+    """Lead the objects of a batch back to its original images: one result for each.
 
-    Args:
-        outputs: raw outputs of the batch.
-        images: the batch.
-        class_names: names of all classes, or None.
-        mask_threshold: probability from which a pixel belongs to a mask, 0..1.
-
-    Returns:
-        One result for each image.
+    A pixel belongs to a mask from the probability `mask_threshold` on, 0..1.
 
     Raises:
         ValueError: a score, a box or a mask is not finite, which means broken weights or a broken input.

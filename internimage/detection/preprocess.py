@@ -61,14 +61,7 @@ class DetectionPreprocess(Normalization):
 
 
 def prepare(images: Sequence[ImageInput], config: DetectionPreprocess) -> Images:
-    """Read, resize, normalize and pad images.
-
-    Args:
-        images: images, see `internimage.data.images.read.read_image`.
-        config: size of the input and statistics.
-
-    Returns:
-        A batch of (N, C, H, W) float32 pixels on the CPU, channels last in memory.
+    """Read (see `read_image`), resize, normalize and pad images: (N, C, H, W) float32 on the CPU, channels last.
 
     Raises:
         BadImage: a ValueError; an image cannot be read.

@@ -83,12 +83,7 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewReader:
-    """Turns a batch of images into all views of them; it can be sent to a reading process.
-
-    Args:
-        config: how the model reads images.
-        tta: the views.
-    """
+    """Turns a batch of images into all views of them; it can be sent to a reading process."""
 
     config: DetectionPreprocess
     tta: DetectionTTA

@@ -145,12 +145,7 @@ def _counted(
 
 
 def in_data_order(label_map: Tensor, known: KnownClasses) -> Tensor:
-    """Return a label map of the model in the class indices of the data set; classes that it lacks become one more.
-
-    Args:
-        label_map: (H, W) class of the model for every pixel.
-        known: the classes of the data set.
-    """
+    """Return a model's (H, W) label map in the class indices of the data set; classes that it lacks become one more."""
     if known.is_identity:
         return label_map
     own = known.data_classes

@@ -73,15 +73,10 @@ def pixel_loss(logits: Tensor, targets: Tensor, *, count_ignored_pixels: bool = 
 
 
 def mask2former_losses(outputs: Sequence[QueryOutput], targets: Tensor, config: Mask2FormerConfig) -> dict[str, Tensor]:
-    """Return the losses of every layer of Mask2Former.
+    """Return the weighted losses of what the queries of Mask2Former say before the first layer and after each.
 
-    Args:
-        outputs: what the queries say before the first layer and after each.
-        targets: (N, H, W) integer class of every pixel, 255 where there is none.
-        config: weights and numbers of points.
-
-    Returns:
-        "class", "mask" and "dice" of the last output, "layer0_class" and so on of the others; weighted.
+    They are "class", "mask" and "dice" of the last output, "layer0_class" and so on of the others; `targets` are
+    (N, H, W) integer classes of pixels, 255 where there is none.
 
     Source: Mask2Former, sections 3.2.3 and 3.4, arXiv 2112.01527.
     """

@@ -129,14 +129,7 @@ def segment(
     palette: Palette | None,
     probabilities: bool = False,
 ) -> list[Segmentation]:
-    """Turn score maps into one result for each image.
-
-    Args:
-        outputs: one score map for each image; they are read.
-        images: the batch.
-        class_names: names of the classes, or None.
-        palette: colors of the classes, or None.
-        probabilities: also return the softmax of the scores at original size.
+    """Turn score maps into one result for each image; with `probabilities` also the softmax at original size.
 
     Raises:
         ValueError: a score is not finite.

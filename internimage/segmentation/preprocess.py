@@ -90,9 +90,7 @@ class SegmentationPreprocess(Normalization):
     def resize(self, image: Tensor, original_hw: tuple[int, int] | None = None) -> Tensor:
         """Resize an (H, W, C) uint8 image, in two steps where two are configured, as the published models saw it.
 
-        Args:
-            image: its pixels.
-            original_hw: (height, width) that decides on the size where the image was decoded at a smaller one.
+        `original_hw` decides on the size where the image was decoded at a smaller one.
         """
         whole = original_hw or (image.shape[0], image.shape[1])
         return resize_bilinear(resize_bilinear(image, self.network_hw(whole)), self.input_size(whole))
@@ -103,15 +101,9 @@ class SegmentationPreprocess(Normalization):
 
 
 def prepare(images: Sequence[ImageInput], config: SegmentationPreprocess) -> Images:
-    """Read, resize and normalize images.
+    """Read (see `read_image`), resize and normalize images: (N, C, H, W) float32 on the CPU, channels last in memory.
 
-    Args:
-        images: images, see `internimage.data.images.read.read_image`.
-        config: size of the input and statistics.
-
-    Returns:
-        A batch of (N, C, H, W) float32 pixels on the CPU, channels last in memory; smaller images are filled with
-        zeros at the right and the bottom up to the largest.
+    Smaller images are filled with zeros at the right and the bottom up to the largest.
 
     Raises:
         BadImage: a ValueError; an image cannot be read.

@@ -16,19 +16,12 @@ from internimage.segmentation.tta import SegmentationTTA
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The metrics of one image.
+    """The metrics of one image, 0..1; NaN without labels."""
 
-    Args:
-        index: index in the data set.
-        name: name of the file.
-        miou: mean intersection over union of the classes in ground truth or prediction, 0..1; NaN without labels.
-        aacc: fraction of right pixels, 0..1; NaN without labels.
-    """
-
-    index: int
-    name: str
-    miou: float
-    aacc: float
+    index: int  # in the data set
+    name: str  # of the file
+    miou: float  # mean intersection over union of the classes in ground truth or prediction
+    aacc: float  # fraction of right pixels
 
 
 @dataclass(frozen=True)

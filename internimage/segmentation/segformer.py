@@ -35,11 +35,6 @@ class PointFusion(ConvNorm):
 class SegFormerHead(nn.Module):
     """Maps of four levels in, class logits at the finest level out.
 
-    Args:
-        config: settings.
-        in_channels: channels of the four maps.
-        num_classes: K.
-
     Source: SegFormer, section 3.2, arXiv 2105.15203, with the norms of the InternImage release.
     """
 

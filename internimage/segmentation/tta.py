@@ -97,14 +97,9 @@ def predict_multi_scale(
 
 @dataclass(frozen=True)
 class ScaleReader:
-    """Turns images into batches of each size; it can be sent to a reading process.
+    """Turns images into batches of each size; it can be sent to a reading process."""
 
-    Args:
-        config: how images become pixels at a ratio of 1.
-        tta: the ratios.
-    """
-
-    config: SegmentationPreprocess
+    config: SegmentationPreprocess  # at a ratio of 1
     tta: SegmentationTTA
 
     def __call__(self, images: Sequence[ImageInput]) -> list[tuple[Images, ...]]:
@@ -129,13 +124,8 @@ def predict_views(
 ) -> Segmentation:
     """Segment one image by all views of it; the mode is the caller's.
 
-    Only a few rows of the probabilities exist at a time, so that large images with many classes fit.
-
-    Args:
-        model: the segmentor.
-        sizes: the image in each size, as batches of one.
-        tta: whether each is mirrored, too.
-        config: says whether windows are cut.
+    Only a few rows of the probabilities exist at a time, so that large images with many classes fit. `sizes` are the
+    image in each size, as batches of one; `config` says whether windows are cut.
     """
     with torch.inference_mode():
         views = list(_views(model, sizes, tta, config))

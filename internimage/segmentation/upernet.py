@@ -57,11 +57,6 @@ class Fusion(ConvNorm):
 class UperNetHead(nn.Module):
     """Maps of four levels in, class logits at the finest level out.
 
-    Args:
-        config: settings.
-        in_channels: channels of the four maps.
-        num_classes: K.
-
     Source: Unified Perceptual Parsing, section 3, arXiv 1807.10221.
     """
 
@@ -77,10 +72,8 @@ class UperNetHead(nn.Module):
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = pixel_classifier(width, num_classes)
         self.auxiliary: AuxiliaryHead | None = None
-        if config.auxiliary_channels is not None:
-            self.auxiliary = AuxiliaryHead(
-                in_channels[AUXILIARY_LEVEL], config.auxiliary_channels, num_classes, dropout=config.dropout
-            )
+        if (channels := config.auxiliary_channels) is not None:
+            self.auxiliary = AuxiliaryHead(in_channels[AUXILIARY_LEVEL], channels, num_classes, dropout=config.dropout)
 
     def forward(self, features: Features) -> Tensor:
         """Map features to (N, K, H_0, W_0) logits."""

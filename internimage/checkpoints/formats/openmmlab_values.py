@@ -75,3 +75,18 @@ def whole_pair(values: Settings, name: str) -> tuple[int, int]:
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
         raise ValueError(f"{name} must be two whole numbers, given {value!r}")
     return (value[0], value[1])
+
+
+def inference_steps(pipeline: Sequence[Settings]) -> tuple[Settings, dict[str, Settings]]:
+    """Return the step of a test pipeline that holds the size of the input, and those inside of it by their types.
+
+    Raises:
+        ValueError: there is none, or one of them is not supported.
+    """
+    augment = next((step for step in pipeline if step.get("type") == "MultiScaleFlipAug"), None)
+    if augment is None:
+        raise ValueError("test_pipeline has no step MultiScaleFlipAug, which holds the size of the input")
+    steps = {str(step.get("type")): step for step in augment.get("transforms") or ()}
+    expect(steps.get("Resize", {}), "Resize", {"keep_ratio": True})
+    expect(steps.get("Normalize", {}), "Normalize", {"to_rgb": True})
+    return augment, steps

@@ -10,8 +10,8 @@ Shape legend: H W size of the image as read, h w size of the view, C channels, G
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,44 +25,25 @@ from internimage.data.objects.annotation import ObjectTargets
 RandomSource = np.random.RandomState
 
 
-@dataclass(frozen=True)
-class TrainingView:
-    """One augmented image, not normalized and not padded yet.
+class TrainingView(NamedTuple):
+    """One augmented image, not normalized and not padded yet."""
 
-    Args:
-        pixels: (h, w, C) uint8 RGB.
-        boxes_xyxy: (G, 4) float32 corners in pixels of the view.
-        labels: (G,) int64 class indices.
-        masks: (G, h, w) bool, or None in data sets without masks.
-        original_hw: (height, width) of the image as it was read, in pixels.
-        name: file name, for messages.
-    """
-
-    pixels: Tensor
-    boxes_xyxy: Tensor
-    labels: Tensor
-    masks: Tensor | None
-    original_hw: tuple[int, int]
-    name: str
+    pixels: Tensor  # (h, w, C) uint8 RGB
+    boxes_xyxy: Tensor  # (G, 4) float32 corners in pixels of the view
+    labels: Tensor  # (G,) int64 class indices
+    masks: Tensor | None  # (G, h, w) bool, or None in data sets without masks
+    original_hw: tuple[int, int]  # of the image as it was read, in pixels
+    name: str  # of the file, for messages
 
 
-@dataclass(frozen=True)
-class AugmentedFrame:
-    """A view in the making.
+class AugmentedFrame(NamedTuple):
+    """A view in the making."""
 
-    Args:
-        pixels: (h, w, C) uint8.
-        boxes: (G, 4) float32 corners in pixels.
-        objects: (G,) int64 indices of the objects that are still seen.
-        rows: (h,) int64 row of the original masks that each row shows.
-        columns: (w,) int64 column of the original masks that each column shows.
-    """
-
-    pixels: Tensor
-    boxes: np.ndarray
-    objects: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
+    pixels: Tensor  # (h, w, C) uint8
+    boxes: np.ndarray  # (G, 4) float32 corners in pixels
+    objects: np.ndarray  # (G,) int64 indices of the objects that are still seen
+    rows: np.ndarray  # (h,) int64 row of the original masks that each row shows
+    columns: np.ndarray  # (w,) int64 column of the original masks that each column shows
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -98,7 +79,7 @@ class Flip:
         boxes = frame.boxes.copy()
         boxes[:, 0] = frame.size_hw[1] - frame.boxes[:, 2]
         boxes[:, 2] = frame.size_hw[1] - frame.boxes[:, 0]
-        return replace(frame, pixels=frame.pixels.flip(1), boxes=boxes, columns=frame.columns[::-1])
+        return frame._replace(pixels=frame.pixels.flip(1), boxes=boxes, columns=frame.columns[::-1])
 
 
 def resized(frame: AugmentedFrame, scale: tuple[int, int]) -> AugmentedFrame:
@@ -106,8 +87,7 @@ def resized(frame: AugmentedFrame, scale: tuple[int, int]) -> AugmentedFrame:
     height, width = frame.size_hw
     size = keep_ratio_size(frame.size_hw, scale)
     factors = np.array([size[1] / width, size[0] / height] * 2, dtype=np.float32)
-    return replace(
-        frame,
+    return frame._replace(
         pixels=resize_bilinear(frame.pixels, size),
         boxes=_clipped(frame.boxes * factors, size),
         rows=frame.rows[_nearest(size[0], height)],
@@ -225,7 +205,7 @@ class CropFraction:
         keep = _areas(result.boxes) >= self.min_visible * before
         if not keep.any():
             return frame
-        return replace(result, boxes=result.boxes[keep], objects=result.objects[keep])
+        return result._replace(boxes=result.boxes[keep], objects=result.objects[keep])
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
@@ -269,14 +249,8 @@ def augment(sample: Sample[ObjectTargets], pipeline: Sequence[Step], rng: Random
         The view, or None when the pipeline rejects the image (then another one is to be taken).
     """
     target, size_hw = sample.target, (sample.image.height, sample.image.width)
-    start = AugmentedFrame(
-        torch.from_numpy(pixels_of(sample.image)),
-        target.boxes_xyxy.numpy(),
-        np.arange(len(target)),
-        np.arange(size_hw[0]),
-        np.arange(size_hw[1]),
-    )
-    frame = run(pipeline, start, rng)
+    pixels, numbers = torch.from_numpy(pixels_of(sample.image)), map(np.arange, (len(target), *size_hw))
+    frame = run(pipeline, AugmentedFrame(pixels, target.boxes_xyxy.numpy(), *numbers), rng)
     if frame is None:
         return None
     masks = None

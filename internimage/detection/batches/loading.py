@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +22,8 @@ MAX_TRIES = 1000
 MAX_UNREADABLE = 100  # different images that are tried in vain for one view
 
 
-@dataclass(frozen=True)
-class DrawnView:
-    """A training view, and the images that could not be read on the way to it.
-
-    Args:
-        view: the view.
-        unreadable: broken images; another one took their place.
-    """
+class DrawnView(NamedTuple):
+    """A training view, and the broken images whose place it took."""
 
     view: TrainingView
     unreadable: tuple[Unreadable, ...]

@@ -40,19 +40,10 @@ def set_losses(
     valid_hw: Tensor,
     config: DINOConfig,
 ) -> dict[str, Tensor]:
-    """Return all losses of a batch.
+    """Return "loss_cls", "loss_bbox" and "loss_iou" of a batch, `valid_hw` (N, 2) being sizes before padding.
 
-    Args:
-        chosen: what the encoder says of the chosen cells.
-        layers: what each decoder layer says; denoising queries come first.
-        denoising: the denoising queries, or None.
-        targets: true objects of each image.
-        valid_hw: (N, 2) sizes of the images before padding.
-        config: weights.
-
-    Returns:
-        "loss_cls", "loss_bbox" and "loss_iou" of the last layer, with "d0." ... in front of those of the others,
-        "interm_" of the encoder and "dn_" of denoising.
+    With "interm_" in front they are those of the cells that the encoder has chosen, with "d0." and so on of all decoder
+    layers but the last, with "dn_" of the denoising queries, which come first in `layers`.
     """
     true_boxes = [relative_boxes(target, hw) for target, hw in zip(targets, valid_hw, strict=True)]
     labels = [target.labels for target in targets]
@@ -81,11 +72,7 @@ def match(
 ) -> Pairs:
     """Pair the queries of each image with its objects at the lowest total cost.
 
-    Args:
-        predictions: logits and boxes of the queries.
-        true_boxes: (G, 4) true boxes of each image: center and size, 0..1.
-        labels: (G,) their classes.
-        weights: of the three costs.
+    `true_boxes` are (G, 4) of each image, center and size in 0..1, `labels` (G,) their classes.
     """
     pairs: Pairs = []
     for logits, boxes, own, classes in zip(predictions.logits, predictions.boxes, true_boxes, labels, strict=True):

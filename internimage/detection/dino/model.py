@@ -149,12 +149,9 @@ class DINO(Detector):
     def loss(
         self, images: Images, targets: Sequence[DetectionTargets], *, noise: Noise | None = None
     ) -> dict[str, Tensor]:
-        """Return the losses of the chosen cells, of every decoder layer, and of denoising.
+        """Return the losses of the chosen cells, of every decoder layer, and of denoising, see `Detector.loss`.
 
-        Args:
-            images: the batch, on the device of the model.
-            targets: boxes and labels of each image.
-            noise: random numbers of the denoising queries, None to draw them.
+        `noise` are the random numbers of the denoising queries, None to draw them.
 
         Raises:
             ValueError: the targets do not fit the batch or the classes.

@@ -135,12 +135,9 @@ class DINOTransformer(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def encode(self, maps: Sequence[Tensor], valid_hw: Tensor, input_hw: tuple[int, int]) -> Memory:
-        """Let every cell look around.
+        """Let every cell of L levels (N, C, H, W), fine to coarse, look around.
 
-        Args:
-            maps: L levels (N, C, H, W), fine to coarse.
-            valid_hw: (N, 2) sizes of the images before padding, in pixels.
-            input_hw: size of the padded batch in pixels.
+        `valid_hw` (N, 2) are sizes before padding to `input_hw`, in pixels.
         """
         valid = tuple(_valid_cells((x.shape[2], x.shape[3]), valid_hw, input_hw) for x in maps)
         ratios = [torch.stack([v[:, 0].float().mean(dim=1), v[:, :, 0].float().mean(dim=1)], dim=1) for v in valid]

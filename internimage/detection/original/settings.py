@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from internimage.backbones.original.settings import backbone_from_settings
-from internimage.checkpoints.formats.openmmlab_values import expect, integer, mapping, number, numbers, plain
+from internimage.checkpoints.formats.openmmlab_values import (
+    expect,
+    inference_steps,
+    integer,
+    mapping,
+    number,
+    numbers,
+    plain,
+)
 from internimage.detection import DetectionPreprocess, DINOConfig, RCNNConfig
 from internimage.detection.config import (
     AssignConfig,
@@ -89,29 +97,20 @@ def detector_from_settings(
 
 
 def preprocess_from_pipeline(test_pipeline: Sequence[Mapping[str, Any]] | None) -> DetectionPreprocess:
-    """Return how images become pixels.
-
-    Args:
-        test_pipeline: original steps, or None for the default.
+    """Return how images become pixels, by the original's steps or (None) by default.
 
     Raises:
         ValueError: a step is not supported.
     """
     if test_pipeline is None:
         return DetectionPreprocess()
-    augment = next((step for step in test_pipeline if step.get("type") == "MultiScaleFlipAug"), None)
-    if augment is None:
-        raise ValueError("test_pipeline has no step MultiScaleFlipAug, which holds the size of the input")
+    augment, steps = inference_steps(test_pipeline)
     sides = numbers(augment, "img_scale", 2)
     values: dict[str, Any] = {"shorter_side": int(min(sides)), "longer_side": int(max(sides)), "divisor": 1}
-    for step in augment.get("transforms") or ():
-        if step.get("type") == "Resize":
-            expect(step, "Resize", {"keep_ratio": True})
-        elif step.get("type") == "Normalize":
-            expect(step, "Normalize", {"to_rgb": True})
-            values |= {name: numbers(step, name, 3) for name in ("mean", "std")}
-        elif step.get("type") == "Pad":
-            values["divisor"] = integer(step, "size_divisor")
+    if "Normalize" in steps:
+        values |= {name: numbers(steps["Normalize"], name, 3) for name in ("mean", "std")}
+    if "Pad" in steps:
+        values["divisor"] = integer(steps["Pad"], "size_divisor")
     return DetectionPreprocess(**values)
 
 

@@ -23,11 +23,6 @@ def dino_from_settings(
 ) -> DINOConfig:
     """Return the DINO that an original model dictionary describes.
 
-    Args:
-        model: the original's model dictionary.
-        preprocess: how images become pixels.
-        class_names: names of the classes.
-
     Raises:
         ValueError: a setting is missing or not supported; the message says which.
     """

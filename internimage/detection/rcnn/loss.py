@@ -88,13 +88,7 @@ def rpn_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return the classification and the box losses of the proposal network, (L,) each, one for each level.
 
-    Args:
-        rpn: the network.
-        outputs: what it gave.
-        valid_hw: (N, 2) sizes before padding.
-        targets: true boxes of each image.
-        divisor: images are padded to multiples of this, in pixels.
-        choose: picks examples among too many.
+    `valid_hw` are (N, 2) sizes before padding to multiples of `divisor`, in pixels; `choose` picks among too many.
     """
     config, levels = rpn.config, rpn.anchors(outputs)
     padded_hw = (valid_hw + divisor - 1) // divisor * divisor
@@ -148,14 +142,7 @@ def stage_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of every box stage; with several stages their names begin with "s0.", "s1.", ...
 
-    Args:
-        heads: box and mask head of each stage.
-        cut: cuts regions out of the maps of the pyramid.
-        config: settings of the detector.
-        proposals: regions of all images.
-        valid_hw: (N, 2) sizes before padding.
-        targets: what is in each image.
-        choose: picks examples among too many.
+    `heads` are box and mask head of each stage, `valid_hw` (N, 2) sizes before padding; `choose` picks among too many.
     """
     losses: dict[str, Tensor] = {}
     candidates = [proposals.of(i)[0] for i in range(len(targets))]

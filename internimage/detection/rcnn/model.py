@@ -153,12 +153,10 @@ class RCNN(Detector):
     def loss(
         self, images: Images, targets: Sequence[DetectionTargets], *, choose: Choose = choose_at_random
     ) -> dict[str, Tensor]:
-        """Return the losses of proposals and of every stage.
+        """Return the losses of proposals and of every stage, see `Detector.loss`.
 
-        Args:
-            images: the batch, on the device of the model.
-            targets: boxes and labels of each image, and masks where the model draws them.
-            choose: picks the examples among the candidates; the published training does so at random.
+        Targets need masks where the model draws them; `choose` picks the examples among the candidates, which the
+        published training does at random.
 
         Raises:
             ValueError: the targets do not fit the batch or the classes.

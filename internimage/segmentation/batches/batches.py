@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,17 +32,11 @@ _ORDER, _AUGMENT = 1, 2
 
 @dataclass(frozen=True)
 class SegmentationBatch:
-    """One training batch.
+    """One training batch, padded at the right and the bottom."""
 
-    Args:
-        images: normalized images, padded with zeros at the right and the bottom.
-        targets: (N, H, W) uint8 class of every pixel, 255 where there is none and in the padding.
-        unreadable: images that were replaced by the next one that can be read.
-    """
-
-    images: Images
-    targets: Tensor
-    unreadable: tuple[Unreadable, ...] = ()
+    images: Images  # normalized, zero in the padding
+    targets: Tensor  # (N, H, W) uint8 class of every pixel, 255 where there is none and in the padding
+    unreadable: tuple[Unreadable, ...] = ()  # images that were replaced by the next one that can be read
 
 
 class SegmentationBatches:
@@ -89,7 +85,7 @@ class SegmentationBatches:
                 f"{self.num_samples} training images do not fill a batch of {world} x {batch_size}; lower batch_size"
             )
         self._varied = _Varied(dataset, augmentation, seed)
-        self._collate = _Collating(augmentation.crop_hw, mean, std)
+        self._collate = partial(_collated, size_hw=augmentation.crop_hw, mean=mean, std=std)
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the (batches, N) sample indices of one epoch for this process."""
@@ -125,15 +121,10 @@ class _Varied(torch.utils.data.Dataset):
         return self.augmentation(pixels_of(sample.image), sample.target, random), unreadable
 
 
-class _Collating:
-    """Turns varied images into a batch, in the worker process."""
-
-    def __init__(self, size_hw: tuple[int, int] | None, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.size_hw, self.mean, self.std = size_hw, mean, std
-
-    def __call__(self, entries: list[tuple[Augmented, list[Unreadable]]]) -> SegmentationBatch:
-        images, targets = collate([entry for entry, _ in entries], size_hw=self.size_hw, mean=self.mean, std=self.std)
-        return SegmentationBatch(images, targets, tuple(broken for _, some in entries for broken in some))
+def _collated(entries: list[tuple[Augmented, list[Unreadable]]], **options: Any) -> SegmentationBatch:
+    """Turn varied images into a batch, in the worker process."""
+    images, targets = collate([entry for entry, _ in entries], **options)
+    return SegmentationBatch(images, targets, tuple(broken for _, some in entries for broken in some))
 
 
 def collate(

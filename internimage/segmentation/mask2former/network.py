@@ -58,12 +58,6 @@ class MaskDecoderLayer(nn.Module):
 class Mask2FormerHead(nn.Module):
     """Maps of four levels in, class scores of every pixel at the finest level out.
 
-    Args:
-        config: settings.
-        in_channels: channels of the four maps.
-        num_classes: K.
-        backend: operator backend, see `internimage.ops.ms_deform_attn`.
-
     Source: Mask2Former, section 3, arXiv 2112.01527.
     """
 

@@ -12,6 +12,7 @@ from typing import Any
 from internimage.backbones.original.settings import backbone_from_settings
 from internimage.checkpoints.formats.openmmlab_values import (
     expect,
+    inference_steps,
     integer,
     mapping,
     number,
@@ -104,18 +105,13 @@ def preprocess_from_pipeline(
         raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', given {mode!r}")
     if test_pipeline is None:
         return SegmentationPreprocess(window=window)
-    augment = next((step for step in test_pipeline if step.get("type") == "MultiScaleFlipAug"), None)
-    if augment is None:
-        raise ValueError("test_pipeline has no step MultiScaleFlipAug, which holds the size of the input")
+    augment, steps = inference_steps(test_pipeline)
     found: dict[str, Any] = {"scale": whole_pair(augment, "img_scale")}
-    for step in augment.get("transforms") or ():
-        if step.get("type") == "ResizeToMultiple":
-            found["multiple"] = integer(step, "size_divisor")
-        elif step.get("type") == "Normalize":
-            expect(step, "Normalize", {"to_rgb": True})
-            found |= {name: tuple(value / 255.0 for value in numbers(step, name, 3)) for name in ("mean", "std")}
-        elif step.get("type") == "Resize":
-            expect(step, "Resize", {"keep_ratio": True})
+    if "ResizeToMultiple" in steps:
+        found["multiple"] = integer(steps["ResizeToMultiple"], "size_divisor")
+    if "Normalize" in steps:
+        norm = steps["Normalize"]
+        found |= {name: tuple(value / 255.0 for value in numbers(norm, name, 3)) for name in ("mean", "std")}
     return SegmentationPreprocess(window=window, **found)
 
 
