@@ -19,9 +19,9 @@ from benchmarks.record import bar_plot, print_table, save
 from benchmarks.stages import Call, Stages, clock, stage_times
 from internimage.backbones import variant
 from internimage.cli.measuring.models import scatter_samples
+from internimage.segmentation.config import HEADS
 from internimage.segmentation.mask2former.network import Mask2FormerHead
 from internimage.segmentation.model import Segmentor, SegmentorConfig
-from internimage.segmentation.presets import HEADS
 from internimage.types import Images
 
 SIZE = (512, 512)

@@ -97,6 +97,7 @@ RENAMED: Mapping[str, str] = {
     "training.start": "training.initial_weights",
     "training.tasks": "training.setup",
     "training.trainer": "training.loop",
+    "segmentation.presets": "segmentation.config",
     "zoo.checkpoint": "flow checkpoints.checkpoint",
     "zoo.choices": "backbones.choice",
     "zoo.conversion": "hub.convert hub.keys",

@@ -67,11 +67,6 @@ def _cascade(backbone: BackboneConfig, num_classes: int, stage: BoxStageConfig) 
     return replace(faster_rcnn(backbone, num_classes), stages=stages, rpn=rpn)
 
 
-def dino(backbone: BackboneConfig, num_classes: int) -> DINOConfig:
-    """Return the settings of DINO with four levels."""
-    return DINOConfig(backbone, num_classes)
-
-
 def mask_rcnn_small(backbone: BackboneConfig, num_classes: int) -> RCNNConfig:
     """Return the settings of a narrow Mask R-CNN for images of 200 to 300 pixels.
 
@@ -118,7 +113,7 @@ DETECTORS: dict[str, Callable[[BackboneConfig, int], DetectorConfig]] = {
     "mask_rcnn": mask_rcnn,
     "cascade_rcnn": cascade_rcnn,
     "cascade_mask_rcnn": cascade_mask_rcnn,
-    "dino": dino,
+    "dino": DINOConfig,
 }
 SMALL_DETECTORS: dict[str, Callable[[BackboneConfig, int], DetectorConfig]] = {
     "mask_rcnn_small": mask_rcnn_small,

@@ -38,14 +38,12 @@ def sine_position(
         torch.Size([6, 8])
     """
     height, width = size_hw
-    half = channels // 2
-    exponent = 2 * (torch.arange(half, device=device, dtype=torch.float32) // 2) / half
-    wavelength = temperature**exponent  # (C / 2,)
+    wavelength = _wavelengths(channels // 2, temperature, device)
 
     def encode(length: int) -> Tensor:
         steps = torch.arange(1, length + 1, device=device, dtype=torch.float32)
         phase = (steps / (length + EPS) * (2 * math.pi))[:, None] / wavelength
-        return torch.stack((phase[:, 0::2].sin(), phase[:, 1::2].cos()), dim=2).flatten(1)  # (length, C / 2)
+        return _sines(phase)  # (length, C / 2)
 
     rows = encode(height)[:, None].expand(-1, width, -1)
     columns = encode(width)[None].expand(height, -1, -1)
@@ -65,14 +63,12 @@ def padded_sine_position(valid: Tensor, channels: int, *, temperature: float = 1
 
     Source: DETR, appendix A.4, arXiv 2005.12872.
     """
-    half = channels // 2
-    exponent = 2 * (torch.arange(half, device=valid.device, dtype=torch.float32) // 2) / half
-    wavelength = temperature**exponent  # (C / 2,)
+    wavelength = _wavelengths(channels // 2, temperature, valid.device)
     parts: list[Tensor] = []
     for axis in (1, 2):
         steps = valid.cumsum(axis, dtype=torch.float32)
         phase = (steps / (steps.narrow(axis, -1, 1) + EPS) * (2 * math.pi))[..., None] / wavelength
-        parts.append(torch.stack((phase[..., 0::2].sin(), phase[..., 1::2].cos()), dim=-1).flatten(-2))
+        parts.append(_sines(phase))
     return torch.cat(parts, dim=-1)
 
 
@@ -89,7 +85,16 @@ def box_position(boxes: Tensor, channels: int, *, temperature: float = 10000.0) 
 
     Source: DAB-DETR, section 4.2, arXiv 2201.12329.
     """
-    quarter = channels // 4
-    exponent = 2 * (torch.arange(quarter, device=boxes.device, dtype=torch.float32) // 2) / quarter
-    phase = (boxes.float()[..., [1, 0, 2, 3]] * (2 * math.pi))[..., None] / temperature**exponent  # (..., 4, C / 4)
-    return torch.stack((phase[..., 0::2].sin(), phase[..., 1::2].cos()), dim=-1).flatten(-3)
+    wavelength = _wavelengths(channels // 4, temperature, boxes.device)
+    phase = (boxes.float()[..., [1, 0, 2, 3]] * (2 * math.pi))[..., None] / wavelength  # (..., 4, C / 4)
+    return _sines(phase).flatten(-2)
+
+
+def _wavelengths(count: int, temperature: float, device: torch.device | str) -> Tensor:
+    """Return the (count,) lengths of waves, each twice: for a sine and a cosine."""
+    return temperature ** (2 * (torch.arange(count, device=device, dtype=torch.float32) // 2) / count)
+
+
+def _sines(phase: Tensor) -> Tensor:
+    """Return sines and cosines of (..., C) phases in turns."""
+    return torch.stack((phase[..., 0::2].sin(), phase[..., 1::2].cos()), dim=-1).flatten(-2)

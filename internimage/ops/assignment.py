@@ -78,7 +78,7 @@ def match_least_cost(cost: Tensor) -> tuple[Tensor, Tensor]:
         cost: (R, T) finite costs on any device; the matching runs on the CPU in float64.
 
     Returns:
-        Row and column indices of the min(R, T) pairs, int64 on the CPU, ascending by row.
+        Row and column indices of the min(R, T) pairs, int64 on the device of the costs, ascending by row.
 
     Raises:
         ValueError: the matrix is not two-dimensional or a cost is not finite.
@@ -101,4 +101,4 @@ def match_least_cost(cost: Tensor) -> tuple[Tensor, Tensor]:
     if not np.isfinite(matrix).all():
         raise ValueError("costs must be finite; NaN or infinity usually means that training diverged")
     rows, columns = linear_sum_assignment(matrix)
-    return torch.from_numpy(rows), torch.from_numpy(columns)
+    return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)

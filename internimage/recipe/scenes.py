@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from internimage.ranges import Range
 from internimage.recipe.layer_rules import LayerRules
@@ -23,6 +23,9 @@ from internimage.recipe.sections import (
     RateFromZero,
     ValidationReading,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _WHOLE, _BACKBONE = "model.weights", "model.backbone_weights"
 _PREPROCESS = ("mean", "std", "value_range")
@@ -111,10 +114,6 @@ class SceneOptimizerSettings(OptimizerSettings):
         backbone_lr_multiplier: factor on the rates of the backbone; for the rule "backbone".
         offset_lr_multiplier: factor on the offsets of deformable attention in the head and of FlashInternImage's
             operator (the published runs leave those of InternImage's operator at the rate of their block).
-        composite_layer_decay: let `layer_decay` reach the backbones of a composite; the published runs keep both at the
-            full rate by a slip.
-        slow_mask_embeddings: give Mask2Former's class and mask embeddings and its queries the rate of the stem, as the
-            published runs do by a slip.
     """
 
     lr: RateFromZero = 1e-4
@@ -122,8 +121,6 @@ class SceneOptimizerSettings(OptimizerSettings):
     rule: Literal["layers", "backbone"] = "layers"
     backbone_lr_multiplier: Fraction = 0.1
     offset_lr_multiplier: Fraction = 1.0
-    composite_layer_decay: bool = True
-    slow_mask_embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +165,8 @@ class SceneRecipe(Recipe):
     """What the recipes of detectors and segmentors have in common."""
 
     WARMUP: ClassVar[str] = "schedule.warmup_iterations"
+    # Settings of `optimizer` that only the other task has now; older files hold them without effect.
+    FORMER: ClassVar[frozenset[str]] = frozenset()
     SHORT: ClassVar[Mapping[str, str]] = {
         **Recipe.SHORT,
         **{f"preprocess.{name}": f"{CONFIG}.preprocess.{name}" for name in _PREPROCESS},
@@ -178,6 +177,14 @@ class SceneRecipe(Recipe):
     optimizer: SceneOptimizerSettings = field(default_factory=SceneOptimizerSettings)
     schedule: SceneScheduleSettings = field(default_factory=SceneScheduleSettings)
     ema: EmaSettings = field(default_factory=lambda: EmaSettings(decay=0.0))
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """Rebuild a recipe from what `to_dict` returned, in this release or an earlier one, see `Recipe.from_dict`."""
+        optimizer = plain.get("optimizer")
+        if isinstance(optimizer, Mapping):
+            plain = {**plain, "optimizer": {key: optimizer[key] for key in optimizer if key not in cls.FORMER}}
+        return super().from_dict(plain)
 
     def implied(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what changes with some values: only one kind of start weights; steps move with the epochs."""
@@ -200,7 +207,6 @@ class SceneRecipe(Recipe):
             slow_factor=settings.offset_lr_multiplier,
             backbone_factor=settings.backbone_lr_multiplier if settings.rule == "backbone" else None,
             never_decay=(".sampling_offsets.",),
-            enters_composites=settings.composite_layer_decay,
         )
 
     def rates(self, steps_per_epoch: int, *, world: int = 1) -> IterationSchedule:

@@ -177,8 +177,7 @@ def _match(
     mask_points = sample_points(mask_logits, points.expand(len(mask_logits), -1, -1))
     target_points = sample_points(region.masks, points.expand(len(region.masks), -1, -1))
     cost = matching_cost(class_logits, mask_points, MaskTargets(region.labels, target_points), config)
-    queries, indices = match_least_cost(cost)
-    return queries.to(cost.device), indices.to(cost.device)
+    return match_least_cost(cost)
 
 
 def _uncertain_points(masks: Tensor, config: Mask2FormerConfig) -> Tensor:

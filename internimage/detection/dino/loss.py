@@ -79,8 +79,7 @@ def match(
         cost = weights.class_cost * class_cost(logits.float(), classes)
         cost = cost + weights.box_cost * torch.cdist(boxes.float(), own, p=1)
         cost = cost - weights.iou_cost * pairwise_overlaps(to_corners(boxes.float()), to_corners(own), "giou")
-        queries, objects = match_least_cost(cost)
-        pairs.append((queries.to(cost.device), objects.to(cost.device)))
+        pairs.append(match_least_cost(cost))
     return pairs
 
 

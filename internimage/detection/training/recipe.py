@@ -20,6 +20,7 @@ from internimage.recipe import (
     FromOne,
     SceneDataSettings,
     SceneModelSettings,
+    SceneOptimizerSettings,
     SceneRecipe,
 )
 from internimage.recipe.layer_rules import LayerRules
@@ -48,6 +49,18 @@ class DetectionDataSettings(SceneDataSettings):
     metric: Metric = "coco"
     keep_empty: Literal["auto", "yes", "no"] = "auto"
     balance_threshold: Fraction = 0.0
+
+
+@dataclass(frozen=True)
+class DetectionOptimizerSettings(SceneOptimizerSettings):
+    """How weights move.
+
+    Args:
+        composite_layer_decay: let `layer_decay` reach the backbones of a composite; the published runs keep both at the
+            full rate by a slip.
+    """
+
+    composite_layer_decay: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class DetectionRecipe(SceneRecipe):
 
     task: ClassVar[str] = "detection"
     FINE_TUNING_EPOCHS: ClassVar[int] = 12
+    FORMER: ClassVar[frozenset[str]] = frozenset({"slow_mask_embeddings"})
     SHORT: ClassVar[Mapping[str, str]] = {
         **SceneRecipe.SHORT,
         **{f"preprocess.{name}": f"{CONFIG}.preprocess.{name}" for name in ("shorter_side", "longer_side", "divisor")},
@@ -123,6 +137,7 @@ class DetectionRecipe(SceneRecipe):
 
     model: SceneModelSettings[RCNNConfig | DINOConfig]
     data: DetectionDataSettings = field(default_factory=DetectionDataSettings)
+    optimizer: DetectionOptimizerSettings = field(default_factory=DetectionOptimizerSettings)
     augment: DetectionAugmentSettings = field(default_factory=DetectionAugmentSettings)
 
     def check(self) -> None:
@@ -138,7 +153,8 @@ class DetectionRecipe(SceneRecipe):
 
     def layer_rules(self) -> LayerRules:
         """Return how fast each part of the model learns; DINO's embedding of the levels is as slow as the stem."""
-        return replace(super().layer_rules(), like_stem=r"transformer\.level_embedding")
+        enters = self.optimizer.composite_layer_decay
+        return replace(super().layer_rules(), like_stem=r"transformer\.level_embedding", enters_composites=enters)
 
 
 def has_masks(config: DetectorConfig) -> bool:

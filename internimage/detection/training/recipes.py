@@ -15,13 +15,17 @@ from internimage.detection.config import DINOConfig
 from internimage.detection.preprocess import DetectionPreprocess
 from internimage.detection.presets import dino_small, mask_rcnn_small
 from internimage.detection.published import published_config
-from internimage.detection.training.recipe import DetectionAugmentSettings, DetectionDataSettings, DetectionRecipe
+from internimage.detection.training.recipe import (
+    DetectionAugmentSettings,
+    DetectionDataSettings,
+    DetectionOptimizerSettings,
+    DetectionRecipe,
+)
 from internimage.evaluation.object_metrics import Metric
 from internimage.recipe import (
     EmaSettings,
     RunSettings,
     SceneModelSettings,
-    SceneOptimizerSettings,
     SceneScheduleSettings,
     starting_from,
 )
@@ -34,12 +38,12 @@ FOLLOWING, NO_EMA = EmaSettings(decay=0.9999, follow_steps=2000), EmaSettings(de
 _80_CLASSES = "dino_4scale_cbinternimage_h_objects365_80classes"
 _20_CLASSES = "dino_4scale_cbinternimage_h_objects365_20classes"
 
-CASCADE = SceneOptimizerSettings(layer_decay=0.94)
-SLOW_OFFSETS = SceneOptimizerSettings(lr=2e-4, layer_decay=0.9, offset_lr_multiplier=0.01)
-DINO_LAYERS = SceneOptimizerSettings(weight_decay=1e-4, layer_decay=0.9, clip_norm=0.1)
-DINO_BACKBONE = SceneOptimizerSettings(rule="backbone", clip_norm=0.1)
+CASCADE = DetectionOptimizerSettings(layer_decay=0.94)
+SLOW_OFFSETS = DetectionOptimizerSettings(lr=2e-4, layer_decay=0.9, offset_lr_multiplier=0.01)
+DINO_LAYERS = DetectionOptimizerSettings(weight_decay=1e-4, layer_decay=0.9, clip_norm=0.1)
+DINO_BACKBONE = DetectionOptimizerSettings(rule="backbone", clip_norm=0.1)
 FLASH_DINO = replace(DINO_LAYERS, lr=2e-4)
-LARGE_DINO = SceneOptimizerSettings(
+LARGE_DINO = DetectionOptimizerSettings(
     weight_decay=1e-4, layer_decay=0.94, offset_lr_multiplier=0.001, clip_norm=0.1, composite_layer_decay=False
 )
 
@@ -49,7 +53,7 @@ def _run(
     drop_path_rate: float,
     start: str | None,
     pipeline: str,
-    optimizer: SceneOptimizerSettings | None = None,
+    optimizer: DetectionOptimizerSettings | None = None,
     *,
     schedule: SceneScheduleSettings | None = None,
     batch_size: int = 2,
@@ -67,7 +71,7 @@ def _run(
         model=starting_from(start, config, whole=is_whole, reset_head=reset_head, checkpointing=checkpointing),
         data=DetectionDataSettings(batch_size=batch_size, metric=metric, balance_threshold=balance_threshold),
         augment=DetectionAugmentSettings(pipeline),
-        optimizer=optimizer or SceneOptimizerSettings(),
+        optimizer=optimizer or DetectionOptimizerSettings(),
         schedule=schedule or SceneScheduleSettings(),
         ema=ema,
     )
@@ -89,7 +93,7 @@ _CLOSET_MASKS = DetectionRecipe(
     ),
     data=DetectionDataSettings(batch_size=8, val_batch_size=8, workers=0),
     augment=DetectionAugmentSettings(longer_side=288, pipeline="own", shorter_side=(288, 288), smallest_crop=0.85),
-    optimizer=SceneOptimizerSettings(clip_norm=1.0, layer_decay=0.9, lr=0.001),
+    optimizer=DetectionOptimizerSettings(clip_norm=1.0, layer_decay=0.9, lr=0.001),
     schedule=SceneScheduleSettings(
         epochs=24, kind="poly", steps=(), validate_every=2, warmup_iterations=200, warmup_ratio=0.01
     ),
@@ -133,7 +137,7 @@ _PUBLISHED = (
     _run("cascade_internimage_xl_fpn_3x_coco", 0.6, "internimage_xl_22k_192to384", "3x", SLOW_OFFSETS, schedule=THREE,
          ema=FOLLOWING),
     _run("cascade_internimage_xl_fpn_3x_crowd_human", 0.4, "internimage_xl_22k_192to384", "3x",
-         SceneOptimizerSettings(layer_decay=0.94, weight_decay=1e-4), schedule=THREE, metric="crowdhuman"),
+         DetectionOptimizerSettings(layer_decay=0.94, weight_decay=1e-4), schedule=THREE, metric="crowdhuman"),
     _run("dino_4scale_internimage_t_1x_coco_layer_wise_lr", 0.2, "internimage_t_1k_224", "dino_1x", DINO_LAYERS,
          schedule=DINO_ONE),
     _run("dino_4scale_internimage_l_1x_coco_layer_wise_lr", 0.4, "internimage_l_22k_192to384", "dino_1x", DINO_LAYERS,
@@ -158,7 +162,7 @@ _PUBLISHED = (
          checkpointing=True),
     _run("mask_rcnn_flash_intern_image_s_fpn_1x_coco", 0.3, "flash_intern_image_s_1k_224", "1x", checkpointing=True),
     _run("mask_rcnn_flash_intern_image_s_fpn_3x_coco", 0.4, "flash_intern_image_s_1k_224", "3x",
-         SceneOptimizerSettings(lr=2e-4), schedule=THREE, batch_size=8, checkpointing=True),
+         DetectionOptimizerSettings(lr=2e-4), schedule=THREE, batch_size=8, checkpointing=True),
     _run("mask_rcnn_flash_intern_image_b_fpn_1x_coco", 0.3, "flash_intern_image_b_1k_224", "1x", checkpointing=True),
     _run("mask_rcnn_flash_intern_image_b_fpn_3x_coco", 0.4, "flash_intern_image_b_1k_224", "3x", SLOW_OFFSETS,
          schedule=THREE, batch_size=4, checkpointing=True),

@@ -8,14 +8,11 @@ from typing import Any, ClassVar
 
 from internimage.backbones.names import THROUGH_DCNV4, below_head, like, size_of, through_dcnv4
 from internimage.errors import UnknownName
-from internimage.recipe import Choice, SceneDataSettings, SceneModelSettings, SceneRecipe
+from internimage.recipe import Choice, SceneDataSettings, SceneModelSettings, SceneOptimizerSettings, SceneRecipe
 from internimage.recipe.layer_rules import LayerRules
 from internimage.recipe.recipe import CONFIG
 from internimage.segmentation.batches.augment import Augmentation
-from internimage.segmentation.mask2former.network import Mask2FormerConfig
-from internimage.segmentation.model import HeadConfig, SegmentorConfig
-from internimage.segmentation.presets import HEADS
-from internimage.segmentation.upernet import UperNetConfig
+from internimage.segmentation.config import HEADS, HeadConfig, Mask2FormerConfig, SegmentorConfig, UperNetConfig
 from internimage.settings import replaced
 
 # Names in Mask2Former that the published runs gave the rate of the stem.
@@ -37,6 +34,18 @@ class SegmentationDataSettings(SceneDataSettings):
     val_split: str = "val"
 
 
+@dataclass(frozen=True)
+class SegmentationOptimizerSettings(SceneOptimizerSettings):
+    """How weights move.
+
+    Args:
+        slow_mask_embeddings: give Mask2Former's class and mask embeddings and its queries the rate of the stem, as the
+            published runs do by a slip.
+    """
+
+    slow_mask_embeddings: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentationRecipe(SceneRecipe):
     """Every setting of a run that trains a segmentor.
@@ -49,6 +58,7 @@ class SegmentationRecipe(SceneRecipe):
 
     task: ClassVar[str] = "segmentation"
     FINE_TUNING_EPOCHS: ClassVar[int] = 30
+    FORMER: ClassVar[frozenset[str]] = frozenset({"composite_layer_decay"})
     SHORT: ClassVar[Mapping[str, str]] = {
         **SceneRecipe.SHORT,
         **{f"preprocess.{name}": f"{CONFIG}.preprocess.{name}" for name in ("scale", "multiple", "window")},
@@ -80,6 +90,7 @@ class SegmentationRecipe(SceneRecipe):
 
     model: SceneModelSettings[SegmentorConfig]
     data: SegmentationDataSettings = field(default_factory=SegmentationDataSettings)
+    optimizer: SegmentationOptimizerSettings = field(default_factory=SegmentationOptimizerSettings)
     augment: Augmentation = field(default_factory=Augmentation)
 
     def check(self) -> None:

@@ -15,23 +15,26 @@ from internimage.recipe import (
     EmaSettings,
     RunSettings,
     SceneModelSettings,
-    SceneOptimizerSettings,
     SceneScheduleSettings,
     starting_from,
 )
 from internimage.recipe.recipe import CONFIG
 from internimage.segmentation.batches.augment import PUBLISHED, Augmentation
+from internimage.segmentation.config import HEADS
 from internimage.segmentation.model import SegmentorConfig
 from internimage.segmentation.preprocess import SegmentationPreprocess
-from internimage.segmentation.presets import HEADS
 from internimage.segmentation.published import published_config
-from internimage.segmentation.training.recipe import SegmentationDataSettings, SegmentationRecipe
+from internimage.segmentation.training.recipe import (
+    SegmentationDataSettings,
+    SegmentationOptimizerSettings,
+    SegmentationRecipe,
+)
 from internimage.settings import replaced
 
-PLAIN = SceneOptimizerSettings(lr=6e-5)
-BY_LAYERS = SceneOptimizerSettings(lr=2e-5, layer_decay=0.94, clip_norm=0.1)
-MASK_H = SceneOptimizerSettings(lr=2e-5, layer_decay=0.95, slow_mask_embeddings=True)
-FLASH_MASKS = SceneOptimizerSettings(clip_norm=0.1, slow_mask_embeddings=True)
+PLAIN = SegmentationOptimizerSettings(lr=6e-5)
+BY_LAYERS = SegmentationOptimizerSettings(lr=2e-5, layer_decay=0.94, clip_norm=0.1)
+MASK_H = SegmentationOptimizerSettings(lr=2e-5, layer_decay=0.95, slow_mask_embeddings=True)
+FLASH_MASKS = SegmentationOptimizerSettings(clip_norm=0.1, slow_mask_embeddings=True)
 
 
 def _poly(iterations: int, *, validate_every: int) -> SceneScheduleSettings:
@@ -52,7 +55,7 @@ def _run(
     drop_path_rate: float,
     start: str,
     augment: Augmentation,
-    optimizer: SceneOptimizerSettings,
+    optimizer: SegmentationOptimizerSettings,
     schedule: SceneScheduleSettings,
     *,
     starts_whole: bool = False,
@@ -92,7 +95,7 @@ _CLOSET_UPERNET = SegmentationRecipe(
     ),
     data=SegmentationDataSettings(batch_size=8, val_batch_size=8, workers=0),
     augment=_closet_augment(288),
-    optimizer=SceneOptimizerSettings(clip_norm=1.0, lr=0.001),
+    optimizer=SegmentationOptimizerSettings(clip_norm=1.0, lr=0.001),
     schedule=SceneScheduleSettings(epochs=8, kind="poly", steps=(), warmup_iterations=200, warmup_ratio=0.01),
     ema=EmaSettings(decay=0.998, warmup=True),
     run=RunSettings(precision="auto"),

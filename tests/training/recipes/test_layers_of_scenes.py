@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from internimage.detection import DINO, RCNN
+from internimage.errors import UnknownName
 from internimage.hub.keys import from_official
-from internimage.recipe import LayerRules, SceneOptimizerSettings
+from internimage.recipe import LayerRules
 from internimage.segmentation import Segmentor
 from internimage.training import RECIPES
 from internimage.training.optim import param_groups
+from internimage.training.recipes import document, from_document
 from tests.training.building import build_model, depths_of, multiplier
 from tests.training.conftest import recorded_json
 
@@ -35,7 +37,7 @@ def model_of(name: str) -> RCNN | DINO | Segmentor:
 def rules_of(name: str, **settings: Any) -> LayerRules:
     """Return the rules of a recipe with an optimizer of its own."""
     recipe = RECIPES[name]
-    return replace(recipe, optimizer=SceneOptimizerSettings(**settings)).layer_rules()
+    return replace(recipe, optimizer=type(recipe.optimizer)(**settings)).layer_rules()
 
 
 DINO_RUN, MASK_RUN = "dino_internimage_pico_closet", "mask2former_internimage_pico_closet"
@@ -92,10 +94,20 @@ def test_layer_decay_counts_layers_from_the_head(name: str, power: int) -> None:
 
 
 def test_published_slips_are_settings() -> None:
-    rules = rules_of(MASK_RUN, layer_decay=0.5, composite_layer_decay=False, slow_mask_embeddings=True)
+    rules = rules_of(DINO_RUN, layer_decay=0.5, composite_layer_decay=False)
     assert multiplier(rules, "backbone.backbones.0.patch_embed.conv1.weight") == 1.0
+    rules = rules_of(MASK_RUN, layer_decay=0.5, slow_mask_embeddings=True)
     assert multiplier(rules, "head.query_features") == 0.5**11
     assert multiplier(rules_of(MASK_RUN, layer_decay=0.5), "head.query_features") == 1.0
+
+
+@pytest.mark.parametrize(("name", "former"), [(DINO_RUN, "slow_mask_embeddings"), (MASK_RUN, "composite_layer_decay")])
+def test_settings_of_the_other_task_may_stand_in_older_files_only(name: str, former: str) -> None:
+    content = document(RECIPES[name])
+    content["optimizer"][former] = False
+    assert from_document(content) == RECIPES[name]
+    with pytest.raises(UnknownName):
+        RECIPES[name].with_overrides([f"optimizer.{former}=false"])
 
 
 @pytest.mark.parametrize(("head", "expected_multiplier"), [("upernet", 1.0), ("mask2former", 0.5**11)])
