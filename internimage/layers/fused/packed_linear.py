@@ -23,6 +23,7 @@ from internimage.ops.fused import (
     packed_linear,
     patch_weight,
 )
+from internimage.ops.runtime import library
 
 
 class Affine(NamedTuple):
@@ -36,7 +37,8 @@ class PackedLinear:
     """One or more linear layers with the same input, as one matrix product.
 
     On a CPU the weights are copied once into the layout of the product, ours (`internimage.ops.fused`) or oneDNN's,
-    whichever is the faster one there; elsewhere the product is a plain one. The copy is as large as the weights.
+    whichever is the faster one there; elsewhere the product is a plain one. The copy is as large as the weights; where
+    torch would emulate bfloat16 it is in float32, and so is the product.
 
     Args:
         layers: layers with equal inputs; the outputs stand side by side in the order given.
@@ -63,10 +65,18 @@ class PackedLinear:
 
     @staticmethod
     def _other_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        if is_emulated(weight):
+            wide = PackedLinear._other_product(weight.float(), None if bias is None else bias.float())
+            return lambda x: wide(x.float()).to(weight.dtype)
         if not _has_blocked_product(weight):
             return lambda x: F.linear(x, weight, bias)
         blocked = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         return lambda x: torch.ops.mkldnn._linear_pointwise(x, blocked, bias, "none", [], "")
+
+
+def is_emulated(weight: Tensor) -> bool:
+    """Whether torch would emulate what this weight of a layer is multiplied with, several times slower than float32."""
+    return weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and library.emulates_bfloat16()
 
 
 def patch_layers(**convolutions: nn.Conv2d) -> dict[str, tuple[Affine]]:

@@ -8,12 +8,12 @@ weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from internimage.layers.fused.packed_linear import Affine, PackedLinear
+from internimage.layers.fused.packed_linear import Affine, PackedLinear, is_emulated
 from internimage.ops.fused import PackedWeight
 from internimage.ops.fused.rules import is_inference
 from internimage.ops.runtime.allocator import keep_freed_memory
@@ -91,6 +91,18 @@ class FusedLinear(Twin, nn.Linear):
         return super().forward(input) if packed is None else packed["all"](input)
 
 
+class Float32Conv(Twin, nn.Conv2d):
+    """A convolution in bfloat16 that computes in float32, for processors that would emulate it several times slower."""
+
+    plain = nn.Conv2d
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not (is_emulated(weight) and is_inference("cpu")):
+            return super()._conv_forward(input, weight, bias)
+        wide_bias = None if bias is None else bias.float()
+        return super()._conv_forward(input.float(), weight.float(), wide_bias).to(weight.dtype)
+
+
 def packed_weights(*layers: nn.Linear) -> list[PackedWeight] | None:
     """The weights for `internimage.ops.fused.packed_perceptron`, in inference; None where that is not the way to go."""
     found = []
@@ -116,6 +128,8 @@ def fuse(model: nn.Module) -> None:
     keep_freed_memory()
     use_twins(model)
     for module in model.modules():
+        if type(module) in (nn.Linear, nn.Conv2d) and is_emulated(cast("Tensor", module.weight)):
+            _change_class(module, FusedLinear if isinstance(module, nn.Linear) else Float32Conv)
         if isinstance(module, Twin):
             for name in module.linear_layers:
                 if type(child := getattr(module, name)) is nn.Linear:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -87,6 +88,18 @@ def instruction_set() -> str:
 def linear_missing_reason(dtype: torch.dtype) -> str | None:
     """Why linear layers of this dtype should not run through the kernels here, or None when they should."""
     return _LINEAR_MISSING[int(kernels().internimage_linear_missing(DATA_TYPES[dtype]))]
+
+
+def emulates_bfloat16() -> bool:
+    """Whether torch has no instructions here for layers in bfloat16, which makes them several times slower than float32.
+
+    The limit of the kernels' instruction set counts, too.
+    """
+    ops = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and ops._is_mkldnn_bf16_supported()):
+        return True
+    is_x86 = platform.machine() in ("x86_64", "AMD64")
+    return is_x86 and missing_reason() is None and instruction_set() not in ("AVX-512 BF16", "AMX")
 
 
 def limit_instruction_set(name: str) -> str:
