@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from internimage.backbones.blocks import Block, Downsample, Level, Stem, channels_last
 from internimage.layers.fused import FusedDeformConv, FusedMLP, Twin
-from internimage.layers.fused.packed_linear import Affine, PackedLinear, conv_norm, patch_layers
+from internimage.layers.fused.packed_linear import Affine, PackedLinear, conv_norm, is_emulated, patch_layers
 from internimage.ops.fused import Residual
 from internimage.ops.fused.rules import can_fuse
 
@@ -86,7 +88,7 @@ class FusedBlock(Twin, Block, of=Block):
             norms, second_norm = (norm1, norm2), None
         else:
             norms, second_norm = (parts.get("res_post_norm1"), parts.get("res_post_norm2")), norm2
-            normed = norm1(x) if normed is None else normed
+            normed = _norm(norm1, x) if normed is None else normed
         residual = Residual.of(gamma=self.gamma1, norm=norms[0], next_norm=second_norm)
         x, normed = parts["dcn"].add_to(x, x if normed is None else normed, residual)
         residual = Residual.of(gamma=self.gamma2, norm=norms[1], next_norm=next_norm)
@@ -99,7 +101,18 @@ class FusedBlock(Twin, Block, of=Block):
 
 
 class FusedLevel(Twin, Level, of=Level):
-    """The blocks of one resolution, each of which also takes the norm that comes after it."""
+    """The blocks of one resolution, each of which also takes the norm that comes after it.
+
+    Where the processor would emulate bfloat16, maps are float32 from the first block to the last.
+    """
+
+    is_wide = False  # whether bfloat16 maps become float32
+
+    def pack(self) -> None:
+        """Copy the weights into the layout of the matrix product."""
+        super().pack()
+        first = self.blocks[0]
+        self.is_wide = isinstance(first, FusedBlock) and first.operator is not None and is_emulated(first.norm1.weight)
 
     def forward(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
         """Map (N, H, W, C) to the output of this level; `normed`: `first_norm` of x, if known."""
@@ -108,13 +121,16 @@ class FusedLevel(Twin, Level, of=Level):
         operator = operators[0] if len(blocks) == len(self.blocks) and None not in operators else None
         if self.training or operator is None or not can_fuse(x, backend=operator.backend):
             return super().forward(x)
-        x, extra_norms = x.contiguous(), self.extra_norms()
+        x, dtype, extra_norms = x.contiguous(), x.dtype, self.extra_norms()
+        if self.is_wide and dtype is torch.bfloat16:
+            x, normed = x.float(), None if normed is None else normed.float()
         for i, block in enumerate(blocks):
             is_last = i + 1 == len(blocks)
             next_norm = extra_norms.get(i) or (self.norm if is_last else blocks[i + 1].first_norm)
             x, normed = block.with_norm(x, normed, next_norm)
             if normed is not None and (is_last or i in extra_norms):
                 x, normed = normed, None
+        x = x.to(dtype)
         return self.norm(x) if self.norm is not None and len(blocks) - 1 in extra_norms else x
 
     @property
@@ -139,6 +155,13 @@ def fused_maps(
             break
         x, normed = _enter(level.downsample, x, levels[i + 1])
     return tuple(maps)
+
+
+def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """A norm of (N, H, W, C), whose dtype may be wider than that of the weights."""
+    if x.dtype is norm.weight.dtype:
+        return norm(x)
+    return F.layer_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
 
 
 def _enter(step: nn.Module, x: Tensor, level: Level) -> Normed:

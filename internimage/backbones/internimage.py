@@ -88,6 +88,7 @@ class InternImage(nn.Module):
         Results stay equal to rounding. The packed copies take as much memory as the linear layers (and, where our own
         products run, the convolutions of stem and downsampling); they are dropped by `train()`, by loading weights and
         by moving the model, so call `fuse` last. Weights that are changed in place afterward are not seen.
+        On a processor that would emulate bfloat16, such a model computes in float32, from copies twice as large.
         """
         fuse(self)
         return self

@@ -29,7 +29,7 @@ class FusedDeformConv(Twin, DeformConv):
             shortcut + gamma * norm(self(x)), and `next_norm` of it, None without `next_norm`.
         """
         y = self.attend(x)
-        if weights := packed_weights(self.output_proj):
+        if weights := packed_weights(y, self.output_proj):
             return packed_perceptron(y, weights, shortcut, residual)
         y = self.output_proj(y)
         return y, add_shortcut_(y, shortcut, residual)

@@ -29,7 +29,7 @@ class FusedMLP(Twin, MLP, of=MLP):
         Returns:
             shortcut + gamma * norm(self(x)), and `next_norm` of it, None without `next_norm`.
         """
-        if weights := packed_weights(self.fc1, self.fc2):
+        if weights := packed_weights(x, self.fc1, self.fc2):
             return packed_perceptron(x, weights, shortcut, residual, activation="gelu")
         normed = None if residual.next_weight is None else torch.empty_like(shortcut)
         x_rows, sums = x.flatten(0, -2), shortcut.flatten(0, -2)

@@ -50,11 +50,16 @@ class PackedLinear:
         self.sizes = [weight.shape[0] for weight in weights]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         bias = _join(biases, self.sizes, weight)
+        self.is_wide = is_emulated(weight)
+        if self.is_wide:
+            weight, bias = weight.float(), None if bias is None else bias.float()
         self.packed = pack(weight, bias) if missing_reason(weight) is None else None
         self._product = self._other_product(weight, bias) if self.packed is None else None
 
     def __call__(self, x: Tensor, *, activation: Activation = "none") -> Tensor:
         """Map (..., I) to (..., O)."""
+        if self.is_wide and x.dtype is torch.bfloat16:
+            return self(x.float(), activation=activation).to(x.dtype)
         if self.packed is not None:
             return packed_linear(x, self.packed, activation=activation)
         assert self._product is not None
@@ -65,9 +70,6 @@ class PackedLinear:
 
     @staticmethod
     def _other_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-        if is_emulated(weight):
-            wide = PackedLinear._other_product(weight.float(), None if bias is None else bias.float())
-            return lambda x: wide(x.float()).to(weight.dtype)
         if not _has_blocked_product(weight):
             return lambda x: F.linear(x, weight, bias)
         blocked = torch.ops.mkldnn._reorder_linear_weight(weight, None)
@@ -81,7 +83,10 @@ def is_emulated(weight: Tensor) -> bool:
 
 def patch_layers(**convolutions: nn.Conv2d) -> dict[str, tuple[Affine]]:
     """For `Twin.packable`: convolutions as layers on patches, for `conv_norm`; none where that is not the way."""
-    layers = {name: (Affine(patch_weight(conv.weight), conv.bias),) for name, conv in convolutions.items()}
+    layers: dict[str, tuple[Affine]] = {}
+    for name, conv in convolutions.items():
+        weight = conv.weight.float() if is_emulated(conv.weight) else conv.weight
+        layers[name] = (Affine(patch_weight(weight), None if conv.bias is None else conv.bias.to(weight.dtype)),)
     return layers if all(missing_reason(layer.weight) is None for (layer,) in layers.values()) else {}
 
 
@@ -102,7 +107,9 @@ def conv_norm(
     assert product.packed is not None
     window = ConvWindow(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
     residual = Residual.of(norm=norm, next_norm=next_norm)
-    return packed_conv(x, product.packed, window, residual, activation=activation)
+    wide = x.to(product.packed.blocks.dtype)
+    y, normed = packed_conv(wide, product.packed, window, residual, activation=activation)
+    return y.to(x.dtype), None if normed is None else normed.to(x.dtype)
 
 
 def _join(biases: list[Tensor | None], sizes: list[int], weight: Tensor) -> Tensor | None:

@@ -63,11 +63,10 @@ def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto
 
 def feed_forward_norm(x: Tensor, layer: nn.Module, norm: nn.Module, *, backend: str = "auto") -> Tensor:
     """Return norm(x + layer(x)), (..., C), for a `FeedForward` or a module of its kind; one kernel if possible."""
-    if isinstance(layer, FusedFeedForward) and can_fuse(x, backend=backend):
-        weights = packed_weights(layer.fc1, layer.fc2)
-        if weights is not None and weights[0].blocks.dtype == x.dtype:
-            assert isinstance(norm, nn.LayerNorm)
-            _, normed = packed_perceptron(x, weights, x, Residual.of(next_norm=norm), activation="relu")
-            assert normed is not None
-            return normed
+    can_join = isinstance(layer, FusedFeedForward) and can_fuse(x, backend=backend)
+    if can_join and (weights := packed_weights(x, layer.fc1, layer.fc2)):
+        assert isinstance(norm, nn.LayerNorm)
+        _, normed = packed_perceptron(x, weights, x, Residual.of(next_norm=norm), activation="relu")
+        assert normed is not None
+        return normed
     return add_norm(x, layer(x), norm, backend=backend)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from typing_extensions import Self
 
 from internimage.layers.fused.packed_linear import Affine, PackedLinear, is_emulated
@@ -88,7 +89,11 @@ class FusedLinear(Twin, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., I) to (..., O)."""
         packed = self.usable
-        return super().forward(input) if packed is None else packed["all"](input)
+        if packed is not None:
+            return packed["all"](input)
+        if input.dtype is not self.weight.dtype and is_inference(input.device.type):
+            return F.linear(input, *(None if t is None else t.to(input.dtype) for t in (self.weight, self.bias)))
+        return super().forward(input)
 
 
 class Float32Conv(Twin, nn.Conv2d):
@@ -100,14 +105,15 @@ class Float32Conv(Twin, nn.Conv2d):
         if not (is_emulated(weight) and is_inference("cpu")):
             return super()._conv_forward(input, weight, bias)
         wide_bias = None if bias is None else bias.float()
-        return super()._conv_forward(input.float(), weight.float(), wide_bias).to(weight.dtype)
+        return super()._conv_forward(input.float(), weight.float(), wide_bias).to(input.dtype)
 
 
-def packed_weights(*layers: nn.Linear) -> list[PackedWeight] | None:
-    """The weights for `internimage.ops.fused.packed_perceptron`, in inference; None where that is not the way to go."""
+def packed_weights(x: Tensor, *layers: nn.Linear) -> list[PackedWeight] | None:
+    """The weights for `packed_perceptron` on x, in inference; None where that is not the way to go."""
     found = []
     for layer in layers:
-        if not isinstance(layer, FusedLinear) or layer.packed is None or (own := layer.packed["all"].packed) is None:
+        own = layer.packed["all"].packed if isinstance(layer, FusedLinear) and layer.packed is not None else None
+        if own is None or own.blocks.dtype is not x.dtype:
             return None
         found.append(own)
     return found

@@ -91,7 +91,7 @@ def linear_missing_reason(dtype: torch.dtype) -> str | None:
 
 
 def emulates_bfloat16() -> bool:
-    """Whether torch has no instructions here for layers in bfloat16, which makes them several times slower than float32.
+    """Whether torch has no instructions here for layers in bfloat16: they take several times as long as in float32.
 
     The limit of the kernels' instruction set counts, too.
     """
