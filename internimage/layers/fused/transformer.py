@@ -63,8 +63,11 @@ def add_norm(x: Tensor, branch: Tensor, norm: nn.Module, *, backend: str = "auto
 
 def feed_forward_norm(x: Tensor, layer: nn.Module, norm: nn.Module, *, backend: str = "auto") -> Tensor:
     """Return norm(x + layer(x)), (..., C), for a `FeedForward` or a module of its kind; one kernel if possible."""
-    can_join = isinstance(layer, FusedFeedForward) and can_fuse(x, backend=backend)
-    if can_join and (weights := packed_weights(x, layer.fc1, layer.fc2)):
+    if (
+        isinstance(layer, FusedFeedForward)
+        and can_fuse(x, backend=backend)
+        and (weights := packed_weights(x, layer.fc1, layer.fc2))
+    ):
         assert isinstance(norm, nn.LayerNorm)
         _, normed = packed_perceptron(x, weights, x, Residual.of(next_norm=norm), activation="relu")
         assert normed is not None

@@ -92,7 +92,8 @@ class FusedLinear(Twin, nn.Linear):
         if packed is not None:
             return packed["all"](input)
         if input.dtype is not self.weight.dtype and is_inference(input.device.type):
-            return F.linear(input, *(None if t is None else t.to(input.dtype) for t in (self.weight, self.bias)))
+            weight, bias = self.weight.to(input.dtype), None if self.bias is None else self.bias.to(input.dtype)
+            return F.linear(input, weight, bias)
         return super().forward(input)
 
 
