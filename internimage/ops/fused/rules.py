@@ -18,7 +18,7 @@ from internimage.ops.registration import is_eager
 def can_fuse(x: Tensor, *, backend: str = "auto") -> bool:
     """Whether compiled steps serve for `x` now: float32, float16 or bfloat16 on a CPU or GPU, and nothing is lost."""
     device = x.device.type
-    if backend == "reference" or not is_inference(device):
+    if backend == "reference" or x.is_meta or not is_inference(device):
         return False
     return backends.choose("add_shortcut_", "auto", device, x.dtype).forward is not reference.add_shortcut_
 
