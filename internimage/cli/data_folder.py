@@ -8,7 +8,8 @@ import typer
 
 from internimage.cli.terminal import note
 
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+READ_ARCHIVES = (".zip", ".tar")  # of classifiers
+ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
 
 
@@ -16,16 +17,16 @@ def data_folder(data: Path, option: str) -> Path:
     """Return the folder of a data set from the folder itself or from the file that describes it.
 
     A `data.yaml` stands for its folder, and so does an annotation file in a folder `annotations` or beside its images
-    (`train/_annotations.coco.json`) for the whole data set.
+    (`train/_annotations.coco.json`) for the whole data set. Archives that classifiers read are left to them.
 
     Args:
         data: what the user gave.
         option: what messages call it, for example "--data".
 
     Raises:
-        typer.BadParameter: there is nothing of this name, or it is an archive or some other file.
+        typer.BadParameter: there is nothing of this name, or it is an archive of another kind or some other file.
     """
-    if data.is_dir():
+    if data.is_dir() or (data.is_file() and data.suffix.lower() in READ_ARCHIVES):
         return data
     if not data.exists():
         raise typer.BadParameter(f"there is no folder {data}", param_hint=option)

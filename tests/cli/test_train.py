@@ -210,6 +210,7 @@ def test_a_checkpoint_without_a_recipe_says_how_to_train_on(run: Run, data: Path
 
 def test_what_stands_for_a_folder_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from internimage.cli.data_folder import data_folder
+    from internimage.data import open_detection_dataset, open_segmentation_dataset
 
     for name in ("fruit/data.yaml", "fruit/annotations/train.json", "fruit/train/_annotations.coco.json"):
         file = tmp_path / name
@@ -218,7 +219,12 @@ def test_what_stands_for_a_folder_of_data(tmp_path: Path, capsys: pytest.Capture
         assert data_folder(file, "--data") == tmp_path / "fruit"
         assert f"the data set in {tmp_path / 'fruit'}, which {file.name} belongs to" in capsys.readouterr().err
     assert data_folder(tmp_path, "--data") == tmp_path
-    for name, message in (("fruit.zip", "unpack it"), ("fruit.tar.gz", "unpack it"), ("a.json", "give the folder")):
+    (tmp_path / "fruit.zip").touch()  # classifiers read it; the others say that it must be unpacked
+    assert data_folder(tmp_path / "fruit.zip", "--data") == tmp_path / "fruit.zip"
+    for opened in (open_detection_dataset, open_segmentation_dataset):
+        with pytest.raises(FileNotFoundError, match="archives unpacked"):
+            opened(tmp_path / "fruit.zip", "train")
+    for name, message in (("fruit.7z", "unpack it"), ("fruit.tar.gz", "unpack it"), ("a.json", "give the folder")):
         (tmp_path / name).touch()
         with pytest.raises(typer.BadParameter, match=message):
             data_folder(tmp_path / name, "--data")

@@ -18,11 +18,9 @@ from internimage.classification.evaluate import evaluate_classification
 from internimage.classification.model import Classifier
 from internimage.classification.training.batches import TrainBatch, TrainBatches, train_batches
 from internimage.classification.training.recipe import ClassificationRecipe
-from internimage.data import FashionMNIST, ImageDataset, ImageFolder, open_dataset, read_as
+from internimage.data import FashionMNIST, ImageDataset, open_dataset, read_as
 from internimage.data.examples import ExampleCount, count_images
-from internimage.data.listing import list_folders
-from internimage.data.parts import PARTS, part_folders
-from internimage.data.readers.fashion_mnist import is_fashion_mnist
+from internimage.data.readers.open_labels import open_whole
 from internimage.recipe.task import Progress, TrainingTask, hold_out_or_own
 from internimage.types import Images
 
@@ -38,8 +36,8 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         self, recipe: ClassificationRecipe, data: str | PathLike[str], *, test_stands_in: bool
     ) -> tuple[ImageDataset[int], ImageDataset[int] | None]:
         """Open the parts of a data set; class folders alone are all for training."""
-        if _holds_classes_alone(Path(data)):
-            return ImageFolder(data), None
+        if (whole := open_whole(Path(data))) is not None:
+            return whole, None
         train_set = open_dataset(data, "train")
         if recipe.data.val_split is not None:
             return train_set, open_dataset(data, recipe.data.val_split)
@@ -135,15 +133,6 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
 
 
 TRAINING = ClassificationTraining()
-
-
-def _holds_classes_alone(root: Path) -> bool:
-    """Whether a folder holds one folder for each class and no parts."""
-    if not root.is_dir() or is_fashion_mnist(root) or any(part_folders(root, part) for part in PARTS):
-        return False
-    folders = list_folders(root)
-    is_parted = any(part_folders(folder, part) for folder in folders for part in PARTS)
-    return len(folders) > 1 and not is_parted
 
 
 def _below_image(key: str) -> str:

@@ -69,7 +69,9 @@ def _array_stream(path: str | PathLike[str]) -> Iterator[tuple[IO[bytes], str, i
     name = shown_name(path)
     with open_image_file(path) as file:
         if Path(path).suffix.lower() == ".npy":
-            yield file, name, Path(path).stat().st_size
+            size = file.seek(0, 2)
+            file.seek(0)
+            yield file, name, size
             return
         try:
             with zipfile.ZipFile(file) as archive:

@@ -5,6 +5,7 @@ Shape legend: H W image size in pixels.
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 import warnings
@@ -19,6 +20,7 @@ from PIL.Image import DecompressionBombError, DecompressionBombWarning, Transpos
 
 from internimage.data.images.decoder_notes import report_notes, silence_libtiff
 from internimage.data.images.formats import ARRAY_SUFFIXES, DECODER_ERRORS, FORMATS
+from internimage.data.untrusted.archives import Member
 
 # The largest phone sensors take images of 200 megapixels; decoded, one needs 0.8 GB.
 MAX_PIXELS = 200_000_000
@@ -102,11 +104,13 @@ def shown_name(path: str | PathLike[str]) -> str:
 
 
 def open_image_file(path: str | PathLike[str]) -> BinaryIO:
-    """Open a file for reading, or say why it cannot be.
+    """Open a file, also one inside of an archive, for reading, or say why it cannot be.
 
     Raises:
         BadImage: a ValueError; the file is missing, empty, no regular file, or may not be read.
     """
+    if isinstance(path, Member):
+        return _open_member(path)
     path, name = Path(path), shown_name(path)
     try:
         if not path.exists():
@@ -122,6 +126,16 @@ def open_image_file(path: str | PathLike[str]) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise BadImage(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
+
+
+def _open_member(member: Member) -> BinaryIO:
+    try:
+        content = member.read()
+    except (ValueError, OSError) as error:
+        raise BadImage(str(error)) from error
+    if not content:
+        raise BadImage(f"{member}: the file is empty (0 bytes); write the archive again")
+    return io.BytesIO(content)
 
 
 def _reduce(image: PIL.Image.Image, network_hw: NetworkSize, *, is_turned: bool) -> None:

@@ -51,7 +51,7 @@ def open_segmentation_dataset(
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
+        raise FileNotFoundError(f"{root} is no folder; give the folder of the data set, archives unpacked")
     known = {entry.name: entry for entry in PUBLISHED_LAYOUTS}
     if layout is not None and layout not in (OWN, *known):
         raise UnknownName("layout", layout, (OWN, *known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from internimage.data.parts import (
 )
 from internimage.data.readers.fashion_mnist import FILE_STEMS, FashionMNIST, is_fashion_mnist
 from internimage.data.readers.folders import IMAGE_SUFFIXES, ImageFolder
+from internimage.data.readers.layout import Layout
+from internimage.data.readers.shards.layout import find_shards
 
 
 def open_dataset(root: str | PathLike[str], split: Part = "val", *, test_stands_in: bool = True) -> ImageDataset[int]:
@@ -41,28 +44,76 @@ def open_dataset(root: str | PathLike[str], split: Part = "val", *, test_stands_
         ValueError: a file of the data set is damaged.
     """
     wanted = check_part(split)
-    root = Path(root)
+    layout = find_layout(Path(root))
+    if wanted == "val" and layout.test_is_published:
+        say_published_test_part(root, FILE_STEMS["val"])
+        return layout.open("test")
+    part = find_part(wanted, layout.named.get, layout.root, test_stands_in=test_stands_in)
+    if part is not None or (wanted != "train" and not layout.named):
+        return layout.open(part)
+    if wanted == "train":
+        raise FileNotFoundError(
+            f"{layout.root} has no folder 'train' with one folder for each class (also found as {spelled('train')})"
+        )
+    given = ", ".join(map(repr, layout.shown or layout.named))
+    raise FileNotFoundError(f"{layout.root} has {given} but none of {spelled(wanted)}; name another part (--split)")
+
+
+def find_layout(root: Path) -> Layout:
+    """Return the layout of a classification data set: its parts, not opened yet.
+
+    Raises:
+        FileNotFoundError: there is no such folder or archive, or its parts lie at several places.
+        ValueError: an archive or a list of the data set is damaged.
+    """
+    layout = _find(root)
+    if layout is not None:
+        return layout
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
-    if is_fashion_mnist(root):
-        if wanted == "val":
-            say_published_test_part(root, FILE_STEMS["val"])
-        return FashionMNIST(root, "train" if wanted == "train" else "val")
     root = _home(root)
-    parts = _parts(root)
-    folder = find_part(wanted, parts.get, root, test_stands_in=test_stands_in)
-    if folder is None and not parts and wanted != "train":
-        return ImageFolder(root)
-    if folder is None and wanted == "train":
-        raise FileNotFoundError(
-            f"{root} has no folder 'train' with one folder for each class (also found as {spelled('train')})"
-        )
-    if folder is None:
-        given = ", ".join(repr(found.name) for found in parts.values())
-        raise FileNotFoundError(f"{root} has {given} but none of {spelled(wanted)}; name another part (--split)")
-    if wanted == "train" or "train" not in parts:
-        return ImageFolder(folder)
-    return ImageFolder(folder, tuple(found.name for found in list_folders(parts["train"])))
+    folders = _parts(root)
+    if not folders:
+        return Layout(root, {None: partial(ImageFolder, root)})
+
+    def train_names() -> tuple[str, ...] | None:
+        return tuple(found.name for found in list_folders(folders["train"])) if "train" in folders else None
+
+    shown = tuple(folder.name for folder in folders.values())
+    return Layout(root, {part: partial(ImageFolder, folders[part]) for part in folders}, train_names, shown=shown)
+
+
+def open_whole(root: Path) -> ImageDataset[int] | None:
+    """Return all images of a data set that is not divided into parts, None where it is or where there is none."""
+    layout = _find(root)
+    if layout is None:
+        return ImageFolder(root) if _holds_classes_alone(root) else None
+    return None if layout.named else layout.open(None)
+
+
+def _holds_classes_alone(root: Path) -> bool:
+    """Whether a folder holds one folder for each class and no parts."""
+    if not root.is_dir() or any(part_folders(root, part) for part in PARTS):
+        return False
+    folders = list_folders(root)
+    is_parted = any(part_folders(folder, part) for folder in folders for part in PARTS)
+    return len(folders) > 1 and not is_parted
+
+
+def _find(root: Path) -> Layout | None:
+    """Return the layout of a data set of files that are no class folders."""
+    return next((layout for find in FINDERS if (layout := find(root)) is not None), None)
+
+
+def _find_fashion_mnist(root: Path) -> Layout | None:
+    if not is_fashion_mnist(root):
+        return None
+    parts = {"train": lambda _: FashionMNIST(root, "train"), "test": lambda _: FashionMNIST(root, "val")}
+    return Layout(root, parts, test_is_published=True)
+
+
+# In this order; what none of them knows is a folder of class folders.
+FINDERS = (_find_fashion_mnist, find_shards)
 
 
 def _home(root: Path) -> Path:

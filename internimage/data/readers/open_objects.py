@@ -76,7 +76,7 @@ def open_detection_dataset(
     wanted = check_part(split)
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder of the data set")
+        raise FileNotFoundError(f"{root} is no folder; give the folder of the data set, archives unpacked")
     names = None if class_names is None else given_class_list(class_names).names
     open_part = partial(_open_part, names=names, broken=broken)
     found = find_part(wanted, partial(open_part, root), root, test_stands_in=test_stands_in)

@@ -1,0 +1,127 @@
+"""Image files of known classes, in folders or inside of archives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from internimage.data.class_names import NONE, place_names, some_names
+from internimage.data.dataset import Sample, SampleSource
+from internimage.data.images.raster import RGB, Reading
+from internimage.data.images.read import read_image
+from internimage.data.untrusted.archives import Member
+
+
+class ImageContent(NamedTuple):
+    """An image as it lies in a file: name of the file below its data set, its bytes, and its class index."""
+
+    name: str
+    content: bytes
+    label: int
+
+
+@runtime_checkable
+class WithFiles(Protocol):
+    """A data set that has the files of its images."""
+
+    def content(self, index: int) -> ImageContent:
+        """Return the file of an image."""
+        ...
+
+
+class LabeledFiles:
+    """Images with one class each.
+
+    Args:
+        root: folder (or archive) of the data set, from which names count.
+        files: each image with its class index 0..K - 1.
+        class_names: K names.
+    """
+
+    reading: Reading = RGB
+
+    def __init__(self, root: Path, files: Sequence[tuple[Path | Member, int]], class_names: tuple[str, ...]) -> None:
+        self.root, self.files, self._class_names = root, files, class_names
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self._class_names
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 class indices."""
+        return np.array([label for _, label in self.files], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample[int]:
+        file, label = self.files[index]
+        return Sample(read_image(file, self.reading), label, str(file))
+
+    def source(self, index: int) -> SampleSource:
+        """Return the file of an image, which may be an archive, and the name of its class."""
+        file, label = self.files[index]
+        place = Path(file)
+        name = place.relative_to(self.root).as_posix() if place.is_relative_to(self.root) else place.as_posix()
+        image = file.archive if isinstance(file, Member) else file
+        return SampleSource(image, self._class_names[label].encode(), name)
+
+    def content(self, index: int) -> ImageContent:
+        """Return the file of an image.
+
+        Raises:
+            ValueError: it lies in a damaged archive.
+            OSError: it cannot be read.
+        """
+        file, label = self.files[index]
+        content = file.read() if isinstance(file, Member) else file.read_bytes()
+        return ImageContent(self.source(index).name, content, label)
+
+
+def class_indices(
+    found: Sequence[str], class_names: tuple[str, ...] | None, place: Path
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the class index of each name, and the names of all classes.
+
+    Args:
+        found: class name of each image.
+        class_names: the classes in the order of their indices; None takes those that are found, in alphabetical order.
+        place: what messages call the data.
+
+    Raises:
+        ValueError: a name is none of `class_names`.
+    """
+    distinct = sorted(set(found))
+    classes = tuple(distinct) if class_names is None else class_names
+    index_of = dict(zip(distinct, place_names(distinct, classes), strict=True))
+    unknown = [name for name, index in index_of.items() if index == NONE]
+    if unknown:
+        raise ValueError(
+            f"{place} holds folders or labels that are no class of this data set: {some_names(unknown)}; its "
+            f"classes are {some_names(classes)}"
+        )
+    return [index_of[name] for name in found], classes
+
+
+def numbered_classes(labels: Sequence[int], class_names: tuple[str, ...] | None, place: Path) -> tuple[str, ...]:
+    """Return the names of classes that files know by their numbers only.
+
+    Args:
+        labels: class index of each image.
+        class_names: the classes, None where they have no names and are called "0", "1", ...
+        place: what messages call the data.
+
+    Raises:
+        ValueError: a number is that of no class.
+    """
+    low, high = min(labels, default=0), max(labels, default=0)
+    count = high + 1 if class_names is None else len(class_names)
+    if low < 0 or high >= count:
+        bad = low if low < 0 else high
+        raise ValueError(f"{place} holds the class number {bad}; expected 0..{count - 1}, one for each class")
+    return tuple(map(str, range(count))) if class_names is None else class_names
