@@ -67,6 +67,7 @@ INNER = {
     "layers/fused": "inference twins, which `fuse()` puts in the place of layers",
     "data/images": "reading, channels, value ranges, normalizing",
     "data/readers": "formats of data sets",
+    "data/readers/shards": "data sets in tar and zip files: read where they lie, and written",
     "data/untrusted": "files from outside: limits, damaged content, what is broken",
     "backbones/original": "names and settings of the original backbones, and how they show in a checkpoint",
     "checkpoints/formats": "files of torch, of Transformers, of OpenMMLab; what keeps hostile ones out",

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         | {"--list", "--show"},
     ),
     "recipe": (["name"], {"--set", "--json"}),
+    "shard": (["data", "out"], {"--size", "--seed", "--max-unreadable", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),
 }

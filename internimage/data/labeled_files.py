@@ -14,6 +14,9 @@ from internimage.data.images.raster import RGB, Reading
 from internimage.data.images.read import read_image
 from internimage.data.untrusted.archives import Member
 
+# More classes than any data set has: a damaged label must not make millions of them.
+MAX_CLASSES = 1_000_000
+
 
 class ImageContent(NamedTuple):
     """An image as it lies in a file: name of the file below its data set, its bytes, and its class index."""
@@ -120,7 +123,7 @@ def numbered_classes(labels: Sequence[int], class_names: tuple[str, ...] | None,
         ValueError: a number is that of no class.
     """
     low, high = min(labels, default=0), max(labels, default=0)
-    count = high + 1 if class_names is None else len(class_names)
+    count = min(high + 1, MAX_CLASSES) if class_names is None else len(class_names)
     if low < 0 or high >= count:
         bad = low if low < 0 else high
         raise ValueError(f"{place} holds the class number {bad}; expected 0..{count - 1}, one for each class")

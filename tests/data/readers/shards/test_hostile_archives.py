@@ -186,10 +186,13 @@ def test_missing_and_broken_labels_are_named(tar: Write, tmp_path: Path, caplog:
 def test_labels_of_two_kinds_or_out_of_range(tar: Write, tmp_path: Path) -> None:
     files = {f"{i}.jpg": jpeg(i) for i in range(2)}
     tar("train-0.tar", {**files, "0.cls": b"0", "1.cls": b"cat"})
-    with pytest.raises(ValueError, match=r"some labels are numbers \(0\), others names \('cat'\)"):
+    with pytest.raises(ValueError, match=r"some labels are numbers \(0\), others are names \('cat'\)"):
         open_dataset(tmp_path, "train")
     tar("train-0.tar", {**files, "0.cls": b"0", "1.json": b'{"label": -3}'})
     with pytest.raises(ValueError, match="class number -3"):
+        open_dataset(tmp_path, "train")
+    tar("train-0.tar", {**files, "0.cls": b"0", "1.json": b'{"label": 123456789012345}'})
+    with pytest.raises(ValueError, match="class number 123456789012345; expected"):
         open_dataset(tmp_path, "train")
     tar("train-0.tar", {**files, "0.cls": b"0", "1.cls": b"3"})
     (tmp_path / "classes.txt").write_text("ant\nbee\n")

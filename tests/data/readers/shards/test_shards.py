@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch.utils.data
 
-from internimage.data import ImageDataset, open_dataset, read_sample
+from internimage.data import ImageDataset, Unreadable, open_dataset, read_sample
 from internimage.data.fingerprint import DataFingerprint
 from internimage.data.images.image_file import BadImage
 from internimage.data.readers.open_labels import open_whole
@@ -175,7 +176,7 @@ def test_a_corrupt_image_is_counted_and_named(folders: Path, tmp_path: Path) -> 
     (out / "train-00000.tar").write_bytes(content)
     dataset = open_dataset(out, "train")
     entry = read_sample(dataset, 3)
-    assert not hasattr(entry, "image") and "train-00000.tar/00000003.jpg" in entry.reason  # pyright: ignore
+    assert isinstance(entry, Unreadable) and "train-00000.tar/00000003.jpg" in entry.reason
     with pytest.raises(BadImage):
         dataset[3]
     assert dataset[2].image.size == (40, 30)
@@ -243,8 +244,6 @@ def test_labels_as_names(tar: Write, tmp_path: Path) -> None:
 
 
 def test_one_archive_of_class_folders(folders: Path, tmp_path: Path) -> None:
-    import shutil
-
     for kind in ("tar", "zip"):
         for name, base in (("whole", "."), ("below", "folders")):
             root = folders if base == "." else folders.parent
