@@ -47,12 +47,7 @@ class LabeledFiles:
     reading: Reading = RGB
 
     def __init__(self, root: Path, files: Sequence[tuple[Path | Member, int]], class_names: tuple[str, ...]) -> None:
-        self.root, self.files, self._class_names = root, files, class_names
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self._class_names
+        self.root, self.files, self.class_names = root, files, class_names
 
     @property
     def labels(self) -> np.ndarray:
@@ -72,7 +67,7 @@ class LabeledFiles:
         place = Path(file)
         name = place.relative_to(self.root).as_posix() if place.is_relative_to(self.root) else place.as_posix()
         image = file.archive if isinstance(file, Member) else file
-        return SampleSource(image, self._class_names[label].encode(), name)
+        return SampleSource(image, self.class_names[label].encode(), name)
 
     def content(self, index: int) -> ImageContent:
         """Return the file of an image.
