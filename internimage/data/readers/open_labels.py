@@ -22,7 +22,7 @@ from internimage.data.parts import (
 )
 from internimage.data.readers.fashion_mnist import FILE_STEMS, FashionMNIST, is_fashion_mnist
 from internimage.data.readers.folders import IMAGE_SUFFIXES, ImageFolder
-from internimage.data.readers.layout import Layout
+from internimage.data.readers.layout import Layout, OpenPart
 from internimage.data.readers.shards.layout import find_shards
 
 
@@ -46,9 +46,9 @@ def open_dataset(root: str | PathLike[str], split: Part = "val", *, test_stands_
     wanted = check_part(split)
     layout = find_layout(Path(root))
     if wanted == "val" and layout.test_is_published:
-        say_published_test_part(root, FILE_STEMS["val"])
+        say_published_test_part(layout.root, FILE_STEMS["val"])
         return layout.open("test")
-    part = find_part(wanted, layout.named.get, layout.root, test_stands_in=test_stands_in)
+    part: Part | None = find_part(wanted, layout.named.get, layout.root, test_stands_in=test_stands_in)
     if part is not None or (wanted != "train" and not layout.named):
         return layout.open(part)
     if wanted == "train":
@@ -108,7 +108,10 @@ def _find(root: Path) -> Layout | None:
 def _find_fashion_mnist(root: Path) -> Layout | None:
     if not is_fashion_mnist(root):
         return None
-    parts = {"train": lambda _: FashionMNIST(root, "train"), "test": lambda _: FashionMNIST(root, "val")}
+    parts: dict[Part | None, OpenPart] = {
+        "train": lambda _: FashionMNIST(root, "train"),
+        "test": lambda _: FashionMNIST(root, "val"),
+    }
     return Layout(root, parts, test_is_published=True)
 
 

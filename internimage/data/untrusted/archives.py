@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from internimage.data.listing import is_hidden
 from internimage.data.untrusted.problems import ProblemLog
@@ -149,7 +149,7 @@ def _tar_members(path: Path) -> Iterator[tuple[Member, str | None]]:
         file.seek(0)
         size = path.stat().st_size
         try:
-            archive = tarfile.TarFile(fileobj=_Headers(file))  # pyright: ignore[reportArgumentType]  # reads and seeks only
+            archive: Any = tarfile.TarFile(fileobj=cast("IO[bytes]", _Headers(file)))
             while (info := archive.next()) is not None:
                 archive.members = []  # else every header of the archive would stay in memory
                 member = Member(path, info.name.removeprefix("./"), info.offset_data, info.size)

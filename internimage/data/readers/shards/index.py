@@ -75,7 +75,9 @@ def read_index(folder: Path) -> Index | None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return None
     try:
-        parts = {_part(name): tuple(_shard(row) for row in rows) for name, rows in content["parts"].items()}
+        parts: dict[Part | None, tuple[Shard, ...]] = {
+            _part(name): tuple(_shard(row) for row in rows) for name, rows in content["parts"].items()
+        }
         return Index(tuple(map(_text, content["classes"])), parts, tuple(map(_text, content["left_out"])))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); write the shards again, or copy it again") from error

@@ -93,7 +93,7 @@ def by_part(entries: Sequence[Entry]) -> tuple[dict[Part | None, list[Entry]], i
         if part_of(folders[0][start]) is not None:
             break
         start += 1
-    parts = [part_of(names[start]) if len(names) > start else None for names in folders]
+    parts: list[Part | None] = [part_of(names[start]) if len(names) > start else None for names in folders]
     if None in parts:
         return {None: list(entries)}, start
     found: dict[Part | None, list[Entry]] = {}

@@ -17,6 +17,7 @@ from internimage.data.dataset import ImageDataset
 from internimage.data.fingerprint import DataFingerprint
 from internimage.data.images.raster import to_rgb
 from internimage.data.labeled_files import ImageContent, WithFiles
+from internimage.data.parts import Part
 from internimage.data.readers.open_labels import find_layout
 from internimage.data.readers.shards.index import (
     INDEX_FILE,
@@ -84,13 +85,14 @@ def write_shards(
     """
     settings, out = settings or ShardSettings(), Path(out)
     layout = find_layout(Path(data))
-    parts = {part: layout.open(part) for part in layout.parts}
+    parts: dict[Part | None, ImageDataset[int]] = {part: layout.open(part) for part in layout.parts}
     made_of = {
         "settings": asdict(settings),
         "data": {part or WHOLE: DataFingerprint.of(dataset).digest for part, dataset in parts.items()},
     }
     with locked(out / LOCK_FILE):
         if _is_complete(out, made_of):
+            (out / UNFINISHED_FILE).unlink(missing_ok=True)
             index = read_index(out)
             assert index is not None, "its settings were just read"
             return index
