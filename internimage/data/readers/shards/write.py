@@ -97,7 +97,9 @@ def write_shards(
             assert index is not None, "its settings were just read"
             return index
         writer = _Writer(out, settings, progress, total=sum(map(len, parts.values())))
-        shards = {part: writer.write(part or WHOLE, dataset) for part, dataset in parts.items()}
+        shards: dict[Part | None, tuple[Shard, ...]] = {}
+        for part, dataset in parts.items():
+            shards[part] = writer.write(part or WHOLE, dataset)
         index = Index(next(iter(parts.values())).class_names, shards, tuple(writer.left_out))
         _write_json(out / INDEX_FILE, {**index.to_plain(), "made_of": made_of})
         (out / UNFINISHED_FILE).unlink()
