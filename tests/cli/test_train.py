@@ -223,7 +223,7 @@ def test_what_stands_for_a_folder_of_data(tmp_path: Path, capsys: pytest.Capture
     assert data_folder(tmp_path / "fruit.zip", "--data") == tmp_path / "fruit.zip"
     for opened in (open_detection_dataset, open_segmentation_dataset):
         with pytest.raises(FileNotFoundError, match="archives unpacked"):
-            opened(tmp_path / "fruit.zip", "train")
+            opened(tmp_path / "fruit.zip", split="train")
     for name, message in (("fruit.7z", "unpack it"), ("fruit.tar.gz", "unpack it"), ("a.json", "give the folder")):
         (tmp_path / name).touch()
         with pytest.raises(typer.BadParameter, match=message):
