@@ -102,6 +102,9 @@ def test_contact_sheet_marks_wrong_answers() -> None:
     results = [answer(2.0, 0.0, names=("cat", "dog"))] * 2
     right = contact_sheet(results, [gray(20, 20)] * 2, targets=["cat", "cat"])
     wrong = contact_sheet(results, [gray(20, 20)] * 2, targets=["cat", "dog"])
+    with pytest.warns(DeprecationWarning, match="truths of contact_sheet is targets now"):
+        old = contact_sheet(results, [gray(20, 20)] * 2, **{"truths": ["cat", "dog"]})  # type: ignore[arg-type]  # the old name
+    assert old.tobytes() == wrong.tobytes()
     assert count(right, WRONG) == 0 and count(right, ACCENT) > 0
     assert count(wrong, WRONG) > 100 and count(wrong, ACCENT) > 100
     # Only the second tile differs.
