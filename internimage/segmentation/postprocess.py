@@ -62,14 +62,7 @@ class ScoreMap:
         return max(MIN_STRIP_ROWS, int(budget / (4 * classes * max(width, self.input_hw[1]) * enlarged)))
 
     def strips(self, size_hw: tuple[int, int] | None = None, *, rows: int | None = None) -> Iterator[Tensor]:
-        """Yield the scores from top to bottom.
-
-        Args:
-            size_hw: size to resize to, None for the original size.
-            rows: rows of a strip, None for as many as fit its memory.
-
-        Yields:
-            (K, rows, width) scores of the next rows.
+        """Yield the (K, rows, width) scores from top to bottom, at `size_hw` or (None) the original size.
 
         Raises:
             ValueError: a score is not finite, which means broken weights or a broken input.

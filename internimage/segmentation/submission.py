@@ -60,13 +60,9 @@ def submission_image(prediction: Segmentation, benchmark: Benchmark) -> Image:
 def save_submission(
     prediction: Segmentation, image: str | PathLike[str], folder: str | PathLike[str], *, benchmark: Benchmark
 ) -> Path:
-    """Write a prediction for a test server; an existing file is replaced only when the new one is complete.
+    """Write a prediction for a test server as a PNG named like the image; see `submission_image`.
 
-    Args:
-        prediction: what `predict` returned.
-        image: name of the image's file; the prediction gets the same name, as a PNG.
-        folder: where to write.
-        benchmark: see `submission_image`.
+    An existing file is replaced only when the new one is complete.
 
     Returns:
         The file written.

@@ -44,13 +44,7 @@ def save_worst(
 ) -> list[Path]:
     """Draw the images with the smallest mean intersection over union; the model predicts them once more.
 
-    Args:
-        report: what the evaluation found.
-        model: the segmentor that was measured.
-        data: the data set it was measured on.
-        folder: where to write; files are named after their rank and their image.
-        count: how many.
-        preprocess: as in the evaluation.
+    Model, data and `preprocess` are those of the evaluation. Files are named after their rank and their image.
 
     Returns:
         The files written, worst first.

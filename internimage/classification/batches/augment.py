@@ -143,16 +143,10 @@ def batch_mixer(
 
 
 def shift_batch(pixels: Tensor, settings: AugmentSettings, preprocess: ClassificationPreprocess, seed: int) -> Tensor:
-    """Move, flip, normalize and erase a batch, each image on its own.
+    """Move, flip, normalize and erase a (B, C, S, S) uint8 batch, each image on its own, to float32.
 
-    Args:
-        pixels: (B, C, S, S) uint8, or (B, 1, S, S) where all channels are equal.
-        settings: sizes and probabilities.
-        preprocess: mean and standard deviation.
-        seed: all draws of this batch follow from it.
-
-    Returns:
-        (B, C, S, S) float32 normalized pixels; what moves in from outside is black.
+    Where all channels are equal `pixels` may be (B, 1, S, S). What moves in from outside is black; all draws follow
+    from `seed`.
     """
     generator = torch.Generator().manual_seed(seed)
     moved = _move_and_flip(pixels, settings, generator).to(torch.float32).div_(255)

@@ -25,12 +25,9 @@ def classifier_from_settings(
     preprocess: ClassificationPreprocess | None = None,
     class_names: tuple[str, ...] | None = None,
 ) -> ClassifierConfig:
-    """Return the classifier that original settings describe.
+    """Return the classifier that original settings describe, see `backbone_from_settings`.
 
-    Args:
-        settings: see `backbone_from_settings`.
-        preprocess: how images become pixels; None takes the image size of the settings, or the default.
-        class_names: names of the classes.
+    Without `preprocess` images get the size that the settings state, or the default.
 
     Raises:
         ValueError: a setting is missing, unknown or not supported.

@@ -64,11 +64,7 @@ Pipeline = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror left and right.
-
-    Args:
-        probability: how often, 0..1.
-    """
+    """Mirror left and right."""
 
     probability: float = 0.5
 
@@ -214,11 +210,7 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Run one of several pipelines, each with the same chance.
-
-    Args:
-        choices: the pipelines.
-    """
+    """Run one of several pipelines, each with the same chance."""
 
     choices: tuple[Pipeline, ...]
 
@@ -238,15 +230,9 @@ def run(pipeline: Sequence[Step], frame: AugmentedFrame, rng: RandomSource) -> A
 
 
 def augment(sample: Sample[ObjectTargets], pipeline: Sequence[Step], rng: RandomSource) -> TrainingView | None:
-    """Make a training view of an image.
+    """Make a training view of an image by the steps of a pipeline, for example one of `PIPELINES`.
 
-    Args:
-        sample: the image and its objects.
-        pipeline: the steps, for example one of `PIPELINES`.
-        rng: where every draw comes from; `numpy.random.RandomState(seed)`.
-
-    Returns:
-        The view, or None when the pipeline rejects the image (then another one is to be taken).
+    Every draw comes from `rng`. A pipeline may reject an image (None), then another one is to be taken.
     """
     target, size_hw = sample.target, (sample.image.height, sample.image.width)
     pixels, numbers = torch.from_numpy(pixels_of(sample.image)), map(np.arange, (len(target), *size_hw))

@@ -58,10 +58,7 @@ class TrainingViews:
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> DrawnView:
-        """Return the view of an image.
-
-        Args:
-            key: (visit, image); the visit is the index of the epoch or of the iteration.
+        """Return the view of (visit, image); the visit is the index of the epoch or of the iteration.
 
         Raises:
             ValueError: no image could be used.

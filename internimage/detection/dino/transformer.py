@@ -155,11 +155,9 @@ class DINOTransformer(nn.Module):
         return memory._replace(cells=cells)
 
     def propose(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Prepare the choice of queries.
+        """Return (N, S, C) cells for the heads, and the (N, S, 4) proposal of each, from which queries are chosen.
 
-        Returns:
-            (N, S, C) cells for the heads, and the (N, S, 4) proposal of each as the inverse sigmoid of center and size;
-            infinite where a cell is padding or too close to the border.
+        Proposals are inverse sigmoids of center and size; infinite where a cell is padding or too close to the border.
         """
         proposals = torch.cat([_level_proposals(v, i) for i, v in enumerate(memory.valid)], dim=1)  # (N, S, 4)
         is_open = ((proposals > LOWEST) & (proposals < HIGHEST)).all(dim=-1, keepdim=True)

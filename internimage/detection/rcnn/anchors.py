@@ -39,18 +39,10 @@ def grid_anchors(size_hw: tuple[int, int], stride: int, base: Tensor) -> Tensor:
 def inside_flags(
     anchors: Tensor, size_hw: tuple[int, int], stride: int, valid_hw: Tensor, padded_hw: Tensor, allowed_border: int
 ) -> Tensor:
-    """Tell which anchors of a level may serve in training.
+    """Return (N, H * W * A) bool: which anchors (H * W * A, 4) of a level may serve in training.
 
-    Args:
-        anchors: (H * W * A, 4) of `grid_anchors`.
-        size_hw: height and width of the map in cells.
-        stride: pixels for a cell.
-        valid_hw: (N, 2) sizes of the images before padding.
-        padded_hw: (N, 2) sizes of the images padded on their own; cells beyond belong to the batch's padding.
-        allowed_border: how far an anchor may leave its image, in pixels; -1 for any distance.
-
-    Returns:
-        (N, H * W * A) bool.
+    `valid_hw` are (N, 2) sizes of the images before padding, `padded_hw` when each is padded on its own: cells beyond
+    belong to the batch's padding. An anchor may leave its image by `allowed_border` pixels, -1 for any distance.
     """
     cells = (padded_hw + stride - 1) // stride  # (N, 2)
     y, x = (torch.arange(side, device=anchors.device) for side in size_hw)

@@ -110,13 +110,13 @@ class RCNN(Detector):
         rois = torch.cat([proposals.image[:, None].to(proposals.boxes.dtype), proposals.boxes], dim=1)
         logits: list[Tensor] = []
         heads = cast("list[BoxHead]", self.box_heads)
-        *earlier, last = [*heads, *[heads[-1]] * (self.config.last_stage_passes - 1)]
-        for head in earlier:
+        last, deltas = heads[0], rois
+        for head in (*heads, *[heads[-1]] * (self.config.last_stage_passes - 1)):
+            if logits:
+                rois = last.refine(rois, logits[-1], deltas, valid_hw)
             stage_logits, deltas = in_parts(partial(self._look, head, maps), BOXES_AT_ONCE, rois)
             logits.append(stage_logits.float())
-            rois = head.refine(rois, stage_logits, deltas, valid_hw)
-        stage_logits, deltas = in_parts(partial(self._look, last, maps), BOXES_AT_ONCE, rois)
-        logits.append(stage_logits.float())
+            last = head
         scores = torch.stack(logits).mean(dim=0).softmax(dim=-1)[:, :-1]  # (R, K)
         boxes = last.decode(rois, deltas, valid_hw).expand(-1, self.config.num_classes, -1)  # (R, K, 4)
         is_good = proposals.scores.isfinite() & scores.isfinite().all(dim=1) & boxes.isfinite().all(dim=2).all(dim=1)

@@ -88,11 +88,7 @@ def segmentor_from_settings(
 def preprocess_from_pipeline(
     test_pipeline: Sequence[Mapping[str, Any]] | None, test_cfg: Mapping[str, Any]
 ) -> SegmentationPreprocess:
-    """Return how images become pixels.
-
-    Args:
-        test_pipeline: original steps, or None for the default.
-        test_cfg: the original's "test_cfg", which says whether windows are cut.
+    """Return how images become pixels, by the original's steps or (None) by default; `test_cfg` tells of windows.
 
     Raises:
         ValueError: a step is not supported.
