@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one run of at most 8 minutes: tests, first calls, operators and models beside their peers.
+# Everything that needs a GPU, in one run of at most 8 minutes: tests, first calls, operators, row kernels and models
+# beside their peers.
 #
-#   benchmarks/gpu.sh [--python PYTHON] [--copy-to DIR] [--device cuda|cpu] [--limits "TESTS FIRST OPERATORS MODELS"]
+#   benchmarks/gpu.sh [--python PYTHON] [--copy-to DIR] [--device cuda|cpu] [--limits "TESTS FIRST OPERATORS ROWS MODELS"]
 #
 # For a bare machine with torch, torchvision, triton, timm, pytest and this package's dependencies; the package need not be
 # installed, and there need be no network. Figures go to benchmarks/results/*_cuda.json, and to DIR. Each part stops at
 # its limit in seconds and keeps what it has measured by then. "--device cpu" tries the script out, into a folder of its own.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-python=python3 copy_to="" device=cuda limits="110 80 90 180" results=benchmarks/results dtype=float16
+python=python3 copy_to="" device=cuda limits="110 80 80 40 150" results=benchmarks/results dtype=float16
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || { echo "$1 lacks its value" >&2; exit 2; }
   case $1 in
@@ -20,7 +21,7 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-read -r tests_limit first_limit operators_limit models_limit <<<"$limits"
+read -r tests_limit first_limit operators_limit rows_limit models_limit <<<"$limits"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 if [ "$device" = cuda ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
@@ -55,12 +56,13 @@ if has pytest; then
   if has xdist; then workers=(-n "$(nproc)"); fi
   marker=gpu
   if [ "$device" = cpu ]; then marker="not slow and not gpu"; fi
-  part "tests" "$tests_limit" "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" -m "$marker" tests/ops/test_triton.py tests/ops/test_registration.py
+  part "tests" "$tests_limit" "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" -m "$marker" tests/ops/test_triton.py tests/ops/fused/test_rows.py tests/ops/test_registration.py
 else
   skipped+=("tests: pytest is not installed")
 fi
 part "first calls" "$first_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only first_calls --seconds 45
 part "operators" "$operators_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only operators --seconds 0.2 --dtype "$dtype"
+part "rows" "$rows_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only rows --seconds 0.1 --dtype "$dtype"
 if has timm; then
   part "models" "$models_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only models --seconds 0.5 --dtype "$dtype"
 else

@@ -13,9 +13,9 @@ import torch
 
 from benchmarks import record
 
-SUITES = ("operators", "blocks", "models", "detection", "segmentation", "memory", "first_calls", "host")
+SUITES = ("operators", "rows", "blocks", "models", "detection", "segmentation", "memory", "first_calls", "host")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-WITH_DTYPES = ("operators", "models")
+WITH_DTYPES = ("operators", "rows", "models")
 
 
 def main() -> None:
