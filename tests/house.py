@@ -36,6 +36,7 @@ ROOMS = {
     "options": Room(0, "choices by name, which the command line shows without loading torch"),
     "moved": Room(0, "old names of modules and functions, which work for one more release"),
     "processors": Room(0, "how many processors there are to use, and whether they are busy"),
+    "parallel": Room(0, "what processes that train together share: whose images, counts of the whole batch"),
     "version": Room(0, "the version"),
     "ranges": Room(1, "which values a setting may have, written beside its field"),
     "settings": Room(1, "settings as plain values and as texts, and back"),

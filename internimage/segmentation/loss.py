@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from internimage.ops.assignment import match_least_cost
+from internimage.parallel import divisor, of_batch, own_part, relative_to_mean
 from internimage.segmentation.config import Mask2FormerConfig
 from internimage.segmentation.mask2former.network import QueryOutput
 from internimage.segmentation.upernet import resize_map
@@ -68,8 +69,8 @@ def pixel_loss(logits: Tensor, targets: Tensor, *, count_ignored_pixels: bool = 
     logits = resize_map(logits.float().contiguous(), targets.shape[1:])
     total = F.cross_entropy(logits, targets.long(), ignore_index=IGNORED, reduction="sum")
     if count_ignored_pixels:
-        return total / targets.numel()
-    return total / (targets != IGNORED).sum().clamp(min=1)
+        return total / divisor(targets.numel(), total)
+    return total / divisor((targets != IGNORED).sum(), total)
 
 
 def mask2former_losses(outputs: Sequence[QueryOutput], targets: Tensor, config: Mask2FormerConfig) -> dict[str, Tensor]:
@@ -82,11 +83,13 @@ def mask2former_losses(outputs: Sequence[QueryOutput], targets: Tensor, config: 
     """
     dtype = torch.promote_types(outputs[0].mask_logits.dtype, torch.float32)
     regions = [mask_targets(label_map, dtype) for label_map in targets]
+    num_queries = outputs[0].class_logits.shape[1]
+    counts = of_batch([min(len(region.labels), num_queries) for region in regions])
     losses: dict[str, Tensor] = {}
     for i, output in enumerate(outputs):
         prefix = "" if i == len(outputs) - 1 else f"layer{i}_"
         raised = QueryOutput(output.class_logits.to(dtype), output.mask_logits.to(dtype))
-        losses |= {prefix + name: value for name, value in _layer_losses(raised, regions, config).items()}
+        losses |= {prefix + name: value for name, value in _layer_losses(raised, regions, counts, config).items()}
     return losses
 
 
@@ -128,7 +131,8 @@ def class_loss(logits: Tensor, labels: Tensor, no_object_weight: float) -> Tenso
     """Return the weighted mean cross entropy of (..., K + 1) logits; the last class means "nothing"."""
     weight = logits.new_ones(logits.shape[-1])
     weight[-1] = no_object_weight
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), weight=weight)
+    mean = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), weight=weight)
+    return mean * relative_to_mean(weight[labels].sum())
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -138,24 +142,29 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return 1 - (overlap + DICE_EPS) / (masks.sum(dim=1) + targets.sum(dim=1) + DICE_EPS)
 
 
-def _layer_losses(output: QueryOutput, regions: Sequence[MaskTargets], config: Mask2FormerConfig) -> dict[str, Tensor]:
-    """The three losses of one layer."""
+def _layer_losses(
+    output: QueryOutput, regions: Sequence[MaskTargets], counts: Sequence[int], config: Mask2FormerConfig
+) -> dict[str, Tensor]:
+    """The three losses of one layer; `counts` are the matched masks of each image of the whole batch."""
     n, num_queries, num_outputs = output.class_logits.shape
     labels = torch.full((n, num_queries), num_outputs - 1, device=output.class_logits.device)
+    matching_points = _drawn([1] * len(counts), config.loss_points, output.mask_logits)
     predicted, wanted = [], []
     for i, region in enumerate(regions):
-        queries, indices = _match(output.class_logits[i], output.mask_logits[i], region, config)
+        queries, indices = _match(
+            output.class_logits[i], output.mask_logits[i], matching_points[i : i + 1], region, config
+        )
         labels[i, queries] = region.labels[indices]
         predicted.append(output.mask_logits[i, queries])
         wanted.append(region.masks[indices])
     classification = class_loss(output.class_logits, labels, config.no_object_weight)
     masks, targets = torch.cat(predicted), torch.cat(wanted)
-    count = _mean_over_ranks(masks.new_tensor(float(len(masks)))).clamp(min=1)
-    if len(masks) == 0:
+    count = divisor(masks.new_tensor(float(len(masks))), masks)
+    if sum(counts) == 0:
         nothing = output.mask_logits.sum() * 0.0  # keeps the parameters of the masks in the graph
         return {"class": config.class_weight * classification, "mask": nothing, "dice": nothing}
     with torch.no_grad():
-        points = _uncertain_points(masks, config)
+        points = _uncertain_points(masks, counts, config)
         target_points = sample_points(targets, points)
     mask_points = sample_points(masks, points)
     cross_entropy = F.binary_cross_entropy_with_logits(mask_points, target_points, reduction="sum")
@@ -166,12 +175,22 @@ def _layer_losses(output: QueryOutput, regions: Sequence[MaskTargets], config: M
     }
 
 
+def _drawn(counts: Sequence[int], points: int, like: Tensor) -> Tensor:
+    """Return (M, points, 2) random places for own masks, drawn for those of the whole batch.
+
+    Args:
+        counts: masks of each image of the whole batch.
+        points: places of a mask.
+        like: see `random_points`.
+    """
+    return own_part(random_points(sum(counts), points, like), counts)
+
+
 @torch.no_grad()
 def _match(
-    class_logits: Tensor, mask_logits: Tensor, region: MaskTargets, config: Mask2FormerConfig
+    class_logits: Tensor, mask_logits: Tensor, points: Tensor, region: MaskTargets, config: Mask2FormerConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return the matched queries and regions of one image."""
-    points = random_points(1, config.loss_points, mask_logits)
+    """Return the matched queries and regions of one image, compared at (1, P, 2) points."""
     if len(region.labels) == 0:
         return region.labels, region.labels
     mask_points = sample_points(mask_logits, points.expand(len(mask_logits), -1, -1))
@@ -180,21 +199,13 @@ def _match(
     return match_least_cost(cost)
 
 
-def _uncertain_points(masks: Tensor, config: Mask2FormerConfig) -> Tensor:
+def _uncertain_points(masks: Tensor, counts: Sequence[int], config: Mask2FormerConfig) -> Tensor:
     """Choose (M, P, 2) places: most where the mask is least certain among random candidates, the rest at random."""
-    candidates = random_points(len(masks), int(config.loss_points * config.oversample_ratio), masks)
+    candidates = _drawn(counts, int(config.loss_points * config.oversample_ratio), masks)
     num_uncertain = int(config.importance_ratio * config.loss_points)
     certainty = sample_points(masks, candidates).abs()
     chosen = certainty.topk(num_uncertain, dim=1, largest=False).indices
     points = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
     if num_uncertain == config.loss_points:
         return points
-    return torch.cat((points, random_points(len(masks), config.loss_points - num_uncertain, masks)), dim=1)
-
-
-def _mean_over_ranks(value: Tensor) -> Tensor:
-    """Average a scalar over the processes of a distributed training."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    torch.distributed.all_reduce(value)
-    return value / torch.distributed.get_world_size()
+    return torch.cat((points, _drawn(counts, config.loss_points - num_uncertain, masks)), dim=1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from internimage import parallel
 from internimage.flow import ImageInput, RunOptions, TaskModel
 from internimage.segmentation.config import HeadConfig, SegFormerConfig, SegmentorConfig, UperNetConfig
 from internimage.segmentation.loss import check_targets, mask2former_losses, pixel_loss
@@ -162,7 +163,8 @@ class Segmentor(TaskModel[Segmentation]):
             ValueError: the targets do not fit the images or hold other classes, or UperNet is given one image.
         """
         check_targets(targets, images, self.config.rows)
-        if isinstance(self.head, UperNetHead) and self.head.training and len(images) < self.head.config.least_batch:
+        whole_batch = len(images) * parallel.world()
+        if isinstance(self.head, UperNetHead) and self.head.training and whole_batch < self.head.config.least_batch:
             raise ValueError(
                 "UperNet averages the coarsest map of each image to 1 x 1 and normalizes it over the batch, which in "
                 f"training needs at least 2 images, given {len(images)}; take a batch of 2 (data.batch_size=2), or "

@@ -15,9 +15,10 @@ from internimage.detection import DINOConfig
 from internimage.detection.config import AssignConfig, SampleConfig, SetLossConfig
 from internimage.detection.dino.loss import Predictions, class_cost, match
 from internimage.detection.dino.transformer import DINOTransformer, Memory, _cell_references, inverse_sigmoid
-from internimage.detection.rcnn.loss import choose_at_random, draw_sample
+from internimage.detection.rcnn.loss import choose_at_random, draw_samples
 from internimage.layers.deform_attention import MSDeformAttention
 from internimage.ops.boxes import pairwise_overlaps, to_corners
+from internimage.types import DetectionTargets
 from tests.parity import seeding
 
 PARITY = Path(__file__).parents[1] / "parity" / "data"
@@ -118,6 +119,8 @@ def test_how_many_examples_are_drawn(assigner: str, sampler: str) -> None:
         limits["pos_iou_thr"], limits["neg_iou_thr"], limits["min_pos_iou"], limits["match_low_quality"]
     )
     sample = SampleConfig(wanted["num"], wanted["pos_fraction"], wanted["add_gt_as_proposals"])
-    drawn = draw_sample(loss("assign.boxes"), loss("assign.gts"), assign, sample, choose_at_random)
+    boxes = loss("assign.gts")
+    target = DetectionTargets(boxes, torch.zeros(len(boxes), dtype=torch.int64))
+    [drawn] = draw_samples([loss("assign.boxes")], [target], assign, sample, choose_at_random)
     assert (drawn.positives, len(drawn.boxes) - drawn.positives) == (wanted["positives"], wanted["negatives"])
     assert len(set(drawn.indices.tolist())) == len(drawn.indices)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from internimage.detection.config import DINOConfig
 from internimage.detection.dino.transformer import inverse_sigmoid
 from internimage.ops.boxes import to_center_size, to_corners
+from internimage.parallel import of_batch, own_part
 from internimage.types import DetectionTargets
 
 
@@ -42,22 +43,30 @@ class Denoising(NamedTuple):
         return self.queries.shape[1]
 
 
-def num_groups(targets: Sequence[DetectionTargets], config: DINOConfig) -> int:
-    """Return R, how often the objects are repeated so that about `denoising.num_queries` queries come together."""
-    most = max((len(target) for target in targets), default=0)
+def num_groups(counts: Sequence[int], config: DINOConfig) -> int:
+    """Return R, how often the objects are repeated so that about `denoising.num_queries` queries come together.
+
+    Args:
+        counts: objects in each image of the whole batch.
+        config: how many queries.
+    """
+    most = max(counts, default=0)
     return max(1, config.denoising.num_queries // most) if most else 1
 
 
 def draw_noise(targets: Sequence[DetectionTargets], config: DINOConfig) -> Noise:
-    """Draw the random numbers of a batch."""
+    """Draw the random numbers of the whole batch; return those of the own images."""
     device = targets[0].labels.device
-    rows = 2 * num_groups(targets, config) * sum(len(target) for target in targets)
-    return Noise(
+    counts = of_batch([len(target) for target in targets])
+    repeats = 2 * num_groups(counts, config)
+    rows = repeats * sum(counts)
+    drawn = (
         torch.rand(rows, device=device),
         torch.randint(0, config.num_classes, (rows,), device=device),
         torch.randint(0, 2, (rows, 4), device=device) * 2.0 - 1.0,
         torch.rand(rows, 4, device=device),
     )
+    return Noise(*(own_part(x.unflatten(0, (repeats, sum(counts))), counts, dim=1).flatten(0, 1) for x in drawn))
 
 
 def make_queries(
@@ -82,7 +91,8 @@ def make_queries(
     Source: DINO, section 3.3, https://arxiv.org/abs/2203.03605.
     """
     counts = [len(target) for target in targets]
-    most, groups = max(counts, default=0), num_groups(targets, config)
+    whole = of_batch(counts)
+    most, groups = max(whole, default=0), num_groups(whole, config)
     if most == 0:
         return None
     total, device = sum(counts), valid_hw.device

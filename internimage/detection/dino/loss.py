@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from internimage import parallel
 from internimage.detection.config import DINOConfig, SetLossConfig
 from internimage.detection.dino.denoising import Denoising, relative_boxes
 from internimage.ops.assignment import match_least_cost
@@ -52,7 +53,7 @@ def set_losses(
 
     def weighted(predictions: Predictions, pairs: Pairs, prefix: str) -> dict[str, Tensor]:
         sums = _summed_losses(predictions, pairs, true_boxes, labels, valid_hw)
-        divisor = max(sum(len(queries) for queries, _ in pairs), 1)
+        divisor = parallel.divisor(sum(len(queries) for queries, _ in pairs), predictions.logits.float())
         return {f"{prefix}loss_{name}": factors[name] * sums[name] / divisor for name in factors}
 
     losses = weighted(chosen, match(chosen, true_boxes, labels, costs), "interm_")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from internimage import parallel
 from internimage.detection.config import AssignConfig, BoxLossConfig, RCNNConfig, SampleConfig
 from internimage.detection.rcnn.anchors import inside_flags
 from internimage.detection.rcnn.roi_heads import BoxHead, MaskHead
@@ -57,20 +58,54 @@ class SampledBoxes(NamedTuple):
 Drawn = Sequence[tuple[SampledBoxes, DetectionTargets]]
 
 
-def draw_sample(
-    boxes: Tensor, true_boxes: Tensor, assign: AssignConfig, sample: SampleConfig, choose: Choose
-) -> SampledBoxes:
-    """Assign (B, 4) candidates to (G, 4) true boxes and draw examples; `choose` picks among too many."""
+class _Candidates(NamedTuple):
+    """What the examples of one image are drawn from."""
+
+    boxes: Tensor  # (B, 4), true boxes in front where they join
+    assigned: Tensor  # (B,) int64 index of the object of each, or what it is instead
+    is_truth: Tensor  # (B,) bool
+    positive: Tensor  # indices of those that may become examples of objects
+    negative: Tensor  # and of the background
+
+
+def draw_samples(
+    boxes: Sequence[Tensor],
+    targets: Sequence[DetectionTargets],
+    assign: AssignConfig,
+    sample: SampleConfig,
+    choose: Choose,
+) -> list[SampledBoxes]:
+    """Assign the (B, 4) candidates of each image to its objects and draw examples; `choose` picks among too many.
+
+    Every process draws for the whole batch, image by image, and keeps its own, as a single process would.
+    """
+    found = [
+        _candidates(own, target.boxes_xyxy.float(), assign, sample) for own, target in zip(boxes, targets, strict=True)
+    ]
+    own = dict(zip(parallel.own_rows(len(found)), found, strict=True))
+    most, samples = int(sample.number * sample.positive_fraction), list[SampledBoxes]()
+    for i, lengths in enumerate(parallel.of_batch([(len(x.positive), len(x.negative)) for x in found])):
+        if (x := own.get(i)) is not None:
+            positive, negative = x.positive, x.negative
+        else:
+            positive, negative = (torch.arange(length, device=boxes[0].device) for length in lengths)
+        positive = _at_most(positive, most, choose)
+        negative = _at_most(negative, sample.number - len(positive), choose)
+        if x is not None:
+            indices = torch.cat([positive, negative])
+            samples.append(SampledBoxes(x.boxes[indices], x.assigned[positive], x.is_truth[indices], indices))
+    return samples
+
+
+def _candidates(boxes: Tensor, true_boxes: Tensor, assign: AssignConfig, sample: SampleConfig) -> _Candidates:
     is_truth = boxes.new_zeros(len(boxes), dtype=torch.bool)
     assigned = assign_by_overlap(boxes, true_boxes, **asdict(assign))
     if sample.add_truth:
         boxes = torch.cat([true_boxes.to(boxes.dtype), boxes])
         is_truth = torch.cat([is_truth.new_ones(len(true_boxes)), is_truth])
         assigned = torch.cat([torch.arange(len(true_boxes), device=boxes.device), assigned])
-    positive = _at_most((assigned >= 0).nonzero().flatten(), int(sample.number * sample.positive_fraction), choose)
-    negative = _at_most((assigned == BACKGROUND).nonzero().flatten(), sample.number - len(positive), choose)
-    indices = torch.cat([positive, negative])
-    return SampledBoxes(boxes[indices], assigned[positive], is_truth[indices], indices)
+    positive, negative = (assigned >= 0).nonzero().flatten(), (assigned == BACKGROUND).nonzero().flatten()
+    return _Candidates(boxes, assigned, is_truth, positive, negative)
 
 
 def _at_most(candidates: Tensor, number: int, choose: Choose) -> Tensor:
@@ -104,10 +139,10 @@ def rpn_losses(
     level = torch.cat([torch.full((len(own),), i, device=logits.device) for i, own in enumerate(levels)])
     class_losses, box_losses = logits.new_zeros(2, len(levels)).unbind()
     total = 0
-    for i, target in enumerate(targets):
-        candidates = usable[i].nonzero().flatten()
-        drawn = draw_sample(anchors[candidates], target.boxes_xyxy.float(), config.assign, config.sample, choose)
-        index = candidates[drawn.indices]
+    candidates = [own.nonzero().flatten() for own in usable]
+    samples = draw_samples([anchors[own] for own in candidates], targets, config.assign, config.sample, choose)
+    for i, (target, drawn) in enumerate(zip(targets, samples, strict=True)):
+        index = candidates[i][drawn.indices]
         is_object = torch.arange(len(index), device=index.device) < drawn.positives
         losses = F.binary_cross_entropy_with_logits(logits[i, index], is_object.to(logits.dtype), reduction="none")
         class_losses = class_losses.index_add(0, level[index], losses)
@@ -116,7 +151,7 @@ def rpn_losses(
         losses = _box_loss(config.box_loss, anchors[own], deltas[i, own], true_boxes, STDS)
         box_losses = box_losses.index_add(0, level[own], losses)
         total += len(index)
-    scale = 1 / max(total, 1)
+    scale = 1 / parallel.divisor(total, logits)
     return class_losses * scale, box_losses * scale * config.box_loss.weight
 
 
@@ -148,15 +183,13 @@ def stage_losses(
     candidates = [proposals.of(i)[0] for i in range(len(targets))]
     for number, (head, mask_head) in enumerate(heads):
         stage = head.config
-        drawn = [
-            (draw_sample(boxes, target.boxes_xyxy.float(), stage.assign, stage.sample, choose), target)
-            for boxes, target in zip(candidates, targets, strict=True)
-        ]
+        samples = draw_samples(candidates, targets, stage.assign, stage.sample, choose)
+        drawn = list(zip(samples, targets, strict=True))
         rois = _rois([sample.boxes for sample, _ in drawn])
         labels = torch.cat([sample.labels(target, config.num_classes) for sample, target in drawn])
         logits, deltas = (x.float() for x in head(cut(rois, config.roi_size)))
         own = {
-            "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1),
+            "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / parallel.divisor(len(labels), logits),
             "loss_bbox": _stage_box_loss(head, rois, deltas, labels, drawn),
         }
         if mask_head is not None and config.mask is not None:
@@ -181,7 +214,7 @@ def _stage_box_loss(head: BoxHead, rois: Tensor, deltas: Tensor, labels: Tensor,
     true_boxes = torch.cat([target.boxes_xyxy[sample.objects].float() for sample, target in drawn])
     chosen = head.of_class(deltas[positive], labels[positive])
     losses = _box_loss(head.config.box_loss, rois[positive, 1:], chosen, true_boxes, head.config.stds)
-    return losses.sum() * head.config.box_loss.weight / max(len(rois), 1)
+    return losses.sum() * head.config.box_loss.weight / parallel.divisor(len(rois), losses)
 
 
 def _mask_loss(head: MaskHead, cut: Cut, side: int, drawn: Drawn) -> Tensor:
@@ -195,7 +228,7 @@ def _mask_loss(head: MaskHead, cut: Cut, side: int, drawn: Drawn) -> Tensor:
         if target.masks is not None
     ]
     losses = F.binary_cross_entropy_with_logits(logits, torch.cat(true_masks), reduction="sum")
-    return losses / max(logits.numel(), 1)
+    return losses / parallel.divisor(logits.numel(), losses)
 
 
 @torch.no_grad()

@@ -1,0 +1,151 @@
+"""What processes that train together share: which images are whose, counts of the whole batch, and objects.
+
+The images of a step are those of one whole batch, whatever the number of processes: each takes its part of it. A count
+that a loss is divided by, or random numbers that are drawn for each image, are those of the whole batch, so that many
+processes find the gradients that a single one would. A process on its own has the whole batch, and nothing here changes
+anything for it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Team:
+    rank: int
+    size: int
+    group: dist.ProcessGroup  # for objects and counts in the memory of the processor, also where gradients go by NCCL
+
+
+_team: _Team | None = None
+
+
+def join(timeout: datetime.timedelta) -> None:
+    """Take part in the training of the processes of torch's default group; all of them call this.
+
+    Args:
+        timeout: how long one process waits for the others before it fails.
+    """
+    global _team
+    if dist.get_world_size() > 1:
+        group = dist.new_group(backend="gloo", timeout=timeout)
+        _team = _Team(dist.get_rank(), dist.get_world_size(), group)
+
+
+def leave() -> None:
+    """Be on one's own again."""
+    global _team
+    _team = None
+
+
+def rank() -> int:
+    """Return the index of this process among those that train together."""
+    return 0 if _team is None else _team.rank
+
+
+def world() -> int:
+    """Return how many processes train together."""
+    return 1 if _team is None else _team.size
+
+
+def own_rows(count: int, *, of: int | None = None) -> list[int]:
+    """Return where the images of a process stand in the whole batch.
+
+    Image i of the whole batch and image -1 - i are mixed by MixUp and CutMix, so both go to the same process.
+
+    Args:
+        count: images of one process.
+        of: index of the process, None for this one.
+
+    Example:
+        >>> own_rows(4)
+        [0, 1, 2, 3]
+    """
+    process, half, size = rank() if of is None else of, count // 2, world()
+    front = list(range(process * half, (process + 1) * half))
+    middle = [half * size + process] if count % 2 else []
+    return [*front, *middle, *(count * size - 1 - i for i in reversed(front))]
+
+
+def gathered(own: T) -> list[T]:
+    """Return what each process gives, in the order of their indices; all of them call this."""
+    if _team is None:
+        return [own]
+    found: list[T | None] = [None] * _team.size
+    dist.all_gather_object(found, own, group=_team.group)
+    return found  # type: ignore[return-value]  # every place is filled
+
+
+def of_batch(own: Sequence[T]) -> list[T]:
+    """Return what belongs to each image of the whole batch, given what belongs to those of this process.
+
+    Args:
+        own: one entry for each own image, equally many on every process; all of them call this.
+    """
+    parts = gathered(list(own))
+    whole: dict[int, T] = {}
+    for process, part in enumerate(parts):
+        whole.update(zip(own_rows(len(part), of=process), part, strict=True))
+    return [whole[i] for i in range(len(whole))]
+
+
+def own_part(values: Tensor, counts: Sequence[int], *, dim: int = 0) -> Tensor:
+    """Return the rows of the own images out of those of the whole batch.
+
+    Args:
+        values: rows of all images, one image after the other along `dim`.
+        counts: rows of each image of the whole batch.
+        dim: axis of the rows.
+
+    Example:
+        >>> own_part(torch.arange(3), [2, 1])
+        tensor([0, 1, 2])
+    """
+    if _team is None:
+        return values
+    parts = values.split(list(counts), dim=dim)
+    return torch.cat([parts[i] for i in own_rows(len(counts) // _team.size)], dim=dim)
+
+
+def divisor(count: int | Tensor, like: Tensor) -> int | Tensor:
+    """Return what a sum over own examples is divided by, so that the mean over processes is that of the whole batch.
+
+    Args:
+        count: examples of this process.
+        like: a tensor on the device and in the type of the loss.
+
+    Returns:
+        Mean count of all processes of torch's default group, as if there were at least one example in the whole batch.
+
+    Example:
+        >>> divisor(0, torch.ones(1))
+        1
+    """
+    if not _is_distributed():
+        return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+    total = torch.as_tensor(count, device=like.device, dtype=like.dtype).detach().clone()
+    dist.all_reduce(total)
+    return total.clamp(min=1) / dist.get_world_size()
+
+
+def relative_to_mean(value: Tensor) -> Tensor | float:
+    """Return a positive scalar over its mean in all processes of torch's default group; 1.0 in a single one."""
+    if not _is_distributed():
+        return 1.0
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return value.detach() * dist.get_world_size() / total
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
