@@ -39,6 +39,7 @@ def join(timeout: datetime.timedelta) -> None:
     global _team
     if dist.get_world_size() > 1:
         group = dist.new_group(backend="gloo", timeout=timeout)
+        assert isinstance(group, dist.ProcessGroup)  # this process is in it
         _team = _Team(dist.get_rank(), dist.get_world_size(), group)
 
 
@@ -84,6 +85,20 @@ def gathered(own: T) -> list[T]:
     found: list[T | None] = [None] * _team.size
     dist.all_gather_object(found, own, group=_team.group)
     return found  # type: ignore[return-value]  # every place is filled
+
+
+def largest(own: Sequence[int]) -> list[int]:
+    """Return the largest of the numbers that the processes give, place by place; all of them call this."""
+    if _team is None:
+        return list(own)
+    found = torch.tensor(own)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=_team.group)
+    return found.tolist()
+
+
+def mean(own: float) -> float:
+    """Return the mean of the numbers that the processes give; all of them call this."""
+    return sum(gathered(own)) / world()
 
 
 def of_batch(own: Sequence[T]) -> list[T]:

@@ -32,7 +32,7 @@ HOMES = {
     "cv2": ("segmentation/batches/photometric.py",),
     "av": ("data/images/video.py",),
     "tifffile": ("data/images/array_file.py",),
-    "accelerate": ("training/*.py",),
+    "accelerate": ("training/parallel/*.py",),
     "safetensors": ("checkpoints/*.py",),
     "huggingface_hub": ("checkpoints/*.py",),
     "typer": ("cli/*.py",),

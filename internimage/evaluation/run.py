@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import torch.utils.data
 
+from internimage import parallel
 from internimage.data import ImageDataset, Sample, Unreadable, read_sample
 from internimage.data.unreadable import UnreadableLimit
 from internimage.evaluation.ground_truth import refuse_none_read
@@ -118,6 +119,8 @@ def evaluate_images(
 ) -> Outcome[Record]:
     """Predict every image of a data set that the log does not hold yet.
 
+    Processes that train together share the images out, batch by batch, and each gets what all of them found.
+
     Args:
         model: in evaluation mode while it predicts; its mode is restored afterwards.
         dataset: the images.
@@ -131,7 +134,8 @@ def evaluate_images(
     """
     limit = UnreadableLimit(settings.max_unreadable)
     rest = [i for i in range(len(dataset)) if i not in log.records]
-    for batch in batches(dataset, rest, preprocess, settings):
+    own = _own_indices(rest, settings.batch_size)
+    for batch in batches(dataset, own, preprocess, settings):
         with evaluation_mode(model):
             found = [] if batch.images is None else predict(batch.images, batch.items)
         unreadable = batch.unreadable
@@ -144,6 +148,24 @@ def evaluate_images(
             log.add_unreadable(broken.index, broken.reason)
         limit.report(unreadable)
         if settings.progress is not None:
-            settings.progress(len(log.records) + len(limit.reasons), len(dataset))
+            done = len(log.records) + len(limit.reasons) + len(rest) - len(own)
+            settings.progress(done, len(dataset))
+    _exchange({i: log.records[i] for i in own if i in log.records}, log, limit)
     refuse_none_read(len(log.records), list(limit.reasons.values()))
     return Outcome({i: log.records[i] for i in sorted(log.records)}, tuple(sorted(limit.reasons.items())))
+
+
+def _own_indices(indices: Sequence[int], batch_size: int) -> list[int]:
+    """Return the indices whose images this process predicts, in the batches that a single process would make."""
+    starts = range(0, len(indices), batch_size)[parallel.rank() :: parallel.world()]
+    return [i for start in starts for i in indices[start : start + batch_size]]
+
+
+def _exchange(own: Mapping[int, Record], log: RecordLog[Record], limit: UnreadableLimit) -> None:
+    """Take over what the other processes have found, and count what none of them could read."""
+    reasons = dict(limit.reasons)
+    for records, unreadable in parallel.gathered((own, reasons)):
+        for index, record in records.items():
+            if index not in log.records:
+                log.add(index, record)
+        limit.report([Unreadable(index, reason) for index, reason in unreadable.items()])

@@ -16,5 +16,6 @@ from internimage.recipe.sections import FromOne as FromOne
 from internimage.recipe.sections import FromZero as FromZero
 from internimage.recipe.sections import ModelSettings as ModelSettings
 from internimage.recipe.sections import OptimizerSettings as OptimizerSettings
+from internimage.recipe.sections import ParallelSettings as ParallelSettings
 from internimage.recipe.sections import RateFromZero as RateFromZero
 from internimage.recipe.sections import RunSettings as RunSettings

@@ -11,7 +11,14 @@ from internimage.errors import UnknownName
 from internimage.ranges import check_ranges
 from internimage.recipe.layer_rules import LayerRules
 from internimage.recipe.schedules import Schedule
-from internimage.recipe.sections import DataSettings, EmaSettings, ModelSettings, OptimizerSettings, RunSettings
+from internimage.recipe.sections import (
+    DataSettings,
+    EmaSettings,
+    ModelSettings,
+    OptimizerSettings,
+    ParallelSettings,
+    RunSettings,
+)
 from internimage.settings import (
     NO_SETTING,
     from_plain,
@@ -60,6 +67,7 @@ class Recipe:
         optimizer: how weights move.
         ema: the running average of the weights.
         run: how the run behaves.
+        parallel: how several processes train together.
         explicit: keys of the settings that the user has chosen, such as "schedule.epochs", which no run suits to its
             data; not a setting itself.
     """
@@ -81,6 +89,7 @@ class Recipe:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    parallel: ParallelSettings = field(default_factory=ParallelSettings)
     explicit: frozenset[str] = field(default=frozenset(), compare=False, repr=False, metadata=NO_SETTING)
 
     def __post_init__(self) -> None:

@@ -166,7 +166,8 @@ class RunSettings:
 
     Args:
         seed: start of all random numbers.
-        precision: "fp32", "bf16" for autocast, or "auto": bf16 where the device has instructions for it.
+        precision: "fp32", "bf16" or "fp16" (with a scaled loss) for autocast, or "auto": bf16 where the device has
+            instructions for it.
         threads: CPU threads of torch, 0 leaves the default.
         save_minutes: time between two saved states within an epoch; each validation is followed by one anyway.
         tensorboard: write TensorBoard events.
@@ -174,8 +175,19 @@ class RunSettings:
     """
 
     seed: int = 0
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     threads: FromZero = 0
     save_minutes: RateFromZero = 10.0
     tensorboard: bool = True
     plot: bool = True
+
+
+@dataclass(frozen=True)
+class ParallelSettings:
+    """How several processes train together.
+
+    Args:
+        timeout_minutes: how long a process waits for the others before it fails, so that nothing hangs.
+    """
+
+    timeout_minutes: Annotated[float, Range(0.1, 1440.0)] = 10.0

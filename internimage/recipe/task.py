@@ -40,9 +40,11 @@ class TrainingTask(ABC, Generic[RecipeT, DataT, BatchT, ModelT]):
 
     Attributes:
         fewest_classes: classes that must have examples, 2 where a class is learned only against others.
+        may_skip_parameters: whether a batch may leave some parameters without a gradient, such as one without objects.
     """
 
     fewest_classes: int = 2
+    may_skip_parameters: bool = True
 
     @abstractmethod
     def open(self, recipe: RecipeT, data: str | PathLike[str], *, test_stands_in: bool) -> tuple[DataT, DataT | None]:
@@ -108,15 +110,13 @@ class TrainingTask(ABC, Generic[RecipeT, DataT, BatchT, ModelT]):
         """
 
     @abstractmethod
-    def batches(self, recipe: RecipeT, model: ModelT, train_set: DataT, *, rank: int, world: int) -> Batches[BatchT]:
-        """Return the batches of a process.
+    def batches(self, recipe: RecipeT, model: ModelT, train_set: DataT) -> Batches[BatchT]:
+        """Return the batches of this process, which are parts of whole batches, see `internimage.parallel`.
 
         Args:
             recipe: how images are varied, and how many make a batch.
             model: how it reads images.
             train_set: what is trained on.
-            rank: index of this process among those that train together.
-            world: their count.
         """
 
     @abstractmethod

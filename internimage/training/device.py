@@ -1,6 +1,6 @@
-"""Where and how a step runs: device, precision, gradients, and what several processes would exchange.
+"""Where and how a step runs: device, precision, gradients.
 
-The training loop talks to the hardware through this class alone; training on many machines replaces it.
+The training loop talks to the hardware through this class alone; `training.parallel.engine` has it for many processes.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ import contextlib
 import logging
 import os
 import platform
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from internimage.recipe import Recipe, RunSettings
+from internimage.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 RecipeT = TypeVar("RecipeT", bound=Recipe)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # What oneDNN may be limited to by ONEDNN_MAX_CPU_ISA and still multiply in bfloat16.
 _ONEDNN_WITH_BF16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10_1", "AVX10_2")
 
@@ -31,48 +33,74 @@ def chosen_device(device: torch.device | str | None) -> torch.device:
     return torch.device(device)
 
 
+class Losses(nn.Module):
+    """A model whose forward pass gives its losses, which is what torch shares out among processes.
+
+    Args:
+        model: what is trained.
+        loss: gives the named losses of a batch.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any], dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """Return the named losses of a batch."""
+        return self._loss(batch)
+
+
 class Engine:
     """One process on one device.
 
     Args:
         device: where it computes.
-        settings: precision and threads.
+        recipe: precision, threads, and batches of a step.
     """
 
-    rank = 0
-    world = 1
-
-    def __init__(self, device: torch.device, settings: RunSettings) -> None:
+    def __init__(self, device: torch.device, recipe: Recipe) -> None:
         self.device = device
-        self.precision = settings.precision
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        self.precision = recipe.run.precision
+        self.batches_per_step = recipe.optimizer.accumulation_steps
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        if recipe.run.threads:
+            torch.set_num_threads(recipe.run.threads)
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes files."""
-        return self.rank == 0
+    def scaler(self) -> torch.amp.GradScaler:
+        """What keeps gradients in fp16 from vanishing; does nothing in other precisions."""
+        return self._scaler
+
+    def adapt(self, model: ModuleT) -> ModuleT:
+        """Return the model as it is trained, on the device."""
+        return model.to(self.device)
+
+    def prepare(self, losses: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Return losses and optimizer as the loop uses them."""
+        return losses, optimizer
+
+    def accumulating(self, losses: nn.Module) -> contextlib.AbstractContextManager[object]:
+        """Return the context of one of the batches of a step."""
+        return contextlib.nullcontext()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return the context of the forward pass."""
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        if self.precision in _AUTOCAST:
+            return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
         return contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
-        loss.backward()
+        """Add the gradients of the loss of one of the batches of a step."""
+        self.scaler.scale(loss / self.batches_per_step).backward()
 
     def step(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, clip_norm: float) -> None:
         """Limit the gradient norm (0: no limit), move the weights and clear the gradients."""
         if clip_norm:
+            self.scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-        optimizer.step()
+        self.scaler.step(optimizer)
+        self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
-
-    def mean(self, value: Tensor) -> float:
-        """Return the mean of a scalar over all processes."""
-        return float(value)
 
 
 def has_bf16_instructions(device: torch.device) -> bool:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
+from internimage import parallel
 from internimage.checkpoints.save import save_model
-from internimage.files import finite_or_none, locked, remove_leftovers
+from internimage.files import finite_or_none, remove_leftovers
 from internimage.flow import AnyModel
 from internimage.recipe import Recipe
-from internimage.training.device import Engine, chosen_device, with_precision
-from internimage.training.display import RunDisplay, log_on_terminal, run_display, stop_on_signals
+from internimage.training.device import Losses, chosen_device, with_precision
+from internimage.training.display import RunDisplay, StopEvent, log_on_terminal, run_display, stop_on_signals
 from internimage.training.ema import build_ema
-from internimage.training.meters import BusyHint, Meters, diverged, first_not_finite
+from internimage.training.meters import BusyHint, Meters, MeterSums, diverged, first_not_finite
 from internimage.training.optim import build_optimizer, set_rates
+from internimage.training.parallel.launch import build_engine, launched_processes, one_of_the_processes
 from internimage.training.recipes import recipe as find_recipe
 from internimage.training.records import Records, TrainingResult
-from internimage.training.resuming import resumed_recipe
+from internimage.training.resuming import resumed_recipe, shared_anew
 from internimage.training.run_data import RunData
 from internimage.training.setup import Setup
 from internimage.training.state import (
@@ -86,8 +88,9 @@ def train(
     folder = Path(out)
     if not resume and (recipe is None or data is None):
         raise ValueError("a new run needs a recipe and data; only a run that goes on (resume) knows its own")
-    with locked(folder / LOCK_FILE), log_on_terminal(shown=progress):
-        remove_leftovers(folder, RUN_FILES)
+    with one_of_the_processes(folder / LOCK_FILE) as is_first, log_on_terminal(shown=progress and is_first):
+        if is_first:
+            remove_leftovers(folder, RUN_FILES)
         state = load_state(folder) if resume else None
         if state is None:
             if (folder / STATE_FILE).exists():
@@ -95,7 +98,8 @@ def train(
             assert recipe is not None and data is not None
             chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_overrides(overrides)
         else:
-            chosen = resumed_recipe(state["settings"], recipe, overrides, task=state.get("task"))
+            settings = shared_anew(state["settings"], before=state.get("processes", 1), now=launched_processes())
+            chosen = resumed_recipe(settings, recipe, overrides, task=state.get("task"))
             data = state.get("data_path") if data is None else data
             if data is None:
                 raise ValueError(f"{folder} does not say where its data is; give the folder of the data set")
@@ -104,6 +108,13 @@ def train(
         if state is not None:
             trainer.restore(state)
         return trainer.run()
+
+
+class _Asked(NamedTuple):
+    """What one of the processes asks for between two steps."""
+
+    stops: bool
+    saves: bool
 
 
 class Trainer:
@@ -131,16 +142,16 @@ class Trainer:
         self.out, self.progress = out, progress
         self._data_path = str(Path(data).absolute())
         recipe = with_precision(recipe, place := chosen_device(device))
-        self.engine = Engine(place, recipe.run)
+        self.engine = build_engine(place, recipe)
         logger.info("reads the data in %s", data)
         self._run_data = run_data or RunData(out)
-        self.task: Setup[Any, Any, Any, Any] = Setup(
-            recipe, data, rank=self.engine.rank, world=self.engine.world, examine=self._run_data.examine
-        )
+        self.task: Setup[Any, Any, Any, Any] = Setup(recipe, data, examine=self._run_data.examine)
         self.recipe = recipe = self.task.recipe
-        self.model = self.task.model.to(self.engine.device)
+        self.model = self.engine.adapt(self.task.model)
         self.ema = build_ema(self.model, recipe.ema) if recipe.ema.decay else None
-        self.optimizer = build_optimizer(self.task.param_groups(), recipe.optimizer)
+        optimizer = build_optimizer(self.task.param_groups(), recipe.optimizer)
+        losses = Losses(self.model, lambda batch: self.task.loss(batch, self.engine.device))
+        self._losses, self.optimizer = self.engine.prepare(losses, optimizer)
         self.schedule = self.task.schedule
         self.steps_per_epoch = self.task.steps_per_epoch
         out.mkdir(parents=True, exist_ok=True)
@@ -159,14 +170,17 @@ class Trainer:
             self.records.close()
 
     def _run(self) -> TrainingResult:
-        save_recipe(self.out, self.recipe)
-        self._run_data.save()
+        if parallel.rank() == 0:
+            save_recipe(self.out, self.recipe)
+            self._run_data.save()
+        self._log_batch()
         if self.step == 0:
             self.save()
-        total, shown = self.schedule.total_steps, self.progress and self.engine.is_main
+        total, shown = self.schedule.total_steps, self.progress and parallel.rank() == 0
         with stop_on_signals() as stop, run_display(total, completed=self.step, shown=shown) as display:
-            while self.step < total and not stop.is_set():
-                self._train_epoch(stop.is_set, display)
+            is_stopped = self._asked(stop).stops
+            while self.step < total and not is_stopped:
+                is_stopped = self._train_epoch(stop, display)
         self.save()
         best, last = self.out / BEST_WEIGHTS, self.out / LAST_WEIGHTS
         return TrainingResult(
@@ -178,8 +192,31 @@ class Trainer:
             stopped_by=stop.signal,
         )
 
-    def _train_epoch(self, stopped: Callable[[], bool], display: RunDisplay) -> None:
-        """Train the rest of the present epoch, validating where it is due, unless the run is stopped."""
+    def _log_batch(self) -> None:
+        """Say how many images make a step, and at which rate it learns."""
+        size, batches, processes = self.task.batch_size, self.engine.batches_per_step, parallel.world()
+        parts = [f"{size} images", *([f"{batches} batches"] if batches > 1 else [])]
+        parts += [f"{processes} processes"] if processes > 1 else []
+        rates = [self.schedule.lr(step) for step in range(0, self.schedule.total_steps, self.steps_per_epoch)]
+        logger.info(
+            "a step has %d images (%s); learning rates up to %.3g",
+            size * batches * processes,
+            " x ".join(parts),
+            max(rates),
+        )
+
+    def _asked(self, stop: StopEvent) -> _Asked:
+        """Return what one of the processes asks for; all of them get the same."""
+        is_late = time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes
+        own = (int(stop.is_set()), stop.signal or 0, int(is_late and parallel.rank() == 0))
+        stops, signal, saves = parallel.largest(own)
+        if stops and not stop.is_set():
+            stop.signal = signal or None
+            stop.set()
+        return _Asked(bool(stops), bool(saves))
+
+    def _train_epoch(self, stop: StopEvent, display: RunDisplay) -> bool:
+        """Train the rest of the present epoch, validating where it is due; return whether the run is stopped."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         accumulation = self.recipe.optimizer.accumulation_steps
         micro_batches = self.task.epoch(epoch, start=done * accumulation)
@@ -189,31 +226,32 @@ class Trainer:
             with self._meters.timed(), self._busy.timed():
                 self._train_step([next(micro_batches) for _ in range(accumulation)])
             of = math.ceil(self.schedule.total_steps / self.steps_per_epoch)
-            display.step(self.step, f"{epoch + 1}/{of}", self._mean_loss, self.schedule.lr(self.step - 1))
+            display.step(self.step, f"{epoch + 1}/{of}", self._own_loss, self.schedule.lr(self.step - 1))
             if self.step % self.schedule.validate_every == 0 or self.step == self.schedule.total_steps:
                 self._validate(epoch + 1, display)
                 self.model.train()
-            elif stopped() or time.monotonic() - self._last_save > 60 * self.recipe.run.save_minutes:
+                asked = self._asked(stop)
+            elif (asked := self._asked(stop)).stops or asked.saves:
                 self.save()
-                logger.info(
-                    "saved at step %d of %d, loss %.5g", self.step, self.schedule.total_steps, self._mean_loss()
-                )
-            if stopped():
-                return
+                logger.info("saved at step %d of %d, loss %.5g", self.step, self.schedule.total_steps, self._own_loss())
+            if asked.stops:
+                return True
+        return False
 
-    def _mean_loss(self) -> float:
-        """Return the mean loss of the steps since the last validation."""
-        return self.engine.mean(self._meters.loss) / self._meters.steps
+    def _own_loss(self) -> float:
+        """Return the mean loss of this process in the steps since the last validation."""
+        return float(self._meters.loss) / self._meters.steps
 
     def _train_step(self, micro_batches: list[object]) -> None:
         """One optimizer step over one or more batches."""
         set_rates(self.optimizer, self.schedule, self.step)
         for batch in micro_batches:
-            with self.engine.autocast():
-                losses = self.task.loss(batch, self.engine.device)
-                loss = sum(losses.values(), torch.zeros((), device=self.engine.device)) / len(micro_batches)
-            self.engine.backward(loss)
-            self._meters.add(loss, losses, fraction=1 / len(micro_batches), step=self.step + 1)
+            with self.engine.accumulating(self._losses):
+                with self.engine.autocast():
+                    losses = self._losses(batch)
+                    loss = sum(losses.values(), torch.zeros((), device=self.engine.device))
+                self.engine.backward(loss)
+                self._meters.add(loss / len(micro_batches), losses, fraction=1 / len(micro_batches), step=self.step + 1)
         self.engine.step(self.optimizer, self.model.parameters(), clip_norm=self.recipe.optimizer.clip_norm)
         if self.ema is not None:
             self.ema.update_parameters(self.model)
@@ -228,9 +266,11 @@ class Trainer:
         Raises:
             FloatingPointError: it is so since some step.
         """
-        bad = int(self._meters.first_bad)
+        own = int(self._meters.first_bad)
+        bad, process = parallel.largest((own, -1 if own < 0 else parallel.rank()))
         if bad >= 0:
-            raise self._diverged("the loss is not finite", bad)
+            where = f" (process {process} of {parallel.world()})" if parallel.world() > 1 else ""
+            raise self._diverged(f"the loss is not finite{where}", bad)
 
     def _refuse_bad_state(self) -> None:
         """Stop a run that has diverged, before its state replaces a good one.
@@ -268,20 +308,20 @@ class Trainer:
             "epoch": epoch,
             "step": self.step,
             "lr": self.schedule.lr(self.step - 1),
-            "train_loss": self._mean_loss(),
+            "train_loss": parallel.mean(self._own_loss()),
             **measured,
-            "images_per_second": images * self.engine.world / meters.seconds,
+            "images_per_second": images * parallel.world() / meters.seconds,
             "seconds": meters.seconds,
         }
         logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.5g}" for key, value in row.items()))
-        terms = {name: self.engine.mean(value) / meters.steps for name, value in meters.terms.items()}
+        terms = {name: parallel.mean(float(value) / meters.steps) for name, value in meters.terms.items()}
         self._meters = Meters(self.engine.device)
-        if self.engine.is_main:
-            self.records.add(row, terms)
-            if row[self.task.metric] > self.best_value:
-                self.best_value = row[self.task.metric]
+        self.records.add(row, terms)
+        if row[self.task.metric] > self.best_value:
+            self.best_value = row[self.task.metric]
+            if parallel.rank() == 0:
                 save_model(delivered, self.out / BEST_WEIGHTS, info=self._notes())
-            self.save()
+        self.save()
         display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
 
     @property
@@ -296,8 +336,13 @@ class Trainer:
             FloatingPointError: they are not finite; what was saved before stays.
         """
         self._refuse_bad_state()
-        if not self.engine.is_main:
-            return
+        sums = parallel.gathered(self._meters.state())
+        if parallel.rank() == 0:
+            self._write(sums)
+        self._last_save, self._saved_step = time.monotonic(), self.step
+
+    def _write(self, sums: Sequence[MeterSums]) -> None:
+        """Write weights and state; `sums` are what the meters of each process have added up."""
         save_model(self.delivered, self.out / LAST_WEIGHTS, info=self._notes())
         state: RunState = {
             "format": FORMAT,
@@ -312,11 +357,12 @@ class Trainer:
             "random": generator_state(self.engine.device),
             "rows": self.records.rows,
             "best_value": self.best_value,
-            "since": self._meters.state(),
+            "since": sums[0],
+            "processes": parallel.world(),
+            "since_of_others": list(sums[1:]),
+            "scaler": self.engine.scaler.state_dict(),
         }
         save_state(self.out, state)
-        self._saved_step = self.step
-        self._last_save = time.monotonic()
 
     def _notes(self) -> dict[str, object]:
         """What the weight files say about their run."""
@@ -333,7 +379,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best_value = state["step"], state["best_value"]
         self._saved_step = self.step
-        self._meters.restore(state["since"])
+        self.engine.scaler.load_state_dict(state.get("scaler", {}))
+        self._meters.restore([state["since"], *state.get("since_of_others", [])])
         self.records.rows = state["rows"]
         self.records.write_csv()
         set_generator_state(state["random"], self.engine.device)

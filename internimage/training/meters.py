@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from internimage import parallel
 from internimage.processors import load, usable_processors
 
 logger = logging.getLogger(__name__)
@@ -61,13 +62,22 @@ class Meters:
 
     def state(self) -> MeterSums:
         """Return the sums for `restore`."""
-        return {"loss": self.loss, "terms": self.terms, "steps": self.steps, "seconds": self.seconds}
+        terms = {name: value.cpu() for name, value in self.terms.items()}
+        return {"loss": self.loss.cpu(), "terms": terms, "steps": self.steps, "seconds": self.seconds}
 
-    def restore(self, state: MeterSums) -> None:
-        """Take over what `state` returned."""
-        self.loss.copy_(state["loss"])
-        self.terms = {name: value.to(self.loss.device) for name, value in state["terms"].items()}
-        self.steps, self.seconds = state["steps"], state["seconds"]
+    def restore(self, states: Sequence[MeterSums]) -> None:
+        """Take over what `state` returned.
+
+        Args:
+            states: of each process; where another number of them goes on, each takes over the mean.
+        """
+        own = states[parallel.rank() : parallel.rank() + 1] if len(states) == parallel.world() else states
+        self.loss.copy_(torch.stack([state["loss"] for state in own]).mean())
+        self.terms = {
+            name: torch.stack([state["terms"][name] for state in own]).mean().to(self.loss.device)
+            for name in own[0]["terms"]
+        }
+        self.steps, self.seconds = own[0]["steps"], own[0]["seconds"]
 
 
 def first_not_finite(state: Mapping[str, object]) -> str | None:

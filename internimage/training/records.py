@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from internimage import parallel
 from internimage.errors import MissingExtra
 from internimage.files import finite_or_none, replacing, writing
 from internimage.recipe import RunSettings
@@ -39,13 +40,15 @@ class Records:
         self._writer: SummaryWriter | None = None
 
     def add(self, row: dict[str, float], terms: dict[str, float]) -> None:
-        """Append the row of a validation and bring every file up to date.
+        """Append the row of a validation; the first process brings every file up to date.
 
         Args:
             row: columns of metrics.csv.
             terms: mean of each loss since the row before, for TensorBoard.
         """
         self.rows.append(row)
+        if parallel.rank() > 0:
+            return
         self.write_csv()
         if self._writer_class is not None:
             with writing(self.out / "tensorboard"), _raised_once():

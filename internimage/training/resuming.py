@@ -24,8 +24,10 @@ FREE_SETTINGS = frozenset(
         "run.plot",
         "data.workers",
         "data.max_unreadable",
+        "parallel.timeout_minutes",
     }
 )
+BATCH_SIZE = "data.batch_size"
 # Lengths of a run, which may grow, and what may change with them.
 LENGTHS, ALONG = ("schedule.epochs", "schedule.iterations"), "schedule.steps"
 
@@ -70,6 +72,29 @@ def resumed_recipe(
     for key in changed:
         logger.warning("goes on with %s=%s, so far %s%s", key, present[key], before[key], _effect(key))
     return chosen
+
+
+def shared_anew(saved: Mapping[str, object], *, before: int, now: int) -> Mapping[str, object]:
+    """Return the settings of a run for another number of processes: a whole batch keeps its images.
+
+    Args:
+        saved: the settings of the run, see `flat_settings`.
+        before: processes that trained together so far.
+        now: processes that go on.
+
+    Raises:
+        ValueError: the images of a whole batch cannot be shared out evenly.
+    """
+    size = saved.get(BATCH_SIZE)
+    if before == now or not isinstance(size, int):
+        return saved
+    if size * before % now:
+        raise ValueError(
+            f"the run has {size * before} images in a batch ({before} x {BATCH_SIZE}={size}), which {now} processes "
+            f"cannot share evenly; go on with a number of processes that divides {size * before}"
+        )
+    logger.info("%d processes go on instead of %d, with %d images each", now, before, size * before // now)
+    return {**saved, BATCH_SIZE: size * before // now}
 
 
 def _recipe_of(saved: Mapping[str, object], recipe: Recipe | str | None, task: str | None) -> Recipe:

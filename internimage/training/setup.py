@@ -10,7 +10,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from internimage import tasks
+from internimage import parallel, tasks
 from internimage.data import ImageDataset
 from internimage.recipe import Recipe
 from internimage.recipe.schedules import Schedule
@@ -33,8 +33,6 @@ class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
         recipe: every setting of the run.
         data: path of the data set.
         task: how the models of its task are trained; None finds it by the recipe.
-        rank: index of this process among those that train together.
-        world: their count.
         examine: called with the parts of the data set that the run uses, see `Examine`.
 
     Attributes:
@@ -58,8 +56,6 @@ class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
         data: str | PathLike[str],
         *,
         task: TrainingTask[RecipeT, DataT, BatchT, ModelT] | None = None,
-        rank: int = 0,
-        world: int = 1,
         examine: Examine | None = None,
     ) -> None:
         self._task = task = task or training_of(recipe)
@@ -73,7 +69,7 @@ class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
             check_examples(count, place=place, fewest_classes=task.fewest_classes)
         targets = task.targets(self.val_set)
         self._can_measure = targets is None or check_targets(targets, place=getattr(self.val_set, "name", str(data)))
-        recipe = with_batch(recipe, len(train_set) // world)
+        recipe = with_batch(recipe, len(train_set) // parallel.world())
         task.check_batch(recipe)
         train_set = task.read(recipe, train_set)
         if begins:
@@ -82,9 +78,10 @@ class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
         self.model = task.build(recipe, whole)
         if begins:
             load_start_weights(self.model, recipe.model, task)
-        self._batches = task.batches(recipe, self.model, train_set, rank=rank, world=world)
+        self._batches = task.batches(recipe, self.model, train_set)
         self.batches_per_epoch = self._batches.batches_per_epoch
         self.batch_size, self.steps_per_epoch = recipe.data.batch_size, self._steps_per_epoch(recipe)
+        world = parallel.world()
         total = recipe.rates(self.steps_per_epoch, world=world).total_steps
         self.recipe = with_short_warmup(recipe, total_steps=total, steps_per_epoch=self.steps_per_epoch)
         self.schedule: Schedule = self.recipe.rates(self.steps_per_epoch, world=world)

@@ -42,7 +42,10 @@ class RunState(TypedDict):
     random: dict[str, torch.Tensor]  # see `generator_state`
     rows: list[dict[str, float]]
     best_value: float
-    since: MeterSums
+    since: MeterSums  # of the first process
+    processes: NotRequired[int]  # that train together
+    since_of_others: NotRequired[list[MeterSums]]
+    scaler: NotRequired[dict[str, Any]]  # of the loss, in fp16
 
 
 def save_state(out: Path, state: RunState) -> Path:

@@ -9,13 +9,13 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.data
 from torch import Tensor
 
+from internimage import parallel
 from internimage.classification.batches.augment import batch_mixer, crop_transform, shift_batch
 from internimage.classification.preprocess import ClassificationPreprocess, fit
 from internimage.classification.training.recipe import ClassificationRecipe
@@ -45,31 +45,32 @@ class TrainBatches(ABC):
         recipe: batch size, augmentation, seed.
         num_samples: images of the training set.
         num_classes: K.
-        rank: number of this process among those that train together.
-        world: their count.
 
     Raises:
         ValueError: the training set does not fill one step.
     """
 
-    def __init__(
-        self, recipe: ClassificationRecipe, *, num_samples: int, num_classes: int, rank: int = 0, world: int = 1
-    ) -> None:
-        self.recipe, self.num_samples, self.rank, self.world = recipe, num_samples, rank, world
+    def __init__(self, recipe: ClassificationRecipe, *, num_samples: int, num_classes: int) -> None:
+        self.recipe, self.num_samples = recipe, num_samples
         accumulation = recipe.optimizer.accumulation_steps
-        self.batches_per_epoch = num_samples // world // recipe.data.batch_size // accumulation * accumulation
+        self._whole_batch = recipe.data.batch_size * parallel.world()
+        self.batches_per_epoch = num_samples // self._whole_batch // accumulation * accumulation
         if self.batches_per_epoch == 0:
+            size = f"{parallel.world()} x {recipe.data.batch_size} x {accumulation}"
             raise ValueError(
-                f"{num_samples} training images do not fill one step of {world} x {recipe.data.batch_size} x "
-                f"{accumulation}; lower data.batch_size or optimizer.accumulation_steps"
+                f"{num_samples} training images do not fill one step of {size}; lower data.batch_size or "
+                "optimizer.accumulation_steps"
             )
         self._mix = batch_mixer(recipe.augment, num_classes=num_classes, label_smoothing=recipe.label_smoothing)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the (batches, B) sample numbers of one epoch for this process."""
-        order = np.random.default_rng(self._seed(_ORDER, epoch)).permutation(self.num_samples)[self.rank :: self.world]
-        size = self.recipe.data.batch_size
-        return order[: self.batches_per_epoch * size].reshape(-1, size)
+        """Return the (batches, B) sample indices of one epoch for this process."""
+        return self._whole_order(epoch)[:, parallel.own_rows(self.recipe.data.batch_size)]
+
+    def _whole_order(self, epoch: int) -> np.ndarray:
+        """Return the sample indices of one epoch for all processes, a row for each whole batch."""
+        order = np.random.default_rng(self._seed(_ORDER, epoch)).permutation(self.num_samples)
+        return order[: self.batches_per_epoch * self._whole_batch].reshape(-1, self._whole_batch)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[TrainBatch]:
         """Yield the batches of one epoch from number `start` on."""
@@ -77,7 +78,7 @@ class TrainBatches(ABC):
             if self._mix is None:
                 yield batch
             else:
-                seed = self._seed(_MIX, epoch, number, self.rank)
+                seed = self._seed(_MIX, epoch, number, 0)  # the same for the parts of a whole batch
                 yield TrainBatch(*self._mix(batch.pixels, batch.targets, seed))
 
     def _seed(self, *keys: int) -> int:
@@ -89,39 +90,32 @@ class TrainBatches(ABC):
 
 
 class ShiftBatches(TrainBatches):
-    """Small images, decoded and resized once, augmented a batch at a time."""
+    """Small images, decoded and resized once, augmented a whole batch at a time."""
 
     def __init__(
-        self,
-        dataset: ImageDataset[int],
-        recipe: ClassificationRecipe,
-        preprocess: ClassificationPreprocess,
-        **ranks: int,
+        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: ClassificationPreprocess
     ) -> None:
         logger.info("decodes %d images, which stay in memory", len(dataset))
         self.pixels, self.labels = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
         self.preprocess = preprocess
-        super().__init__(recipe, num_samples=len(self.labels), num_classes=len(dataset.class_names), **ranks)
+        super().__init__(recipe, num_samples=len(self.labels), num_classes=len(dataset.class_names))
 
     def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
-        for number, indices in enumerate(self.order(epoch)[start:], start):
+        own = parallel.own_rows(self.recipe.data.batch_size)
+        for number, indices in enumerate(self._whole_order(epoch)[start:], start):
             chosen = torch.from_numpy(indices)
-            seed = self._seed(_AUGMENT, epoch, number, self.rank)
+            seed = self._seed(_AUGMENT, epoch, number, 0)
             pixels = shift_batch(self.pixels[chosen], self.recipe.augment, self.preprocess, seed)
-            yield TrainBatch(pixels, self.labels[chosen])
+            yield TrainBatch(pixels[own], self.labels[chosen[own]])
 
 
 class CropBatches(TrainBatches):
     """Images read and augmented one at a time, in worker processes."""
 
     def __init__(
-        self,
-        dataset: ImageDataset[int],
-        recipe: ClassificationRecipe,
-        preprocess: ClassificationPreprocess,
-        **ranks: int,
+        self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: ClassificationPreprocess
     ) -> None:
-        super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names), **ranks)
+        super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names))
         self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
         self._limit = UnreadableLimit(recipe.data.max_unreadable, in_training=True)
 
@@ -192,13 +186,8 @@ def load_resized(
 
 
 def train_batches(
-    dataset: ImageDataset[int],
-    recipe: ClassificationRecipe,
-    preprocess: ClassificationPreprocess,
-    *,
-    rank: int = 0,
-    world: int = 1,
+    dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: ClassificationPreprocess
 ) -> TrainBatches:
-    """Return the batches of a recipe over a training set."""
-    kind: Any = ShiftBatches if recipe.augment.kind == "shift" else CropBatches
-    return kind(dataset, recipe, preprocess, rank=rank, world=world)
+    """Return the batches of a recipe over a training set, those of this process."""
+    kind = ShiftBatches if recipe.augment.kind == "shift" else CropBatches
+    return kind(dataset, recipe, preprocess)

@@ -32,6 +32,8 @@ LAST_LAYERS = ("head.classifier.", "head.image.classifier.")  # of all models; o
 class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int], TrainBatch, Classifier]):
     """How classifiers are trained."""
 
+    may_skip_parameters = False
+
     def open(
         self, recipe: ClassificationRecipe, data: str | PathLike[str], *, test_stands_in: bool
     ) -> tuple[ImageDataset[int], ImageDataset[int] | None]:
@@ -96,11 +98,9 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
             state = take_rows(state, fresh, model.config, given.config, source)
         return state
 
-    def batches(
-        self, recipe: ClassificationRecipe, model: Classifier, train_set: ImageDataset[int], *, rank: int, world: int
-    ) -> TrainBatches:
-        """Return the batches of a process."""
-        return train_batches(train_set, recipe, model.config.preprocess, rank=rank, world=world)
+    def batches(self, recipe: ClassificationRecipe, model: Classifier, train_set: ImageDataset[int]) -> TrainBatches:
+        """Return the batches of this process."""
+        return train_batches(train_set, recipe, model.config.preprocess)
 
     def loss(
         self, recipe: ClassificationRecipe, model: Classifier, batch: TrainBatch, device: torch.device

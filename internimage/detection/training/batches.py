@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.utils.data
 
+from internimage import parallel
 from internimage.data import Unreadable
 from internimage.data.objects.dataset import DetectionDataset
 from internimage.detection.batches.augment import Pipeline
@@ -50,22 +51,20 @@ class DetectionBatches:
         dataset: the training set.
         recipe: batch size, augmentation, seed; where its schedule counts iterations, images are drawn without end.
         masks: whether the model learns masks.
-        rank: number of this process among those that train together.
-        world: their count.
     """
 
-    def __init__(
-        self, dataset: DetectionDataset, recipe: DetectionRecipe, *, masks: bool, rank: int = 0, world: int = 1
-    ) -> None:
-        self.recipe, self.rank, self.world = recipe, rank, world
-        size = recipe.data.batch_size
+    def __init__(self, dataset: DetectionDataset, recipe: DetectionRecipe, *, masks: bool) -> None:
+        self.recipe = recipe
+        size = recipe.data.batch_size * parallel.world()
+        self._settings = dict(batch_size=size, seed=recipe.run.seed)
+        self._own = parallel.own_rows(recipe.data.batch_size)
         logger.info("reads the sizes of %d images", len(dataset))
         self.groups = np.zeros(len(dataset), dtype=np.int64) if size == 1 else readable_orientations(dataset)
         source = dataset if masks else dataset.without_masks()
         self._views = TrainingViews(source, pipeline_of(recipe.augment), seed=recipe.run.seed, groups=self.groups)
         self._collate = _Collating(recipe.model.config.preprocess)
         self._is_endless = recipe.schedule.iterations > 0
-        per_epoch = len(dataset) // (size * world) if self._is_endless else len(self._order(0))
+        per_epoch = len(dataset) // size if self._is_endless else len(self._order(0))
         self.batches_per_epoch = max(1, per_epoch)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[DetectionBatch]:
@@ -73,7 +72,7 @@ class DetectionBatches:
         if self._is_endless:
             first, last = epoch * self.batches_per_epoch + start, (epoch + 1) * self.batches_per_epoch
             drawn = endless_batches(self.groups, start=first, **self._settings)
-            keys = [[(number, int(i)) for i in next(drawn)] for number in range(first, last)]
+            keys = [[(number, int(i)) for i in next(drawn)[self._own]] for number in range(first, last)]
         else:
             keys = [[(epoch, int(i)) for i in indices] for indices in self._order(epoch)[start:]]
         yield from torch.utils.data.DataLoader(
@@ -84,13 +83,8 @@ class DetectionBatches:
             generator=torch.Generator(),  # else each start would draw from the generator that layers use
         )
 
-    @property
-    def _settings(self) -> dict[str, int]:
-        recipe = self.recipe
-        return dict(batch_size=recipe.data.batch_size, seed=recipe.run.seed, rank=self.rank, world=self.world)
-
     def _order(self, epoch: int) -> np.ndarray:
-        return epoch_batches(self.groups, epoch=epoch, **self._settings)
+        return epoch_batches(self.groups, epoch=epoch, **self._settings)[:, self._own]
 
 
 class _Collating:

@@ -135,10 +135,10 @@ class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, Detectio
         return with_classes_of(model, given.config, state, source=source, reset_head=reset_head)
 
     def batches(
-        self, recipe: DetectionRecipe, model: RCNN | DINO, train_set: DetectionDataset, *, rank: int, world: int
+        self, recipe: DetectionRecipe, model: RCNN | DINO, train_set: DetectionDataset
     ) -> Batches[DetectionBatch]:
-        """Return the batches of a process."""
-        found = DetectionBatches(train_set, recipe, masks=has_masks(model.config), rank=rank, world=world)
+        """Return the batches of this process."""
+        found = DetectionBatches(train_set, recipe, masks=has_masks(model.config))
         return LimitedBatches(found, recipe.data.max_unreadable)
 
     def loss(

@@ -16,6 +16,7 @@ import torch.utils.data
 from numpy.random import RandomState
 from torch import Tensor
 
+from internimage import parallel
 from internimage.data.dataset import ImageDataset, Unreadable, read_next
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from internimage.data.images.raster import pixels_of
@@ -47,8 +48,6 @@ class SegmentationBatches:
         augmentation: how an image is varied; its crop is the size of the batches.
         batch_size: N.
         seed: order and variations follow from it and from the index of the epoch.
-        rank: index of this process among those that train together.
-        world: their count.
         workers: reading processes; 0 reads here.
         mean: mean of each channel of pixels scaled to 0..1, as the model has it.
         std: standard deviation of each channel of pixels scaled to 0..1.
@@ -65,24 +64,21 @@ class SegmentationBatches:
         *,
         batch_size: int,
         seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
         workers: int = 0,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
-        if batch_size < 1 or not 0 <= rank < world:
-            raise ValueError(
-                f"expected batch_size >= 1 and 0 <= rank < world, given {batch_size}, rank {rank}, world {world}"
-            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, given {batch_size}")
         if augmentation.photometric is not None and len(mean) == 3:
             opencv()  # what is missing shows here, not in a reading process
-        self.batch_size, self.seed, self.rank, self.world, self.workers = batch_size, seed, rank, world, workers
-        self.num_samples = len(dataset)
-        self.batches_per_epoch = self.num_samples // world // batch_size
+        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+        self.num_samples, self._whole_batch = len(dataset), batch_size * parallel.world()
+        self.batches_per_epoch = self.num_samples // self._whole_batch
         if self.batches_per_epoch == 0:
             raise ValueError(
-                f"{self.num_samples} training images do not fill a batch of {world} x {batch_size}; lower batch_size"
+                f"{self.num_samples} training images do not fill a batch of {parallel.world()} x {batch_size}; lower "
+                "batch_size"
             )
         self._varied = _Varied(dataset, augmentation, seed)
         self._collate = partial(_collated, size_hw=augmentation.crop_hw, mean=mean, std=std)
@@ -90,8 +86,8 @@ class SegmentationBatches:
     def order(self, epoch: int) -> np.ndarray:
         """Return the (batches, N) sample indices of one epoch for this process."""
         shuffled = np.random.default_rng(derived_seed(self.seed, _ORDER, epoch)).permutation(self.num_samples)
-        own = shuffled[self.rank :: self.world][: self.batches_per_epoch * self.batch_size]
-        return own.reshape(self.batches_per_epoch, self.batch_size)
+        whole = shuffled[: self.batches_per_epoch * self._whole_batch].reshape(-1, self._whole_batch)
+        return whole[:, parallel.own_rows(self.batch_size)]
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[SegmentationBatch]:
         """Yield the batches of one epoch from index `start` on."""

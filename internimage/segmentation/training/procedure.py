@@ -95,17 +95,13 @@ class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, Segmentat
             )
         return with_classes_of(model, given.config, given.state_dict(), source=source, reset_head=reset_head)
 
-    def batches(
-        self, recipe: SegmentationRecipe, model: Segmentor, train_set: LabelMaps, *, rank: int, world: int
-    ) -> Batches[SegmentationBatch]:
-        """Return the batches of a process."""
+    def batches(self, recipe: SegmentationRecipe, model: Segmentor, train_set: LabelMaps) -> Batches[SegmentationBatch]:
+        """Return the batches of this process."""
         found = SegmentationBatches(
             train_set,
             recipe.augment,
             batch_size=recipe.data.batch_size,
             seed=recipe.run.seed,
-            rank=rank,
-            world=world,
             workers=recipe.data.workers,
             mean=model.config.preprocess.mean,
             std=model.config.preprocess.std,

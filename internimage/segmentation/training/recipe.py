@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from internimage import parallel
 from internimage.backbones.names import THROUGH_DCNV4, below_head, like, size_of, through_dcnv4
 from internimage.errors import UnknownName
 from internimage.recipe import Choice, SceneDataSettings, SceneModelSettings, SceneOptimizerSettings, SceneRecipe
@@ -103,13 +104,14 @@ class SegmentationRecipe(SceneRecipe):
             raise ValueError("augment.crop_hw=none gives images of different sizes, which needs data.batch_size=1")
 
     def check_batch(self) -> None:
-        """Refuse batches that the head cannot be trained on: no process sees the images of another one.
+        """Refuse batches that the head cannot be trained on.
 
         Raises:
             ValueError: UperNet gets one image at a time.
         """
         head = self.model.config.head
-        if isinstance(head, UperNetConfig) and self.data.batch_size < head.least_batch:
+        whole_batch = self.data.batch_size * parallel.world()
+        if isinstance(head, UperNetConfig) and whole_batch < head.least_batch:
             raise ValueError(
                 f"data.batch_size must be at least {head.least_batch} for the head {head_name(head) or head.kind}, "
                 f"given {self.data.batch_size}: it averages a map to 1 x 1 and normalizes it over the batch, where one "

@@ -57,9 +57,7 @@ class RotationTraining(TrainingTask[RotationRecipe, Turned, Batch, Rotation]):
     def start_state(self, model: Rotation, given: nn.Module, *, source: str, reset_head: bool) -> Mapping[str, Tensor]:
         return given.state_dict()
 
-    def batches(
-        self, recipe: RotationRecipe, model: Rotation, train_set: Turned, *, rank: int, world: int
-    ) -> RotationBatches:
+    def batches(self, recipe: RotationRecipe, model: Rotation, train_set: Turned) -> RotationBatches:
         return RotationBatches(recipe, model, train_set)
 
     def loss(self, recipe: RotationRecipe, model: Rotation, batch: Batch, device: torch.device) -> dict[str, Tensor]:

@@ -1,0 +1,30 @@
+"""One of the processes of `tests.training.parallel.processes.run`: worker.py FUNCTION FOLDER [ARGUMENT ...]."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from internimage import parallel
+from tests.training.parallel import cases
+
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def five_steps(folder: Path, *names: str) -> None:
+    """Write what each case gives in both precisions."""
+    for name in names:
+        for dtype in ("float64", "float32"):
+            with cases.in_float64() if dtype == "float64" else contextlib.nullcontext():
+                found = cases.five_steps(name, folder, folder / f"{name}-{dtype}-{WORLD}", processes=WORLD)
+            torch.save(found, folder / f"{name}-{dtype}-{WORLD}-{RANK}.pt")
+            parallel.leave()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    globals()[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
