@@ -62,6 +62,15 @@ def train(
     device: Annotated[
         str, typer.Option("--device", help="cpu, cuda, or auto: the accelerator when there is one.")
     ] = "auto",
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            min=1,
+            help="Train in this many processes of this machine, one for each GPU; data.batch_size counts for each.",
+            show_default="1",
+        ),
+    ] = None,
     shows_list: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
     shows_settings: Annotated[bool, typer.Option("--show", help="Show the settings of RECIPE, train nothing.")] = False,
     as_json: JsonOption = False,
@@ -84,10 +93,11 @@ def train(
     from internimage import training
 
     overrides = list(settings or ())
+    asked = overrides
     chosen: Recipe | str | None = recipe
     if recipe is not None:
         known = training.recipe(recipe)
-        overrides = [*_start(known, backbone_weights), *overrides]
+        overrides = asked = [*_start(known, backbone_weights), *overrides]
         if not resume:
             try:
                 chosen, overrides = known.with_overrides(overrides), []
@@ -100,13 +110,39 @@ def train(
     if data is None and not resume:
         raise typer.BadParameter("a new run needs the folder of its data set", param_hint="--data")
     place = None if device == "auto" else choose_device(device)
+    if processes is not None and processes > 1:
+        words = [*([recipe] if recipe else []), *(["--data", str(data)] if data else []), "--out", str(out)]
+        words += [*(f"--set={text}" for text in asked), *(["--resume"] if resume else [])]
+        words += ["--device", device, *(["--json"] if as_json else [])]
+        _run_processes(words, processes, on_cpu=device == "cpu")
+        return
     result = training.train(chosen, data=data, out=out, resume=resume, overrides=overrides, device=place)
-    if as_json:
+    _tell(result, out, as_json=as_json)
+
+
+def _run_processes(words: Sequence[str], processes: int, *, on_cpu: bool) -> None:
+    """Train in several processes, which tell what there is to tell."""
+    from internimage.training.parallel.launch import launched_processes, run_processes
+
+    if launched_processes() > 1:
+        raise typer.BadParameter("torchrun or accelerate launch has started the processes", param_hint="--processes")
+    if code := run_processes(["train", *words], processes, on_cpu=on_cpu):
+        raise typer.Exit(code)
+
+
+def _tell(result: TrainingResult, out: Path, *, as_json: bool) -> None:
+    """Show how a run went; the first of several processes does."""
+    from internimage.training.parallel.launch import process_index
+
+    if process_index() > 0:
+        pass
+    elif as_json:
         print_json(result.to_dict())
     else:
         _print_result(result, out)
     if result.interrupted:
-        note(f"interrupted and saved; go on with: {_command('train', '--resume', '--out', out)}")
+        if process_index() == 0:
+            note(f"interrupted and saved; go on with: {_command('train', '--resume', '--out', out)}")
         raise typer.Exit(1 if result.stopped_by is None else 128 + result.stopped_by)
 
 

@@ -14,6 +14,8 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from internimage import parallel
+
 # Seconds over which the speed is averaged: a step may take many seconds, and validation lies between two epochs.
 SPEED_PERIOD = 600.0
 # Seconds between two looks at the loss, each of which waits for an accelerator.
@@ -132,6 +134,8 @@ class StopEvent(threading.Event):
 def stop_on_signals() -> Iterator[StopEvent]:
     """Give an event that Ctrl-C or SIGTERM sets within the block; a second one raises KeyboardInterrupt.
 
+    Several processes get one signal many times, from the terminal and from what started them; they count it once.
+
     Outside of the main thread signals cannot be caught, and the event stays unset.
     """
     stop = StopEvent()
@@ -141,6 +145,8 @@ def stop_on_signals() -> Iterator[StopEvent]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
+            if parallel.world() > 1:
+                return
             raise KeyboardInterrupt
         logger.warning("stopping after this step; once more to stop at once, without saving")
         stop.signal = number

@@ -197,12 +197,13 @@ class Trainer:
         size, batches, processes = self.task.batch_size, self.engine.batches_per_step, parallel.world()
         parts = [f"{size} images", *([f"{batches} batches"] if batches > 1 else [])]
         parts += [f"{processes} processes"] if processes > 1 else []
-        rates = [self.schedule.lr(step) for step in range(0, self.schedule.total_steps, self.steps_per_epoch)]
+        total = self.schedule.total_steps
+        highest = max(self.schedule.lr(step) for step in range(0, total, max(1, total // 1000)))
         logger.info(
             "a step has %d images (%s); learning rates up to %.3g",
             size * batches * processes,
             " x ".join(parts),
-            max(rates),
+            highest,
         )
 
     def _asked(self, stop: StopEvent) -> _Asked:

@@ -139,7 +139,7 @@ class BusyHint:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._is_said = device.type != "cpu"
+        self._is_said = device.type != "cpu" or parallel.rank() > 0
         self.wall = self.processor = 0.0
         self.steps = 0
 

@@ -1,22 +1,31 @@
-"""Which engine a process gets, by how it was started: alone, or as one of several."""
+"""How the processes of a run come to be: each by itself under torchrun and the like, all of them by `run_processes`."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import torch
+import torch.distributed as dist
 
 from internimage import parallel
+from internimage.errors import MissingExtra
 from internimage.files import locked
+from internimage.processors import usable_processors
 from internimage.recipe import Recipe
 from internimage.training.device import Engine
 from internimage.training.parallel.engine import ParallelEngine
 
 logger = logging.getLogger("internimage.training")
+# How torch tells that another process has gone, besides by the class of the error.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Socket Timeout")
 
 
 def launched_processes() -> int:
@@ -27,6 +36,16 @@ def launched_processes() -> int:
 def process_index() -> int:
     """Return the index of this process among them; the first one writes the files of a run."""
     return int(os.environ.get("RANK", "0")) if launched_processes() > 1 else 0
+
+
+def build_engine(device: torch.device, recipe: Recipe) -> Engine:
+    """Return what runs the steps of this process.
+
+    Args:
+        device: where it computes.
+        recipe: every setting of the run.
+    """
+    return ParallelEngine(device, recipe) if launched_processes() > 1 else Engine(device, recipe)
 
 
 @contextlib.contextmanager
@@ -40,23 +59,82 @@ def one_of_the_processes(lock: Path) -> Iterator[bool]:
 
     Raises:
         BlockingIOError: another run works in the folder.
+        ConnectionError: another process has ended, or did not answer in time.
     """
     is_first, level = process_index() == 0, logger.level
-    try:
-        with locked(lock) if is_first else contextlib.nullcontext():
-            if not is_first:
-                logger.setLevel(logging.WARNING)
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(parallel.leave)
+        at_end.callback(logger.setLevel, level)
+        if is_first:
+            at_end.enter_context(locked(lock))
+        else:
+            logger.setLevel(logging.WARNING)
+        if launched_processes() > 1:
+            at_end.push(_name_process)
+        try:
             yield is_first
-    finally:
-        logger.setLevel(level)
-        parallel.leave()
+        except RuntimeError as error:
+            if not (isinstance(error, dist.DistError) or any(text in str(error) for text in _LOST)):
+                raise
+            raise ConnectionError(
+                "another process has ended or did not answer in time (parallel.timeout_minutes); its own message says "
+                f"why. The last saved state stays. ({str(error).splitlines()[0]})"
+            ) from error
 
 
-def build_engine(device: torch.device, recipe: Recipe) -> Engine:
-    """Return what runs the steps of this process.
+def _name_process(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    """Say which process an error ends; it goes on."""
+    if error is not None:
+        logger.error("process %d of %d: %s: %s", process_index(), launched_processes(), type(error).__name__, error)
+    return False
+
+
+def run_processes(arguments: Sequence[str], processes: int, *, on_cpu: bool) -> int:
+    """Run a command of `internimage` in several processes of this machine that train together, and wait for them.
+
+    Where one of them fails, the others are asked to end, and made to after 30 seconds; so it goes with SIGTERM and
+    Ctrl-C, at which they save the run.
 
     Args:
-        device: where it computes.
-        recipe: every setting of the run.
+        arguments: of the command line of each process.
+        processes: how many; one for each accelerator, if there are any.
+        on_cpu: whether they leave accelerators alone.
+
+    Returns:
+        Exit code of the first one that failed, else 0.
+
+    Raises:
+        ValueError: there are fewer accelerators than processes.
+        MissingExtra: accelerate is not installed.
     """
-    return ParallelEngine(device, recipe) if launched_processes() > 1 else Engine(device, recipe)
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingExtra("accelerate", "train", "training in several processes")
+    devices = 0 if on_cpu else torch.cuda.device_count()
+    if devices and processes > devices:
+        raise ValueError(
+            f"{processes} processes need as many accelerators, and this machine has {devices}; give at most that many, "
+            "or --device cpu"
+        )
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_processors() // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "internimage", *arguments)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0

@@ -9,9 +9,11 @@ import torch
 
 from internimage.data import Sample
 from internimage.errors import MissingExtra
+from internimage.parallel import own_rows
 from internimage.segmentation.batches import photometric
 from internimage.segmentation.batches.augment import Augmentation
 from internimage.segmentation.batches.batches import SegmentationBatches
+from tests.processes import be_process
 
 
 class Numbered:
@@ -58,8 +60,12 @@ def test_workers_and_the_generator_of_torch_change_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_processes_share_an_epoch() -> None:
-    parts = [SegmentationBatches(Numbered(), SMALL, batch_size=2, rank=rank, world=2).order(0) for rank in (0, 1)]
+def test_processes_share_the_batches_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = SegmentationBatches(Numbered(), SMALL, batch_size=4).order(0), []
+    for rank in (0, 1):
+        be_process(monkeypatch, rank, of=2)
+        parts.append(SegmentationBatches(Numbered(), SMALL, batch_size=2).order(0))
+        assert parts[rank].tolist() == whole[:, own_rows(2)].tolist()
     assert parts[0].shape == (2, 2) and not set(parts[0].ravel()) & set(parts[1].ravel())
 
 
@@ -74,8 +80,8 @@ def test_broken_images_are_replaced_and_reported() -> None:
 def test_arguments_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fill"):
         SegmentationBatches(Numbered(3), SMALL, batch_size=4)
-    with pytest.raises(ValueError, match="rank 2"):
-        SegmentationBatches(Numbered(3), SMALL, batch_size=1, rank=2, world=2)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, given 0"):
+        SegmentationBatches(Numbered(3), SMALL, batch_size=0)
 
 
 def test_what_is_missing_shows_before_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:

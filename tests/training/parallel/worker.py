@@ -15,10 +15,10 @@ from tests.training.parallel import cases
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def five_steps(folder: Path, *names: str) -> None:
-    """Write what each case gives in both precisions."""
+def five_steps(folder: Path, dtypes: str, *names: str) -> None:
+    """Write what each case gives in these precisions, such as "float64,float32"."""
     for name in names:
-        for dtype in ("float64", "float32"):
+        for dtype in dtypes.split(","):
             with cases.in_float64() if dtype == "float64" else contextlib.nullcontext():
                 found = cases.five_steps(name, folder, folder / f"{name}-{dtype}-{WORLD}", processes=WORLD)
             torch.save(found, folder / f"{name}-{dtype}-{WORLD}-{RANK}.pt")

@@ -16,8 +16,10 @@ from internimage.classification.training.batches import load_resized, train_batc
 from internimage.classification.training.recipe import AugmentSettings
 from internimage.data import ImageFolder, open_dataset
 from internimage.data.randomness import derived_seed, seeded
+from internimage.parallel import own_rows
 from internimage.training import RECIPES
 from tests.parity.seeding import photo, uniform
+from tests.processes import be_process
 
 PICO = RECIPES["internimage_pico_fashion"].with_overrides(["data.batch_size=8"])
 SIZE_32 = ClassificationPreprocess(size=32)
@@ -123,9 +125,27 @@ def test_batches_follow_from_seed_epoch_and_position(tiny_fashion: Path) -> None
     assert sorted(batches.order(0).flatten()) == list(range(72))
 
 
-def test_processes_share_an_epoch(tiny_fashion: Path) -> None:
+@pytest.mark.parametrize("kind", ["shift", "crop"])
+def test_processes_share_the_batches_of_one(tiny_fashion: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Each image is varied and mixed as in the whole batch of a single process."""
+    pytest.importorskip("timm")
     dataset = open_dataset(tiny_fashion, "train")
-    orders = [train_batches(dataset, PICO, SIZE_32, rank=rank, world=3).order(1) for rank in range(3)]
+    mixing = ("augment.mixup=0.8", "augment.cutmix=1", "data.workers=0", f"augment.kind={kind}")
+    whole = list(train_batches(dataset, PICO.with_overrides([*mixing, "data.batch_size=24"]), SIZE_32).epoch(1))
+    for rank in range(3):
+        be_process(monkeypatch, rank, of=3)
+        own = train_batches(dataset, PICO.with_overrides([*mixing, "data.batch_size=8"]), SIZE_32)
+        rows = own_rows(8)
+        for batch, expected in zip(own.epoch(1), whole, strict=True):
+            assert torch.equal(batch.pixels, expected.pixels[rows])
+            assert torch.equal(batch.targets, expected.targets[rows])
+
+
+def test_processes_share_an_epoch(tiny_fashion: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, orders = open_dataset(tiny_fashion, "train"), []
+    for rank in range(3):
+        be_process(monkeypatch, rank, of=3)
+        orders.append(train_batches(dataset, PICO, SIZE_32).order(1))
     assert sorted(np.concatenate(orders).flatten()) == list(range(72))
 
 
