@@ -113,7 +113,7 @@ def test_a_killed_process_ends_the_others(tiny_fashion: Path, tmp_path: Path) ->
     os.kill(workers[0], signal.SIGKILL)
     text = finished(process, None)
     assert "another process has ended or did not answer in time" in text and "process 0 of 2" in text
-    assert load_state(tmp_path)["step"] >= 7
+    assert load_state(tmp_path)["step"] >= 6  # the state follows the row
 
 
 def test_a_diverged_run_ends_all_processes(tiny_fashion: Path, tmp_path: Path) -> None:
