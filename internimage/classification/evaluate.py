@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from internimage.checkpoints.catalog import info
 from internimage.classification.model import Classifier
-from internimage.classification.preprocess import prepare
+from internimage.classification.preprocess import encode_observation, prepare
 from internimage.classification.report import ClassificationReport, published_metrics
 from internimage.data import ImageDataset, open_dataset
 from internimage.data.dataset import read_as
@@ -74,6 +75,8 @@ def evaluate_classification(
     order = torch.from_numpy(known.order)
 
     def predict(images: Images, items: list[Item[int]]) -> list[ClassScore]:
+        if model.takes_metadata:
+            images = replace(images, metadata=encode_observation([item.observation for item in items]))
         with torch.inference_mode():
             logits = model.run(images.to(model.device, model.dtype)).float().cpu()
         return score_logits(logits[:, order], torch.tensor([item.target for item in items]))

@@ -18,6 +18,7 @@ from torch import Tensor
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from internimage.data.images.raster import Image, original_size, pixels_of
 from internimage.data.images.read import read_image
+from internimage.data.observation import Observation as Observation
 from internimage.flow import ImageInput
 from internimage.moved import renamed
 from internimage.ranges import Range
@@ -62,35 +63,6 @@ class ClassificationPreprocess(Normalization):
             return self.size, self.size
         height, width = (max(1, int(self.size * side / min(original_hw))) for side in original_hw)
         return height, width
-
-
-@dataclass(frozen=True)
-class Observation:
-    """When and where an image was taken.
-
-    Args:
-        date: day of the image; only the month is used, as in the published model. None if unknown.
-        latitude: degrees north, -90..90, or None if unknown.
-        longitude: degrees east, -180..180, or None if unknown.
-
-    Example:
-        >>> Observation(datetime.date(2018, 6, 1), latitude=0.0, longitude=6.7).latitude
-        0.0
-    """
-
-    date: datetime.date | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.latitude is None) != (self.longitude is None):
-            raise ValueError(
-                f"give latitude and longitude together or neither, given {self.latitude} and {self.longitude}"
-            )
-        for name, limit in (("latitude", 90.0), ("longitude", 180.0)):
-            degrees = getattr(self, name)
-            if degrees is not None and not -limit <= degrees <= limit:  # also true for NaN
-                raise ValueError(f"{name} must lie in {-limit:g}..{limit:g} degrees, given {degrees}")
 
 
 def encode_observation(observations: Sequence[Observation | None]) -> Tensor:

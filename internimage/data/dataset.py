@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from internimage.data.images.raster import Image, Reading
+from internimage.data.observation import Observation
 
 Target = TypeVar("Target", covariant=True)
 AnyDataset = TypeVar("AnyDataset", bound="ImageDataset[Any]")
@@ -27,11 +28,13 @@ class Sample(Generic[Target]):
         image: RGB image of PIL; gray, or a `Raster` of other channels, where the data set was opened for them.
         target: what is to be learned, for classification the class index.
         name: file name, or file and number, for messages.
+        observation: when and where the image was taken, where the data set knows it.
     """
 
     image: Image
     target: Target
     name: str
+    observation: Observation | None = None
 
 
 @dataclass(frozen=True)

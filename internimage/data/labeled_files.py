@@ -12,6 +12,7 @@ from internimage.data.class_names import NONE, place_names, some_names
 from internimage.data.dataset import Sample, SampleSource
 from internimage.data.images.raster import RGB, Reading
 from internimage.data.images.read import read_image
+from internimage.data.observation import Observation
 from internimage.data.untrusted.archives import Member
 
 # More classes than any data set has: a damaged label must not make millions of them.
@@ -19,11 +20,12 @@ MAX_CLASSES = 1_000_000
 
 
 class ImageContent(NamedTuple):
-    """An image as it lies in a file: name of the file below its data set, its bytes, and its class index."""
+    """An image as it lies in a file: name of the file below its data set, its bytes, class index, when and where."""
 
     name: str
     content: bytes
     label: int
+    observation: Observation | None = None
 
 
 @runtime_checkable
@@ -42,12 +44,19 @@ class LabeledFiles:
         root: folder (or archive) of the data set, from which names count.
         files: each image with its class index 0..K - 1.
         class_names: K names.
+        observations: when and where each image was taken; None where nothing is known of any.
     """
 
     reading: Reading = RGB
 
-    def __init__(self, root: Path, files: Sequence[tuple[Path | Member, int]], class_names: tuple[str, ...]) -> None:
-        self.root, self.files, self.class_names = root, files, class_names
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[tuple[Path | Member, int]],
+        class_names: tuple[str, ...],
+        observations: Sequence[Observation | None] | None = None,
+    ) -> None:
+        self.root, self.files, self.class_names, self._observations = root, files, class_names, observations
 
     @property
     def labels(self) -> np.ndarray:
@@ -59,7 +68,10 @@ class LabeledFiles:
 
     def __getitem__(self, index: int) -> Sample[int]:
         file, label = self.files[index]
-        return Sample(read_image(file, self.reading), label, str(file))
+        return Sample(read_image(file, self.reading), label, str(file), self._observation(index))
+
+    def _observation(self, index: int) -> Observation | None:
+        return None if self._observations is None else self._observations[index]
 
     def source(self, index: int) -> SampleSource:
         """Return the file of an image, which may be an archive, and the name of its class."""
@@ -67,7 +79,8 @@ class LabeledFiles:
         place = Path(file)
         name = place.relative_to(self.root).as_posix() if place.is_relative_to(self.root) else place.as_posix()
         image = file.archive if isinstance(file, Member) else file
-        return SampleSource(image, self.class_names[label].encode(), name)
+        known = self._observation(index)
+        return SampleSource(image, self.class_names[label].encode(), name, "" if known is None else f"{known} ")
 
     def content(self, index: int) -> ImageContent:
         """Return the file of an image.
@@ -78,7 +91,7 @@ class LabeledFiles:
         """
         file, label = self.files[index]
         content = file.read() if isinstance(file, Member) else file.read_bytes()
-        return ImageContent(self.source(index).name, content, label)
+        return ImageContent(self.source(index).name, content, label, self._observation(index))
 
 
 def class_indices(
@@ -104,6 +117,35 @@ def class_indices(
             f"classes are {some_names(classes)}"
         )
     return [index_of[name] for name in found], classes
+
+
+def as_label(text: str) -> int | str:
+    """Return the class that a text stands for: a number, or a name."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
+
+
+def label_indices(
+    found: Sequence[int | str], class_names: tuple[str, ...] | None, place: Path
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the class index of each label, all numbers or all names, and the names of all classes.
+
+    Args:
+        found: class of each image.
+        class_names: the classes in the order of their indices; None takes what is found.
+        place: what messages call the data.
+
+    Raises:
+        ValueError: labels are of both kinds, or of no class.
+    """
+    numbers = [label for label in found if isinstance(label, int)]
+    names = [label for label in found if isinstance(label, str)]
+    if numbers and names:
+        raise ValueError(
+            f"{place}: some labels are numbers ({numbers[0]}), others are names ({names[0]!r:.60}); use one kind"
+        )
+    return (
+        class_indices(names, class_names, place) if names else (numbers, numbered_classes(numbers, class_names, place))
+    )
 
 
 def numbered_classes(labels: Sequence[int], class_names: tuple[str, ...] | None, place: Path) -> tuple[str, ...]:

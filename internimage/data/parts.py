@@ -53,6 +53,16 @@ def part_of(name: str) -> Part | None:
     return None if match is None else _PART_OF[match["name"].lower()]
 
 
+def part_in(name: str) -> Part | None:
+    """Return the part that a word of a file's name stands for, None where none does.
+
+    Example:
+        >>> part_in("imagenet1k-validation-07"), part_in("places365_train_standard"), part_in("pets")
+        ('val', 'train', None)
+    """
+    return next((part for part in map(part_of, re.split(r"[-_.\s]+", name)) if part is not None), None)
+
+
 def names_of(names: Iterable[str], part: Part) -> list[str]:
     """Return those of the names that stand for a part, the preferred ones first.
 

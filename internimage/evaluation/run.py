@@ -11,6 +11,7 @@ import torch.utils.data
 
 from internimage import parallel
 from internimage.data import ImageDataset, Sample, Unreadable, read_sample
+from internimage.data.observation import Observation
 from internimage.data.unreadable import UnreadableLimit
 from internimage.evaluation.ground_truth import refuse_none_read
 from internimage.evaluation.record_log import Record, RecordLog
@@ -53,6 +54,7 @@ class Item(Generic[Target]):
     index: int  # in the data set
     target: Target  # its ground truth
     name: str  # of its file
+    observation: Observation | None = None  # when and where it was taken
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _read_batch(
     read = [(index, read_sample(dataset, index)) for index in indices]
     samples = [(index, sample) for index, sample in read if isinstance(sample, Sample)]
     images = preprocess([sample.image for _, sample in samples]) if samples else None
-    items = [Item(index, sample.target, sample.name) for index, sample in samples]
+    items = [Item(index, sample.target, sample.name, sample.observation) for index, sample in samples]
     return Batch(images, items, [broken for _, broken in read if isinstance(broken, Unreadable)])
 
 

@@ -20,7 +20,7 @@ from PIL.Image import DecompressionBombError, DecompressionBombWarning, Transpos
 
 from internimage.data.images.decoder_notes import report_notes, silence_libtiff
 from internimage.data.images.formats import ARRAY_SUFFIXES, DECODER_ERRORS, FORMATS
-from internimage.data.untrusted.archives import Member
+from internimage.data.untrusted.archives import PackedFile
 
 # The largest phone sensors take images of 200 megapixels; decoded, one needs 0.8 GB.
 MAX_PIXELS = 200_000_000
@@ -109,8 +109,8 @@ def open_image_file(path: str | PathLike[str]) -> BinaryIO:
     Raises:
         BadImage: a ValueError; the file is missing, empty, no regular file, or may not be read.
     """
-    if isinstance(path, Member):
-        return _open_member(path)
+    if isinstance(path, PackedFile):
+        return _open_packed(path)
     path, name = Path(path), shown_name(path)
     try:
         if not path.exists():
@@ -128,13 +128,13 @@ def open_image_file(path: str | PathLike[str]) -> BinaryIO:
         raise BadImage(f"{name}: the file cannot be opened ({error.strerror}); check path and permissions") from error
 
 
-def _open_member(member: Member) -> BinaryIO:
+def _open_packed(file: PackedFile) -> BinaryIO:
     try:
-        content = member.read()
+        content = file.read()
     except (ValueError, OSError) as error:
         raise BadImage(str(error)) from error
     if not content:
-        raise BadImage(f"{member}: the file is empty (0 bytes); write the archive again")
+        raise BadImage(f"{file}: the file is empty (0 bytes); write the archive again")
     return io.BytesIO(content)
 
 

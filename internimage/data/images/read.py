@@ -30,7 +30,7 @@ from internimage.data.images.image_file import BadImage as BadImage
 from internimage.data.images.image_file import image_size as file_size
 from internimage.data.images.raster import RGB, Image, Raster, Reading, pixels_of, to_rgb
 from internimage.data.images.value_range import Range, numbers_to_8_bits, sixteen_bits_to_8, to_8_bits
-from internimage.data.untrusted.archives import Member
+from internimage.data.untrusted.archives import PackedFile
 
 ImageInput = str | PathLike[str] | PIL.Image.Image | np.ndarray | Tensor | Raster
 
@@ -153,7 +153,7 @@ def _read_file(path: str | PathLike[str], reading: Reading, max_pixels: int, net
         return _from_array(read_array_file(path, max_pixels=max_pixels), reading, name)
     suffix = Path(path).suffix.lower()
     wants_all = reading.channels not in (1, 3) or reading.value_range is not None
-    is_tiff = suffix in TIFF_SUFFIXES and (isinstance(path, Member) or Path(path).is_file())
+    is_tiff = suffix in TIFF_SUFFIXES and (isinstance(path, PackedFile) or Path(path).is_file())
     if is_tiff and wants_all and loses_bands(path, reading.channels, max_pixels=max_pixels):
         return _from_array(read_tiff_bands(path, max_pixels=max_pixels), reading, name)
     if suffix == ".png" and reading.value_range is not None and is_deep_color_png(path):

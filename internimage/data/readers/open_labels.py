@@ -22,6 +22,9 @@ from internimage.data.parts import (
 )
 from internimage.data.readers.fashion_mnist import FILE_STEMS, FashionMNIST, is_fashion_mnist
 from internimage.data.readers.folders import IMAGE_SUFFIXES, ImageFolder
+from internimage.data.readers.hugging_face import find_hugging_face
+from internimage.data.readers.image_lists import find_lists
+from internimage.data.readers.inaturalist import find_inaturalist
 from internimage.data.readers.layout import Layout, OpenPart
 from internimage.data.readers.shards.layout import find_shards
 
@@ -116,7 +119,7 @@ def _find_fashion_mnist(root: Path) -> Layout | None:
 
 
 # In this order; what none of them knows is a folder of class folders.
-FINDERS = (_find_fashion_mnist, find_shards)
+FINDERS = (_find_fashion_mnist, find_lists, find_inaturalist, find_hugging_face, find_shards)
 
 
 def _home(root: Path) -> Path:

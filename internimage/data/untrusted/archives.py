@@ -9,6 +9,7 @@ from __future__ import annotations
 import tarfile
 import zipfile
 import zlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -31,8 +32,26 @@ class DamagedArchive(ValueError):
     """An archive, or a file in it, cannot be read; the message names it."""
 
 
+class PackedFile(PathLike[str]):
+    """A file that lies inside of another one; as a path it is a name for messages."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """Return the content.
+
+        Raises:
+            DamagedArchive: a ValueError; it is damaged or not complete.
+            OSError: the file that holds it cannot be opened.
+        """
+
+    def __str__(self) -> str:
+        return self.__fspath__()
+
+
 @dataclass(frozen=True, slots=True)
-class Member(PathLike[str]):
+class Member(PackedFile):
     """A file inside of an archive; as a path it reads "archive.tar/name.jpg".
 
     Args:
@@ -54,15 +73,11 @@ class Member(PathLike[str]):
     def __fspath__(self) -> str:
         return f"{self.archive}/{self.name}"
 
-    __str__ = __fspath__
+    def __str__(self) -> str:  # a dataclass without it would show its fields
+        return self.__fspath__()
 
     def read(self) -> bytes:
-        """Return the content; each call opens the archive, so that threads and processes do not disturb one another.
-
-        Raises:
-            DamagedArchive: a ValueError; the content is damaged or not complete.
-            OSError: the archive cannot be opened.
-        """
+        """Return the content; each call opens the archive, so that threads and processes do not disturb one another."""
         with self.archive.open("rb") as file:
             file.seek(self.start)
             content = _exactly(file, self.size, self) if self.packed is None else self._unpacked(file, self.packed)

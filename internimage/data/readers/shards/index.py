@@ -6,11 +6,13 @@ the images of `train-00000.tar`.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from internimage.data.labeled_files import LabeledFiles, numbered_classes
+from internimage.data.observation import Observation
 from internimage.data.parts import PARTS, Part
 from internimage.data.untrusted.archives import MAX_MEMBER_BYTES, DamagedArchive, Member
 from internimage.data.untrusted.files import read_json
@@ -18,6 +20,14 @@ from internimage.data.untrusted.files import read_json
 INDEX_FILE, FORMAT, LIST_FORMAT = "index.json", "internimage shards 1", "internimage shard 1"
 UNFINISHED_FILE = "unfinished.json"  # until the last shard is written
 WHOLE = "all"  # the part of a data set without parts
+
+
+class Row(NamedTuple):
+    """An image of a shard: its file, its class, when and where it was taken."""
+
+    image: Member
+    label: int
+    observation: Observation | None
 
 
 @dataclass(frozen=True)
@@ -89,23 +99,25 @@ def open_part(folder: Path, index: Index, part: Part | None, _: object = None) -
     Raises:
         DamagedArchive: a ValueError; a shard is missing, not complete, or its list is damaged.
     """
-    files: list[tuple[Path | Member, int]] = []
+    rows: list[Row] = []
     for shard in index.parts[part]:
         path = folder / shard.file
         size = path.stat().st_size if path.is_file() else -1
         if size != shard.bytes:
             given = f"it has {size} bytes" if size >= 0 else "it is missing"
             raise DamagedArchive(f"{path}: {INDEX_FILE} lists it with {shard.bytes} bytes, but {given}; copy it again")
-        rows = read_rows(path)
-        if len(rows) != shard.images:
-            raise DamagedArchive(f"{path}: {len(rows)} images are listed but {INDEX_FILE} says {shard.images}")
-        files += rows
-    numbered_classes([label for _, label in files], index.class_names, folder)
-    return LabeledFiles(folder, files, index.class_names)
+        found = read_rows(path)
+        if len(found) != shard.images:
+            raise DamagedArchive(f"{path}: {len(found)} images are listed but {INDEX_FILE} says {shard.images}")
+        rows += found
+    numbered_classes([row.label for row in rows], index.class_names, folder)
+    observations = [row.observation for row in rows]
+    files = [(row.image, row.label) for row in rows]
+    return LabeledFiles(folder, files, index.class_names, observations if any(observations) else None)
 
 
-def read_rows(shard: Path) -> list[tuple[Member, int]]:
-    """Return the images of a shard and their classes, from the list beside it.
+def read_rows(shard: Path) -> list[Row]:
+    """Return the images of a shard, from the list beside it.
 
     Raises:
         DamagedArchive: a ValueError; the list is missing, damaged, or leads out of the shard.
@@ -115,17 +127,31 @@ def read_rows(shard: Path) -> list[tuple[Member, int]]:
         content = read_json(path)
         if content["format"] != LIST_FORMAT:
             raise ValueError(f"format {content['format']!r}, expected {LIST_FORMAT!r}")
-        return [_row(shard, end, *row) for row in content["images"]]
+        return [_row(shard, end, **row) for row in content["images"]]
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DamagedArchive(f"{path} is no list of the images in {shard.name} ({error}); copy it again") from error
 
 
-def _row(shard: Path, end: int, name: str, start: int, size: int, label: int, _: str = "") -> tuple[Member, int]:
+def _row(
+    shard: Path, end: int, *, name: str, start: int, size: int, label: int, taken: list[Any] | None = None, **_: object
+) -> Row:
     if type(name) is not str or not all(type(value) is int and value >= 0 for value in (start, size, label)):
-        raise ValueError(f"expected [name, start, size, class], given {[name, start, size, label]!r:.100}")
+        raise ValueError(f"expected name, start, size and label, given {[name, start, size, label]!r:.100}")
     if start + size > end or size > MAX_MEMBER_BYTES:
         raise ValueError(f"{name!r:.100} lies beyond the end of the shard")
-    return Member(shard, name, start, size), label
+    return Row(Member(shard, name, start, size), label, None if taken is None else _observation(*taken))
+
+
+def taken(observation: Observation | None) -> list[object] | None:
+    """Return date, latitude and longitude for a list of images."""
+    if observation is None:
+        return None
+    date = observation.date
+    return [None if date is None else date.isoformat(), observation.latitude, observation.longitude]
+
+
+def _observation(date: str | None, latitude: float | None, longitude: float | None) -> Observation:
+    return Observation(None if date is None else datetime.date.fromisoformat(date), latitude, longitude)
 
 
 def _part(name: str) -> Part | None:

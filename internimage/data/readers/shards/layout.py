@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,14 +11,13 @@ from internimage.data.class_list import find_class_list
 from internimage.data.images.formats import IMAGE_SUFFIXES
 from internimage.data.labeled_files import LabeledFiles
 from internimage.data.listing import list_files, list_folders
-from internimage.data.parts import PARTS, Part, part_folders, part_of
+from internimage.data.parts import PARTS, Part, part_folders, part_in
 from internimage.data.readers.layout import Layout
 from internimage.data.readers.shards.index import open_part, read_index
 from internimage.data.readers.shards.scan import by_part, labeled_images, scan
 from internimage.data.untrusted.archives import ARCHIVE_SUFFIXES
 
 logger = logging.getLogger(__name__)
-_WORDS = re.compile(r"[-_.\s]+")
 
 
 def find_shards(root: Path) -> Layout | None:
@@ -87,7 +85,7 @@ def _archives_of_parts(root: Path) -> dict[Part | None, list[Path]]:
     """Return the archives of each part, by their names or those of their folders."""
     found: dict[Part | None, list[Path]] = {}
     for archive in list_files(root, ARCHIVE_SUFFIXES, recursive=False):
-        found.setdefault(_part(archive.stem), []).append(archive)
+        found.setdefault(part_in(archive.stem), []).append(archive)
     for part in PARTS:
         for folder in part_folders(root, part)[:1]:
             archives = list_files(folder, ARCHIVE_SUFFIXES, recursive=False)
@@ -100,8 +98,3 @@ def _holds_images(folder: Path) -> bool:
     """Whether a folder holds images or folders, so that it is unpacked, and archives beside it are copies."""
     with os.scandir(folder) as entries:
         return any(entry.is_dir() or entry.name.lower().endswith(tuple(IMAGE_SUFFIXES)) for entry in entries)
-
-
-def _part(stem: str) -> Part | None:
-    """Return the part that one of the words of a name stands for."""
-    return next((part for part in map(part_of, _WORDS.split(stem)) if part is not None), None)

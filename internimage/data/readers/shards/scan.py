@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internimage.data.images.formats import IMAGE_SUFFIXES
-from internimage.data.labeled_files import LabeledFiles, class_indices, numbered_classes
+from internimage.data.labeled_files import LabeledFiles, as_label, label_indices
 from internimage.data.parts import Part, part_of
 from internimage.data.untrusted.archives import Member, list_members
 from internimage.data.untrusted.problems import ProblemLog
@@ -72,16 +72,7 @@ def labeled_images(
         ValueError: nothing says the classes, or they are none of `class_names`.
     """
     labels = [_folder(entry, folders_from) if entry.label is None else entry.label for entry in entries]
-    numbers = [label for label in labels if isinstance(label, int)]
-    names = [label for label in labels if isinstance(label, str)]
-    if numbers and names:
-        raise ValueError(
-            f"{root}: some labels are numbers ({numbers[0]}), others are names ({names[0]!r}); use one kind"
-        )
-    if names:
-        numbers, classes = class_indices(names, class_names, root)
-    else:
-        classes = numbered_classes(numbers, class_names, root)
+    numbers, classes = label_indices(labels, class_names, root)
     return LabeledFiles(root, [(entry.image, label) for entry, label in zip(entries, numbers, strict=True)], classes)
 
 
@@ -142,10 +133,8 @@ def _label(files: Mapping[str, Member]) -> int | str | None:
             raise ValueError(f"its label has {file.size} bytes, more than the limit of {MAX_LABEL_BYTES}")
         text = file.read().decode("utf-8-sig").strip()
         label = _in_json(text) if suffix == ".json" else text
-        if isinstance(label, str):
-            label = int(label) if label.isascii() and label.isdigit() and len(label) < 10 else label
         if label is not None and label != "":
-            return label
+            return as_label(label) if isinstance(label, str) else label
     return None
 
 

@@ -27,6 +27,7 @@ from internimage.data.readers.shards.index import (
     Index,
     Shard,
     read_index,
+    taken,
 )
 from internimage.data.untrusted.files import read_json
 from internimage.files import json_text, locked, remove_leftovers, replacing
@@ -91,6 +92,7 @@ def write_shards(
         "data": {part or WHOLE: DataFingerprint.of(dataset).digest for part, dataset in parts.items()},
     }
     with locked(out / LOCK_FILE):
+        remove_leftovers(out, [INDEX_FILE, UNFINISHED_FILE])
         if _is_complete(out, made_of):
             (out / UNFINISHED_FILE).unlink(missing_ok=True)
             index = read_index(out)
@@ -157,7 +159,7 @@ class _Writer:
 
     def _write_shard(self, path: Path, dataset: ImageDataset[int], order: np.ndarray, start: int) -> dict[str, Any]:
         """Write a shard and the list of its images."""
-        rows: list[list[object]] = []
+        rows: list[dict[str, object]] = []
         left_out: list[str] = []
         position = start
         with replacing(path) as temporary:
@@ -175,7 +177,9 @@ class _Writer:
                     member = f"{key}{Path(image.name).suffix.lower()}"
                     begin = _add(archive, member, image.content)
                     _add(archive, f"{key}.cls", str(image.label).encode())
-                    rows.append([member, begin, len(image.content), image.label, image.name])
+                    row = {"name": member, "start": begin, "size": len(image.content), "label": image.label}
+                    known = {} if image.observation is None else {"taken": taken(image.observation)}
+                    rows.append({**row, "file": image.name, **known})
                     self.progress(self.done + position + 1 - start, self.total)
                 else:
                     position = len(order)
@@ -204,7 +208,7 @@ def _image(dataset: ImageDataset[int], index: int) -> ImageContent:
     red, *others = image.split()
     png = io.BytesIO()
     (red if all(red == other for other in others) else image).save(png, "PNG")
-    return ImageContent(f"{sample.name}.png", png.getvalue(), sample.target)
+    return ImageContent(f"{sample.name}.png", png.getvalue(), sample.target, sample.observation)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> int:

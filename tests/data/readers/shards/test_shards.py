@@ -155,7 +155,16 @@ def test_damage_is_seen_before_work_starts(folders: Path, tmp_path: Path) -> Non
         open_dataset(out, "train")
     shard.write_bytes(whole)
     rows = json.loads(shard.with_suffix(".json").read_text())
-    for change in ([1, 2], ["a.jpg", -1, 5, 0], ["a.jpg", 512, 1 << 40, 0], ["a.jpg", "0", 5, 0], [["a"], 0, 5, 0]):
+    good = rows["images"][0]
+    for wrong in (
+        {"start": -1},
+        {"size": 1 << 40},
+        {"start": "0"},
+        {"name": ["a"]},
+        {"taken": [1]},
+        {"taken": ["x"] * 3},
+    ):
+        change = {**good, **wrong}
         shard.with_suffix(".json").write_text(json.dumps({**rows, "images": [change, *rows["images"][1:]]}))
         with pytest.raises(DamagedArchive, match="is no list of the images in"):
             open_dataset(out, "train")
@@ -172,7 +181,7 @@ def test_a_corrupt_image_is_counted_and_named(folders: Path, tmp_path: Path) -> 
     write_shards(folders, out)
     row = json.loads((out / "train-00000.json").read_text())["images"][3]
     content = bytearray((out / "train-00000.tar").read_bytes())
-    content[row[1] : row[1] + row[2]] = bytes(row[2])
+    content[row["start"] : row["start"] + row["size"]] = bytes(row["size"])
     (out / "train-00000.tar").write_bytes(content)
     dataset = open_dataset(out, "train")
     entry = read_sample(dataset, 3)
