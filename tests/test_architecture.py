@@ -24,7 +24,6 @@ EVERYWHERE = {"torch", "torchvision", "numpy", "PIL", "typing_extensions"}
 # A foreign package is imported only by files that match one of its homes (relative to the package).
 HOMES = {
     "triton": ("ops/**/kernel_triton.py", "ops/runtime/triton/bilinear.py"),
-    "datasets": ("data/readers/hugging_face.py",),
     "timm": ("classification/batches/*.py", "integrations/*.py"),
     "tensorboard": ("training/*.py",),
     "matplotlib": ("training/*.py", "evaluation/*.py"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,11 +71,10 @@ class HuggingFaceImages:
     def __init__(
         self, table: Any, root: Path, part: str, files: Sequence[Path], class_names: tuple[str, ...] | None
     ) -> None:
-        from datasets import ClassLabel, Image
-
+        datasets = _package()
         features = table.features
-        images = [name for name, kind in features.items() if isinstance(kind, Image)]
-        classes = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
+        images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+        classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
         known = [name for name in LABEL_COLUMNS if name in features]
         if len(images) != 1 or not (known or len(classes) == 1):
             raise ValueError(
@@ -83,9 +83,9 @@ class HuggingFaceImages:
             )
         label = next((name for name in known if name in classes), (classes or known)[0])
         self.root, self._part, self._files, self._column = root, part, files, images[0]
-        self._table = table.cast_column(images[0], Image(decode=False))
+        self._table = table.cast_column(images[0], datasets.Image(decode=False))
         values: Sequence[Any] = table[label][:]
-        if isinstance(kind := features[label], ClassLabel):
+        if isinstance(kind := features[label], datasets.ClassLabel):
             values = [kind.int2str(value) if 0 <= value < kind.num_classes else value for value in values]
             class_names = class_names or tuple(kind.names)
         labels = [value if isinstance(value, int | str) else -1 for value in values]
@@ -186,7 +186,6 @@ def _opened(
 
 def _package() -> Any:
     try:
-        import datasets
+        return importlib.import_module("datasets")
     except ImportError as error:
         raise MissingExtra("datasets", "datasets", "a data set of Hugging Face") from error
-    return datasets
