@@ -9,7 +9,7 @@ from internimage.backbones import VARIANTS, variant
 from internimage.backbones.original.shapes import infer_backbone
 from internimage.classification import Classifier, ClassifierConfig
 from internimage.classification.head import HeadKind
-from internimage.classification.original.shapes import infer_classifier
+from internimage.classification.original.recognition import infer_classifier
 from internimage.hub.keys import to_official
 
 

@@ -36,6 +36,9 @@ DEFAULTS: dict[str, Any] = {
     "mlp_fc2_bias": False,
 }
 REQUIRED = ("channels", "depths", "groups")
+# Settings that are called the same and mean the same in `BackboneConfig`.
+NUMBERS = ("mlp_ratio", "offset_scale", "drop_rate", "drop_path_rate")
+FLAGS = ("post_norm", "res_post_norm", "center_feature_scale", "remove_center")
 # Settings with one supported value, or several that compute the same function.
 FIXED: dict[str, tuple[Any, ...]] = {
     "core_op": ("DCNv3", "DCNv3_pytorch", "DCNv4"),
@@ -81,18 +84,12 @@ def backbone_from_settings(settings: Mapping[str, Any]) -> BackboneConfig:
         operator="dcnv4" if is_flash else operator,
         output_bias=flag(values, "dcn_output_bias") if is_flash else True,
         mlp_output_bias=flag(values, "mlp_fc2_bias") if is_flash else True,
-        mlp_ratio=number(values, "mlp_ratio"),
         layer_scale=None if scale is None else number(values, "layer_scale"),
-        offset_scale=number(values, "offset_scale"),
-        post_norm=flag(values, "post_norm"),
-        res_post_norm=flag(values, "res_post_norm"),
         dw_kernel_size=None if size is None else integer(values, "dw_kernel_size"),
         level2_post_norm_block_ids=() if ids is None else tuple(int(i) for i in ids),
-        center_feature_scale=flag(values, "center_feature_scale"),
-        remove_center=flag(values, "remove_center"),
-        drop_rate=number(values, "drop_rate"),
-        drop_path_rate=number(values, "drop_path_rate"),
         drop_path_type=values["drop_path_type"],
+        **{name: number(values, name) for name in NUMBERS},
+        **{name: flag(values, name) for name in FLAGS},
     )
 
 
@@ -117,21 +114,14 @@ def backbone_to_settings(config: BackboneConfig) -> dict[str, Any]:
         "channels": config.channels,
         "depths": list(config.depths),
         "groups": list(config.groups),
-        "mlp_ratio": config.mlp_ratio,
-        "drop_rate": config.drop_rate,
-        "drop_path_rate": config.drop_path_rate,
-        "drop_path_type": config.drop_path_type,
         "act_layer": "GELU",
         "norm_layer": "LN",
-        "layer_scale": config.layer_scale,
-        "offset_scale": config.offset_scale,
-        "post_norm": config.post_norm,
-        "res_post_norm": config.res_post_norm,
-        "dw_kernel_size": config.dw_kernel_size,
         "level2_post_norm": bool(ids),
         "level2_post_norm_block_ids": ids or None,
-        "center_feature_scale": config.center_feature_scale,
-        "remove_center": config.remove_center,
+        **{
+            name: getattr(config, name)
+            for name in ("layer_scale", "dw_kernel_size", "drop_path_type", *NUMBERS, *FLAGS)
+        },
     }
 
 
