@@ -41,7 +41,7 @@ class Detector(TaskModel[Detections]):
 
     @abstractmethod
     def loss(self, images: Images, targets: Sequence[DetectionTargets]) -> dict[str, Tensor]:
-        """Return the named scalar losses of a batch; it and the targets (what is in each image) are on the model's device."""
+        """Return the named scalar losses of a batch and what is in its images, all on the model's device."""
 
     def run(self, images: Images) -> RawDetections:
         """Call `forward` on the images of a batch that is already on the right device, one padded size at a time.
