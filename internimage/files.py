@@ -29,6 +29,13 @@ _WINDOWS_OFFSET = 2**30
 _held: set[int] = set()
 
 
+def cache_folder() -> Path:
+    """Return the folder for what is kept on this machine: INTERNIMAGE_HOME, else `~/.cache/internimage`."""
+    if "INTERNIMAGE_HOME" in os.environ:
+        return Path(os.environ["INTERNIMAGE_HOME"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "internimage"
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes out of what a lock file stands for, as long as the block runs.

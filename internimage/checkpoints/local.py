@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from os import PathLike
 from pathlib import Path
 
 from internimage.checkpoints.catalog import BUNDLED, CatalogEntry
+from internimage.files import cache_folder
 
 HUB_URL = re.compile(r"https://huggingface\.co/(?P<repo>[^/]+/[^/]+)(?:/resolve/(?P<revision>[^/]+)/(?P<file>[^?]+))?$")
 # Best first; an index names the parts of weights that were split.
@@ -22,11 +22,7 @@ def home(cache_dir: str | PathLike[str] | None = None) -> Path:
 
     It is `cache_dir`, else the environment variable INTERNIMAGE_HOME, else `~/.cache/internimage`.
     """
-    if cache_dir is not None:
-        return Path(cache_dir)
-    if "INTERNIMAGE_HOME" in os.environ:
-        return Path(os.environ["INTERNIMAGE_HOME"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "internimage"
+    return cache_folder() if cache_dir is None else Path(cache_dir)
 
 
 def local_copy(entry: CatalogEntry, *, cache_dir: str | PathLike[str] | None = None) -> Path | None:

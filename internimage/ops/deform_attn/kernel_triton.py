@@ -20,112 +20,134 @@ from torch import Tensor
 
 from internimage.ops.deform_attn.levels import Levels
 from internimage.ops.runtime.triton.bilinear import (
+    divide,
     gather_point,
-    grid,
+    largest_logit,
+    load_pair,
     point_weight,
     scatter_point,
-    softmax_parts,
-    store_point,
-    store_softmax_gradient,
-    tile_configs,
+    softmax_gradient,
+    softmax_scale,
+    store_points,
     tile_rows,
+    with_channels,
 )
-from internimage.ops.runtime.triton.support import GradientSum, device_of, needs_wide, next_power_of_two
+from internimage.ops.runtime.triton.launch import Settings, common_vector, is_real, launch, settings_of
+from internimage.ops.runtime.triton.support import GradientSum, is_wide, next_power_of_two
 from internimage.ops.sampling import check_sides
 
-_KEY = ["heads", "D", "LEVELS", "POINTS", "SOFTMAX", "WIDE"]
+_SIZES = ("images", "rows", "heads", "pixels", "value_step")  # whose values make no other kernel
 
 
 @triton.jit
-def _level(table, level, NORMALIZED: tl.constexpr):
-    """Height, width and first pixel of a level, and the factors of its locations."""
+def _level(table, level, stride, NORMALIZED: tl.constexpr, WIDE: tl.constexpr):
+    """Height, width and first element of a level, and the factors of its locations."""
     height, width = tl.load(table + 3 * level), tl.load(table + 3 * level + 1)
     scale_x, scale_y = 1.0, 1.0
     if NORMALIZED:
         scale_x, scale_y = width.to(tl.float32), height.to(tl.float32)
-    return height, width, tl.load(table + 3 * level + 2), scale_x, scale_y
+    first = tl.load(table + 3 * level + 2)
+    if WIDE:
+        first = first.to(tl.int64)
+    return height, width, first * stride, scale_x, scale_y
 
 
 @triton.jit
-def _position(location, exists, scale):
+def _position(value, scale):
     """One coordinate (B) of a point: a whole pixel and the rest; the product is not rounded between the two."""
-    value = tl.load(location, mask=exists, other=0.0).to(tl.float32)
     nearest = tl.floor(scale * value + 0.5)
     nearest = tl.where(tl.abs(nearest) < 4194304.0, nearest, 0.0)  # farther off, or NaN: all of it is the rest
     return nearest.to(tl.int32), tl.fma(value, tl.zeros_like(value) + scale, -nearest) - 0.5
 
 
-@triton.autotune(configs=tile_configs(((1024, 4), (512, 2), (512, 4), (2048, 4), (2048, 8))), key=_KEY)
-@triton.jit
-def _forward_kernel(value, location, weight, table, out, row_count, queries, heads, pixels, value_stride,
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=("location", "weight"))
+def _forward_kernel(value, location, weight, table, out, images, rows, heads, pixels, value_step,
                     LEVELS: tl.constexpr, POINTS: tl.constexpr, NORMALIZED: tl.constexpr, SOFTMAX: tl.constexpr,
-                    D: tl.constexpr, D_PAD: tl.constexpr, K_PAD: tl.constexpr, WIDE: tl.constexpr,
-                    TILE: tl.constexpr):  # fmt: skip
+                    D: tl.constexpr, D_PAD: tl.constexpr, VECTOR: tl.constexpr, PAIRED: tl.constexpr,
+                    WIDE: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
     K: tl.constexpr = LEVELS * POINTS
-    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
-    head, image = row % heads, row // (heads * queries)
-    base = (image * pixels * value_stride + head * D)[:, None] + channel[None, :]
-    location += row * (2 * K)
-    weight += row * K
-    top, inverse = 0.0, 1.0
+    image, row, exists = tile_rows(images, rows, BLOCK, WIDE)
+    _, head = divide(row, heads, WIDE)
+    stride, first_row = value_step * VECTOR, image * rows
+    value += image * pixels * stride
+    location += first_row * (2 * K) + row * (2 * K)
+    weight += first_row * K + row * K
+    top, sum_of_weights = tl.zeros([BLOCK], dtype=tl.float32), tl.zeros([BLOCK], dtype=tl.float32)
     if SOFTMAX:
-        top, inverse = softmax_parts(weight, exists, K, K_PAD)
+        top = largest_logit(weight, BLOCK, K)
     total = tl.zeros([BLOCK, D_PAD], dtype=tl.float32)
     for level in range(LEVELS):
-        height, width, start, scale_x, scale_y = _level(table, level, NORMALIZED)
+        height, width, start, scale_x, scale_y = _level(table, level, stride, NORMALIZED, WIDE)
+        base = head * D + start
         for k in tl.static_range(POINTS):
             p = level * POINTS + k
-            whole_x, rest_x = _position(location + 2 * p, exists, scale_x)
-            whole_y, rest_y = _position(location + 2 * p + 1, exists, scale_y)
-            share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-            total += gather_point(
-                value, base, value_stride, whole_x, rest_x, whole_y, rest_y, height, width, start, share, valid, WIDE
+            x, y = load_pair(location + 2 * p, PAIRED)
+            whole_x, rest_x = _position(x, scale_x)
+            whole_y, rest_y = _position(y, scale_y)
+            share = point_weight(weight + p, top, SOFTMAX)
+            sum_of_weights += share
+            total = gather_point(
+                total, value, base, stride, whole_x, rest_x, whole_y, rest_y, height, width, share, D, D_PAD, WIDE
             )
-    at = (row * D)[:, None] + channel[None, :]
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=valid)
+    if SOFTMAX:
+        total *= (1.0 / sum_of_weights)[:, None]
+    channel = tl.arange(0, D_PAD)
+    at = first_row * D + (row * D)[:, None] + channel[None, :]
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=with_channels(exists, channel, D, D_PAD))
 
 
-@triton.autotune(
-    configs=tile_configs(((512, 4), (256, 2), (1024, 4), (1024, 8))), key=[*_KEY, "FIXED"], reset_to_zero=["grad_value"]
-)
-@triton.jit
-def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_location, grad_weight, limit, row_count,
-                     queries, heads, pixels, value_stride, LEVELS: tl.constexpr, POINTS: tl.constexpr,
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=("location", "weight"))
+def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_location, grad_weight, limit, images,
+                     rows, heads, pixels, value_step, LEVELS: tl.constexpr, POINTS: tl.constexpr,
                      NORMALIZED: tl.constexpr, SOFTMAX: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
-                     K_PAD: tl.constexpr, WIDE: tl.constexpr, FIXED: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
+                     VECTOR: tl.constexpr, PAIRED: tl.constexpr, WIDE: tl.constexpr, FIXED: tl.constexpr,
+                     K_PAD: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
     K: tl.constexpr = LEVELS * POINTS
-    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
-    head, image = row % heads, row // (heads * queries)
-    base = (image * pixels * value_stride + head * D)[:, None] + channel[None, :]
-    grad = tl.load(grad_out + (row * D)[:, None] + channel[None, :], mask=valid, other=0.0).to(tl.float32)
-    location += row * (2 * K)
-    weight += row * K
-    grad_location += row * (2 * K)
-    grad_weight += row * K
-    fraction = 1.0
+    image, row, exists = tile_rows(images, rows, BLOCK, WIDE)
+    _, head = divide(row, heads, WIDE)
+    stride, first_row = value_step * VECTOR, image * rows
+    value += image * pixels * stride
+    grad_value += image * pixels * stride
+    location += first_row * (2 * K) + row * (2 * K)
+    weight += first_row * K + row * K
+    grad_location += first_row * (2 * K) + row * (2 * K)
+    grad_weight += first_row * K + row * K
+    channel = tl.arange(0, D_PAD)
+    at = first_row * D + (row * D)[:, None] + channel[None, :]
+    grad = tl.load(grad_out + at, mask=with_channels(exists, channel, D, D_PAD), other=0.0).to(tl.float32)
+    units = 1.0
     if FIXED:
-        fraction = tl.load(limit)
-    top, inverse, mean = 0.0, 1.0, tl.zeros([BLOCK], dtype=tl.float32)
-    gradients = tl.zeros([BLOCK, K_PAD], dtype=tl.float32)  # of softmaxed weights; stored when all are known
+        units = tl.load(limit)
+    top, inverse, mean = tl.zeros([BLOCK], dtype=tl.float32), 1.0, tl.zeros([BLOCK], dtype=tl.float32)
+    grads_x = tl.zeros([BLOCK, K_PAD], dtype=tl.float32)
+    grads_y, grads_weight = tl.zeros_like(grads_x), tl.zeros_like(grads_x)
     if SOFTMAX:
-        top, inverse = softmax_parts(weight, exists, K, K_PAD)
+        top = largest_logit(weight, BLOCK, K)
+        inverse = softmax_scale(weight, top, K)
     for level in range(LEVELS):
-        height, width, start, scale_x, scale_y = _level(table, level, NORMALIZED)
+        height, width, start, scale_x, scale_y = _level(table, level, stride, NORMALIZED, WIDE)
+        base = head * D + start
         for k in range(POINTS):
             p = level * POINTS + k
-            whole_x, rest_x = _position(location + 2 * p, exists, scale_x)
-            whole_y, rest_y = _position(location + 2 * p + 1, exists, scale_y)
-            share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
+            x, y = load_pair(location + 2 * p, PAIRED)
+            whole_x, rest_x = _position(x, scale_x)
+            whole_y, rest_y = _position(y, scale_y)
+            share = point_weight(weight + p, top, SOFTMAX) * inverse
             to_weight, to_x, to_y = scatter_point(
-                value, base, value_stride, grad_value, base, value_stride, grad, whole_x, rest_x, whole_y, rest_y,
-                height, width, start, share, valid, fraction, WIDE, FIXED)  # fmt: skip
-            mean, gradients = store_point(
-                grad_location, scale_x * to_x, scale_y * to_y, grad_weight, to_weight, share, mean, gradients, p,
-                exists, K_PAD, SOFTMAX)  # fmt: skip
+                value, base, stride, grad_value, stride, grad, whole_x, rest_x, whole_y, rest_y, height, width, share,
+                exists, units, D, D_PAD, WIDE, FIXED)  # fmt: skip
+            mean += share * to_weight
+            here = tl.arange(0, K_PAD)[None, :] == p
+            grads_x = tl.where(here, (scale_x * to_x)[:, None], grads_x)
+            grads_y = tl.where(here, (scale_y * to_y)[:, None], grads_y)
+            grads_weight = tl.where(here, to_weight[:, None], grads_weight)
     if SOFTMAX:
-        store_softmax_gradient(grad_weight, weight, gradients, mean, top, inverse, exists, K, K_PAD)
+        grads_weight = softmax_gradient(weight, grads_weight, mean, top, inverse, K, K_PAD)
+    store_points(grad_location, 2, grads_x, exists, K, K_PAD)
+    store_points(grad_location + 1, 2, grads_y, exists, K, K_PAD)
+    store_points(grad_weight, 1, grads_weight, exists, K, K_PAD)
 
 
 @functools.lru_cache(maxsize=128)
@@ -142,14 +164,10 @@ def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -
     """(N, Q, M*D)."""
     n, queries, heads = locations.shape[:3]
     out = torch.empty(n, queries, heads * value.shape[3], dtype=value.dtype, device=value.device)
-    if out.numel() == 0:
-        return out
-    value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
-    sizes, constants = _arguments(value, locations, levels)
-    table = _table(tuple(levels.sizes), value.device)
-    wide = needs_wide(value, locations, out)
-    with device_of(value):
-        _forward_kernel[grid(out, constants)](value, locations, weights, table, out, *sizes, **constants, WIDE=wide)
+    if out.numel():
+        value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
+        sizes, constants, settings = _arguments("forward", value, locations, levels)
+        launch(_forward_kernel, settings, (value, locations, weights, _table(levels, value), out), sizes, constants)
     return out
 
 
@@ -157,34 +175,55 @@ def backward(
     grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, levels: Levels
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights, all contiguous."""
-    if grad.numel() == 0:
+    if not grad.numel():
         return torch.zeros_like(value), torch.zeros_like(locations), torch.zeros_like(weights)
     grad, value = grad.contiguous(), value.contiguous()
     locations, weights = locations.contiguous(), weights.contiguous()
     grad_location, grad_weight = torch.empty_like(locations), torch.empty_like(weights)
-    sizes, constants = _arguments(value, locations, levels)
     terms = locations.shape[1] * locations.shape[3] * locations.shape[4]
     gradient = GradientSum(value.shape, grad, lambda: 1.0 if levels.softmax else weights.abs().amax().double(), terms)
-    table = _table(tuple(levels.sizes), value.device)
-    wide = needs_wide(value, locations, grad)
-    with device_of(value):
-        _backward_kernel[grid(grad, constants)](
-            *(value, locations, weights, table, grad, gradient.sum, grad_location, grad_weight, gradient.limit),
-            *sizes,
-            **constants,
-            WIDE=wide,
-            FIXED=gradient.fixed,
-        )
+    sizes, constants, settings = _arguments("backward", value, locations, levels)
+    constants |= {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(len(levels.shapes) * locations.shape[4])}
+    tensors = value, locations, weights, _table(levels, value), grad, gradient.sum, grad_location, grad_weight
+    launch(_backward_kernel, settings, (*tensors, gradient.limit), sizes, constants)
     return gradient.result(value.dtype), grad_location, grad_weight
 
 
-def _arguments(value: Tensor, locations: Tensor, levels: Levels) -> tuple[tuple[int, ...], dict[str, int | bool]]:
-    """The sizes and the constants of both kernels; the tensors are contiguous."""
+def _table(levels: Levels, value: Tensor) -> Tensor:
+    """Height, width and first pixel of every level, on the device of `value`."""
+    if is_real(value):
+        return _kept_table(tuple(levels.sizes), value.device)
+    return _kept_table.__wrapped__(levels.sizes, value.device)
+
+
+@functools.lru_cache(maxsize=128)
+def _kept_table(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept, so that CUDA graphs find it in place."""
+    rows, first = [], 0
+    for height, width in zip(sizes[::2], sizes[1::2], strict=True):
+        rows += [height, width, first]
+        first += height * width
+    return torch.tensor(rows, dtype=torch.int32, device=device)
+
+
+def _arguments(
+    direction: str, value: Tensor, locations: Tensor, levels: Levels
+) -> tuple[tuple[int, ...], dict[str, int | bool], Settings]:
+    """What both kernels take after their tensors, their constants, and their settings; the tensors are contiguous."""
     n, pixels, heads, d = value.shape
     check_sides(*levels.sizes, pixels=pixels)
-    queries, points = locations.shape[1], locations.shape[4]
-    count = len(levels.shapes)
-    constants: dict[str, int | bool] = {"LEVELS": count, "POINTS": points}
-    constants |= {"NORMALIZED": levels.normalized, "SOFTMAX": levels.softmax}
-    constants |= {"D": d, "D_PAD": next_power_of_two(d), "K_PAD": next_power_of_two(count * points)}
-    return (n * queries * heads, queries, heads, pixels, heads * d), constants
+    queries, points, count = locations.shape[1], locations.shape[4], len(levels.shapes)
+    vector = common_vector(value.element_size(), d)
+    constants: dict[str, int | bool] = {
+        "LEVELS": count,
+        "POINTS": points,
+        "NORMALIZED": levels.normalized,
+        "SOFTMAX": levels.softmax,
+        "D": d,
+        "D_PAD": next_power_of_two(d),
+        "VECTOR": vector,
+        "PAIRED": locations.storage_offset() % 2 == 0,
+        "WIDE": is_wide(heads * max(pixels * d, queries * max(d, 2 * count * points))),
+    }
+    sizes = n, queries * heads, heads, pixels, heads * d // vector
+    return sizes, constants, settings_of("levels", direction, value.dtype, d, value.device)

@@ -16,198 +16,183 @@ import triton.language as tl
 from torch import Tensor
 
 from internimage.ops.runtime.triton.bilinear import (
+    divide,
     gather_point,
-    grid,
+    largest_logit,
+    load_pair,
     point_weight,
     scatter_point,
-    softmax_parts,
-    store_point,
-    store_softmax_gradient,
-    tile_configs,
+    softmax_gradient,
+    softmax_scale,
+    store_points,
     tile_rows,
+    with_channels,
 )
-from internimage.ops.runtime.triton.support import GradientSum, device_of, needs_wide, next_power_of_two
+from internimage.ops.runtime.triton.launch import Settings, common_vector, launch, settings_of
+from internimage.ops.runtime.triton.support import GradientSum, is_wide, next_power_of_two
 from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_stride, window_passes
 
-_KEY = ["groups", "D", "K", "KERNEL_H", "SOFTMAX", "WIDE", "out_width"]
+# Of these, values make no other kernel, and alignment none of the points.
+_SIZES = ("images", "rows", "height", "width", "out_height", "out_width", "groups", "x_step", "offset_stride", "offset_group",
+          "weight_stride", "weight_group", "stride_x", "stride_y")  # fmt: skip
+_GRADIENT_SIZES = (*_SIZES, "grad_offset_stride", "grad_weight_stride")
 
 
-@triton.jit
-def _locate(p, columns, rows, offset, exists, scale, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
-            STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
-            DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, REMOVE_CENTER: tl.constexpr):  # fmt: skip
-    """Where point p lies: a whole pixel (B) and the rest, x and y."""
-    half_h: tl.constexpr = (DILATION_H * (KERNEL_H - 1)) // 2
-    half_w: tl.constexpr = (DILATION_W * (KERNEL_W - 1)) // 2
-    q = p
-    if REMOVE_CENTER:
-        center: tl.constexpr = (KERNEL_W // 2) * KERNEL_H + KERNEL_H // 2
-        q = p + (p >= center)
-    a, b = q // KERNEL_H, q % KERNEL_H  # width outer, height inner
-    rest_x = (half_w - PAD_W) + scale * (a * DILATION_W - half_w)
-    rest_y = (half_h - PAD_H) + scale * (b * DILATION_H - half_h)
-    rest_x += scale * tl.load(offset + 2 * p, mask=exists, other=0.0).to(tl.float32)
-    rest_y += scale * tl.load(offset + 2 * p + 1, mask=exists, other=0.0).to(tl.float32)
-    return (columns * STRIDE_W).to(tl.int32), rest_x, (rows * STRIDE_H).to(tl.int32), rest_y
-
-
-@triton.jit
-def _sample(p, x, base, x_stride, columns, rows, height, width, offset, weight, exists, valid, top, inverse, scale,
-            KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
-            PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-            REMOVE_CENTER: tl.constexpr, SOFTMAX: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
-    """The sample (B, D) at point p, times its weight."""
-    whole_x, rest_x, whole_y, rest_y = _locate(
-        p, columns, rows, offset, exists, scale, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H,
-        DILATION_W, REMOVE_CENTER)  # fmt: skip
-    share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-    return gather_point(x, base, x_stride, whole_x, rest_x, whole_y, rest_y, height, width, 0, share, valid, WIDE)
-
-
-@triton.autotune(configs=tile_configs(((1024, 4), (512, 2), (512, 4), (1024, 2), (2048, 4), (2048, 8))), key=_KEY)
-@triton.jit
-def _forward_kernel(x, offset, weight, out, row_count, height, width, out_height, out_width, groups, x_stride,
-                    offset_stride, offset_group, weight_stride, weight_group, scale, KERNEL_H: tl.constexpr,
-                    KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr,
-                    PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=("offset", "weight"))
+def _forward_kernel(x, offset, weight, out, images, rows, height, width, out_height, out_width, groups, x_step,
+                    offset_stride, offset_group, weight_stride, weight_group, stride_x, stride_y, origin_x, origin_y,
+                    spread_x, spread_y, scale, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
                     REMOVE_CENTER: tl.constexpr, SOFTMAX: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
-                    K: tl.constexpr, K_PAD: tl.constexpr, WIDE: tl.constexpr, UNROLL: tl.constexpr,
-                    TILE: tl.constexpr):  # fmt: skip
+                    VECTOR: tl.constexpr, PAIRED: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
+    """The output of a tile of rows; arguments in `_arguments`."""
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
-    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
-    pixel, group = row // groups, row % groups
-    columns, rows = pixel % out_width, (pixel // out_width) % out_height
-    image = pixel // (out_width * out_height)
-    base = (image * height * width * x_stride + group * D)[:, None] + channel[None, :]
-    offset += pixel * offset_stride + group * offset_group
-    weight += pixel * weight_stride + group * weight_group
-
-    top, inverse = 0.0, 1.0
+    CENTER: tl.constexpr = (KERNEL_W // 2) * KERNEL_H + KERNEL_H // 2
+    K: tl.constexpr = KERNEL_H * KERNEL_W - REMOVE_CENTER
+    image, row, exists = tile_rows(images, rows, BLOCK, WIDE)
+    pixel, group = divide(row, groups, WIDE)
+    line, column = divide(pixel, out_width, WIDE)
+    whole_x, whole_y = (column * stride_x).to(tl.int32), (line * stride_y).to(tl.int32)
+    stride, first_pixel = x_step * VECTOR, image * out_height * out_width
+    x += image * height * width * stride
+    offset += first_pixel * offset_stride + (pixel * offset_stride + group * offset_group)
+    weight += first_pixel * weight_stride + (pixel * weight_stride + group * weight_group)
+    top, sum_of_weights = tl.zeros([BLOCK], dtype=tl.float32), tl.zeros([BLOCK], dtype=tl.float32)
     if SOFTMAX:
-        top, inverse = softmax_parts(weight, exists, K, K_PAD)
+        top = largest_logit(weight, BLOCK, K)
     total = tl.zeros([BLOCK, D_PAD], dtype=tl.float32)
-    if UNROLL:
-        for p in tl.static_range(K):
-            total += _sample(
-                p, x, base, x_stride, columns, rows, height, width, offset, weight, exists, valid, top, inverse, scale,
-                KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H, DILATION_W, REMOVE_CENTER, SOFTMAX,
-                WIDE)  # fmt: skip
-    else:
-        for p in range(K):
-            total += _sample(
-                p, x, base, x_stride, columns, rows, height, width, offset, weight, exists, valid, top, inverse, scale,
-                KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H, DILATION_W, REMOVE_CENTER, SOFTMAX,
-                WIDE)  # fmt: skip
-    at = (row * D)[:, None] + channel[None, :]
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=valid)
+    for a in range(KERNEL_W):  # width outer, height inner
+        for b in tl.static_range(KERNEL_H):
+            p = a * KERNEL_H + b
+            if not REMOVE_CENTER or p != CENTER:
+                if REMOVE_CENTER:
+                    p -= p > CENTER
+                shift_x, shift_y = load_pair(offset + 2 * p, PAIRED)
+                share = point_weight(weight + p, top, SOFTMAX)
+                sum_of_weights += share
+                total = gather_point(
+                    total, x, group * D, stride, whole_x, (origin_x + spread_x * a) + scale * shift_x, whole_y,
+                    (origin_y + spread_y * b) + scale * shift_y, height, width, share, D, D_PAD, WIDE)  # fmt: skip
+    if SOFTMAX:
+        total *= (1.0 / sum_of_weights)[:, None]
+    channel = tl.arange(0, D_PAD)
+    at = first_pixel * groups * D + (row * D)[:, None] + channel[None, :]
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=with_channels(exists, channel, D, D_PAD))
 
 
-@triton.autotune(
-    configs=tile_configs(((512, 4), (256, 2), (512, 2), (1024, 4), (1024, 8))),
-    key=[*_KEY, "FIXED"],
-    reset_to_zero=["grad_x"],
-)
-@triton.jit
-def _backward_kernel(x, offset, weight, grad_out, grad_x, grad_offset, grad_weight, limit, row_count, height, width,
-                     out_height, out_width, groups, x_stride, grad_x_stride, offset_stride, offset_group,
-                     weight_stride, weight_group, grad_offset_stride, grad_weight_stride, scale,
-                     KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
-                     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+@triton.jit(do_not_specialize=_GRADIENT_SIZES, do_not_specialize_on_alignment=("offset", "weight", "grad_weight"))
+def _backward_kernel(x, offset, weight, grad_out, grad_x, grad_offset, grad_weight, limit, images, rows, height, width,
+                     out_height, out_width, groups, x_step, offset_stride, offset_group, weight_stride, weight_group,
+                     stride_x, stride_y, origin_x, origin_y, spread_x, spread_y, scale, grad_offset_stride,
+                     grad_weight_stride, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
                      REMOVE_CENTER: tl.constexpr, SOFTMAX: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
-                     K: tl.constexpr, K_PAD: tl.constexpr, WIDE: tl.constexpr, FIXED: tl.constexpr,
-                     TILE: tl.constexpr):  # fmt: skip
+                     VECTOR: tl.constexpr, PAIRED: tl.constexpr, WIDE: tl.constexpr, FIXED: tl.constexpr,
+                     K_PAD: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
+    """All gradients of a tile of rows; that of `x` is added to contiguous `grad_x`."""
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
-    row, exists, channel, valid = tile_rows(row_count, BLOCK, D, D_PAD, WIDE)
-    pixel, group = row // groups, row % groups
-    columns, rows = pixel % out_width, (pixel // out_width) % out_height
-    image = pixel // (out_width * out_height)
-    base = (image * height * width * x_stride + group * D)[:, None] + channel[None, :]
-    grad_base = (image * height * width * grad_x_stride + group * D)[:, None] + channel[None, :]
-    offset += pixel * offset_stride + group * offset_group
-    weight += pixel * weight_stride + group * weight_group
-    grad = tl.load(grad_out + (row * D)[:, None] + channel[None, :], mask=valid, other=0.0).to(tl.float32)
-    fraction = 1.0
+    CENTER: tl.constexpr = (KERNEL_W // 2) * KERNEL_H + KERNEL_H // 2
+    K: tl.constexpr = KERNEL_H * KERNEL_W - REMOVE_CENTER
+    image, row, exists = tile_rows(images, rows, BLOCK, WIDE)
+    pixel, group = divide(row, groups, WIDE)
+    line, column = divide(pixel, out_width, WIDE)
+    whole_x, whole_y = (column * stride_x).to(tl.int32), (line * stride_y).to(tl.int32)
+    stride, first_pixel, channels = x_step * VECTOR, image * out_height * out_width, groups * D
+    x += image * height * width * stride
+    grad_x += image * height * width * channels
+    offset += first_pixel * offset_stride + (pixel * offset_stride + group * offset_group)
+    weight += first_pixel * weight_stride + (pixel * weight_stride + group * weight_group)
+    grad_offset += first_pixel * grad_offset_stride + (pixel * grad_offset_stride + group * offset_group)
+    grad_weight += first_pixel * grad_weight_stride + (pixel * grad_weight_stride + group * weight_group)
+    channel = tl.arange(0, D_PAD)
+    at = first_pixel * channels + (row * D)[:, None] + channel[None, :]
+    grad = tl.load(grad_out + at, mask=with_channels(exists, channel, D, D_PAD), other=0.0).to(tl.float32)
+    units = 1.0
     if FIXED:
-        fraction = tl.load(limit)
-
-    top, inverse, mean = 0.0, 1.0, tl.zeros([BLOCK], dtype=tl.float32)
-    gradients = tl.zeros([BLOCK, K_PAD], dtype=tl.float32)  # of softmaxed weights; stored when all are known
+        units = tl.load(limit)
+    top, inverse, mean = tl.zeros([BLOCK], dtype=tl.float32), 1.0, tl.zeros([BLOCK], dtype=tl.float32)
+    # Kept until all points are known: stored one by one they would change threads in every step.
+    grads_x = tl.zeros([BLOCK, K_PAD], dtype=tl.float32)
+    grads_y, grads_weight = tl.zeros_like(grads_x), tl.zeros_like(grads_x)
     if SOFTMAX:
-        top, inverse = softmax_parts(weight, exists, K, K_PAD)
-    grad_offset += pixel * grad_offset_stride + group * offset_group
-    grad_weight += pixel * grad_weight_stride + group * weight_group
-    for p in range(K):
-        whole_x, rest_x, whole_y, rest_y = _locate(
-            p, columns, rows, offset, exists, scale, KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PAD_H, PAD_W, DILATION_H,
-            DILATION_W, REMOVE_CENTER)  # fmt: skip
-        share = point_weight(weight + p, exists, top, inverse, SOFTMAX)
-        to_weight, to_x, to_y = scatter_point(
-            x, base, x_stride, grad_x, grad_base, grad_x_stride, grad, whole_x, rest_x, whole_y, rest_y, height, width,
-            0, share, valid, fraction, WIDE, FIXED)  # fmt: skip
-        mean, gradients = store_point(
-            grad_offset, scale * to_x, scale * to_y, grad_weight, to_weight, share, mean, gradients, p, exists, K_PAD,
-            SOFTMAX)  # fmt: skip
+        top = largest_logit(weight, BLOCK, K)
+        inverse = softmax_scale(weight, top, K)
+    for a in range(KERNEL_W):
+        for b in range(KERNEL_H):
+            p = a * KERNEL_H + b
+            if not REMOVE_CENTER or p != CENTER:
+                if REMOVE_CENTER:
+                    p -= p > CENTER
+                shift_x, shift_y = load_pair(offset + 2 * p, PAIRED)
+                share = point_weight(weight + p, top, SOFTMAX) * inverse
+                to_weight, to_x, to_y = scatter_point(
+                    x, group * D, stride, grad_x, channels, grad, whole_x, (origin_x + spread_x * a) + scale * shift_x,
+                    whole_y, (origin_y + spread_y * b) + scale * shift_y, height, width, share, exists, units, D, D_PAD,
+                    WIDE, FIXED)  # fmt: skip
+                mean += share * to_weight
+                here = tl.arange(0, K_PAD)[None, :] == p
+                grads_x = tl.where(here, to_x[:, None], grads_x)
+                grads_y = tl.where(here, to_y[:, None], grads_y)
+                grads_weight = tl.where(here, to_weight[:, None], grads_weight)
     if SOFTMAX:
-        store_softmax_gradient(grad_weight, weight, gradients, mean, top, inverse, exists, K, K_PAD)
+        grads_weight = softmax_gradient(weight, grads_weight, mean, top, inverse, K, K_PAD)
+    store_points(grad_offset, 2, scale * grads_x, exists, K, K_PAD)
+    store_points(grad_offset + 1, 2, scale * grads_y, exists, K, K_PAD)
+    store_points(grad_weight, 1, grads_weight, exists, K, K_PAD)
 
 
 def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
     """(N, Ho, Wo, C)."""
-    offset, weight = points.offset, points.weight
-    out = torch.empty(*offset.shape[:3], x.shape[3], dtype=x.dtype, device=x.device)
-    if out.numel() == 0:
-        return out
-    sizes, constants = _arguments(x, out, window)
-    wide = needs_wide(x, offset, weight, out)
-    with device_of(x):
-        _forward_kernel[grid(out, constants)](
-            *(x, offset, weight, out, *sizes, *_strides(x, points), window.offset_scale),
-            **constants,
-            WIDE=wide,
-            UNROLL=window.points <= 9,
-        )
+    out = torch.empty(*points.offset.shape[:3], x.shape[3], dtype=x.dtype, device=x.device)
+    if out.numel():
+        sizes, constants, settings = _arguments("forward", x, points, out, window)
+        launch(_forward_kernel, settings, (x, points.offset, points.weight, out), sizes, constants)
     return out
 
 
 def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: PointTensors, window: Window) -> Tensor:
     """Fill the gradients of offsets and weights, and return that of x."""
-    if grad.numel() == 0:
+    if not grad.numel():
         return torch.zeros_like(x, memory_format=torch.contiguous_format)
-    grad, offset, weight = grad.contiguous(), points.offset, points.weight
-    sizes, constants = _arguments(x, grad, window)
+    grad, (offset, _, weight, _) = grad.contiguous(), points
     terms = grad.shape[1] * grad.shape[2] * window.points
     gradient = GradientSum(x.shape, grad, lambda: 1.0 if window.softmax else weight.abs().amax().double(), terms)
-    x_stride, *point_strides = _strides(x, points)
-    strides = x_stride, x.shape[3], *point_strides, pixel_stride(gradients.offset), pixel_stride(gradients.weight)
-    wide = needs_wide(x, offset, weight, grad, gradient.sum)
-    with device_of(x):
-        _backward_kernel[grid(grad, constants)](
-            *(x, offset, weight, grad, gradient.sum, gradients.offset, gradients.weight, gradient.limit),
-            *(*sizes, *strides, window.offset_scale),
-            **constants,
-            WIDE=wide,
-            FIXED=gradient.fixed,
-        )
+    sizes, constants, settings = _arguments("backward", x, points, grad, window)
+    tensors = x, offset, weight, grad, gradient.sum, gradients.offset, gradients.weight, gradient.limit
+    sizes = *sizes, pixel_stride(gradients.offset), pixel_stride(gradients.weight)
+    constants |= {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(window.points)}
+    launch(_backward_kernel, settings, tensors, sizes, constants)
     return gradient.result(x.dtype)
 
 
 forward, backward = window_passes(run_forward, run_backward)
 
 
-def _strides(x: Tensor, points: PointTensors) -> tuple[int, ...]:
-    return (
-        *(pixel_stride(x), pixel_stride(points.offset), points.offset_group),
-        *(pixel_stride(points.weight), points.weight_group),
-    )
-
-
-def _arguments(x: Tensor, out: Tensor, window: Window) -> tuple[tuple[int, ...], dict[str, int | bool]]:
-    """The sizes and the constants of both kernels."""
-    _, height, width, channels = x.shape
+def _arguments(
+    direction: str, x: Tensor, points: PointTensors, out: Tensor, window: Window
+) -> tuple[tuple[float, ...], dict[str, int | bool], Settings]:
+    """What both kernels take after their tensors, their constants, and their settings."""
+    n, height, width, channels = x.shape
     check_sides(height, width)
-    d = channels // window.groups
-    sizes = (out.numel() // d, height, width, out.shape[1], out.shape[2], window.groups)
-    constants: dict[str, int | bool] = {name.upper(): value for name, value in window.geometry().items()}
-    constants |= {"REMOVE_CENTER": window.remove_center, "SOFTMAX": window.softmax}
-    constants |= {"D": d, "D_PAD": next_power_of_two(d), "K": window.points, "K_PAD": next_power_of_two(window.points)}
-    return sizes, constants
+    d, out_height, out_width = channels // window.groups, out.shape[1], out.shape[2]
+    stride, offset_stride, weight_stride = pixel_stride(x), pixel_stride(points.offset), pixel_stride(points.weight)
+    vector = common_vector(x.element_size(), d, stride)
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w) = window[:4]
+    half_h, half_w, scale = dilation_h * (kernel_h - 1) // 2, dilation_w * (kernel_w - 1) // 2, window.offset_scale
+    sizes = (
+        *(n, out_height * out_width * window.groups, height, width, out_height, out_width, window.groups),
+        *(stride // vector, offset_stride, points.offset_group, weight_stride, points.weight_group),
+        *(stride_w, stride_h, half_w - pad_w - scale * half_w, half_h - pad_h - scale * half_h),
+        *(scale * dilation_w, scale * dilation_h, scale),
+    )
+    pairs = points.offset.storage_offset() | offset_stride | points.offset_group
+    constants: dict[str, int | bool] = {
+        "KERNEL_H": kernel_h,
+        "KERNEL_W": kernel_w,
+        "REMOVE_CENTER": window.remove_center,
+        "SOFTMAX": window.softmax,
+        "D": d,
+        "D_PAD": next_power_of_two(d),
+        "VECTOR": vector,
+        "PAIRED": pairs % 2 == 0,
+        "WIDE": is_wide(height * width * stride, out_height * out_width * max(channels, offset_stride, weight_stride)),
+    }
+    return sizes, constants, settings_of("window", direction, x.dtype, d, x.device)

@@ -62,7 +62,9 @@ def standard_backends(cpp: ModuleType, triton: str, reference: ModuleType) -> di
 
 def device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Make the tensor's device the current one: Triton launches on the current device."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    if tensor.is_cuda and torch.cuda.device_count() > 1:
+        return torch.cuda.device(tensor.device)
+    return contextlib.nullcontext()
 
 
 def next_power_of_two(count: int) -> int:
@@ -70,12 +72,9 @@ def next_power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def needs_wide(*tensors: Tensor) -> bool:
-    """Whether element offsets pass 2**31 in one of the tensors, views included."""
-    return any(
-        sum((size - 1) * abs(step) for size, step in zip(t.shape, t.stride(), strict=True)) >= 2**31 - 2**20
-        for t in tensors
-    )
+def is_wide(*elements: int) -> bool:
+    """Whether kernels must number the elements of an image in 64 bits, given how many the tensors have."""
+    return max(elements) >= 2**31 - 2**20
 
 
 class GradientSum:
