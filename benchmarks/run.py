@@ -13,7 +13,18 @@ import torch
 
 from benchmarks import record
 
-SUITES = ("operators", "rows", "blocks", "models", "detection", "segmentation", "memory", "first_calls", "host")
+SUITES = (
+    "operators",
+    "rows",
+    "blocks",
+    "models",
+    "detection",
+    "segmentation",
+    "memory",
+    "first_calls",
+    "host",
+    "compiled",
+)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WITH_DTYPES = ("operators", "rows", "models")
 

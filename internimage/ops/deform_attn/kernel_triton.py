@@ -40,16 +40,14 @@ _SIZES = ("images", "rows", "heads", "pixels", "value_step")  # whose values mak
 
 
 @triton.jit
-def _level(table, level, stride, NORMALIZED: tl.constexpr, WIDE: tl.constexpr):
+def _level(table, level, stride, WIDE: tl.constexpr):
     """Height, width and first element of a level, and the factors of its locations."""
-    height, width = tl.load(table + 3 * level), tl.load(table + 3 * level + 1)
-    scale_x, scale_y = 1.0, 1.0
-    if NORMALIZED:
-        scale_x, scale_y = width.to(tl.float32), height.to(tl.float32)
-    first = tl.load(table + 3 * level + 2)
+    row = table + 5 * level
+    scale_y, scale_x = tl.load(row + 3).to(tl.float32), tl.load(row + 4).to(tl.float32)
+    first = tl.load(row + 2)
     if WIDE:
         first = first.to(tl.int64)
-    return height, width, first * stride, scale_x, scale_y
+    return tl.load(row), tl.load(row + 1), first * stride, scale_x, scale_y
 
 
 @triton.jit
@@ -62,7 +60,7 @@ def _position(value, scale):
 
 @triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=("location", "weight"))
 def _forward_kernel(value, location, weight, table, out, images, rows, heads, pixels, value_step,
-                    LEVELS: tl.constexpr, POINTS: tl.constexpr, NORMALIZED: tl.constexpr, SOFTMAX: tl.constexpr,
+                    LEVELS: tl.constexpr, POINTS: tl.constexpr, SOFTMAX: tl.constexpr,
                     D: tl.constexpr, D_PAD: tl.constexpr, VECTOR: tl.constexpr, PAIRED: tl.constexpr,
                     WIDE: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
@@ -78,7 +76,7 @@ def _forward_kernel(value, location, weight, table, out, images, rows, heads, pi
         top = largest_logit(weight, BLOCK, K)
     total = tl.zeros([BLOCK, D_PAD], dtype=tl.float32)
     for level in range(LEVELS):
-        height, width, start, scale_x, scale_y = _level(table, level, stride, NORMALIZED, WIDE)
+        height, width, start, scale_x, scale_y = _level(table, level, stride, WIDE)
         base = head * D + start
         for k in tl.static_range(POINTS):
             p = level * POINTS + k
@@ -100,7 +98,7 @@ def _forward_kernel(value, location, weight, table, out, images, rows, heads, pi
 @triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=("location", "weight"))
 def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_location, grad_weight, limit, images,
                      rows, heads, pixels, value_step, LEVELS: tl.constexpr, POINTS: tl.constexpr,
-                     NORMALIZED: tl.constexpr, SOFTMAX: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
+                     SOFTMAX: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
                      VECTOR: tl.constexpr, PAIRED: tl.constexpr, WIDE: tl.constexpr, FIXED: tl.constexpr,
                      K_PAD: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
     BLOCK: tl.constexpr = TILE // D_PAD if TILE > D_PAD else 1
@@ -127,7 +125,7 @@ def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_
         top = largest_logit(weight, BLOCK, K)
         inverse = softmax_scale(weight, top, K)
     for level in range(LEVELS):
-        height, width, start, scale_x, scale_y = _level(table, level, stride, NORMALIZED, WIDE)
+        height, width, start, scale_x, scale_y = _level(table, level, stride, WIDE)
         base = head * D + start
         for k in range(POINTS):
             p = level * POINTS + k
@@ -148,16 +146,6 @@ def _backward_kernel(value, location, weight, table, grad_out, grad_value, grad_
     store_points(grad_location, 2, grads_x, exists, K, K_PAD)
     store_points(grad_location + 1, 2, grads_y, exists, K, K_PAD)
     store_points(grad_weight, 1, grads_weight, exists, K, K_PAD)
-
-
-@functools.lru_cache(maxsize=128)
-def _table(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    """Height, width and first pixel of every level on the device; kept, so that CUDA graphs find it in place."""
-    rows, first = [], 0
-    for height, width in zip(sizes[::2], sizes[1::2], strict=True):
-        rows += [height, width, first]
-        first += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
 def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -> Tensor:
@@ -190,18 +178,18 @@ def backward(
 
 
 def _table(levels: Levels, value: Tensor) -> Tensor:
-    """Height, width and first pixel of every level, on the device of `value`."""
+    """Height, width, first pixel and factors of locations of every level, on the device of `value`."""
     if is_real(value):
-        return _kept_table(tuple(levels.sizes), value.device)
-    return _kept_table.__wrapped__(levels.sizes, value.device)
+        return _kept_table(tuple(levels.sizes), levels.normalized, value.device)
+    return _kept_table.__wrapped__(levels.sizes, levels.normalized, value.device)
 
 
 @functools.lru_cache(maxsize=128)
-def _kept_table(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+def _kept_table(sizes: tuple[int, ...], normalized: bool, device: torch.device) -> Tensor:
     """Kept, so that CUDA graphs find it in place."""
     rows, first = [], 0
     for height, width in zip(sizes[::2], sizes[1::2], strict=True):
-        rows += [height, width, first]
+        rows += [height, width, first, *((height, width) if normalized else (1, 1))]
         first += height * width
     return torch.tensor(rows, dtype=torch.int32, device=device)
 
@@ -217,7 +205,6 @@ def _arguments(
     constants: dict[str, int | bool] = {
         "LEVELS": count,
         "POINTS": points,
-        "NORMALIZED": levels.normalized,
         "SOFTMAX": levels.softmax,
         "D": d,
         "D_PAD": next_power_of_two(d),

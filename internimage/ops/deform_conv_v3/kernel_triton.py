@@ -33,8 +33,8 @@ from internimage.ops.runtime.triton.support import GradientSum, is_wide, next_po
 from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_stride, window_passes
 
 # Of these, values make no other kernel, and alignment none of the points.
-_SIZES = ("images", "rows", "height", "width", "out_height", "out_width", "groups", "x_step", "offset_stride", "offset_group",
-          "weight_stride", "weight_group", "stride_x", "stride_y")  # fmt: skip
+_SIZES = ("images", "rows", "height", "width", "out_height", "out_width", "groups", "x_step", "offset_stride",
+          "offset_group", "weight_stride", "weight_group", "stride_x", "stride_y")  # fmt: skip
 _GRADIENT_SIZES = (*_SIZES, "grad_offset_stride", "grad_weight_stride")
 
 

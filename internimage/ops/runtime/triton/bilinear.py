@@ -15,7 +15,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def tile_rows(images, rows, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """This program's image, which of its `rows` it computes (B), and whether they exist; others are those of the end."""
+    """This program's image, which of its `rows` it computes (B), and whether they exist; the last stands for others."""
     first = tl.program_id(0)
     image = tl.program_id(1) + tl.program_id(2) * tl.num_programs(1)
     if WIDE:
@@ -28,10 +28,7 @@ def tile_rows(images, rows, BLOCK: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def divide(value, by, WIDE: tl.constexpr):
     """Quotient and remainder (B) of non-negative integers; unsigned division takes fewer instructions."""
-    if WIDE:
-        quotient = value // by
-    else:
-        quotient = (value.to(tl.uint32) // by.to(tl.uint32)).to(tl.int32)
+    quotient = value // by if WIDE else (value.to(tl.uint32) // by.to(tl.uint32)).to(tl.int32)
     return quotient, value - quotient * by
 
 

@@ -69,11 +69,12 @@ def settings_of(operator: str, direction: str, dtype: torch.dtype, width: int, d
         width: channels of a group.
         device: where it runs.
     """
-    return _forced[0] if _forced else _settings_of(operator, direction, dtype, width, device)
+    return _forced[0] if _forced else settings_of_device(operator, direction, dtype, width, device)
 
 
 @functools.lru_cache(maxsize=256)
-def _settings_of(operator: str, direction: str, dtype: torch.dtype, width: int, device: torch.device) -> Settings:
+def settings_of_device(operator: str, direction: str, dtype: torch.dtype, width: int, device: torch.device) -> Settings:
+    """Those of the device's file, else of the table; the arguments are those of `settings_of`."""
     tuned = tuned_settings(device_name(device)) if device.type == "cuda" and torch.cuda.is_available() else {}
     if interpreting():
         return Settings(1024, 4)
@@ -139,12 +140,16 @@ def save_settings(device: str, settings: Mapping[str, Settings]) -> Path:
     with replacing(file) as unfinished:
         unfinished.write_text(json_text(joined, indent=1), encoding="utf-8")
     tuned_settings.cache_clear()
-    _settings_of.cache_clear()
+    settings_of_device.cache_clear()
     return file
 
 
 def launch(
-    kernel: Any, settings: Settings, tensors: tuple[Any, ...], sizes: tuple[float, ...], constants: dict[str, int | bool]
+    kernel: Any,
+    settings: Settings,
+    tensors: tuple[Tensor | float, ...],
+    sizes: tuple[float, ...],
+    constants: dict[str, int | bool],
 ) -> None:
     """Run a kernel on all rows of all images.
 
