@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from internimage.cli.terminal import (
     note,
     print_fields,
     print_json,
+    print_table,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ _ABOUT_RANDOM = (
 
 
 def bench(
-    model: ModelArgument,
+    model: ModelArgument = "",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 1,
     size: Annotated[
         str | None,
@@ -49,14 +51,22 @@ def bench(
     device: DeviceOption = "auto",
     dtype: PrecisionOption = "float32",
     backend: BackendOption = "auto",
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure the launch settings of the GPU's kernels and keep better ones.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure latency, throughput and memory.
 
     The results are compared with those of the reference operators first; without agreement nothing is measured. Weights
     are those of the file, of this package or of the cache; nothing is downloaded: a name whose weights are not on this
-    machine is measured with random ones. The input is a scene with a few objects.
+    machine is measured with random ones. The input is a scene with a few objects. With --tune no model is measured.
     """
+    if tune:
+        _tune(device, as_json)
+        return
+    if not model:
+        raise typer.BadParameter("name a model, or measure launch settings with --tune", param_hint="MODEL")
     import torch
 
     from internimage.cli.measuring.models import RANDOM, model_to_measure, scene, usual_hw
@@ -104,6 +114,21 @@ def bench(
         print_fields({name.replace("_", " "): value for name, value in report.items()})
     if weights == RANDOM:
         note("random weights: those of this model are not on this machine. " + _ABOUT_RANDOM)
+
+
+def _tune(device: str, as_json: bool) -> None:
+    """Measure the launch settings of a GPU's kernels, show and save them."""
+    from internimage.cli.measuring.tuning import keep, tune
+
+    target = choose_device(device)
+    found = list(tune(target))
+    file = keep(target, found)
+    rows = [asdict(row) for row in found]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
+    note(f"settings that are clearly faster than the table's are in {file}, which is read from now on")
 
 
 def _size_hw(text: str) -> tuple[int, int]:

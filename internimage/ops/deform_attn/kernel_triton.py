@@ -155,7 +155,8 @@ def forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Levels) -
     if out.numel():
         value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
         sizes, constants, settings = _arguments("forward", value, locations, levels)
-        launch(_forward_kernel, settings, (value, locations, weights, _table(levels, value), out), sizes, constants)
+        others = locations, weights, _table(levels, value), out
+        launch(_forward_kernel, settings, value, others, sizes, constants)
     return out
 
 
@@ -172,8 +173,8 @@ def backward(
     gradient = GradientSum(value.shape, grad, lambda: 1.0 if levels.softmax else weights.abs().amax().double(), terms)
     sizes, constants, settings = _arguments("backward", value, locations, levels)
     constants |= {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(len(levels.shapes) * locations.shape[4])}
-    tensors = value, locations, weights, _table(levels, value), grad, gradient.sum, grad_location, grad_weight
-    launch(_backward_kernel, settings, (*tensors, gradient.limit), sizes, constants)
+    others = locations, weights, _table(levels, value), grad, gradient.sum, grad_location, grad_weight, gradient.limit
+    launch(_backward_kernel, settings, value, others, sizes, constants)
     return gradient.result(value.dtype), grad_location, grad_weight
 
 

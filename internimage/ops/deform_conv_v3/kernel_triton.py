@@ -144,7 +144,7 @@ def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
     out = torch.empty(*points.offset.shape[:3], x.shape[3], dtype=x.dtype, device=x.device)
     if out.numel():
         sizes, constants, settings = _arguments("forward", x, points, out, window)
-        launch(_forward_kernel, settings, (x, points.offset, points.weight, out), sizes, constants)
+        launch(_forward_kernel, settings, x, (points.offset, points.weight, out), sizes, constants)
     return out
 
 
@@ -156,10 +156,10 @@ def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: Point
     terms = grad.shape[1] * grad.shape[2] * window.points
     gradient = GradientSum(x.shape, grad, lambda: 1.0 if window.softmax else weight.abs().amax().double(), terms)
     sizes, constants, settings = _arguments("backward", x, points, grad, window)
-    tensors = x, offset, weight, grad, gradient.sum, gradients.offset, gradients.weight, gradient.limit
+    others = offset, weight, grad, gradient.sum, gradients.offset, gradients.weight, gradient.limit
     sizes = *sizes, pixel_stride(gradients.offset), pixel_stride(gradients.weight)
     constants |= {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(window.points)}
-    launch(_backward_kernel, settings, tensors, sizes, constants)
+    launch(_backward_kernel, settings, x, others, sizes, constants)
     return gradient.result(x.dtype)
 
 

@@ -75,11 +75,19 @@ def settings_of(operator: str, direction: str, dtype: torch.dtype, width: int, d
 @functools.lru_cache(maxsize=256)
 def settings_of_device(operator: str, direction: str, dtype: torch.dtype, width: int, device: torch.device) -> Settings:
     """Those of the device's file, else of the table; the arguments are those of `settings_of`."""
-    tuned = tuned_settings(device_name(device)) if device.type == "cuda" and torch.cuda.is_available() else {}
+    if device.type == "cuda" and torch.cuda.is_available():
+        tuned = tuned_settings(device_name(device)).get(settings_key(operator, direction, dtype, width))
+        if tuned is not None:
+            return tuned
+    return default_settings(direction, dtype)
+
+
+def default_settings(direction: str, dtype: torch.dtype) -> Settings:
+    """The settings of the table."""
     if interpreting():
         return Settings(1024, 4)
     elements, warps = DEFAULTS[direction, dtype.itemsize]
-    return tuned.get(settings_key(operator, direction, dtype, width), Settings(lanes() * warps * elements, warps))
+    return Settings(lanes() * warps * elements, warps)
 
 
 @contextlib.contextmanager
@@ -147,7 +155,8 @@ def save_settings(device: str, settings: Mapping[str, Settings]) -> Path:
 def launch(
     kernel: Any,
     settings: Settings,
-    tensors: tuple[Tensor | float, ...],
+    x: Tensor,
+    others: tuple[Tensor | float, ...],
     sizes: tuple[float, ...],
     constants: dict[str, int | bool],
 ) -> None:
@@ -156,21 +165,21 @@ def launch(
     Args:
         kernel: what `triton.jit` made.
         settings: how it is cut into programs.
-        tensors: its first arguments, the first one on the device where it runs.
-        sizes: its other arguments: the number of images, that of rows of each (output pixels and groups), and more.
+        x: its first argument, on the device where it runs.
+        others: the arguments after it, up to the sizes.
+        sizes: the rest: the number of images, that of rows of each (output pixels and groups), and more.
         constants: its constants but TILE; D_PAD is among them.
     """
     images, rows = sizes[:2]
     lines = min(images, MAX_LINES)
     block = max(1, settings.tile // constants["D_PAD"])
     grid = (-(-rows // block), lines, -(-images // lines))
-    if is_real(tensors[0]):
-        with device_of(tensors[0]):
-            kernel[grid](*tensors, *sizes, **constants, TILE=settings.tile, num_warps=settings.warps)
+    constants = {**constants, "TILE": settings.tile, "num_warps": settings.warps}
+    if is_real(x):
+        with device_of(x):
+            kernel[grid](x, *others, *sizes, **constants)
     else:  # a compiler traces the launch, to make it itself
-        torch.library.wrap_triton(kernel)[grid](
-            *tensors, *sizes, **constants, TILE=settings.tile, num_warps=settings.warps
-        )
+        torch.library.wrap_triton(kernel)[grid](x, *others, *sizes, **constants)
 
 
 def is_real(tensor: Tensor) -> bool:
