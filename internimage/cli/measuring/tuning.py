@@ -79,22 +79,21 @@ def _runs(operator: str, dtype: torch.dtype, width: int, device: torch.device) -
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, dtype=dtype, device=device)
 
+    passes: tuple[Callable[..., object], Callable[..., object]]
     if operator == "window":
-        from internimage.ops.deform_conv_v3 import kernel_triton as kernels
+        from internimage.ops.deform_conv_v3 import kernel_triton as window
 
-        groups, sizes = 64 // width, (64, 56, 56)
+        groups, sizes, passes = 64 // width, (64, 56, 56), (window.forward, window.backward)
         settings = Window((3, 3), (1, 1), (1, 1), (1, 1), groups, 1.0, remove_center=False, softmax=True)
         inputs = [random(*sizes, channels) for channels in (64, 18 * groups, 9 * groups)]
         grad = random(*sizes, 64)
     else:
-        from internimage.ops.deform_attn import kernel_triton as kernels
+        from internimage.ops.deform_attn import kernel_triton as attention
 
-        settings = Levels(LEVELS, normalized=True, softmax=True)
+        passes, settings = (attention.forward, attention.backward), Levels(LEVELS, normalized=True, softmax=True)
         pixels = sum(height * width for height, width in settings.shapes)
         inputs = [random(1, pixels, 8, width), torch.rand(1, pixels, 8, 4, 4, 2, device=device).to(dtype)]
         inputs.append(random(1, pixels, 8, 4, 4))
         grad = random(1, pixels, 8 * width)
-    return {
-        "forward": lambda: kernels.forward(*inputs, settings),
-        "backward": lambda: kernels.backward(grad, *inputs, settings),
-    }
+    forward, backward = passes
+    return {"forward": lambda: forward(*inputs, settings), "backward": lambda: backward(grad, *inputs, settings)}
