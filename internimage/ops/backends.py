@@ -26,11 +26,13 @@ class Backend(NamedTuple):
         missing_reason: for a device type ("cpu", "cuda") and dtype, why it cannot run, or None when it can.
         forward: the operator's tensors and settings to its output.
         backward: the output's gradient, the tensors and settings to the tensors' gradients.
+        is_traceable: whether a compiler can trace its launches, to make them itself.
     """
 
     missing_reason: Callable[[str, torch.dtype], str | None]
     forward: Callable[..., Any]
     backward: Callable[..., Any] = no_backward
+    is_traceable: bool = False
 
 
 class Support(NamedTuple):

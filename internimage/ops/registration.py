@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._C._autograd import _profiler_enabled
+from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn import Parameter
 
 from internimage.ops import backends
@@ -123,8 +124,13 @@ class _Registered(NamedTuple):
         _library.define(f"{backward}(Tensor grad, {arguments}) -> ({results})")
         _library.impl(self.name, self._forward, "CompositeExplicitAutograd")
         _library.impl(backward, self._backward, "CompositeExplicitAutograd")
-        for name, fake in ((self.name, self._fake_forward), (backward, self._fake_backward)):
+        for name, fake, run in (
+            (self.name, self._fake_forward, self._forward),
+            (backward, self._fake_backward, self._backward),
+        ):
             torch.library.register_fake(f"internimage::{name}", fake, lib=_library)
+            seen = partial(self._functionalize, run)
+            torch.library.register_torch_dispatch(f"internimage::{name}", FunctionalTensorMode, seen, lib=_library)
         for name, gradients, count in (
             (self.name, self._gradients, self.tensor_count),
             (backward, self._second_gradients, self.tensor_count + 1),
@@ -184,6 +190,16 @@ class _Registered(NamedTuple):
     def _backward(self, grad: Tensor, *values: Any) -> tuple[Tensor, ...]:
         tensors, settings = values[: self.tensor_count], values[self.tensor_count : -1]
         return self._choose(values[-1], tensors[0]).backward(grad, *tensors, self.make_settings(*settings))
+
+    def _functionalize(
+        self, run: Callable[..., Any], mode: Any, func: Any, types: Any, args: tuple[Any, ...], kwargs: Any = None
+    ) -> Any:
+        """What a compiler sees of the operator: the launches of kernels that it can make itself, else one node."""
+        is_launched = getattr(torch._functorch.config, "decompose_custom_triton_ops", not _exporting())
+        if not is_launched or not self._choose(args[-1], args[0]).is_traceable:
+            return mode.__torch_dispatch__(func, types, args, kwargs)
+        with mode:
+            return run(*args)
 
     def _fake_forward(self, *values: Any) -> Tensor:
         tensors, settings = values[: self.tensor_count], values[self.tensor_count : -1]

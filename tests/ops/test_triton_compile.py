@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch._functorch.aot_autograd import aot_module_simplified
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import internimage as ii
 from internimage.backbones import InternImage
 from internimage.backbones.config import VARIANTS, BackboneConfig, variant
 from internimage.ops.deform_attn.levels import Levels
+from internimage.ops.deform_conv_v4 import packed_channels
 from internimage.ops.runtime.triton import support
 from internimage.ops.sampling import Window
 
@@ -134,3 +137,68 @@ def test_what_a_kernel_compiles_to(target, case, direction):
     assert now["registers"] <= 1.25 * recorded["registers"] + 8
     if target.startswith("sm"):
         assert now["instructions"] <= 1.1 * recorded["instructions"]
+
+
+def _traced(function: Any, *shapes: list[tuple[int, ...]], dynamic: bool) -> list[torch.fx.Graph]:
+    """The graphs that a compiler gets of a function of half-precision tensors of a GPU, one after the other."""
+    graphs: list[torch.fx.Graph] = []
+
+    def keep(module: torch.fx.GraphModule, inputs: Any) -> torch.fx.GraphModule:
+        graphs.append(module.graph)
+        return module
+
+    def backend(module: torch.fx.GraphModule, inputs: Any) -> Any:
+        return aot_module_simplified(module, inputs, fw_compiler=keep)
+
+    torch.compiler.reset()
+    compiled = torch.compile(function, backend=backend, fullgraph=True, dynamic=dynamic)
+    with collecting("sm_90"), FakeTensorMode():  # a driver that is asked for its target
+        for sizes in shapes:
+            compiled(*(torch.empty(size, dtype=torch.float16, device="cuda") for size in sizes))
+    return graphs
+
+
+def _window(n: int, height: int, width: int, *, packed: bool = False) -> list[tuple[int, ...]]:
+    return [(n, height, width, channels) for channels in ((64, packed_channels(4, 9)) if packed else (64, 72, 36))]
+
+
+def _levels(n: int, queries: int) -> list[tuple[int, ...]]:
+    return [(n, 26, 4, 16), (n, queries, 4, 2, 4, 2), (n, queries, 4, 2, 4)]
+
+
+# Sizes that are the same by chance are the same symbol to a compiler, so those that may change differ from all others.
+SETTINGS = ([3, 3], [1, 1], [1, 1], [1, 1], 4, 1.0, False, True, "auto")
+TRACED = {
+    "dcnv3": (lambda *t: ii.ops.dcnv3(*t, groups=4, softmax=True), _window(2, 28, 20), _window(3, 30, 17)),
+    "dcnv4": (
+        lambda *t: ii.ops.dcnv4(*t, groups=4),
+        _window(2, 28, 20, packed=True),
+        _window(3, 30, 17, packed=True),
+    ),
+    "ms_deform_attn": (
+        lambda v, *t: ii.ops.ms_deform_attn(v, ((4, 5), (2, 3)), *t, softmax=True),
+        _levels(5, 90),
+        _levels(3, 77),
+    ),
+    "dcnv3_backward": (
+        lambda grad, *t: torch.ops.internimage.dcnv3_backward(grad, *t, *SETTINGS),
+        [_window(2, 28, 20)[0], *_window(2, 28, 20)],
+        [_window(3, 30, 17)[0], *_window(3, 30, 17)],
+    ),
+    "ms_deform_attn_backward": (
+        lambda grad, *t: torch.ops.internimage.ms_deform_attn_backward(grad, *t, [4, 5, 2, 3], True, True, "auto"),
+        [(5, 90, 64), *_levels(5, 90)],
+        [(3, 77, 64), *_levels(3, 77)],
+    ),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", TRACED)
+def test_a_compiler_launches_the_kernels_itself(name, dynamic):
+    function, first, second = TRACED[name]
+    graphs = _traced(function, first, *([second] if dynamic else []), dynamic=dynamic)
+    assert len(graphs) == 1  # of other sizes, too
+    names = [str(node.target) for node in graphs[0].nodes]
+    assert sum("triton_kernel_wrapper" in target for target in names) == 1
+    assert not any("internimage" in target for target in names)

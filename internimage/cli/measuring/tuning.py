@@ -79,21 +79,23 @@ def _runs(operator: str, dtype: torch.dtype, width: int, device: torch.device) -
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, dtype=dtype, device=device)
 
-    passes: tuple[Callable[..., object], Callable[..., object]]
     if operator == "window":
         from internimage.ops.deform_conv_v3 import kernel_triton as window
 
-        groups, sizes, passes = 64 // width, (64, 56, 56), (window.forward, window.backward)
+        groups, sizes = 64 // width, (64, 56, 56)
         settings = Window((3, 3), (1, 1), (1, 1), (1, 1), groups, 1.0, remove_center=False, softmax=True)
         inputs = [random(*sizes, channels) for channels in (64, 18 * groups, 9 * groups)]
-        grad = random(*sizes, 64)
-    else:
-        from internimage.ops.deform_attn import kernel_triton as attention
+        return _both(window.forward, window.backward, random(*sizes, 64), *inputs, settings)
+    from internimage.ops.deform_attn import kernel_triton as attention
 
-        passes, settings = (attention.forward, attention.backward), Levels(LEVELS, normalized=True, softmax=True)
-        pixels = sum(height * width for height, width in settings.shapes)
-        inputs = [random(1, pixels, 8, width), torch.rand(1, pixels, 8, 4, 4, 2, device=device).to(dtype)]
-        inputs.append(random(1, pixels, 8, 4, 4))
-        grad = random(1, pixels, 8 * width)
-    forward, backward = passes
-    return {"forward": lambda: forward(*inputs, settings), "backward": lambda: backward(grad, *inputs, settings)}
+    settings = Levels(LEVELS, normalized=True, softmax=True)
+    pixels = sum(height * width for height, width in settings.shapes)
+    inputs = [random(1, pixels, 8, width), torch.rand(1, pixels, 8, 4, 4, 2, device=device).to(dtype)]
+    inputs.append(random(1, pixels, 8, 4, 4))
+    return _both(attention.forward, attention.backward, random(1, pixels, 8 * width), *inputs, settings)
+
+
+def _both(
+    forward: Callable[..., object], backward: Callable[..., object], grad: torch.Tensor, *inputs: object
+) -> dict[str, Callable[[], object]]:
+    return {"forward": lambda: forward(*inputs), "backward": lambda: backward(grad, *inputs)}

@@ -172,7 +172,7 @@ def backward(
     terms = locations.shape[1] * locations.shape[3] * locations.shape[4]
     gradient = GradientSum(value.shape, grad, lambda: 1.0 if levels.softmax else weights.abs().amax().double(), terms)
     sizes, constants, settings = _arguments("backward", value, locations, levels)
-    constants |= {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(len(levels.shapes) * locations.shape[4])}
+    constants |= {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(len(levels.shapes) * int(locations.shape[4]))}
     others = locations, weights, _table(levels, value), grad, gradient.sum, grad_location, grad_weight, gradient.limit
     launch(_backward_kernel, settings, value, others, sizes, constants)
     return gradient.result(value.dtype), grad_location, grad_weight
@@ -182,17 +182,22 @@ def _table(levels: Levels, value: Tensor) -> Tensor:
     """Height, width, first pixel and factors of locations of every level, on the device of `value`."""
     if is_real(value):
         return _kept_table(tuple(levels.sizes), levels.normalized, value.device)
-    return _kept_table.__wrapped__(levels.sizes, levels.normalized, value.device)
+    rows = [torch.scalar_tensor(number, dtype=torch.int32, device=value.device) for number in _level_rows(levels)]
+    return torch.stack(rows)  # sizes may be symbols, which stay so
 
 
 @functools.lru_cache(maxsize=128)
 def _kept_table(sizes: tuple[int, ...], normalized: bool, device: torch.device) -> Tensor:
     """Kept, so that CUDA graphs find it in place."""
+    return torch.tensor(_level_rows(Levels(sizes, normalized, softmax=False)), dtype=torch.int32, device=device)
+
+
+def _level_rows(levels: Levels) -> list[int]:
     rows, first = [], 0
-    for height, width in zip(sizes[::2], sizes[1::2], strict=True):
-        rows += [height, width, first, *((height, width) if normalized else (1, 1))]
+    for height, width in levels.shapes:
+        rows += [height, width, first, *((height, width) if levels.normalized else (1, 1))]
         first += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=device)
+    return rows
 
 
 def _arguments(
@@ -201,7 +206,7 @@ def _arguments(
     """What both kernels take after their tensors, their constants, and their settings; the tensors are contiguous."""
     n, pixels, heads, d = value.shape
     check_sides(*levels.sizes, pixels=pixels)
-    queries, points, count = locations.shape[1], locations.shape[4], len(levels.shapes)
+    queries, points, count, d = locations.shape[1], int(locations.shape[4]), len(levels.shapes), int(d)
     vector = common_vector(value.element_size(), d)
     constants: dict[str, int | bool] = {
         "LEVELS": count,

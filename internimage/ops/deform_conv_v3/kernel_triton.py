@@ -172,18 +172,19 @@ def _arguments(
     """What both kernels take after their tensors, their constants, and their settings."""
     n, height, width, channels = x.shape
     check_sides(height, width)
-    d, out_height, out_width = channels // window.groups, out.shape[1], out.shape[2]
+    # Of a compiler's symbols those become numbers that are constants of the kernel; sizes stay as they are.
+    d, scale, out_height, out_width = int(channels) // window.groups, float(window.offset_scale), *out.shape[1:3]
     stride, offset_stride, weight_stride = pixel_stride(x), pixel_stride(points.offset), pixel_stride(points.weight)
     vector = common_vector(x.element_size(), d, stride)
     (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w) = window[:4]
-    half_h, half_w, scale = dilation_h * (kernel_h - 1) // 2, dilation_w * (kernel_w - 1) // 2, window.offset_scale
+    half_h, half_w = dilation_h * (kernel_h - 1) // 2, dilation_w * (kernel_w - 1) // 2
     sizes = (
         *(n, out_height * out_width * window.groups, height, width, out_height, out_width, window.groups),
         *(stride // vector, offset_stride, points.offset_group, weight_stride, points.weight_group),
         *(stride_w, stride_h, half_w - pad_w - scale * half_w, half_h - pad_h - scale * half_h),
         *(scale * dilation_w, scale * dilation_h, scale),
     )
-    pairs = points.offset.storage_offset() | offset_stride | points.offset_group
+    pairs = points.offset.storage_offset(), offset_stride, points.offset_group
     constants: dict[str, int | bool] = {
         "KERNEL_H": kernel_h,
         "KERNEL_W": kernel_w,
@@ -192,7 +193,7 @@ def _arguments(
         "D": d,
         "D_PAD": next_power_of_two(d),
         "VECTOR": vector,
-        "PAIRED": pairs % 2 == 0,
+        "PAIRED": all(count % 2 == 0 for count in pairs),
         "WIDE": is_wide(height * width * stride, out_height * out_width * max(channels, offset_stride, weight_stride)),
     }
     return sizes, constants, settings_of("window", direction, x.dtype, d, x.device)

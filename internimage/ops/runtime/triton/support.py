@@ -51,7 +51,7 @@ def lazy_backend(module: str) -> Backend:
     def backward(*args: Any) -> tuple[Tensor, ...]:
         return load().backward(*args)
 
-    return Backend(missing_reason, forward, backward)
+    return Backend(missing_reason, forward, backward, is_traceable=True)
 
 
 def standard_backends(cpp: ModuleType, triton: str, reference: ModuleType) -> dict[str, Backend]:
