@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._C._autograd import _profiler_enabled
+from torch._functorch import config as functorch_config
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn import Parameter
 
@@ -195,7 +196,7 @@ class _Registered(NamedTuple):
         self, run: Callable[..., Any], mode: Any, func: Any, types: Any, args: tuple[Any, ...], kwargs: Any = None
     ) -> Any:
         """What a compiler sees of the operator: the launches of kernels that it can make itself, else one node."""
-        is_launched = getattr(torch._functorch.config, "decompose_custom_triton_ops", not _exporting())
+        is_launched = getattr(functorch_config, "decompose_custom_triton_ops", not _exporting())  # torch >= 2.7
         if not is_launched or not self._choose(args[-1], args[0]).is_traceable:
             return mode.__torch_dispatch__(func, types, args, kwargs)
         with mode:
