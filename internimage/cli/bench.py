@@ -63,8 +63,7 @@ def bench(
     machine is measured with random ones. The input is a scene with a few objects. With --tune no model is measured.
     """
     if tune:
-        _tune(device, as_json)
-        return
+        return _tune(device, as_json)
     if not model:
         raise typer.BadParameter("name a model, or measure launch settings with --tune", param_hint="MODEL")
     import torch
@@ -73,10 +72,9 @@ def bench(
     from internimage.cli.measuring.timing import interleave, peak_mib, reset_peak
 
     target, precision = choose_device(device), choose_dtype(dtype)
-    wanted_hw = None if size is None else _size_hw(size)
     network, weights = model_to_measure(model, choose_backend(backend))
     network = network.to(target, precision).eval()
-    size_hw = wanted_hw or usual_hw(network)
+    size_hw = usual_hw(network) if size is None else _size_hw(size)
     pixels = scene(network, batch_size, size_hw).to(target, precision)
     with torch.inference_mode():
         expected = _reference(network, pixels)
