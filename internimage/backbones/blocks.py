@@ -100,13 +100,13 @@ class Block(nn.Module):
         norms, second_norm = (self.norm1, self.norm2), None
         if not self.post_norm:
             norms, second_norm = (self.res_post_norm1, self.res_post_norm2), self.norm2
-        y = self.dcn(x if self.post_norm else self.norm1(x))
+        y, shift = _without_bias(self.dcn, x if self.post_norm else self.norm1(x))
         residual = Residual.of(gamma=self.gamma1, norm=norms[0], next_norm=second_norm)
         dtype = None if second_norm is None else second_norm.result_dtype(x)
-        x, normed = add_branch(x, y, residual, keep=self._drawn_keep(x), dtype=dtype)
-        y = self.mlp(x if normed is None else normed)
+        x, normed = add_branch(x, y, residual, shift=shift, keep=self._drawn_keep(x), dtype=dtype)
+        y, shift = _without_bias(self.mlp, x if normed is None else normed)
         residual = Residual.of(gamma=self.gamma2, norm=norms[1])
-        return add_branch(x, y, residual, keep=self._drawn_keep(x))[0]
+        return add_branch(x, y, residual, shift=shift, keep=self._drawn_keep(x))[0]
 
     def _drawn_keep(self, x: Tensor) -> Tensor | None:
         """The factor (N,) of a branch for each image, as stochastic depth draws it."""
@@ -127,6 +127,13 @@ class Block(nn.Module):
             y = y * gamma
         drop_path = self.drop_path
         return drop_path(y) if drop_path.training else y
+
+
+def _without_bias(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Apply a layer; a bias (C,) at its end may be left over, to be added with what follows."""
+    if isinstance(layer, DCNv3 | DCNv4 | MLP) and not has_hooks(layer):
+        return layer.without_bias(x)
+    return layer(x), None
 
 
 def build_operator(config: BackboneConfig, level: int, backend: str) -> DCNv3 | DCNv4:

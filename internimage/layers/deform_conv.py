@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from internimage.layers.hooks import has_hooks
 from internimage.layers.layer_norm import LayerNorm, norm_gelu
 from internimage.ops import deform_conv_v3, deform_conv_v4
 from internimage.ops.deform_conv_v4 import packed_channels
@@ -45,6 +46,13 @@ class DeformConv(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
         return self.output_proj(self.attend(x))
+
+    def without_bias(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map (N, H, W, C) to (N, H, W, C), and return a bias (C,) that is still to be added, if it may be."""
+        y, projection = self.attend(x), self.output_proj
+        if type(projection) is not nn.Linear or projection.bias is None or has_hooks(projection):
+            return projection(y), None
+        return F.linear(y, projection.weight), projection.bias
 
     @abstractmethod
     def attend(self, x: Tensor) -> Tensor:

@@ -38,11 +38,17 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
         if self._keeps_less(x):
-            hidden = F.linear(x, self.fc1.weight)  # its bias is added, and has its gradient, together with the GELU
-            bias = None if self.fc2.bias is None else self.fc2.bias.to(hidden.dtype)
-            return gelu_linear(hidden, self.fc1.bias, self.fc2.weight.to(hidden.dtype), bias)
+            y, bias = self.without_bias(x)
+            return y if bias is None else y + bias.to(y.dtype)
         hidden, drop = self.act(self.fc1(x)), self.drop
         return drop(self.fc2(drop(hidden))) if drop.training else self.fc2(hidden)
+
+    def without_bias(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map (..., C) to (..., C), and return a bias (C,) that is still to be added, where it is added elsewhere."""
+        if not self._keeps_less(x):
+            return self(x), None
+        hidden = F.linear(x, self.fc1.weight)  # its bias is added, and has its gradient, together with the GELU
+        return gelu_linear(hidden, self.fc1.bias, self.fc2.weight.to(hidden.dtype)), self.fc2.bias
 
     def _keeps_less(self, x: Tensor) -> bool:
         """Whether to keep for the gradients what the GELU was given, not what it returned as well: on a GPU."""

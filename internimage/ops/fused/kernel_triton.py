@@ -69,13 +69,15 @@ def _gelu_slope(v):
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def _rows_kernel(y, shortcut, keep, gamma, weight, bias, next_weight, next_bias, total, normed, row_count, image_rows,
-                 eps, GELU: tl.constexpr, C: tl.constexpr, P: tl.constexpr, B: tl.constexpr):  # fmt: skip
-    """Store shortcut + keep * gamma * GELU(norm(y)) as `total` and next_norm of it as `normed`."""
+def _rows_kernel(y, shift, shortcut, keep, gamma, weight, bias, next_weight, next_bias, total, normed, row_count,
+                 image_rows, eps, GELU: tl.constexpr, C: tl.constexpr, P: tl.constexpr, B: tl.constexpr):  # fmt: skip
+    """Store shortcut + keep * gamma * GELU(norm(y + shift)) as `total` and next_norm of it as `normed`."""
     first = tl.program_id(0).to(tl.int64) * B
     at, row, channel, inside = _tile(first, row_count, C, P, B)
     real, base = channel < C, first * C
     v = _load(y + base, at, inside)
+    if shift is not None:
+        v += _load(shift, channel, real)[None, :]
     if weight is not None:
         v, _ = _standardize(v, inside, eps, C)
         v = v * _load(weight, channel, real)[None, :] + _load(bias, channel, real)[None, :]
@@ -103,14 +105,14 @@ def _store_sum(sums, slot, v, channel, C: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def _rows_backward_kernel(y, total, keep, gamma, weight, bias, next_weight, grad_total, grad_normed, grad_y,
+def _rows_backward_kernel(y, shift, total, keep, gamma, weight, bias, next_weight, grad_total, grad_normed, grad_y,
                           grad_shortcut, sums, row_count, image_rows, eps, GELU: tl.constexpr, SLOTS: tl.constexpr,
                           C: tl.constexpr, P: tl.constexpr, B: tl.constexpr):  # fmt: skip
-    """Store the gradients of y and shortcut, and sums (programs, SLOTS, C) of those of gamma, norm and next norm."""
+    """Store the gradients of y and shortcut, and sums (programs, SLOTS, C) of those of shift, gamma and norms."""
     channel = tl.arange(0, P)
     real = channel < C
     of_gamma = tl.zeros([B, P], tl.float32)
-    of_weight, of_bias, of_next_weight, of_next_bias = of_gamma, of_gamma, of_gamma, of_gamma
+    of_shift, of_weight, of_bias, of_next_weight, of_next_bias = of_gamma, of_gamma, of_gamma, of_gamma, of_gamma
     wide = tl.zeros([], tl.int64)  # offsets of elements pass 2**31
     for tile in range(tl.program_id(0), tl.cdiv(row_count, B), tl.num_programs(0)):
         first = wide + tile * B
@@ -131,6 +133,8 @@ def _rows_backward_kernel(y, total, keep, gamma, weight, bias, next_weight, grad
             grad *= _load(keep, image, first + row < row_count)[:, None]
         if (weight is not None) | (gamma is not None):
             v = _load(y + base, at, inside)
+            if shift is not None:
+                v += _load(shift, channel, real)[None, :]
         if weight is not None:
             standard, factor = _standardize(v, inside, eps, C)
             scale = _load(weight, channel, real)[None, :]
@@ -144,14 +148,18 @@ def _rows_backward_kernel(y, total, keep, gamma, weight, bias, next_weight, grad
             of_weight += grad * standard
             of_bias += grad
             grad = _norm_gradient(grad, standard, factor, scale, C)
+        of_shift += grad
         tl.store(grad_y + base + at, grad.to(grad_y.dtype.element_ty), mask=inside)
     sums += tl.program_id(0) * SLOTS * C
-    slot: tl.constexpr = 1 if gamma is not None else 0
+    of_scale: tl.constexpr = 1 if shift is not None else 0
+    of_norm: tl.constexpr = of_scale + (1 if gamma is not None else 0)
+    if shift is not None:
+        _store_sum(sums, 0, of_shift, channel, C)
     if gamma is not None:
-        _store_sum(sums, 0, of_gamma, channel, C)
+        _store_sum(sums, of_scale, of_gamma, channel, C)
     if weight is not None:
-        _store_sum(sums, slot, of_weight, channel, C)
-        _store_sum(sums, slot + 1, of_bias, channel, C)
+        _store_sum(sums, of_norm, of_weight, channel, C)
+        _store_sum(sums, of_norm + 1, of_bias, channel, C)
     if grad_normed is not None:
         _store_sum(sums, SLOTS - 2, of_next_weight, channel, C)
         _store_sum(sums, SLOTS - 1, of_next_bias, channel, C)
@@ -227,11 +235,11 @@ def _tile_of(channels: int, elements: int, is_forward: bool) -> _Tile:
 
 
 def rows(
-    y: Tensor, shortcut: Tensor | None, keep: Tensor | None, total: Tensor, normed: Tensor | None, gelu: bool,
-    gamma: Tensor | None, weight: Tensor | None, bias: Tensor | None, next_weight: Tensor | None,
-    next_bias: Tensor | None, eps: float,
+    y: Tensor, shift: Tensor | None, shortcut: Tensor | None, keep: Tensor | None, total: Tensor,
+    normed: Tensor | None, gelu: bool, gamma: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    next_weight: Tensor | None, next_bias: Tensor | None, eps: float,
 ) -> None:  # fmt: skip
-    """Fill `total` with shortcut + keep * gamma * GELU(norm(y)) and `normed` with next_norm of it.
+    """Fill `total` with shortcut + keep * gamma * GELU(norm(y + shift)) and `normed` with next_norm of it.
 
     Maps are (..., C) contiguous, `keep` is (N,) for maps (N, ...), the last arguments are the fields of `Residual`.
     """
@@ -239,27 +247,27 @@ def rows(
     count, tile = y.numel() // channels, _tile_of(channels, FORWARD_TILE, True)
     with device_of(y):
         _rows_kernel[(-(-count // tile.rows),)](
-            *(y, shortcut, keep, gamma, weight, bias, next_weight, next_bias, total, normed, count),
+            *(y, shift, shortcut, keep, gamma, weight, bias, next_weight, next_bias, total, normed, count),
             *(_image_rows(y, count), eps, gelu, channels, tile.padded, tile.rows),
             num_warps=tile.warps,
         )
 
 
 def rows_backward(
-    grad_total: Tensor, grad_normed: Tensor | None, y: Tensor | None, total: Tensor | None, keep: Tensor | None,
-    gelu: bool, grad_y: Tensor, grad_shortcut: Tensor | None, gamma: Tensor | None, weight: Tensor | None,
-    bias: Tensor | None, next_weight: Tensor | None, eps: float,
+    grad_total: Tensor, grad_normed: Tensor | None, y: Tensor | None, shift: Tensor | None, total: Tensor | None,
+    keep: Tensor | None, gelu: bool, grad_y: Tensor, grad_shortcut: Tensor | None, gamma: Tensor | None,
+    weight: Tensor | None, bias: Tensor | None, next_weight: Tensor | None, eps: float,
 ) -> Tensor:  # fmt: skip
-    """Fill the gradients of y and of the shortcut, and return those of gamma, norm and next norm that exist: (s, C)."""
+    """Fill the gradients of y and of the shortcut, and return those of shift, gamma and norms that exist: (s, C)."""
     channels = grad_y.shape[-1]
     count, tile = grad_y.numel() // channels, _tile_of(channels, BACKWARD_TILE, False)
-    slots = sum((gamma is not None, 2 * (weight is not None), 2 * (next_weight is not None)))
+    slots = sum((shift is not None, gamma is not None, 2 * (weight is not None), 2 * (next_weight is not None)))
     programs = _programs(count, tile.rows)
     sums = torch.empty(programs, slots, channels, dtype=torch.float32, device=grad_y.device)
     with device_of(grad_y):
         _rows_backward_kernel[(programs,)](
-            *(y, total, keep, gamma, weight, bias, next_weight, grad_total, grad_normed, grad_y, grad_shortcut, sums),
-            *(count, _image_rows(grad_y, count), eps, gelu, slots, channels, tile.padded, tile.rows),
+            *(y, shift, total, keep, gamma, weight, bias, next_weight, grad_total, grad_normed, grad_y, grad_shortcut),
+            *(sums, count, _image_rows(grad_y, count), eps, gelu, slots, channels, tile.padded, tile.rows),
             num_warps=tile.warps,
         )
     return sums.sum(0) if slots else sums[0]
@@ -297,13 +305,13 @@ def gelu_(x: Tensor) -> None:
 def add_shortcut_(y: Tensor, shortcut: Tensor, normed: Tensor | None, *residual: Any) -> None:
     """Replace the contiguous y by shortcut + gamma * norm(y) and fill `normed` with next_norm of it."""
     if y.numel():
-        rows(y, shortcut, None, y, normed, False, *residual)
+        rows(y, None, shortcut, None, y, normed, False, *residual)
 
 
 def add_residual_(x: Tensor, y: Tensor, normed: Tensor | None, *residual: Any) -> None:
     """Replace the contiguous x by x + gamma * norm(y) and fill `normed` with next_norm of it."""
     if y.numel():
-        rows(y, x, None, x, normed, False, *residual)
+        rows(y, None, x, None, x, normed, False, *residual)
 
 
 def depthwise_norm_gelu(

@@ -85,26 +85,28 @@ def test_layer_norm(channels: int, gelu: bool, dtype: torch.dtype, poisoned_empt
     assert out.dtype == dtype and out.is_contiguous()
 
 
-@pytest.mark.parametrize("parts", list(itertools.product((False, True), repeat=4)), ids=str)
+@pytest.mark.parametrize("parts", list(itertools.product((False, True), repeat=5)), ids=str)
 def test_add_branch(parts: tuple[bool, ...], poisoned_empty: None) -> None:
-    has_keep, has_gamma, has_norm, has_next = parts
+    has_shift, has_keep, has_gamma, has_norm, has_next = parts
     keep, channels = torch.tensor([0.0, 1.5, 2.0]), 20
 
     def terms(gamma: Tensor, weight: Tensor, bias: Tensor, *next_norm: Tensor) -> Residual:
         norm = (weight, bias) if has_norm else (None, None)
         return Residual(gamma if has_gamma else None, *norm, *(next_norm if has_next else (None, None)), EPS)
 
-    def run(shortcut: Tensor, y: Tensor, *parameters: Tensor) -> Any:
-        return add_branch(shortcut, y, terms(*parameters), keep=keep.to(DEVICE) if has_keep else None)
+    def run(shortcut: Tensor, y: Tensor, shift: Tensor, *parameters: Tensor) -> Any:
+        given = {"shift": shift if has_shift else None, "keep": keep.to(DEVICE) if has_keep else None}
+        return add_branch(shortcut, y, terms(*parameters), **given)
 
-    def definition(shortcut: Tensor, y: Tensor, *parameters: Tensor) -> Any:
+    def definition(shortcut: Tensor, y: Tensor, shift: Tensor, *parameters: Tensor) -> Any:
+        y = y + shift if has_shift else y
         gamma, weight, bias, *next_norm, _ = terms(*parameters)
         y = F.layer_norm(y, (channels,), weight, bias, EPS) if has_norm else y
         y = y * gamma if has_gamma else y
         total = shortcut + (y * keep.view(3, 1, 1) if has_keep else y)
         return total, F.layer_norm(total, (channels,), *next_norm, EPS) if has_next else None
 
-    check(run, definition, [torch.randn(3, 4, channels), torch.randn(3, 4, channels), *vectors(channels, 5)])
+    check(run, definition, [torch.randn(3, 4, channels), torch.randn(3, 4, channels), *vectors(channels, 6)])
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float32, torch.bfloat16), (torch.float16, torch.float16)], ids=str)
@@ -123,15 +125,9 @@ def test_the_sum_of_two_dtypes_has_the_wider_one(dtypes: tuple[torch.dtype, torc
 
 
 @each_dtype
-@pytest.mark.parametrize("has_bias", [False, True])
-def test_gelu_linear(has_bias: bool, dtype: torch.dtype, poisoned_empty: None) -> None:
-    tensors = [torch.randn(2, 5, 300), torch.randn(7, 300) / 17, torch.randn(7)][: 2 + has_bias]
-    x, weight, *bias = (t.to(dtype) for t in tensors)
-    check(
-        lambda x, shift, weight, bias=None: gelu_linear(x, shift, weight, bias),
-        lambda x, shift, weight, bias=None: F.linear(F.gelu(x + shift), weight, bias),
-        [x, torch.randn(300), weight, *bias],
-    )
+def test_gelu_linear(dtype: torch.dtype, poisoned_empty: None) -> None:
+    x, weight = torch.randn(2, 5, 300).to(dtype), (torch.randn(7, 300) / 17).to(dtype)
+    check(gelu_linear, lambda x, shift, weight: F.linear(F.gelu(x + shift), weight), [x, torch.randn(300), weight])
 
 
 @needs_kernels
@@ -143,7 +139,7 @@ def test_gradients_of_parameters_are_sums_over_all_tiles(monkeypatch: pytest.Mon
     inputs = [torch.randn(23, 16), *vectors(16, 2)]
     check(lambda *v: layer_norm(*v, EPS), lambda x, w, b: F.layer_norm(x, (16,), w, b, EPS), inputs)
     inputs = [torch.randn(23, 16), torch.randn(16), torch.randn(3, 16)]
-    check(lambda *v: gelu_linear(*v, None), lambda x, s, w: F.linear(F.gelu(x + s), w), inputs)
+    check(gelu_linear, lambda x, s, w: F.linear(F.gelu(x + s), w), inputs)
     kernel_triton._tile_of.cache_clear()
 
 
@@ -158,15 +154,16 @@ def test_second_derivatives() -> None:
     def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.gelu(F.layer_norm(x, (8,), weight, bias, EPS))
 
-    def branch(shortcut: Tensor, y: Tensor, gamma: Tensor, *parameters: Tensor) -> Any:
-        total = shortcut + gamma * F.layer_norm(y, (8,), *parameters[:2], EPS)
+    def branch(shortcut: Tensor, y: Tensor, shift: Tensor, gamma: Tensor, *parameters: Tensor) -> Any:
+        total = shortcut + gamma * F.layer_norm(y + shift, (8,), *parameters[:2], EPS)
         return total, F.layer_norm(total, (8,), *parameters[2:], EPS)
 
     x = [torch.randn(4, 8), torch.randn(4, 8)]
     check(double(lambda *v: layer_norm(*v, EPS, gelu=True)), double(norm), [x[0], *vectors(8, 2)])
-    check(double(lambda *v: add_branch(*v[:2], Residual(*v[2:], EPS))), double(branch), [*x, *vectors(8, 5)])
+    ours = lambda shortcut, y, shift, *v: add_branch(shortcut, y, Residual(*v, EPS), shift=shift)  # noqa: E731
+    check(double(ours), double(branch), [*x, *vectors(8, 6)])
     check(
-        double(lambda *v: gelu_linear(*v, None)),
+        double(gelu_linear),
         double(lambda x, s, w: F.linear(F.gelu(x + s), w)),
         [x[0], torch.randn(8), torch.randn(3, 8)],
     )
