@@ -132,6 +132,22 @@ def own_part(values: Tensor, counts: Sequence[int], *, dim: int = 0) -> Tensor:
     return torch.cat([parts[i] for i in own_rows(len(counts) // _team.size)], dim=dim)
 
 
+def kept(like: Tensor, shape: Sequence[int], rate: float, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Return (N, *shape) factors for the own images: 0 for what is dropped, else what makes up for it.
+
+    They are drawn for the whole batch.
+
+    Args:
+        like: (N, ...) of own images.
+        shape: of what is kept or dropped of an image as one.
+        rate: how often it is dropped, 0..1.
+        dtype: of the factors, None for the default.
+    """
+    drawn = torch.empty(len(like) * world(), *shape, dtype=dtype, device=like.device).bernoulli_(1 - rate)
+    own = drawn if _team is None else drawn[own_rows(len(like))]
+    return own.div_(1 - rate) if rate < 1 else own
+
+
 def divisor(count: int | Tensor, like: Tensor) -> int | Tensor:
     """Return what a sum over own examples is divided by, so that the mean over processes is that of the whole batch.
 

@@ -72,7 +72,7 @@ INNER = {
     "data/untrusted": "files from outside: limits, damaged content, what is broken",
     "backbones/original": "names and settings of the original backbones, and how they show in a checkpoint",
     "checkpoints/formats": "files of torch, of Transformers, of OpenMMLab; what keeps hostile ones out",
-    "training/parallel": "several processes: their engine, on accelerate, and layers that see the whole batch",
+    "training/parallel": "several processes: engines on accelerate and FSDP2, layers that see the whole batch",
 }
 
 # What a task's folder may hold, in the order in which files may import from one another: upstream only.

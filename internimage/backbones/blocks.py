@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from internimage import parallel
 from internimage.backbones.config import BackboneConfig
 from internimage.layers.deform_conv import NORM_EPS, DCNv3, DCNv4, channels_last_conv
 from internimage.layers.hooks import has_hooks
@@ -113,8 +114,7 @@ class Block(nn.Module):
         rate = self.drop_path.p
         if not self.training or rate == 0:
             return None
-        keep = torch.empty(len(x), device=x.device).bernoulli_(1 - rate)
-        return keep.div_(1 - rate) if rate < 1 else keep
+        return parallel.kept(x, (), rate)
 
     def _branch(
         self, x: Tensor, norm: nn.Module, layer: nn.Module, res_norm: nn.Module | None, gamma: Tensor | None

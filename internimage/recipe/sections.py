@@ -187,7 +187,12 @@ class ParallelSettings:
     """How several processes train together.
 
     Args:
+        strategy: "ddp" gives each process the whole model; "fsdp" shares out parameters, gradients, moments and running
+            average, of which each process keeps a shard; "auto" is what accelerate launch asks for, else "ddp".
+        offload: keep shards in the memory of the processor while they are not needed; for "fsdp".
         timeout_minutes: how long a process waits for the others before it fails, so that nothing hangs.
     """
 
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    offload: bool = False
     timeout_minutes: Annotated[float, Range(0.1, 1440.0)] = 10.0

@@ -10,13 +10,16 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
-from internimage.recipe import Recipe
+from internimage.flow import AnyModel
+from internimage.recipe import EmaSettings, Recipe
+from internimage.training.ema import Average, build_ema
 
 logger = logging.getLogger(__name__)
 RecipeT = TypeVar("RecipeT", bound=Recipe)
@@ -39,15 +42,30 @@ class Losses(nn.Module):
     Args:
         model: what is trained.
         loss: gives the named losses of a batch.
+        context: gives what they are computed in.
     """
 
-    def __init__(self, model: nn.Module, loss: Callable[[Any], dict[str, Tensor]]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Any], dict[str, Tensor]],
+        context: Callable[[], contextlib.AbstractContextManager[object]],
+    ) -> None:
         super().__init__()
-        self.model, self._loss = model, loss
+        self.model, self._loss, self._context = model, loss, context
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Return the named losses of a batch."""
-        return self._loss(batch)
+        with self._context():
+            return self._loss(batch)
+
+
+class HeldStates(TypedDict):
+    """The states of what a run trains, whole, in the form of torch."""
+
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
 
 
 class Engine:
@@ -75,9 +93,40 @@ class Engine:
         """Return the model as it is trained, on the device."""
         return model.to(self.device)
 
+    def shard(self, losses: Losses) -> None:
+        """Let this process keep a part of the parameters; called before the optimizer takes them."""
+
+    def average(self, model: nn.Module, settings: EmaSettings) -> Average:
+        """Return a running average of the weights that starts with the present ones."""
+        return build_ema(model, settings)
+
     def prepare(self, losses: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Return losses and optimizer as the loop uses them."""
         return losses, optimizer
+
+    def delivered(self, model: AnyModel, average: Average | None) -> AnyModel:
+        """Return the model that validation measures and files hold; all processes call this."""
+        if average is None:
+            return model
+        assert isinstance(average, AveragedModel)
+        return cast("AnyModel", average.module)
+
+    def own_states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
+        """Return the states of what this process keeps."""
+        ema = None if average is None else average.state_dict()
+        return {"model": model.state_dict(), "ema": ema, "optimizer": optimizer.state_dict()}
+
+    def states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
+        """Return the states of a run for `restore`, of whatever engine; all processes call this."""
+        return self.own_states(model, average, optimizer)
+
+    def restore(self, model: nn.Module, average: Average | None, optimizer: Optimizer, held: HeldStates) -> None:
+        """Take over what `states` returned."""
+        model.load_state_dict(held["model"])
+        if average is not None:
+            assert held["ema"] is not None  # the settings are those of the run
+            average.load_state_dict(held["ema"])
+        optimizer.load_state_dict(held["optimizer"])
 
     def accumulating(self, losses: nn.Module) -> contextlib.AbstractContextManager[object]:
         """Return the context of one of the batches of a step."""

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from internimage.recipe import EmaSettings
+
+
+class Average(Protocol):
+    """A running average of weights."""
+
+    def update_parameters(self, model: nn.Module, /) -> None:
+        """Move towards the present weights."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what `load_state_dict` takes: "n_averaged", and the weights below "module."."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> object:
+        """Take over what `state_dict` returned."""
+        ...
 
 
 def decay_at(update: int, settings: EmaSettings) -> float:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,9 +17,8 @@ from internimage.checkpoints.save import save_model
 from internimage.files import finite_or_none, remove_leftovers
 from internimage.flow import AnyModel
 from internimage.recipe import Recipe
-from internimage.training.device import Losses, chosen_device, with_precision
+from internimage.training.device import HeldStates, Losses, chosen_device, with_precision
 from internimage.training.display import RunDisplay, StopEvent, log_on_terminal, run_display, stop_on_signals
-from internimage.training.ema import build_ema
 from internimage.training.meters import BusyHint, Meters, MeterSums, diverged, first_not_finite
 from internimage.training.optim import build_optimizer, set_rates
 from internimage.training.parallel.launch import build_engine, launched_processes, one_of_the_processes
@@ -148,9 +147,10 @@ class Trainer:
         self.task: Setup[Any, Any, Any, Any] = Setup(recipe, data, examine=self._run_data.examine)
         self.recipe = recipe = self.task.recipe
         self.model = self.engine.adapt(self.task.model)
-        self.ema = build_ema(self.model, recipe.ema) if recipe.ema.decay else None
+        losses = Losses(self.model, lambda batch: self.task.loss(batch, self.engine.device), self.engine.autocast)
+        self.engine.shard(losses)
+        self.ema = self.engine.average(self.model, recipe.ema) if recipe.ema.decay else None
         optimizer = build_optimizer(self.task.param_groups(), recipe.optimizer)
-        losses = Losses(self.model, lambda batch: self.task.loss(batch, self.engine.device))
         self._losses, self.optimizer = self.engine.prepare(losses, optimizer)
         self.schedule = self.task.schedule
         self.steps_per_epoch = self.task.steps_per_epoch
@@ -248,9 +248,8 @@ class Trainer:
         set_rates(self.optimizer, self.schedule, self.step)
         for batch in micro_batches:
             with self.engine.accumulating(self._losses):
-                with self.engine.autocast():
-                    losses = self._losses(batch)
-                    loss = sum(losses.values(), torch.zeros((), device=self.engine.device))
+                losses = self._losses(batch)
+                loss = sum(losses.values(), torch.zeros((), device=self.engine.device))
                 self.engine.backward(loss)
                 self._meters.add(loss / len(micro_batches), losses, fraction=1 / len(micro_batches), step=self.step + 1)
         self.engine.step(self.optimizer, self.model.parameters(), clip_norm=self.recipe.optimizer.clip_norm)
@@ -280,9 +279,11 @@ class Trainer:
             FloatingPointError: a loss, a weight or a moment of the optimizer is not finite.
         """
         self._refuse_bad_loss()
-        bad = first_not_finite({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()["state"]})
-        if bad is None and self.ema is not None:
-            bad = first_not_finite({"average": self.ema.state_dict()})
+        own = self.engine.own_states(self.model, self.ema, self.optimizer)
+        found = first_not_finite(
+            {"model": own["model"], "optimizer": own["optimizer"]["state"], "average": own["ema"] or {}}
+        )
+        bad = next((name for name in parallel.gathered(found) if name is not None), None)
         if bad is not None:
             raise self._diverged(f"the state of the run is not finite ({bad})", self.step)
 
@@ -328,7 +329,7 @@ class Trainer:
     @property
     def delivered(self) -> AnyModel:
         """The model that validation measures and files hold: the running average when there is one."""
-        return self.model if self.ema is None else cast("AnyModel", self.ema.module)
+        return self.engine.delivered(self.model, self.ema)
 
     def save(self) -> None:
         """Write the state of the run and the present weights.
@@ -337,14 +338,15 @@ class Trainer:
             FloatingPointError: they are not finite; what was saved before stays.
         """
         self._refuse_bad_state()
-        sums = parallel.gathered(self._meters.state())
+        sums, held = parallel.gathered(self._meters.state()), self.engine.states(self.model, self.ema, self.optimizer)
+        delivered = self.delivered
         if parallel.rank() == 0:
-            self._write(sums)
+            self._write(delivered, held, sums)
         self._last_save, self._saved_step = time.monotonic(), self.step
 
-    def _write(self, sums: Sequence[MeterSums]) -> None:
+    def _write(self, delivered: AnyModel, held: HeldStates, sums: Sequence[MeterSums]) -> None:
         """Write weights and state; `sums` are what the meters of each process have added up."""
-        save_model(self.delivered, self.out / LAST_WEIGHTS, info=self._notes())
+        save_model(delivered, self.out / LAST_WEIGHTS, info=self._notes())
         state: RunState = {
             "format": FORMAT,
             "task": self.recipe.task,
@@ -352,9 +354,7 @@ class Trainer:
             "data_path": self._data_path,
             "data": self._run_data.digests,
             "step": self.step,
-            "model": self.model.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **held,
             "random": generator_state(self.engine.device),
             "rows": self.records.rows,
             "best_value": self.best_value,
@@ -373,11 +373,7 @@ class Trainer:
 
     def restore(self, state: RunState) -> None:
         """Take over what `save` wrote, so that the next step is the one that would have followed."""
-        self.model.load_state_dict(state["model"])
-        if self.ema is not None:
-            assert state["ema"] is not None  # the settings are those of the run
-            self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.engine.restore(self.model, self.ema, self.optimizer, state)
         self.step, self.best_value = state["step"], state["best_value"]
         self._saved_step = self.step
         self.engine.scaler.load_state_dict(state.get("scaler", {}))

@@ -25,6 +25,8 @@ FREE_SETTINGS = frozenset(
         "data.workers",
         "data.max_unreadable",
         "parallel.timeout_minutes",
+        "parallel.strategy",
+        "parallel.offload",
     }
 )
 BATCH_SIZE = "data.batch_size"

@@ -6,13 +6,14 @@ import json
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from internimage.checkpoints.save import write_torch_file
 from internimage.files import replacing
 from internimage.recipe import Recipe
+from internimage.training.device import HeldStates
 from internimage.training.meters import MeterSums
 from internimage.training.recipes import with_short_names
 
@@ -27,7 +28,7 @@ RUN_FILES = (STATE_FILE, RECIPE_FILE, DATA_FILE, LAST_WEIGHTS, BEST_WEIGHTS, "me
 LOCK_FILE = ".lock"
 
 
-class RunState(TypedDict):
+class RunState(HeldStates):
     """What a run needs to go on bit for bit; states of older releases lack some entries."""
 
     format: int
@@ -36,9 +37,6 @@ class RunState(TypedDict):
     data_path: NotRequired[str]
     data: NotRequired[dict[str, str]]  # see `RunData.digests`
     step: int
-    model: dict[str, torch.Tensor]
-    ema: dict[str, torch.Tensor] | None
-    optimizer: dict[str, Any]  # as torch writes it
     random: dict[str, torch.Tensor]  # see `generator_state`
     rows: list[dict[str, float]]
     best_value: float

@@ -22,8 +22,6 @@ from internimage.training.setup import training_of
 if TYPE_CHECKING:
     from accelerate import Accelerator  # pyright: ignore[reportMissingImports]  # an extra
 
-_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-
 
 class ParallelEngine(Engine):
     """One of several processes, see `Engine`.
@@ -57,10 +55,6 @@ class ParallelEngine(Engine):
         """Exchange gradients within the block at the last batch of a step only."""
         with self.accelerator.accumulate(losses):
             yield
-
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Return a context that changes nothing: what accelerate has prepared has its precision."""
-        return contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of the loss of one of the batches of a step."""
@@ -100,7 +94,7 @@ def _accelerator(device: torch.device, recipe: Recipe) -> Accelerator:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision=_PRECISIONS[recipe.run.precision],
+        mixed_precision="fp16" if recipe.run.precision == "fp16" else "no",  # of bf16 the losses take care
         gradient_accumulation_steps=recipe.optimizer.accumulation_steps,
         kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timeout_of(recipe))],
     )

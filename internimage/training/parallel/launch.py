@@ -22,6 +22,7 @@ from internimage.processors import usable_processors
 from internimage.recipe import Recipe
 from internimage.training.device import Engine
 from internimage.training.parallel.engine import ParallelEngine
+from internimage.training.parallel.fsdp import ShardedEngine
 
 logger = logging.getLogger("internimage.training")
 # How torch tells that another process has gone, besides by the class of the error.
@@ -44,8 +45,57 @@ def build_engine(device: torch.device, recipe: Recipe) -> Engine:
     Args:
         device: where it computes.
         recipe: every setting of the run.
+
+    Raises:
+        ValueError: settings do not go together, or with what accelerate launch was told.
     """
-    return ParallelEngine(device, recipe) if launched_processes() > 1 else Engine(device, recipe)
+    strategy = chosen_strategy(recipe)
+    if launched_processes() == 1:
+        if strategy != "ddp":
+            logger.warning("parallel.strategy=%s is for several processes; a single one keeps everything", strategy)
+        return Engine(device, recipe)
+    return ShardedEngine(device, recipe) if strategy == "fsdp" else ParallelEngine(device, recipe)
+
+
+def chosen_strategy(recipe: Recipe) -> str:
+    """Return how the processes share the work, by the recipe and by what accelerate launch was told.
+
+    Raises:
+        ValueError: they contradict each other, or settings do not go together.
+    """
+    settings, asked = recipe.parallel, _asked_by_accelerate()
+    if asked is not None and settings.strategy not in ("auto", asked):
+        raise ValueError(
+            f"accelerate launch asks for {asked}, but the recipe has parallel.strategy={settings.strategy}; change one "
+            "of them, or leave it to accelerate with parallel.strategy=auto"
+        )
+    strategy = (asked or "ddp") if settings.strategy == "auto" else settings.strategy
+    if settings.offload and strategy == "ddp":
+        raise ValueError("parallel.offload=true goes with parallel.strategy=fsdp, given ddp, which keeps everything")
+    if recipe.run.precision == "fp16" and strategy != "ddp":
+        raise ValueError(f"run.precision=fp16 goes with parallel.strategy=ddp, given {strategy}; take bf16")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision != "no" and precision != recipe.run.precision:
+        raise ValueError(
+            f"accelerate launch asks for {precision}, but the recipe has run.precision={recipe.run.precision}; write "
+            f"--set run.precision={precision}, or take it out of the configuration of accelerate"
+        )
+    return strategy
+
+
+def _asked_by_accelerate() -> str | None:
+    """Return the strategy of the configuration of accelerate launch, None where it has none."""
+    environment = os.environ
+    if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ValueError(
+            "accelerate launch asks for DeepSpeed, which this package does not use; take its FSDP 2, or "
+            "parallel.strategy=fsdp, which shards parameters, gradients and moments as ZeRO 3 does"
+        )
+    if environment.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return None
+    if environment.get("FSDP_VERSION", "1") != "2":
+        raise ValueError("accelerate launch asks for FSDP 1; set fsdp_version: 2 in its configuration")
+    return "fsdp"
 
 
 @contextlib.contextmanager

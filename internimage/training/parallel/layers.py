@@ -69,7 +69,7 @@ class WholeStochasticDepth(StochasticDepth):
         """Map (N, ...) to the same shape."""
         if not self.training or self.p == 0.0:
             return input
-        return input * _kept(input, (1,) * (input.ndim - 1), self.p)
+        return input * parallel.kept(input, (1,) * (input.ndim - 1), self.p, dtype=input.dtype)
 
 
 class WholeDropout2d(nn.Dropout2d):
@@ -79,7 +79,7 @@ class WholeDropout2d(nn.Dropout2d):
         """Map (N, C, H, W) to the same shape."""
         if not self.training or self.p == 0.0:
             return input
-        return input * _kept(input, (input.shape[1], 1, 1), self.p)
+        return input * parallel.kept(input, (input.shape[1], 1, 1), self.p, dtype=input.dtype)
 
 
 class WholeDropout(nn.Dropout):
@@ -89,15 +89,7 @@ class WholeDropout(nn.Dropout):
         """Map (N, ...) to the same shape."""
         if not self.training or self.p == 0.0:
             return input
-        return input * _kept(input, tuple(input.shape[1:]), self.p)
-
-
-def _kept(like: Tensor, shape: tuple[int, ...], rate: float) -> Tensor:
-    """Return (N, *shape) factors for own images: 0 for what is dropped, else what makes up for it."""
-    count = len(like)
-    drawn = torch.empty(count * parallel.world(), *shape, dtype=like.dtype, device=like.device).bernoulli_(1 - rate)
-    own = drawn[parallel.own_rows(count)]
-    return own.div_(1 - rate) if rate < 1 else own
+        return input * parallel.kept(input, tuple(input.shape[1:]), self.p, dtype=input.dtype)
 
 
 _TWINS: dict[type[nn.Module], type[nn.Module]] = {

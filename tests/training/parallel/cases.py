@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from internimage.training.loop import Trainer
 from internimage.training.recipes import recipe
@@ -84,7 +85,7 @@ def five_steps(name: str, data: Path, out: Path, *, processes: int, overrides: t
     def remember(*args: Any, **options: Any) -> None:
         if not gradients:
             named = trainer.model.named_parameters()
-            gradients.update({key: p.grad.clone() for key, p in named if p.grad is not None})
+            gradients.update({key: whole(p.grad).clone() for key, p in named if p.grad is not None})
         clear(*args, **options)
 
     with unittest.mock.patch.object(trainer.optimizer, "zero_grad", remember):
@@ -97,4 +98,9 @@ def five_steps(name: str, data: Path, out: Path, *, processes: int, overrides: t
                 if trainer.step == STEPS:
                     break
     state = {key: value.clone() for key, value in trainer.delivered.state_dict().items()}
-    return {"gradients": gradients, "model": trainer.model.state_dict(), "average": state}
+    model = {key: whole(value) for key, value in trainer.model.state_dict().items()}
+    return {"gradients": gradients, "model": model, "average": state}
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value

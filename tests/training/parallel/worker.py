@@ -15,13 +15,16 @@ from tests.training.parallel import cases
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def five_steps(folder: Path, dtypes: str, *names: str) -> None:
+def five_steps(folder: Path, strategy: str, dtypes: str, *names: str) -> None:
     """Write what each case gives in these precisions, such as "float64,float32"."""
+    overrides = ("parallel.offload=true",) if strategy == "offload" else ()
+    overrides += (f"parallel.strategy={'fsdp' if strategy == 'offload' else strategy}",)
     for name in names:
         for dtype in dtypes.split(","):
+            place = folder / f"{name}-{dtype}-{strategy}-{WORLD}"
             with cases.in_float64() if dtype == "float64" else contextlib.nullcontext():
-                found = cases.five_steps(name, folder, folder / f"{name}-{dtype}-{WORLD}", processes=WORLD)
-            torch.save(found, folder / f"{name}-{dtype}-{WORLD}-{RANK}.pt")
+                found = cases.five_steps(name, folder, place, processes=WORLD, overrides=overrides)
+            torch.save(found, folder / f"{name}-{dtype}-{strategy}-{WORLD}-{RANK}.pt")
             parallel.leave()
 
 

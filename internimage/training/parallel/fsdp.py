@@ -1,0 +1,163 @@
+"""Parameters, gradients, moments and running average in shards, one on each process (FSDP2 of torch).
+
+A block of the backbone is whole only while it is computed. What is measured and saved is gathered: weights and state
+are those of any other run, which goes on with any strategy and number of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from internimage import parallel
+from internimage.backbones.blocks import Block
+from internimage.flow import AnyModel
+from internimage.recipe import EmaSettings, Recipe
+from internimage.training.device import Engine, HeldStates, Losses, ModuleT
+from internimage.training.ema import Average, decay_at
+from internimage.training.parallel.engine import ParallelEngine
+
+
+class ShardedEngine(ParallelEngine):
+    """One of several processes that keep a shard of everything, see `Engine`."""
+
+    def __init__(self, device: torch.device, recipe: Recipe) -> None:
+        super().__init__(device, recipe)
+        self._mesh = init_device_mesh(self.device.type, (parallel.world(),))
+        self._offload: OffloadPolicy = OffloadPolicy()
+        if recipe.parallel.offload:
+            self._offload = CPUOffloadPolicy(pin_memory=self.device.type != "cpu")
+        self._batches = 0
+        self._whole: nn.Module | None = None
+
+    def adapt(self, model: ModuleT) -> ModuleT:
+        """Return the model on the device, and keep a copy to measure and to save."""
+        model = super().adapt(model)
+        self._whole = copy.deepcopy(model).eval().requires_grad_(False)
+        return model
+
+    def shard(self, losses: Losses) -> None:
+        """Replace the parameters by shards: those of each block, then the others."""
+        for module in losses.modules():
+            if isinstance(module, Block):
+                fully_shard(module, mesh=self._mesh, offload_policy=self._offload)
+        fully_shard(losses, mesh=self._mesh, offload_policy=self._offload)
+
+    def prepare(self, losses: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Return both as they are: the shards know what to exchange."""
+        return losses, optimizer
+
+    @contextlib.contextmanager
+    def accumulating(self, losses: nn.Module) -> Iterator[None]:
+        """Exchange gradients within the block at the last batch of a step only."""
+        assert isinstance(losses, FSDPModule)
+        self._batches += 1
+        losses.set_requires_gradient_sync(self._batches % self.batches_per_step == 0)
+        yield
+
+    autocast, backward, step = Engine.autocast, Engine.backward, Engine.step
+
+    def average(self, model: nn.Module, settings: EmaSettings) -> ShardedAverage:
+        """Return the running average of the shards."""
+        return ShardedAverage(model, settings)
+
+    def delivered(self, model: AnyModel, average: Average | None) -> AnyModel:
+        """Return a whole copy of the model, or of its average; all processes call this."""
+        assert average is None or isinstance(average, ShardedAverage)
+        values = model.state_dict() if average is None else average.values
+        assert self._whole is not None  # the model was adapted
+        self._whole.load_state_dict({name: self._gathered(value) for name, value in values.items()})
+        return cast("AnyModel", self._whole)
+
+    def own_states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
+        """Return the states of what this process keeps: its shards."""
+        return _each(super().own_states(model, average, optimizer), _local)
+
+    def states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
+        """Return the states of a run, gathered from all processes, which call this together."""
+        return _each(super().own_states(model, average, optimizer), lambda value: self._gathered(value).cpu())
+
+    def _gathered(self, value: Tensor) -> Tensor:
+        moved = value.detach().to(self.device)
+        return moved.full_tensor() if isinstance(moved, DTensor) else moved
+
+    def restore(self, model: nn.Module, average: Average | None, optimizer: Optimizer, held: HeldStates) -> None:
+        """Take over what `states` returned, or any other engine."""
+        _take_over(model.state_dict(), held["model"])
+        if average is not None:
+            assert held["ema"] is not None  # the settings are those of the run
+            average.load_state_dict(
+                {name: _like(value, average.state_dict()[name]) for name, value in held["ema"].items()}
+            )
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moments = {
+            index: {name: _like(value, parameters[index]) for name, value in state.items()}
+            for index, state in held["optimizer"]["state"].items()
+        }
+        optimizer.load_state_dict({**held["optimizer"], "state": moments})
+
+
+class ShardedAverage:
+    """The running average of shards, each of which stays where it is."""
+
+    def __init__(self, model: nn.Module, settings: EmaSettings) -> None:
+        self._settings, self._count = settings, 1
+        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move towards the present weights; counters are copied."""
+        decay = decay_at(self._count, self._settings)
+        for name, present in model.state_dict().items():
+            kept = _local(self.values[name])
+            if kept.is_floating_point():
+                kept.lerp_(_local(present), 1 - decay)
+            else:
+                kept.copy_(_local(present))
+        self._count += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what `load_state_dict` takes, with the names that torch gives an average."""
+        values = {f"module.{name}": value for name, value in self.values.items()}
+        return {"n_averaged": torch.tensor(self._count), **values}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` returned."""
+        self._count = int(state["n_averaged"])
+        _take_over(self.values, {name: state[f"module.{name}"] for name in self.values})
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return dictionaries of any depth with their tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    return {key: _each(inner, change) for key, inner in value.items()} if isinstance(value, Mapping) else value
+
+
+def _local(value: Tensor) -> Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def _like(value: Any, other: Tensor) -> Any:
+    """Return a whole tensor in shards as another one is; what has another shape, such as a counter, stays."""
+    if not isinstance(other, DTensor) or not isinstance(value, Tensor) or value.shape != other.shape:
+        return value
+    if isinstance(value, DTensor):
+        return value
+    placed = value.to(other.device_mesh.device_type)
+    return distribute_tensor(placed, other.device_mesh, other.placements, src_data_rank=None).to(other.device)
+
+
+@torch.no_grad()
+def _take_over(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    for name, value in own.items():
+        value.copy_(_like(given[name], value))
