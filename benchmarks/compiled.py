@@ -79,7 +79,7 @@ class _Driver:
         return self.target
 
     def get_current_device(self) -> int:
-        return -1 - list(TARGETS.values()).index(self.target)  # kernels remember what they compiled by device
+        return -100 - list(TARGETS.values()).index(self.target)  # kernels remember what they compiled by device
 
     def get_current_stream(self, device: int) -> int:
         return 0
@@ -259,11 +259,13 @@ def _loops(text: str, label: Pattern, instruction: Pattern, branch: Pattern) -> 
 
 
 CASES = [
-    *(Case(operator, dtype, width) for operator in ("dcnv3", "dcnv4") for dtype in (torch.float16, torch.float32)
-      for width in (16, 32)),
-    Case("dcnv3", torch.bfloat16, 16), Case("dcnv3", torch.float16, 16, softmax=False),
-    Case("ms_deform_attn", torch.float16, 32), Case("ms_deform_attn", torch.float32, 32),
-]  # fmt: skip
+    *(Case("dcnv3", torch.float16, width) for width in (16, 32)),
+    *(Case("dcnv3", dtype, 16) for dtype in (torch.bfloat16, torch.float32)),
+    Case("dcnv3", torch.float16, 16, softmax=False),
+    Case("dcnv4", torch.float16, 16, softmax=False),
+    Case("ms_deform_attn", torch.float16, 32),
+    Case("ms_deform_attn", torch.float32, 32),
+]
 
 
 def run(device: str, targets: tuple[str, ...] = tuple(TARGETS)) -> None:

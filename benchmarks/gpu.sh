@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one run of at most 8 minutes: tests, first calls, operators, row kernels and models
-# beside their peers.
+# Everything that needs a GPU, in one run of at most 8 minutes: tests, first calls, operators, row kernels, the host,
+# models in inference and training, detectors and segmentors, beside their peers.
 #
-#   benchmarks/gpu.sh [--python PYTHON] [--copy-to DIR] [--device cuda|cpu] [--limits "TESTS FIRST OPERATORS ROWS MODELS"]
+#   benchmarks/gpu.sh [--python PYTHON] [--copy-to DIR] [--device cuda|cpu]
+#                     [--limits "TESTS FIRST OPERATORS ROWS HOST MODELS DETECTION SEGMENTATION"]
 #
 # For a bare machine with torch, torchvision, triton, timm, pytest and this package's dependencies; the package need not be
 # installed, and there need be no network. Figures go to benchmarks/results/*_cuda.json, and to DIR. Each part stops at
 # its limit in seconds and keeps what it has measured by then. "--device cpu" tries the script out, into a folder of its own.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-python=python3 copy_to="" device=cuda limits="110 80 80 40 150" results=benchmarks/results dtype=float16
+python=python3 copy_to="" device=cuda limits="75 60 75 30 25 130 40 40" results=benchmarks/results dtype=float16
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || { echo "$1 lacks its value" >&2; exit 2; }
   case $1 in
@@ -21,7 +22,7 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-read -r tests_limit first_limit operators_limit rows_limit models_limit <<<"$limits"
+read -r tests_limit first_limit operators_limit rows_limit host_limit models_limit detection_limit segmentation_limit <<<"$limits"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 if [ "$device" = cuda ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
@@ -60,14 +61,25 @@ if has pytest; then
 else
   skipped+=("tests: pytest is not installed")
 fi
-part "first calls" "$first_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only first_calls --seconds 45
-part "operators" "$operators_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only operators --seconds 0.2 --dtype "$dtype"
-part "rows" "$rows_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only rows --seconds 0.1 --dtype "$dtype"
+
+# suite NAME LIMIT OPTIONS...: one suite of the benchmarks.
+suite() {
+  local name=$1 limit=$2
+  shift 2
+  part "$name" "$limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only "$name" "$@"
+}
+
+suite first_calls "$first_limit" --seconds 40
+suite operators "$operators_limit" --seconds 0.2 --dtype "$dtype"
+suite rows "$rows_limit" --seconds 0.1 --dtype "$dtype"
+suite host "$host_limit" --seconds 1
 if has timm; then
-  part "models" "$models_limit" "$python" -m benchmarks.run --device "$device" --results "$results" --only models --seconds 0.5 --dtype "$dtype"
+  suite models "$models_limit" --seconds 0.5 --dtype "$dtype"
 else
   skipped+=("models: timm, whose networks stand beside them, is not installed")
 fi
+suite detection "$detection_limit" --seconds 5
+suite segmentation "$segmentation_limit" --seconds 5
 
 if [ -n "$copy_to" ]; then mkdir -p "$copy_to" && cp "$results"/*_"$device".json "$copy_to"/; fi
 printf '\n%s s in all; figures in %s\n' "$SECONDS" "$results"

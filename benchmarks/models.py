@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.graphs import replayed
 from benchmarks.record import bar_plot, print_table, save
 from internimage.backbones import InternImage, variant
 from internimage.cli.measuring.models import scatter_samples
@@ -61,20 +62,6 @@ def check(device: str, dtype: torch.dtype) -> float:
     return error
 
 
-def cuda_graph(model: nn.Module, pixels: Tensor) -> Callable[[], object]:
-    """Return a function that replays one captured forward pass."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            model(pixels)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        model(pixels)
-    return graph.replay
-
-
 def training_step(model: nn.Module, pixels: Tensor) -> Callable[[], None]:
     """Return a function that runs forward, backward and an AdamW step on the mean square of the last map."""
     model.train()
@@ -114,10 +101,11 @@ def contenders(device: str, batch: int, dtype: torch.dtype, with_reference: bool
         inputs = pixels.float() if name.endswith("float32") else pixels
         functions[name] = lambda model=model, inputs=inputs: model(inputs)
     if device == "cuda":
-        for name in ("internimage_t", *PEERS):
+        for name in ("internimage_t", "internimage_t fused", "flash_internimage_t fused", *PEERS):
+            functions[f"{name} cuda graph"] = replayed(functions[name])
+        for name in ("internimage_t", "flash_internimage_t fused", PEERS[0]):
             compiled = torch.compile(models[name])
             functions[f"{name} compiled"] = lambda model=compiled: model(pixels)
-            functions[f"{name} cuda graph"] = cuda_graph(models[name], pixels)
     return functions
 
 
@@ -179,8 +167,9 @@ def run(device: str, *, seconds: float = 10.0, dtypes: Sequence[torch.dtype] = (
                 for batch in batches:
                     functions = contenders(device, batch, dtype, with_reference=dtype == torch.float32)
                     rows += measure(functions, device, batch, dtype, "forward", seconds)
-            steps = training_contenders(device, batches[-1], dtype)
-            rows += measure(steps, device, batches[-1], dtype, "training step", seconds)
+            trained = torch.bfloat16 if dtype == torch.float16 else dtype  # which needs no scaling of the loss
+            steps = training_contenders(device, batches[-1], trained)
+            rows += measure(steps, device, batches[-1], trained, "training step", seconds)
     finally:
         _report(rows, device, errors)
 

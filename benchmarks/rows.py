@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.graphs import replayed
 from benchmarks.record import bar_plot, print_table, save
 from internimage.cli.measuring.timing import interleave
 from internimage.ops.fused import Residual, add_branch, add_shortcut_, gelu_, layer_norm
@@ -88,19 +89,7 @@ STEPS = (
 
 def repeated(function: Function, device: str) -> tuple[Callable[[], object], int]:
     """What to time, and how many calls that is: on a GPU a graph of several."""
-    if device != "cuda":
-        return function, 1
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS):
-            function()
-    return graph.replay, CALLS
+    return (replayed(function, CALLS), CALLS) if device == "cuda" else (function, 1)
 
 
 def _with_gradients(function: Function, values: list[Tensor]) -> Callable[[], object]:

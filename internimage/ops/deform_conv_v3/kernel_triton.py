@@ -10,6 +10,8 @@ Shapes: N images, H W map, C channels, G groups, D = C / G, Ho Wo output map, K 
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -28,7 +30,7 @@ from internimage.ops.runtime.triton.bilinear import (
     tile_rows,
     with_channels,
 )
-from internimage.ops.runtime.triton.launch import Settings, common_vector, launch, settings_of
+from internimage.ops.runtime.triton.launch import common_vector, is_real, launch, settings_of
 from internimage.ops.runtime.triton.support import GradientSum, is_wide, next_power_of_two
 from internimage.ops.sampling import PointTensors, Window, check_sides, pixel_stride, window_passes
 
@@ -143,7 +145,8 @@ def run_forward(x: Tensor, points: PointTensors, window: Window) -> Tensor:
     """(N, Ho, Wo, C)."""
     out = torch.empty(*points.offset.shape[:3], x.shape[3], dtype=x.dtype, device=x.device)
     if out.numel():
-        sizes, constants, settings = _arguments("forward", x, points, out, window)
+        sizes, constants = _arguments(x, points, window)
+        settings = settings_of("window", "forward", x.dtype, constants["D"], x.device)
         launch(_forward_kernel, settings, x, (points.offset, points.weight, out), sizes, constants)
     return out
 
@@ -155,10 +158,11 @@ def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: Point
     grad, (offset, _, weight, _) = grad.contiguous(), points
     terms = grad.shape[1] * grad.shape[2] * window.points
     gradient = GradientSum(x.shape, grad, lambda: 1.0 if window.softmax else weight.abs().amax().double(), terms)
-    sizes, constants, settings = _arguments("backward", x, points, grad, window)
+    sizes, constants = _arguments(x, points, window)
+    settings = settings_of("window", "backward", x.dtype, constants["D"], x.device)
     others = offset, weight, grad, gradient.sum, gradients.offset, gradients.weight, gradient.limit
     sizes = *sizes, pixel_stride(gradients.offset), pixel_stride(gradients.weight)
-    constants |= {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(window.points)}
+    constants = constants | {"FIXED": gradient.fixed, "K_PAD": next_power_of_two(window.points)}
     launch(_backward_kernel, settings, x, others, sizes, constants)
     return gradient.result(x.dtype)
 
@@ -166,25 +170,42 @@ def run_backward(grad: Tensor, x: Tensor, points: PointTensors, gradients: Point
 forward, backward = window_passes(run_forward, run_backward)
 
 
-def _arguments(
-    direction: str, x: Tensor, points: PointTensors, out: Tensor, window: Window
-) -> tuple[tuple[float, ...], dict[str, int | bool], Settings]:
-    """What both kernels take after their tensors, their constants, and their settings."""
-    n, height, width, channels = x.shape
+def _arguments(x: Tensor, points: PointTensors, window: Window) -> tuple[tuple[float, ...], dict[str, int | bool]]:
+    """What both kernels take after their tensors, and their constants; not to be changed."""
+    strides = pixel_stride(x), pixel_stride(points.offset), pixel_stride(points.weight)
+    prepare = _prepared if is_real(x) else _prepared.__wrapped__
+    output_size, parity = points.offset.shape[1:3], points.offset.storage_offset() % 2
+    return prepare(
+        window, x.shape, output_size, x.element_size(), strides, points.offset_group, points.weight_group, parity
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepared(
+    window: Window,
+    shape: tuple[int, ...],
+    output_size: tuple[int, int],
+    itemsize: int,
+    strides: tuple[int, int, int],
+    offset_group: int,
+    weight_group: int,
+    parity: int,
+) -> tuple[tuple[float, ...], dict[str, int | bool]]:
+    """Kept for each shape: the host has less time for a launch than this takes."""
+    (n, height, width, channels), (out_height, out_width) = shape, output_size
     check_sides(height, width)
     # Of a compiler's symbols those become numbers that are constants of the kernel; sizes stay as they are.
-    d, scale, out_height, out_width = int(channels) // window.groups, float(window.offset_scale), *out.shape[1:3]
-    stride, offset_stride, weight_stride = pixel_stride(x), pixel_stride(points.offset), pixel_stride(points.weight)
-    vector = common_vector(x.element_size(), d, stride)
+    d, scale = int(channels) // window.groups, float(window.offset_scale)
+    stride, offset_stride, weight_stride = strides
+    vector = common_vector(itemsize, d, stride)
     (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w) = window[:4]
     half_h, half_w = dilation_h * (kernel_h - 1) // 2, dilation_w * (kernel_w - 1) // 2
     sizes = (
         *(n, out_height * out_width * window.groups, height, width, out_height, out_width, window.groups),
-        *(stride // vector, offset_stride, points.offset_group, weight_stride, points.weight_group),
+        *(stride // vector, offset_stride, offset_group, weight_stride, weight_group),
         *(stride_w, stride_h, half_w - pad_w - scale * half_w, half_h - pad_h - scale * half_h),
         *(scale * dilation_w, scale * dilation_h, scale),
     )
-    pairs = points.offset.storage_offset(), offset_stride, points.offset_group
     constants: dict[str, int | bool] = {
         "KERNEL_H": kernel_h,
         "KERNEL_W": kernel_w,
@@ -193,7 +214,7 @@ def _arguments(
         "D": d,
         "D_PAD": next_power_of_two(d),
         "VECTOR": vector,
-        "PAIRED": all(count % 2 == 0 for count in pairs),
+        "PAIRED": all(count % 2 == 0 for count in (parity, offset_stride, offset_group)),
         "WIDE": is_wide(height * width * stride, out_height * out_width * max(channels, offset_stride, weight_stride)),
     }
-    return sizes, constants, settings_of("window", direction, x.dtype, d, x.device)
+    return sizes, constants
