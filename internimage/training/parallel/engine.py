@@ -82,13 +82,16 @@ def _accelerator(device: torch.device, recipe: Recipe) -> Accelerator:
     try:
         from accelerate import Accelerator  # pyright: ignore[reportMissingImports]  # an extra
         from accelerate.utils import (  # pyright: ignore[reportMissingImports]  # an extra
+            DDPCommunicationHookType,
             DistributedDataParallelKwargs,
             InitProcessGroupKwargs,
         )
     except ImportError as error:
         raise MissingExtra("accelerate", "train", "training in several processes") from error
     ddp = DistributedDataParallelKwargs(
-        find_unused_parameters=training_of(recipe).may_skip_parameters, gradient_as_bucket_view=True
+        find_unused_parameters=training_of(recipe).may_skip_parameters,
+        gradient_as_bucket_view=True,
+        comm_hook=DDPCommunicationHookType(recipe.parallel.gradient_compression.replace("none", "no")),
     )
     # Weights of depthwise convolutions in channels-last order; it costs one copy of a few numbers.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -72,6 +72,11 @@ def chosen_strategy(recipe: Recipe) -> str:
     strategy = (asked or "ddp") if settings.strategy == "auto" else settings.strategy
     if settings.offload and strategy == "ddp":
         raise ValueError("parallel.offload=true goes with parallel.strategy=fsdp, given ddp, which keeps everything")
+    if settings.gradient_compression != "none" and strategy != "ddp":
+        raise ValueError(
+            f"parallel.gradient_compression={settings.gradient_compression} goes with parallel.strategy=ddp, given "
+            f"{strategy}"
+        )
     if recipe.run.precision == "fp16" and strategy != "ddp":
         raise ValueError(f"run.precision=fp16 goes with parallel.strategy=ddp, given {strategy}; take bf16")
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

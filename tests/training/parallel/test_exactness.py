@@ -53,6 +53,16 @@ def test_two_processes_with_shards(root: Path) -> None:
     compare(root, ["classifier", "mask_rcnn"], "fsdp", "float64", 2)
 
 
+def test_compressed_gradients_are_rounded(root: Path) -> None:
+    for processes, strategy in ((1, "auto"), (2, "bf16")):
+        finished(start_worker(processes, "five_steps", root, strategy, "float32", "classifier"))
+    expected = torch.load(root / "classifier-float32-auto-1-0.pt")["gradients"]
+    found = torch.load(root / "classifier-float32-bf16-2-1.pt")["gradients"]
+    largest = max(value.abs().max() for value in expected.values())
+    differences = [(found[key] - value).abs().max() / largest for key, value in expected.items()]
+    assert 1e-5 < max(differences) < 1e-2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "offload"])

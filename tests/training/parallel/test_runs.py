@@ -6,6 +6,7 @@ import csv
 import os
 import random
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def whole(tiny_fashion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = finished(start_training(out, *words(tiny_fashion)))
     assert "a step has 8 images (4 images x 2 processes)" in text and text.count("best weights") == 1
     return out
+
+
+def worker_of(process: subprocess.Popen[str], rank: int) -> int:
+    """Return the process number of one of the processes of a launcher."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in children}
+    return next(pid for pid, found in environments.items() if f"RANK={rank}".encode() in found)
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -123,14 +131,20 @@ def test_another_number_of_processes_goes_on(whole: Path, tiny_fashion: Path, tm
 def test_a_killed_process_ends_the_others(tiny_fashion: Path, tmp_path: Path) -> None:
     process = start_training(tmp_path, *words(tiny_fashion, "schedule.epochs=200", "run.save_minutes=0"))
     wait_until((tmp_path / "metrics.csv").exists, process)
-    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    workers = [
-        pid for pid in children if b"RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes().replace(b"LOCAL_", b"")
-    ]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(worker_of(process, 1), signal.SIGKILL)
     text = finished(process, None)
     assert "another process has ended or did not answer in time" in text and "process 0 of 2" in text
     assert load_state(tmp_path)["step"] >= 6  # the state follows the row
+
+
+@pytest.mark.slow
+def test_a_stuck_process_ends_the_others(tiny_fashion: Path, tmp_path: Path) -> None:
+    overrides = ("schedule.epochs=200", "run.save_minutes=0", "parallel.timeout_minutes=0.5")
+    process = start_training(tmp_path, *words(tiny_fashion, *overrides))
+    wait_until((tmp_path / "metrics.csv").exists, process)
+    os.kill(worker_of(process, 1), signal.SIGSTOP)
+    text = finished(process, None)
+    assert "another process has ended or did not answer in time" in text and "process 0 of 2" in text
 
 
 def test_a_diverged_run_ends_all_processes(tiny_fashion: Path, tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE",
 
 def five_steps(folder: Path, strategy: str, dtypes: str, *names: str) -> None:
     """Write what each case gives in these precisions, such as "float64,float32"."""
-    overrides = ("parallel.offload=true",) if strategy == "offload" else ()
-    overrides += (f"parallel.strategy={'fsdp' if strategy == 'offload' else strategy}",)
+    chosen = {
+        "offload": ("parallel.strategy=fsdp", "parallel.offload=true"),
+        "bf16": ("parallel.gradient_compression=bf16",),
+    }
+    overrides = chosen.get(strategy, (f"parallel.strategy={strategy}",))
     for name in names:
         for dtype in dtypes.split(","):
             place = folder / f"{name}-{dtype}-{strategy}-{WORLD}"
