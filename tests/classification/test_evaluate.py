@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from internimage.backbones import variant
 from internimage.classification.evaluate import evaluate_classification
 from internimage.classification.model import Classifier, ClassifierConfig
-from internimage.classification.preprocess import ClassificationPreprocess
+from internimage.classification.preprocess import ClassificationPreprocess, Observation, encode_observation
 from internimage.data import Sample
 from internimage.data.labels import label_set
 from internimage.evaluation.classes import known_classes
@@ -197,3 +198,25 @@ def test_a_cut_evaluation_goes_on(tmp_path: Path) -> None:
     changed = Numbered((TARGETS + 1) % 20, 20)
     again = evaluate_classification(model, changed, folder=tmp_path)
     assert again.to_dict() == evaluate_classification(model, changed).to_dict(), "scores hold the ground truth"
+
+
+class Observed(Numbered):
+    """Knows when and where every other image was taken."""
+
+    def __getitem__(self, index: int) -> Sample[int]:
+        place = Observation(datetime.date(2018, 1 + index, 1), 10.0 * index, 5.0) if index % 2 else None
+        return replace(super().__getitem__(index), observation=place)
+
+
+def test_date_and_place_reach_the_model() -> None:
+    class Noting(Recited):
+        takes_metadata = True  # pyright: ignore[reportAssignmentType]  # a property of the class
+
+        def forward(self, pixels: Tensor, valid_hw: Any = None, metadata: Any = None) -> Tensor:
+            seen.append(metadata)
+            return super().forward(pixels, valid_hw, metadata)
+
+    seen: list[Tensor] = []
+    dataset = Observed(np.arange(5) % 3, 3)
+    evaluate_classification(Noting(LOGITS[:, :3]), dataset, batch_size=2)
+    assert torch.equal(torch.cat(seen), encode_observation([dataset[i].observation for i in range(5)]))

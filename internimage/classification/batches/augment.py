@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -55,61 +58,119 @@ class AugmentSettings:
     mix_switch_probability: Fraction = 0.5
 
 
-def crop_transform(settings: AugmentSettings, preprocess: ClassificationPreprocess) -> Callable[[Any], Tensor]:
-    """Return the published training transform: image to (C, S, S) normalized pixels.
+class CropTransform(ABC):
+    """Varies an image: random resized crop, flip, RandAugment, normalization, random erasing.
 
-    Random resized crop, flip, RandAugment, normalization, random erasing. It draws from the global generators.
-    RandAugment is made for colors: images of other channels than RGB are cropped, mirrored and erased only.
+    Draws from the global generators. The numbers are those of timm's transforms, in fewer passes over the pixels.
+
+    Args:
+        settings: sizes and probabilities.
+        preprocess: size, mean and standard deviation.
+    """
+
+    def __init__(self, settings: AugmentSettings, preprocess: ClassificationPreprocess) -> None:
+        from timm.data.random_erasing import RandomErasing
+
+        self.shape = (preprocess.channels, preprocess.size, preprocess.size)
+        self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
+        erase = RandomErasing(settings.erase_probability, mode="pixel", max_count=1, device="cpu")
+        self._erase = erase if settings.erase_probability else None
+
+    @abstractmethod
+    def vary(self, image: Image) -> Tensor:
+        """Return (C, S, S) uint8 pixels of a varied crop."""
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Bring 0..255 to 0..1, in place."""
+        return pixels.div_(255)
+
+    def __call__(self, image: Image, out: Tensor | None = None) -> Tensor:
+        """Return the (C, S, S) float32 normalized pixels of a varied image, in `out` where it is given."""
+        out = torch.empty(self.shape) if out is None else out
+        self.scale(out.copy_(self.vary(image))).sub_(self._mean).div_(self._std)
+        return out if self._erase is None else self._erase(out)
+
+
+class _ColorTransform(CropTransform):
+    """The published transform, for RGB."""
+
+    def __init__(self, settings: AugmentSettings, preprocess: ClassificationPreprocess) -> None:
+        from timm.data.transforms_factory import create_transform
+        from torchvision.transforms import ToTensor
+
+        super().__init__(settings, preprocess)
+        published: Any = create_transform(
+            preprocess.size,
+            is_training=True,
+            scale=settings.crop_scale,
+            hflip=settings.horizontal_flip,
+            color_jitter=0.0,
+            auto_augment=settings.rand_augment or None,
+            interpolation=preprocess.interpolation,
+        )
+        is_last = [isinstance(step, ToTensor) for step in published.transforms]
+        self._steps = published.transforms[: is_last.index(True)]
+        keep_black(self._steps)
+
+    def vary(self, image: Image) -> Tensor:
+        """Return (3, S, S) uint8 pixels of a varied crop."""
+        for step in self._steps:
+            image = step(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def keep_black(steps: Sequence[Any]) -> None:
+    """Let RandAugment keep no bit of an image, as it does now and then: black; newer versions of Pillow refuse it."""
+    from timm.data import auto_augment
+
+    for step in steps:
+        for operation in step.ops if isinstance(step, auto_augment.RandAugment) else ():
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = _posterize
+
+
+def _posterize(image: PIL.Image.Image, bits_to_keep: int, **settings: Any) -> PIL.Image.Image:
+    from timm.data import auto_augment
+
+    if bits_to_keep < 1:
+        return PIL.Image.new(image.mode, image.size)
+    return auto_augment.posterize(image, bits_to_keep, **settings)
+
+
+class _ChannelTransform(CropTransform):
+    """The transform for other numbers of channels: RandAugment is made for colors, and left out."""
+
+    def __init__(self, settings: AugmentSettings, preprocess: ClassificationPreprocess) -> None:
+        from torchvision.transforms import InterpolationMode, v2
+
+        super().__init__(settings, preprocess)
+        interpolation = InterpolationMode(preprocess.interpolation)
+        self._crop = v2.RandomResizedCrop(
+            preprocess.size, settings.crop_scale, interpolation=interpolation, antialias=True
+        )
+        self._flip = v2.RandomHorizontalFlip(settings.horizontal_flip)
+        if settings.rand_augment:
+            log.info("images of %d channels are not varied by RandAugment, which is for RGB", preprocess.channels)
+
+    def vary(self, image: Image) -> Tensor:
+        """Return (C, S, S) uint8 pixels of a varied crop."""
+        return self._flip(self._crop(torch.from_numpy(pixels_of(image)).permute(2, 0, 1)))
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Bring 0..255 to 0..1, in place, with the rounding of torchvision's second transforms."""
+        return pixels.mul_(1 / 255)
+
+
+def crop_transform(settings: AugmentSettings, preprocess: ClassificationPreprocess) -> CropTransform:
+    """Return the published training transform.
 
     Raises:
         MissingExtra: timm is not installed.
     """
     try:
-        from timm.data.transforms_factory import create_transform
+        return (_ColorTransform if preprocess.channels == 3 else _ChannelTransform)(settings, preprocess)
     except ImportError as error:
         raise MissingExtra("timm", "train", "the 'crop' augmentation") from error
-    if preprocess.channels != 3:
-        return _ChannelTransform(settings, preprocess)
-    transform: Any = create_transform(
-        preprocess.size,
-        is_training=True,
-        scale=settings.crop_scale,
-        hflip=settings.horizontal_flip,
-        color_jitter=0.0,
-        auto_augment=settings.rand_augment or None,
-        interpolation=preprocess.interpolation,
-        mean=preprocess.mean,
-        std=preprocess.std,
-        re_prob=settings.erase_probability,
-        re_mode="pixel",
-        re_count=1,
-    )
-    return transform
-
-
-class _ChannelTransform:
-    """The transform for any number of channels; it can be sent to a reading process."""
-
-    def __init__(self, settings: AugmentSettings, preprocess: ClassificationPreprocess) -> None:
-        from timm.data.random_erasing import RandomErasing
-        from torchvision.transforms import InterpolationMode, v2
-
-        interpolation = InterpolationMode(preprocess.interpolation)
-        steps: list[Any] = [
-            v2.RandomResizedCrop(preprocess.size, settings.crop_scale, interpolation=interpolation, antialias=True),
-            v2.RandomHorizontalFlip(settings.horizontal_flip),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(preprocess.mean), list(preprocess.std)),
-        ]
-        if settings.erase_probability:
-            steps.append(RandomErasing(settings.erase_probability, mode="pixel", max_count=1, device="cpu"))
-        if settings.rand_augment:
-            log.info("images of %d channels are not varied by RandAugment, which is for RGB", preprocess.channels)
-        self.steps = v2.Compose(steps)
-
-    def __call__(self, image: Image) -> Tensor:
-        """Map an image to (C, S, S) normalized pixels."""
-        return self.steps(torch.from_numpy(pixels_of(image)).permute(2, 0, 1))
 
 
 def batch_mixer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,12 @@ import torch.utils.data
 from torch import Tensor
 
 from internimage import parallel
-from internimage.classification.batches.augment import batch_mixer, crop_transform, shift_batch
-from internimage.classification.preprocess import ClassificationPreprocess, fit
+from internimage.classification.batches.augment import CropTransform, batch_mixer, crop_transform, shift_batch
+from internimage.classification.preprocess import ClassificationPreprocess, Observation, encode_observation, fit
 from internimage.classification.training.recipe import ClassificationRecipe
 from internimage.data import ImageDataset, Unreadable, read_next, read_sample
-from internimage.data.images.raster import Image, pixels_of
-from internimage.data.randomness import derived_seed, seeded
+from internimage.data.images.raster import pixels_of
+from internimage.data.randomness import derived_seed, kept_generators, seed_generators
 from internimage.data.unreadable import UnreadableLimit
 from internimage.processors import bounded_workers
 
@@ -32,10 +32,17 @@ _ORDER, _AUGMENT, _MIX = 1, 2, 3
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """One training batch: (B, C, S, S) normalized pixels with (B,) class indices or (B, K) soft targets."""
+    """One training batch.
+
+    Args:
+        pixels: (B, C, S, S) normalized.
+        targets: (B,) class indices or (B, K) soft targets.
+        metadata: (B, 7) encoded date and place of each image, see `encode_observation`; None where none is known.
+    """
 
     pixels: Tensor
     targets: Tensor
+    metadata: Tensor | None = None
 
 
 class TrainBatches(ABC):
@@ -96,7 +103,8 @@ class ShiftBatches(TrainBatches):
         self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: ClassificationPreprocess
     ) -> None:
         logger.info("decodes %d images, which stay in memory", len(dataset))
-        self.pixels, self.labels = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
+        loaded = load_resized(dataset, preprocess, max_unreadable=recipe.data.max_unreadable)
+        self.pixels, self.labels, self.metadata = loaded
         self.preprocess = preprocess
         super().__init__(recipe, num_samples=len(self.labels), num_classes=len(dataset.class_names))
 
@@ -106,7 +114,8 @@ class ShiftBatches(TrainBatches):
             chosen = torch.from_numpy(indices)
             seed = self._seed(_AUGMENT, epoch, number, 0)
             pixels = shift_batch(self.pixels[chosen], self.recipe.augment, self.preprocess, seed)
-            yield TrainBatch(pixels[own], self.labels[chosen[own]])
+            rows = chosen[own]
+            yield TrainBatch(pixels[own], self.labels[rows], None if self.metadata is None else self.metadata[rows])
 
 
 class CropBatches(TrainBatches):
@@ -116,16 +125,16 @@ class CropBatches(TrainBatches):
         self, dataset: ImageDataset[int], recipe: ClassificationRecipe, preprocess: ClassificationPreprocess
     ) -> None:
         super().__init__(recipe, num_samples=len(dataset), num_classes=len(dataset.class_names))
-        self._augmented = _Augmented(dataset, crop_transform(recipe.augment, preprocess), recipe.run.seed)
+        self._dataset, self._transform = dataset, crop_transform(recipe.augment, preprocess)
         self._limit = UnreadableLimit(recipe.data.max_unreadable, in_training=True)
 
     def _read(self, epoch: int, start: int) -> Iterator[TrainBatch]:
-        keys = ([(epoch, int(index)) for index in indices] for indices in self.order(epoch)[start:])
+        seed = self.recipe.run.seed
+        batches = _AugmentedBatches(self._dataset, self._transform, seed, epoch, self.order(epoch)[start:])
         loader = torch.utils.data.DataLoader(
-            self._augmented,
-            batch_sampler=keys,
+            batches,
+            batch_size=None,
             num_workers=bounded_workers(self.recipe.data.workers),
-            collate_fn=_collate,
             generator=torch.Generator(),  # else each start would draw from the generator that layers use
         )
         for batch, unreadable in loader:
@@ -133,36 +142,52 @@ class CropBatches(TrainBatches):
             yield batch
 
 
-class _Augmented(torch.utils.data.Dataset):
-    """Reads and augments image `index` with random numbers that depend on seed, epoch and index alone."""
+class _AugmentedBatches(torch.utils.data.Dataset):
+    """Batches of augmented images; the random numbers of an image depend on seed, epoch and index alone."""
 
-    def __init__(self, dataset: ImageDataset[int], transform: Callable[[Image], Tensor], seed: int) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(
+        self,
+        dataset: ImageDataset[int],
+        transform: CropTransform,
+        seed: int,
+        epoch: int,
+        order: np.ndarray,
+    ) -> None:
+        self.dataset, self.transform, self.seed, self.epoch, self.order = dataset, transform, seed, epoch, order
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.order)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, list[Unreadable]]:
-        epoch, index = key
-        sample, unreadable = read_next(self.dataset, index)
-        with seeded(derived_seed(self.seed, _AUGMENT, epoch, index)):
-            return self.transform(sample.image), sample.target, unreadable
+    def __getitem__(self, number: int) -> tuple[TrainBatch, list[Unreadable]]:
+        indices = self.order[number].tolist()
+        pixels = torch.empty(len(indices), *self.transform.shape)
+        targets: list[int] = []
+        observations: list[Observation | None] = []
+        left_out: list[Unreadable] = []
+        with kept_generators():
+            for place, index in enumerate(indices):
+                sample, unreadable = read_next(self.dataset, index)
+                seed_generators(derived_seed(self.seed, _AUGMENT, self.epoch, index))
+                self.transform(sample.image, pixels[place])
+                targets.append(sample.target)
+                observations.append(sample.observation)
+                left_out += unreadable
+        return TrainBatch(pixels, torch.tensor(targets), _metadata(observations)), left_out
 
 
-def _collate(entries: list[tuple[Tensor, int, list[Unreadable]]]) -> tuple[TrainBatch, list[Unreadable]]:
-    pixels = torch.stack([pixels for pixels, _, _ in entries])
-    targets = torch.tensor([target for _, target, _ in entries])
-    return TrainBatch(pixels, targets), [broken for _, _, unreadable in entries for broken in unreadable]
+def _metadata(observations: Sequence[Observation | None]) -> Tensor | None:
+    """Return (B, 7) encoded dates and places, None where nothing is known of any image."""
+    return encode_observation(observations) if any(observations) else None
 
 
 def load_resized(
     dataset: ImageDataset[int], preprocess: ClassificationPreprocess, *, max_unreadable: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Decode and resize a whole data set.
 
     Returns:
-        (N, C, S, S) uint8 pixels, C = 1 when all channels of every image are equal, else as many as are read; and
-        (N,) labels.
+        (N, C, S, S) uint8 pixels, C = 1 when all channels of every image are equal, else as many as are read; (N,)
+        labels; (N, 7) encoded date and place, or None where none is known.
 
     Raises:
         ValueError: more than `max_unreadable` images are broken.
@@ -170,6 +195,7 @@ def load_resized(
     limit = UnreadableLimit(max_unreadable, in_training=True)
     parts: list[Tensor] = []
     labels: list[int] = []
+    observations: list[Observation | None] = []
     for start in range(0, len(dataset), 512):
         entries = [read_sample(dataset, i) for i in range(start, min(start + 512, len(dataset)))]
         limit.report([entry for entry in entries if isinstance(entry, Unreadable)])
@@ -181,8 +207,10 @@ def load_resized(
         is_gray = bool((pixels == pixels[:, :1]).all())
         parts.append(pixels[:, :1].clone() if is_gray else pixels)
         labels += [sample.target for sample in samples]
+        observations += [sample.observation for sample in samples]
     channels = max((part.shape[1] for part in parts), default=1)
-    return torch.cat([part.expand(-1, channels, -1, -1) for part in parts]), torch.tensor(labels)
+    pixels = torch.cat([part.expand(-1, channels, -1, -1) for part in parts])
+    return pixels, torch.tensor(labels), _metadata(observations)
 
 
 def train_batches(

@@ -106,7 +106,7 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         self, recipe: ClassificationRecipe, model: Classifier, batch: TrainBatch, device: torch.device
     ) -> dict[str, Tensor]:
         """Return the cross entropy of a batch."""
-        images, targets = to_images(batch.pixels).to(device), batch.targets.to(device)
+        images, targets = to_images(batch.pixels, batch.metadata).to(device), batch.targets.to(device)
         smoothing = 0.0 if targets.is_floating_point() else recipe.label_smoothing
         return model.loss(images, targets, label_smoothing=smoothing)
 
@@ -143,7 +143,7 @@ def _reads_metadata(key: str) -> bool:
     return key.startswith("head.") and not key.startswith("head.image.")
 
 
-def to_images(pixels: Tensor) -> Images:
-    """Wrap (B, C, S, S) training pixels, which have no padding."""
+def to_images(pixels: Tensor, metadata: Tensor | None = None) -> Images:
+    """Wrap (B, C, S, S) training pixels, which have no padding, and what else is known of the images."""
     sizes = torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
-    return Images(pixels, sizes, ((pixels.shape[-2], pixels.shape[-1]),) * len(pixels))
+    return Images(pixels, sizes, ((pixels.shape[-2], pixels.shape[-1]),) * len(pixels), metadata)

@@ -134,6 +134,11 @@ class ClassificationRecipe(Recipe):
                 "(data.size), given 1: its batch norm sees a 1 x 1 map, of which a single one has no variance; images "
                 f"of more than {STRIDE} pixels can be taken one by one"
             )
+        if self.model.config.head == "attention_pool_metadata" and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError(
+                "images that were mixed have no date and no place, which the head attention_pool_metadata reads; set "
+                "augment.mixup=0 and augment.cutmix=0"
+            )
         if self.augment.kind == "shift" and self.augment.rand_augment:
             raise ValueError("augment.rand_augment works on one image at a time; it needs augment.kind=crop")
 

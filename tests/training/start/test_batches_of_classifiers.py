@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import datetime
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ import PIL.Image
 import pytest
 import torch
 
-from internimage.classification.batches.augment import batch_mixer, crop_transform, shift_batch
+from internimage.classification import Classifier
+from internimage.classification.batches.augment import batch_mixer, crop_transform, keep_black, shift_batch
 from internimage.classification.loss import classification_loss
-from internimage.classification.preprocess import ClassificationPreprocess, prepare
+from internimage.classification.preprocess import ClassificationPreprocess, Observation, encode_observation, prepare
 from internimage.classification.training.batches import load_resized, train_batches
+from internimage.classification.training.procedure import TRAINING
 from internimage.classification.training.recipe import AugmentSettings
 from internimage.data import ImageFolder, open_dataset
+from internimage.data.labeled_files import LabeledFiles
 from internimage.data.randomness import derived_seed, seeded
 from internimage.parallel import own_rows
 from internimage.training import RECIPES
@@ -82,7 +87,7 @@ def test_training_transform_equals_the_original(recorded: Any, seed: int) -> Non
 
 
 def test_shifted_batches_are_moved_and_mirrored_images(tiny_fashion: Path) -> None:
-    pixels, _ = load_resized(open_dataset(tiny_fashion, "val"), SIZE_32, max_unreadable=0)
+    pixels, _, _ = load_resized(open_dataset(tiny_fashion, "val"), SIZE_32, max_unreadable=0)
     assert pixels.shape == (24, 1, 32, 32) and pixels.dtype == torch.uint8
     plain = AugmentSettings(kind="shift", shift_pixels=0, horizontal_flip=0, erase_probability=0, rand_augment="")
     images = [open_dataset(tiny_fashion, "val")[i].image for i in range(24)]
@@ -191,3 +196,66 @@ def test_seeded_restores_the_generators() -> None:
         assert torch.equal(torch.rand(2), drawn[0]) and np.random.rand() == drawn[1]
     assert torch.equal(torch.get_rng_state(), torch_state) and (np.random.get_state()[1] == numpy_state).all()
     assert derived_seed(1, 2, 3) != derived_seed(1, 3, 2)
+
+
+def test_crops_have_the_numbers_of_the_published_transforms() -> None:
+    """Fewer passes over the pixels, bit for bit the same; a posterized image of no bits is black in every Pillow."""
+    from timm.data.transforms_factory import create_transform
+
+    settings, preprocess = AugmentSettings(erase_probability=0.5), ClassificationPreprocess(size=32)
+    ours = crop_transform(settings, preprocess)
+    published: Any = create_transform(
+        32,
+        is_training=True,
+        color_jitter=0.0,
+        auto_augment=settings.rand_augment,
+        interpolation="bicubic",
+        re_prob=0.5,
+        re_mode="pixel",
+    )
+    keep_black(published.transforms)
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8))
+    for seed in range(60):
+        with seeded(seed):
+            expected = published(image)
+        with seeded(seed):
+            assert torch.equal(ours(image), expected)
+
+
+def test_no_bit_of_an_image_is_black() -> None:
+    steps = crop_transform(AugmentSettings(rand_augment="rand-m10-mstd0-inc1-n1-p1"), ClassificationPreprocess(size=32))
+    [augment] = [step for step in steps._steps if hasattr(step, "ops")]  # pyright: ignore[reportAttributeAccessIssue]
+    [operation] = [operation for operation in augment.ops if operation.name == "PosterizeIncreasing"]
+    operation.prob = 1.0
+    image = PIL.Image.new("RGB", (8, 6), (200, 100, 50))
+    assert operation(image).getextrema() == ((0, 0), (0, 0), (0, 0))
+
+
+@pytest.mark.parametrize("kind", ["crop", "shift"])
+def test_date_and_place_reach_the_model(images: Path, kind: str) -> None:
+    files = sorted((images / "train").rglob("*.png"))
+    known = [Observation(datetime.date(2018, 1 + i, 1), 5.0 * i, -5.0) if i % 4 else None for i in range(len(files))]
+    dataset = LabeledFiles(images, [(file, i % 3) for i, file in enumerate(files)], ("a", "b", "c"), known)
+    overrides = [
+        f"augment.kind={kind}",
+        "augment.rand_augment=",
+        "data.batch_size=4",
+        "model.head=attention_pool_metadata",
+    ]
+    recipe = PICO.with_overrides(overrides)
+    batches = train_batches(dataset, recipe, SIZE_32)
+    for indices, batch in zip(batches.order(1), batches.epoch(1), strict=True):
+        assert batch.metadata is not None
+        assert torch.equal(batch.metadata, encode_observation([known[i] for i in indices]))
+    torch.manual_seed(0)
+    model = Classifier(replace(recipe.model.config, num_classes=3))
+    first = next(batches.epoch(0))
+    with torch.no_grad():
+        model.head.get_submodule("classifier").weight.normal_()
+    losses = [
+        TRAINING.loss(recipe, model.eval(), batch, torch.device("cpu"))["cross_entropy"]
+        for batch in (first, replace(first, metadata=None))
+    ]
+    assert losses[0] != losses[1]
+    with pytest.raises(ValueError, match=r"no date and no place.*set augment\.mixup=0 and augment\.cutmix=0"):
+        recipe.with_overrides(["augment.mixup=0.8"])
