@@ -21,6 +21,7 @@ SUITES = (
     "detection",
     "segmentation",
     "memory",
+    "loader",
     "first_calls",
     "host",
     "compiled",

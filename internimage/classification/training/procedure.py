@@ -62,7 +62,8 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
 
     def read(self, recipe: ClassificationRecipe, train_set: ImageDataset[int]) -> ImageDataset[int]:
         """Return the training images as the model reads them."""
-        return read_as(train_set, recipe.model.config.preprocess.reading)
+        reading = recipe.model.config.preprocess.reading
+        return read_as(train_set, replace(reading, decode_side=recipe.data.decode_side or None))
 
     def build(self, recipe: ClassificationRecipe, data: ImageDataset[int]) -> Classifier:
         """Return the fresh classifier for the classes of the data."""

@@ -15,6 +15,7 @@ from internimage.recipe import (
     DataSettings,
     Fraction,
     FromOne,
+    FromZero,
     ModelSettings,
     OptimizerSettings,
     RateFromZero,
@@ -34,9 +35,12 @@ class ClassificationDataSettings(DataSettings):
 
     Args:
         val_split: part to validate on, "val" or "test"; None is "val". Without one, training images are set aside.
+        decode_side: pixels of the shorter side that are enough for training: larger JPEG files are decoded at a half, a
+            quarter or an eighth of their size, never below it; 0 decodes all pixels, as published.
     """
 
     val_split: Literal["val", "test"] | None = None
+    decode_side: FromZero = 0
 
 
 @dataclass(frozen=True)

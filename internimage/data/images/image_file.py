@@ -6,6 +6,7 @@ Shape legend: H W image size in pixels.
 from __future__ import annotations
 
 import io
+import math
 import re
 import threading
 import warnings
@@ -68,13 +69,18 @@ def decode_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
 
 
 def decode_reduced(
-    path: str | PathLike[str], network_hw: NetworkSize | None, *, max_pixels: int = MAX_PIXELS
+    path: str | PathLike[str],
+    network_hw: NetworkSize | None,
+    *,
+    shorter_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[PIL.Image.Image, tuple[int, int]]:
     """Decode a file like `decode_image`, a huge JPEG file at a smaller size where that is enough.
 
     Args:
         path: image file.
         network_hw: maps (height, width) of the file to the size that the model needs, in pixels; None decodes all.
+        shorter_side: pixels that are enough, see `Reading.decode_side`; None decodes all.
         max_pixels: largest accepted H * W of the file.
 
     Returns:
@@ -87,8 +93,12 @@ def decode_reduced(
     with open_image_file(path) as file:  # decoded completely, so that nothing depends on the open file afterward
         image = _open(file, name, max_pixels)
         whole_wh = image.size
-        if network_hw is not None and image.format in ("JPEG", "MPO"):
-            _reduce(image, network_hw, is_turned=_orientation(image, name) in SWAPS_SIDES)
+        if image.format in ("JPEG", "MPO"):
+            if network_hw is not None:
+                _reduce(image, network_hw, is_turned=_orientation(image, name) in SWAPS_SIDES)
+            if shorter_side is not None and 2 * shorter_side <= min(image.size):
+                scale = shorter_side / min(image.size)
+                image.draft(None, (math.ceil(scale * image.width), math.ceil(scale * image.height)))
         result, is_turned = decode(image, name, max_pixels)
         return result, whole_wh if is_turned else (whole_wh[1], whole_wh[0])
 

@@ -23,17 +23,22 @@ class Reading:
         value_range: (black, white) of images with more than 8 bits per channel, for example (0, 4095) for a camera of
             12 bits; values outside are cut. None takes 0..65535 for 16 bits and 0..1 for floating point. Images of 8
             bits are 0..255 either way.
+        decode_side: pixels of the shorter side that are enough: JPEG files of twice as many and more are decoded at a
+            half, a quarter or an eighth of their size, never below it. None decodes all pixels.
 
     Raises:
-        ValueError: `channels` is below 1, or the range is empty or not finite.
+        ValueError: `channels` or `decode_side` is below 1, or the range is empty or not finite.
     """
 
     channels: int = 3
     value_range: tuple[float, float] | None = None
+    decode_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise ValueError(f"channels must be at least 1, given {self.channels}")
+        if self.decode_side is not None and self.decode_side < 1:
+            raise ValueError(f"decode_side must be at least 1, given {self.decode_side}")
         check_value_range(self.value_range)
 
 

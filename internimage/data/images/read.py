@@ -161,9 +161,11 @@ def _read_file(path: str | PathLike[str], reading: Reading, max_pixels: int, net
             f"{name}: of 16-bit color PNG files Pillow reads the upper 8 bits only, which no value range fits; "
             "save the image as TIFF or as an (H, W, C) array (.npy)"
         )
-    image, original_hw = decode_reduced(path, network_hw, max_pixels=max_pixels)
+    side = reading.decode_side
+    image, original_hw = decode_reduced(path, network_hw, shorter_side=side, max_pixels=max_pixels)
     converted = _convert(image, reading, name)
-    if isinstance(converted, Raster) or original_hw == (converted.height, converted.width):
+    is_whole = side is not None or original_hw == (converted.height, converted.width)
+    if isinstance(converted, Raster) or is_whole:
         return converted
     return Raster(pixels_of(converted), original_hw)
 

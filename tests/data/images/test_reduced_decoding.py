@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from internimage.classification.preprocess import ClassificationPreprocess, prepare
+from internimage.classification.training.procedure import TRAINING
 from internimage.data.images import image_file
 from internimage.data.images.image_file import decode_reduced
-from internimage.data.images.raster import RGB, Raster
+from internimage.data.images.raster import RGB, Raster, Reading
 from internimage.data.images.read import read_image
 from internimage.detection import DetectionPreprocess
 from internimage.detection.preprocess import prepare as prepare_detection
 from internimage.segmentation import SegmentationPreprocess
 from internimage.segmentation.preprocess import prepare as prepare_segmentation
+from internimage.training import RECIPES
 
 
 @pytest.fixture
@@ -83,3 +85,34 @@ def test_a_huge_file_is_reduced_for_a_classifier(tmp_path: Path) -> None:
     image = read_image(path, RGB, network_hw=ClassificationPreprocess(224).network_hw)
     assert isinstance(image, Raster) and image.original_hw == (4001, 8000) and image.size == (1000, 501)
     assert image.pixels.min() == image.pixels.max() == 77
+
+
+def test_a_shorter_side_that_is_enough(smooth: Path) -> None:
+    """640 x 960, upright 960 x 640: never below the side, and only at a half, a quarter or an eighth."""
+    whole = read_image(smooth)
+    for side, expected in (
+        (641, (640, 960)),
+        (321, (640, 960)),
+        (320, (320, 480)),
+        (200, (320, 480)),
+        (81, (160, 240)),
+    ):
+        image = read_image(smooth, Reading(decode_side=side))
+        assert isinstance(image, PIL.Image.Image) and image.size == expected
+        close = np.asarray(whole.resize(expected)).astype(int) - np.asarray(image)
+        assert np.abs(close).mean() < 2
+    with pytest.raises(ValueError, match="decode_side must be at least 1, given 0"):
+        Reading(decode_side=0)
+
+
+def test_training_alone_decodes_at_a_smaller_size(smooth: Path, tmp_path: Path) -> None:
+    for i in range(4):
+        path = tmp_path / "set" / "train" / "ab"[i % 2] / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(smooth.read_bytes())
+    overrides = ("data.decode_side=100", "data.holdout=2", "data.batch_size=2")
+    recipe = RECIPES["internimage_pico_fashion"].with_overrides(overrides)
+    whole, own = TRAINING.open(recipe, tmp_path / "set", test_stands_in=False)
+    train_set, val_set = TRAINING.divided(recipe, whole, own)
+    assert TRAINING.read(recipe, train_set)[0].image.size == (160, 240)
+    assert val_set[0].image.size == train_set[0].image.size == (640, 960)
