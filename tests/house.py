@@ -73,6 +73,7 @@ INNER = {
     "backbones/original": "names and settings of the original backbones, and how they show in a checkpoint",
     "checkpoints/formats": "files of torch, of Transformers, of OpenMMLab; what keeps hostile ones out",
     "training/parallel": "several processes: engines on accelerate and FSDP2, layers that see the whole batch",
+    "training/records": "what a run writes down: rows and curves, trackers, its log, its environment",
 }
 
 # What a task's folder may hold, in the order in which files may import from one another: upstream only.

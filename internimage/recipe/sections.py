@@ -171,6 +171,8 @@ class RunSettings:
         threads: CPU threads of torch, 0 leaves the default.
         save_minutes: time between two saved states within an epoch; each validation is followed by one anyway.
         tensorboard: write TensorBoard events.
+        trackers: services that show the run, besides TensorBoard.
+        track_every: steps between two looks of the trackers at loss, rates, speed and memory.
         plot: draw the curves after each validation.
     """
 
@@ -179,6 +181,8 @@ class RunSettings:
     threads: FromZero = 0
     save_minutes: RateFromZero = 10.0
     tensorboard: bool = True
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    track_every: FromOne = 50
     plot: bool = True
 
 

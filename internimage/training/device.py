@@ -142,14 +142,16 @@ class Engine:
         """Add the gradients of the loss of one of the batches of a step."""
         self.scaler.scale(loss / self.batches_per_step).backward()
 
-    def step(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, clip_norm: float) -> None:
-        """Limit the gradient norm (0: no limit), move the weights and clear the gradients."""
+    def step(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, clip_norm: float) -> Tensor | None:
+        """Limit the gradient norm (0: no limit), move the weights and clear the gradients; return what is limited."""
+        norm = None
         if clip_norm:
             self.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
+        return norm
 
 
 def has_bf16_instructions(device: torch.device) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from internimage import parallel
 from internimage.checkpoints.save import save_model
@@ -18,12 +19,15 @@ from internimage.files import finite_or_none, remove_leftovers
 from internimage.flow import AnyModel
 from internimage.recipe import Recipe
 from internimage.training.device import HeldStates, Losses, chosen_device, with_precision
-from internimage.training.display import RunDisplay, StopEvent, log_on_terminal, run_display, stop_on_signals
+from internimage.training.display import RunDisplay, StopEvent, run_display, stop_on_signals
 from internimage.training.meters import BusyHint, Meters, MeterSums, diverged, first_not_finite
 from internimage.training.optim import build_optimizer, set_rates
 from internimage.training.parallel.launch import build_engine, launched_processes, one_of_the_processes
 from internimage.training.recipes import recipe as find_recipe
 from internimage.training.records import Records, TrainingResult
+from internimage.training.records.environment import note_start
+from internimage.training.records.log_file import run_log
+from internimage.training.records.steps import StepTracking
 from internimage.training.resuming import resumed_recipe, shared_anew
 from internimage.training.run_data import RunData
 from internimage.training.setup import Setup
@@ -63,8 +67,7 @@ def train(
         recipe: a recipe, the name of one, or a YAML file that holds one (`internimage recipe NAME` prints one); a run
             that goes on has its own and needs none.
         data: folder of the data set, in a layout that the task of the recipe reads; a run that goes on knows it.
-        out: folder of the run: recipe.json, metrics.csv, curves.png, tensorboard/, best.safetensors,
-            last.safetensors and state.pt. One process at a time may work in it.
+        out: folder of the run, whose README.txt names its files. One run at a time may work in it.
         resume: go on with the run in `out`, with its settings; on the CPU the result equals that of an uninterrupted
             run bit for bit.
         overrides: "section.key=value" texts, see `Recipe.with_overrides`. A run that goes on takes those that leave
@@ -87,7 +90,7 @@ def train(
     folder = Path(out)
     if not resume and (recipe is None or data is None):
         raise ValueError("a new run needs a recipe and data; only a run that goes on (resume) knows its own")
-    with one_of_the_processes(folder / LOCK_FILE) as is_first, log_on_terminal(shown=progress and is_first):
+    with one_of_the_processes(folder / LOCK_FILE) as is_first, run_log(folder, progress=progress, is_first=is_first):
         if is_first:
             remove_leftovers(folder, RUN_FILES)
         state = load_state(folder) if resume else None
@@ -155,7 +158,8 @@ class Trainer:
         self.schedule = self.task.schedule
         self.steps_per_epoch = self.task.steps_per_epoch
         out.mkdir(parents=True, exist_ok=True)
-        self.records = Records(out, recipe.run)
+        self.records = Records(out, recipe.run, flat_settings(recipe))
+        self._tracking = StepTracking(self.records, self.engine, self.optimizer, batch_size=recipe.data.batch_size)
         self.step = 0
         self.best_value = -math.inf
         self._saved_step: int | None = None
@@ -173,6 +177,7 @@ class Trainer:
         if parallel.rank() == 0:
             save_recipe(self.out, self.recipe)
             self._run_data.save()
+            note_start(self.out, self.engine.device, step=self.step)
         self._log_batch()
         if self.step == 0:
             self.save()
@@ -225,7 +230,8 @@ class Trainer:
         self.model.train()
         for _ in range(steps):
             with self._meters.timed(), self._busy.timed():
-                self._train_step([next(micro_batches) for _ in range(accumulation)])
+                norm = self._train_step([next(micro_batches) for _ in range(accumulation)])
+            self._tracking.step(self.step, epoch + 1, self._meters, gradient_norm=norm)
             of = math.ceil(self.schedule.total_steps / self.steps_per_epoch)
             display.step(self.step, f"{epoch + 1}/{of}", self._own_loss, self.schedule.lr(self.step - 1))
             if self.step % self.schedule.validate_every == 0 or self.step == self.schedule.total_steps:
@@ -243,8 +249,8 @@ class Trainer:
         """Return the mean loss of this process in the steps since the last validation."""
         return float(self._meters.loss) / self._meters.steps
 
-    def _train_step(self, micro_batches: list[object]) -> None:
-        """One optimizer step over one or more batches."""
+    def _train_step(self, micro_batches: list[object]) -> Tensor | None:
+        """One optimizer step over one or more batches; returns the norm of its gradients where it is limited."""
         set_rates(self.optimizer, self.schedule, self.step)
         for batch in micro_batches:
             with self.engine.accumulating(self._losses):
@@ -252,13 +258,14 @@ class Trainer:
                 loss = sum(losses.values(), torch.zeros((), device=self.engine.device))
                 self.engine.backward(loss)
                 self._meters.add(loss / len(micro_batches), losses, fraction=1 / len(micro_batches), step=self.step + 1)
-        self.engine.step(self.optimizer, self.model.parameters(), clip_norm=self.recipe.optimizer.clip_norm)
+        norm = self.engine.step(self.optimizer, self.model.parameters(), clip_norm=self.recipe.optimizer.clip_norm)
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.step += 1
         self._meters.steps += 1
         if self.engine.device.type == "cpu" or self.step % CHECK_EVERY == 0:  # an accelerator would have to wait
             self._refuse_bad_loss()
+        return norm
 
     def _refuse_bad_loss(self) -> None:
         """Stop a run whose loss is not finite.

@@ -21,6 +21,8 @@ FREE_SETTINGS = frozenset(
         "run.threads",
         "run.save_minutes",
         "run.tensorboard",
+        "run.trackers",
+        "run.track_every",
         "run.plot",
         "data.workers",
         "data.max_unreadable",

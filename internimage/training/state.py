@@ -24,7 +24,10 @@ STATE_FILE, RECIPE_FILE, DATA_FILE = "state.pt", "recipe.json", "data.json.gz"
 FORMAT = 2
 LAST_WEIGHTS, BEST_WEIGHTS = "last.safetensors", "best.safetensors"
 # Everything that a run writes whole or not at all.
-RUN_FILES = (STATE_FILE, RECIPE_FILE, DATA_FILE, LAST_WEIGHTS, BEST_WEIGHTS, "metrics.csv", "curves.png")
+RUN_FILES = (
+    *(STATE_FILE, RECIPE_FILE, DATA_FILE, LAST_WEIGHTS, BEST_WEIGHTS),
+    *("metrics.csv", "curves.png", "environment.json", "trackers.json", "README.txt"),
+)
 LOCK_FILE = ".lock"
 
 

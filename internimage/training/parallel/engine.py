@@ -60,12 +60,12 @@ class ParallelEngine(Engine):
         """Add the gradients of the loss of one of the batches of a step."""
         self.accelerator.backward(loss)
 
-    def step(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, clip_norm: float) -> None:
-        """Limit the gradient norm (0: no limit), move the weights and clear the gradients."""
-        if clip_norm:
-            self.accelerator.clip_grad_norm_(parameters, clip_norm)
+    def step(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, clip_norm: float) -> Tensor | None:
+        """Limit the gradient norm (0: no limit), move the weights and clear the gradients; return what is limited."""
+        norm = self.accelerator.clip_grad_norm_(parameters, clip_norm) if clip_norm else None
         optimizer.step()
         optimizer.zero_grad()
+        return norm
 
     @property
     def scaler(self) -> torch.amp.GradScaler:

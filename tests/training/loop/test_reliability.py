@@ -153,6 +153,7 @@ def test_leftovers_of_killed_writes_are_removed(tiny_fashion: Path, tmp_path: Pa
 
 def test_a_disk_too_full_for_tensorboard_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorboard")
+    pytest.importorskip("accelerate")
     records = Records(tmp_path, RunSettings(plot=False, tensorboard=True))
     row = {"epoch": 1, "step": 1, "lr": 0.1, "train_loss": 1.0}
     records.add(row, {})

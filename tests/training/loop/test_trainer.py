@@ -35,9 +35,12 @@ def test_a_run_leaves_its_files(whole_run: tuple[Path, TrainingResult]) -> None:
     out, result = whole_run
     assert not result.interrupted and result.best is not None and result.last is not None
     assert sorted(path.name for path in out.iterdir()) == [
+        "README.txt",
         "best.safetensors",
         "data.json.gz",
+        "environment.json",
         "last.safetensors",
+        "log.txt",
         "metrics.csv",
         "recipe.json",
         "state.pt",
@@ -139,6 +142,7 @@ def test_a_diverged_run_stops(tiny_fashion: Path, tmp_path: Path) -> None:
 def test_plot_and_tensorboard(tiny_fashion: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("tensorboard")
+    pytest.importorskip("accelerate")
     overrides = ("run.plot=true", "run.tensorboard=true", "schedule.epochs=2", "ema.decay=0", "run.precision=bf16")
     run(tiny_fashion, tmp_path, *overrides)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

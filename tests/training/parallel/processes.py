@@ -43,10 +43,10 @@ def start_training(out: Path, *words: object, processes: int = 2) -> subprocess.
     return start("-m", "internimage", "train", "--out", out, "--device", "cpu", *shared, *words)
 
 
-def finished(process: subprocess.Popen[str], code: int | None = 0) -> str:
+def finished(process: subprocess.Popen[str], code: int | None = 0, *, limit: float = LIMIT) -> str:
     """Wait for a program and return what it wrote; None takes any exit code but 0."""
     try:
-        text, _ = process.communicate(timeout=LIMIT)
+        text, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         kill_all(process)
         pytest.fail(f"hangs: {process.communicate()[0]}")

@@ -1,24 +1,22 @@
-"""What a run writes down and leaves behind: metrics.csv, TensorBoard events, the plot, its result."""
+"""The rows of a run, the files that show them, and what a run leaves behind."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import math
-import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internimage import parallel
 from internimage.errors import MissingExtra
-from internimage.files import finite_or_none, replacing, writing
+from internimage.files import finite_or_none, replacing
 from internimage.recipe import RunSettings
+from internimage.training.records.trackers import Trackers, tracker_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class Records:
@@ -26,47 +24,40 @@ class Records:
 
     Args:
         out: folder of the run.
-        settings: which files are written besides metrics.csv.
+        settings: which files are written besides metrics.csv, and which trackers there are.
+        shown: settings of the run, which trackers show.
 
     Raises:
-        MissingExtra: TensorBoard or matplotlib is wanted and not installed.
+        MissingExtra: matplotlib or a tracker is wanted and not installed.
     """
 
-    def __init__(self, out: Path, settings: RunSettings) -> None:
+    def __init__(self, out: Path, settings: RunSettings, shown: Mapping[str, object] | None = None) -> None:
         self.out = out
         self.rows: list[dict[str, float]] = []
+        self.track_every = settings.track_every if tracker_names(settings) else 0
         self._figure = _figure_class() if settings.plot else None
-        self._writer_class = _tensorboard_class() if settings.tensorboard else None
-        self._writer: SummaryWriter | None = None
+        self._trackers = Trackers(tracker_names(settings) if parallel.rank() == 0 else [], out, shown or {})
+
+    def track(self, values: Mapping[str, float], step: int) -> None:
+        """Give values of a step to the trackers of the first process."""
+        self._trackers.log(values, step)
 
     def add(self, row: dict[str, float], terms: dict[str, float]) -> None:
         """Append the row of a validation; the first process brings every file up to date.
 
         Args:
             row: columns of metrics.csv.
-            terms: mean of each loss since the row before, for TensorBoard.
+            terms: mean of each loss since the row before, for the trackers.
         """
         self.rows.append(row)
         if parallel.rank() > 0:
             return
         self.write_csv()
-        if self._writer_class is not None:
-            with writing(self.out / "tensorboard"), _raised_once():
-                self._write_events(self._writer_class, row, terms)
+        shown = {name: value for name, value in row.items() if name != "step"}
+        self.track({**shown, **{f"loss/{name}": value for name, value in terms.items()}}, int(row["step"]))
         if self._figure is not None:
             with replacing(self.out / "curves.png") as temporary:
                 draw_curves(self._figure, self.rows, temporary)
-
-    def _write_events(self, writer_class: type[SummaryWriter], row: dict[str, float], terms: dict[str, float]) -> None:
-        step = int(row["step"])
-        if self._writer is None:
-            # The purge hides what an interrupted run wrote after the state that this one resumed.
-            self._writer = writer_class(str(self.out / "tensorboard"), purge_step=step)
-        scalars = {name: value for name, value in row.items() if name not in ("epoch", "step")}
-        scalars |= {f"loss/{name}": value for name, value in terms.items()}
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
 
     def write_csv(self) -> None:
         """Write metrics.csv anew from the rows, which drops what an interrupted run wrote after its last state."""
@@ -80,26 +71,8 @@ class Records:
             writer.writerows([_short(value) for value in row.values()] for row in self.rows)
 
     def close(self) -> None:
-        """Close the TensorBoard file."""
-        if self._writer is not None:
-            with writing(self.out / "tensorboard"), _raised_once():
-                self._writer.close()
-
-
-@contextlib.contextmanager
-def _raised_once() -> Iterator[None]:
-    """Keep the traceback of TensorBoard's thread from the terminal: its failed write is raised here, too."""
-    before = threading.excepthook
-
-    def show(failure: threading.ExceptHookArgs) -> None:
-        if not isinstance(failure.exc_value, OSError):
-            before(failure)
-
-    threading.excepthook = show
-    try:
-        yield
-    finally:
-        threading.excepthook = before
+        """End the trackers."""
+        self._trackers.close()
 
 
 def draw_curves(figure_class: type[Figure], rows: list[dict[str, float]], path: Path) -> None:
@@ -133,16 +106,6 @@ def _figure_class() -> type[Figure]:
     except ImportError as error:
         raise MissingExtra("matplotlib", "train", "the plot of a run (run.plot=false goes without)") from error
     return Figure
-
-
-def _tensorboard_class() -> type[SummaryWriter]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtra(
-            "tensorboard", "train", "the TensorBoard log of a run (run.tensorboard=false goes without)"
-        ) from error
-    return SummaryWriter
 
 
 @dataclass(frozen=True)
