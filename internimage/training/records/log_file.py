@@ -28,6 +28,11 @@ class _File(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Go on without the line."""
 
+    def close(self) -> None:
+        """Close the file; lines that found no space are lost."""
+        with contextlib.suppress(OSError):
+            super().close()
+
 
 class _Upwards(logging.Handler):
     """Gives records to the loggers above, as if the level of the one below had never been lowered."""
