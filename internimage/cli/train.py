@@ -114,16 +114,19 @@ def train(
         words = [*([recipe] if recipe else []), *(["--data", str(data)] if data else []), "--out", str(out)]
         words += [*(f"--set={text}" for text in asked), *(["--resume"] if resume else [])]
         words += ["--device", device, *(["--json"] if as_json else [])]
-        _run_processes(words, processes, on_cpu=device == "cpu")
+        _run_processes(chosen, words, processes, on_cpu=device == "cpu")
         return
     result = training.train(chosen, data=data, out=out, resume=resume, overrides=overrides, device=place)
     _tell(result, out, as_json=as_json)
 
 
-def _run_processes(words: Sequence[str], processes: int, *, on_cpu: bool) -> None:
-    """Train in several processes, which tell what there is to tell."""
-    from internimage.training.parallel.launch import launched_processes, run_processes
+def _run_processes(chosen: Recipe | str | None, words: Sequence[str], processes: int, *, on_cpu: bool) -> None:
+    """Train in several processes, which tell what there is to tell, once the recipe is known to be fit for it."""
+    from internimage.training import Recipe
+    from internimage.training.parallel.launch import chosen_strategy, launched_processes, run_processes
 
+    if isinstance(chosen, Recipe):
+        chosen_strategy(chosen)
     if launched_processes() > 1:
         raise typer.BadParameter("torchrun or accelerate launch has started the processes", param_hint="--processes")
     if code := run_processes(["train", *words], processes, on_cpu=on_cpu):

@@ -149,6 +149,17 @@ def test_plot_and_tensorboard(tiny_fashion: Path, tmp_path: Path) -> None:
     assert any((tmp_path / "tensorboard").iterdir())
 
 
+def test_fp16_scales_the_loss_and_goes_on(tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ("run.precision=fp16", "schedule.epochs=2")
+    run(tiny_fashion, tmp_path / "whole", *overrides)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+        run(tiny_fashion, tmp_path / "cut", *overrides)
+    assert load_state(tmp_path / "cut").get("scaler", {})["scale"] > 1
+    run(tiny_fashion, tmp_path / "cut", *overrides, resume=True)
+    assert_same_state(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_frozen_stages_do_not_move(tiny_fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before: dict[str, torch.Tensor] = {}
     original = Trainer.run

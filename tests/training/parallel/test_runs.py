@@ -147,6 +147,12 @@ def test_a_stuck_process_ends_the_others(tiny_fashion: Path, tmp_path: Path) -> 
     assert "another process has ended or did not answer in time" in text and "process 0 of 2" in text
 
 
+def test_what_cannot_work_is_said_before_a_process_starts(tiny_fashion: Path, tmp_path: Path) -> None:
+    text = finished(start_training(tmp_path / "run", *words(tiny_fashion, "parallel.offload=true")), 1)
+    assert "parallel.offload=true goes with parallel.strategy=fsdp" in text and "process 0" not in text
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_diverged_run_ends_all_processes(tiny_fashion: Path, tmp_path: Path) -> None:
     overrides = ("optimizer.lr_per_512=1e30", "schedule.epochs=30", "optimizer.clip_norm=0")
     text = finished(start_training(tmp_path, *words(tiny_fashion, *overrides)), 1)
