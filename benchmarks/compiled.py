@@ -174,19 +174,14 @@ class Reading:
 
 
 def read(variant: Variant, target: str) -> Reading:
-    """Compile a kernel and read the machine's instructions."""
-    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, TRITON_CACHE_DIR=cache):
-        before = os.times()[:4]
-        kernel = triton.compile(variant.source, target=TARGETS[target], options=variant.options)
-        seconds = sum(os.times()[:4]) - sum(before)
-    is_nvidia = target.startswith("sm")
-    code = _nvidia(kernel.asm["cubin"]) if is_nvidia else _amd(kernel.asm["amdgcn"])
+    """Compile a kernel of an operator and read the machine's instructions."""
+    code, seconds = machine_code(variant, target)
     widths = [width for name in code.inner for pattern, width in _LOADS if pattern.search(name)]
     atomics = [int(found[1] or 1) for name in code.inner if (found := _ATOMIC.search(name))]
     reading = Reading(
         round(seconds, 2), code.registers, code.spilled, max(widths), max(atomics, default=0), *3 * [None]
     )
-    if not is_nvidia:
+    if not target.startswith("sm"):
         return reading
     constants, channels = variant.constants, variant.channels(TARGETS[target].warp_size)
     points = constants.get("LEVELS", 1) * constants.get("POINTS", 1) * constants.get("KERNEL_H", 1)
@@ -217,6 +212,15 @@ class Code(NamedTuple):
     inner: list[str]
     registers: int
     spilled: int
+
+
+def machine_code(variant: Variant, target: str) -> tuple[Code, float]:
+    """Compile a kernel: what it became, and the seconds of a processor."""
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, TRITON_CACHE_DIR=cache):
+        before = os.times()[:4]
+        kernel = triton.compile(variant.source, target=TARGETS[target], options=variant.options)
+        seconds = sum(os.times()[:4]) - sum(before)
+    return _nvidia(kernel.asm["cubin"]) if target.startswith("sm") else _amd(kernel.asm["amdgcn"]), seconds
 
 
 def _nvidia(cubin: bytes) -> Code:

@@ -20,10 +20,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from internimage.ops.runtime.triton import launch
 from internimage.ops.runtime.triton.support import device_of, next_power_of_two
 
-FORWARD_WARPS = {64: 2, 128: 4, 256: 4, 512: 1, 1024: 1, 2048: 4}  # by P, measured on an H200 up to 512
-FORWARD_TILE, BACKWARD_TILE, BACKWARD_WARPS = 2048, 1024, 4  # elements
+# Of 32 threads, by P; measured on an H200 up to 512, in half precision.
+FORWARD_WARPS = {64: 2, 128: 4, 256: 4, 512: 1, 1024: 1, 2048: 4}
+FORWARD_TILE, BACKWARD_TILE = 4096, 2048  # bytes of the rows of a program
 PROGRAMS = 512  # that share the rows of a backward pass
 COLUMNS = 256  # of a tile of GELU
 _SIZES = ["row_count", "image_rows"]
@@ -227,10 +229,14 @@ class _Tile(NamedTuple):
 
 
 @functools.cache
-def _tile_of(channels: int, elements: int, is_forward: bool) -> _Tile:
+def _tile_of(channels: int, itemsize: int, is_forward: bool, threads_of_warp: int) -> _Tile:
     padded = next_power_of_two(channels)
-    known = FORWARD_WARPS.get(max(64, padded), padded // 512) if is_forward else max(4, padded // 256)
-    warps = min(32, known)
+    if is_forward:
+        warps = FORWARD_WARPS.get(max(64, padded), padded // 512)
+    else:
+        warps = max(4, min(8, padded // 256), padded // 512)
+    warps = min(1024 // threads_of_warp, max(1, warps * 32 // threads_of_warp))
+    elements = (FORWARD_TILE if is_forward else BACKWARD_TILE) // itemsize
     return _Tile(padded, max(1, elements // padded), warps)
 
 
@@ -244,7 +250,7 @@ def rows(
     Maps are (..., C) contiguous, `keep` is (N,) for maps (N, ...), the last arguments are the fields of `Residual`.
     """
     channels = y.shape[-1]
-    count, tile = y.numel() // channels, _tile_of(channels, FORWARD_TILE, True)
+    count, tile = y.numel() // channels, _tile_of(channels, y.itemsize, True, launch.lanes())
     with device_of(y):
         _rows_kernel[(-(-count // tile.rows),)](
             *(y, shift, shortcut, keep, gamma, weight, bias, next_weight, next_bias, total, normed, count),
@@ -260,7 +266,7 @@ def rows_backward(
 ) -> Tensor:  # fmt: skip
     """Fill the gradients of y and of the shortcut, and return those of shift, gamma and norms that exist: (s, C)."""
     channels = grad_y.shape[-1]
-    count, tile = grad_y.numel() // channels, _tile_of(channels, BACKWARD_TILE, False)
+    count, tile = grad_y.numel() // channels, _tile_of(channels, grad_y.itemsize, False, launch.lanes())
     slots = sum((shift is not None, gamma is not None, 2 * (weight is not None), 2 * (next_weight is not None)))
     programs = _programs(count, tile.rows)
     sums = torch.empty(programs, slots, channels, dtype=torch.float32, device=grad_y.device)
@@ -276,22 +282,22 @@ def rows_backward(
 def gelu(y: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """Fill `out` with GELU(y + bias), (..., C) contiguous; it may be y."""
     channels = y.shape[-1]
-    count, columns, height = _gelu_tile(y, FORWARD_TILE)
+    count, columns, height, warps = _gelu_tile(y, FORWARD_TILE)
     with device_of(y):
         _gelu_kernel[(-(-count // height), -(-channels // columns))](
-            y, bias, out, count, channels, columns, height, num_warps=4
+            y, bias, out, count, channels, columns, height, num_warps=warps
         )
 
 
 def gelu_backward(grad: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """GELU(y + bias) once more, and the gradients of y and bias."""
     channels, out, grad_y = y.shape[-1], torch.empty_like(y), torch.empty_like(y)
-    count, columns, height = _gelu_tile(y, BACKWARD_TILE)
+    count, columns, height, warps = _gelu_tile(y, BACKWARD_TILE)
     programs = _programs(count, height)
     sums = torch.empty(programs, channels, dtype=torch.float32, device=y.device)
     with device_of(y):
         _gelu_backward_kernel[(programs, -(-channels // columns))](
-            *(grad, y, bias, out, grad_y, sums, count, channels, columns, height), num_warps=4
+            *(grad, y, bias, out, grad_y, sums, count, channels, columns, height), num_warps=warps
         )
     return out, grad_y, sums.sum(0)
 
@@ -322,7 +328,7 @@ def depthwise_norm_gelu(
     if x.numel() == 0:
         return out
     _, height, width, channels = x.shape
-    tile = _tile_of(channels, BACKWARD_TILE, False)
+    tile = _tile_of(channels, x.itemsize, False, launch.lanes())
     count = x.numel() // channels
     taps = weight.flatten(1).t().contiguous()  # (k * k, C)
     with device_of(x):
@@ -338,10 +344,10 @@ def _image_rows(y: Tensor, count: int) -> int:
     return max(1, count // y.shape[0])
 
 
-def _gelu_tile(y: Tensor, elements: int) -> tuple[int, int, int]:
-    """Rows of y, and columns and rows of a tile."""
+def _gelu_tile(y: Tensor, size: int) -> tuple[int, int, int, int]:
+    """Rows of y, columns and rows of a tile of `size` bytes, and its warps."""
     columns = min(COLUMNS, next_power_of_two(y.shape[-1]))
-    return y.numel() // y.shape[-1], columns, elements // columns
+    return y.numel() // y.shape[-1], columns, size // y.itemsize // columns, 128 // launch.lanes()
 
 
 def _programs(count: int, tile_rows: int) -> int:
