@@ -26,6 +26,8 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or support.interpreting(), reason="no triton that compiles"
 )
 if importlib.util.find_spec("triton") is not None and not support.interpreting():
+    from triton.compiler import ASTSource
+
     from benchmarks.compiled import CASES, TARGETS, Case, Variant, collecting, read
     from internimage.ops.deform_attn import kernel_triton as attention
     from internimage.ops.deform_conv_v3 import kernel_triton as window
@@ -99,6 +101,20 @@ def test_another_type_width_or_softmax_is_another_kernel():
                 for softmax in (False, True):
                     Case("dcnv3", dtype, width, softmax).launch("forward")
     assert len(found) == 12
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("operator", ["dcnv3", "ms_deform_attn"])
+def test_sizes_of_one_may_be_constants(operator, direction):
+    """Inductor makes them so, whatever the kernel says of specializing."""
+    with collecting("sm_90") as found:
+        Case(operator, torch.float16, 16).launch(direction)
+    (kernel,) = found.values()
+    source, constants = kernel.source, dict(kernel.source.constants)
+    signature = {name: "constexpr" if kind == "i32" else kind for name, kind in source.signature.items()}
+    constants |= {(source.fn.arg_names.index(name),): 1 for name, kind in source.signature.items() if kind == "i32"}
+    ones = replace(kernel, source=ASTSource(source.fn, signature, constants, {}))
+    assert read(ones, "sm_90").corner_load_bytes >= 2  # without alignment, whose proofs were dropped here
 
 
 def test_images_of_more_than_two_billion_elements_are_numbered_in_64_bits():

@@ -28,7 +28,7 @@ def tile_rows(images, rows, BLOCK: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def divide(value, by, WIDE: tl.constexpr):
     """Quotient and remainder (B) of non-negative integers; unsigned division takes fewer instructions."""
-    quotient = value // by if WIDE else (value.to(tl.uint32) // by.to(tl.uint32)).to(tl.int32)
+    quotient = value // by if WIDE else (value.to(tl.uint32) // tl.cast(by, tl.uint32)).to(tl.int32)
     return quotient, value - quotient * by
 
 
@@ -66,7 +66,7 @@ def axis_corners(whole, rest, size):
     rest = tl.where(rest > -1.0 - whole.to(tl.float32), tl.minimum(rest, 4194304.0), -1073741824.0)
     floor = tl.floor(rest)
     cell = whole + floor.to(tl.int32)
-    sides = size.to(tl.uint32)  # negative cells are larger than any, so that one comparison asks for both ends
+    sides = tl.cast(size, tl.uint32)  # negative cells are larger than any: one comparison asks for both ends
     return cell, cell.to(tl.uint32) < sides, (cell + 1).to(tl.uint32) < sides, 1.0 - (rest - floor), rest - floor
 
 
@@ -76,7 +76,7 @@ def point_corners(whole_x, rest_x, whole_y, rest_y, height, width, WIDE: tl.cons
     cell_x, has_left, has_right, left, right = axis_corners(whole_x, rest_x, width)
     cell_y, has_upper, has_lower, upper, lower = axis_corners(whole_y, rest_y, height)
     if WIDE:
-        cell_y, width = cell_y.to(tl.int64), width.to(tl.int64)
+        cell_y, width = cell_y.to(tl.int64), tl.cast(width, tl.int64)
     has = (has_upper & has_left, has_upper & has_right, has_lower & has_left, has_lower & has_right)
     return cell_y * width + cell_x, width, has, left, right, upper, lower
 
