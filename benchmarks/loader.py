@@ -23,12 +23,13 @@ import torch
 from benchmarks.record import print_table, save
 from internimage.classification.batches.augment import keep_black
 from internimage.classification.training.batches import train_batches
+from internimage.classification.training.procedure import TRAINING
 from internimage.data import open_dataset
 from internimage.data.readers.shards.write import write_shards
 from internimage.training import recipe
 
 RECIPE, BATCH, MIN_ROUNDS = "internimage_t_1k_224", 16, 4
-IMAGES, LARGE_IMAGES = 96, 16
+IMAGES, LARGE_IMAGES = 128, 12
 SIZES_WH = ((500, 375), (375, 500), (500, 333), (400, 300), (640, 480))
 LARGE_WH = ((3000, 2000), (2000, 3000))
 QUALITY = 92
@@ -64,7 +65,9 @@ def ours(data: Path, *overrides: str) -> Batches:
     """Return a function that gives the batches of an epoch of our loader."""
     settings = ("data.workers=0", f"data.batch_size={BATCH}", "augment.mixup=0", "augment.cutmix=0", *overrides)
     chosen = recipe(RECIPE).with_overrides(settings)
-    return train_batches(open_dataset(data, "train"), chosen, chosen.model.config.preprocess).epoch
+    return train_batches(
+        TRAINING.read(chosen, open_dataset(data, "train")), chosen, chosen.model.config.preprocess
+    ).epoch
 
 
 def timms(data: Path, *, prefetcher: bool) -> Batches:

@@ -76,8 +76,7 @@ class LabeledFiles:
     def source(self, index: int) -> SampleSource:
         """Return the file of an image, which may be an archive, and the name of its class."""
         file, label = self.files[index]
-        place = Path(file)
-        name = place.relative_to(self.root).as_posix() if place.is_relative_to(self.root) else place.as_posix()
+        name = str(file).removeprefix(str(self.root)).lstrip("\\/").replace("\\", "/")
         image = file.archive if isinstance(file, Member) else file
         known = self._observation(index)
         return SampleSource(image, self.class_names[label].encode(), name, "" if known is None else f"{known} ")
