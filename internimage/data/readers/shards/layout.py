@@ -33,10 +33,11 @@ def find_shards(root: Path) -> Layout | None:
     """
     if root.is_file():
         return _by_content(root, [root]) if root.suffix.lower() in ARCHIVE_SUFFIXES else None
-    index = read_index(root)
+    index = read_index(root) if root.is_dir() else None
     if index is not None:
         return Layout(root, {part: partial(open_part, root, index, part) for part in index.parts})
-    parts = {} if any(map(_holds_images, list_folders(root))) else _archives_of_parts(root)
+    is_packed = root.is_dir() and not any(map(_holds_images, list_folders(root)))
+    parts = _archives_of_parts(root) if is_packed else {}
     if not parts:
         return None
     if None in parts:

@@ -80,13 +80,19 @@ def write_shards(
         What `index.json` holds.
 
     Raises:
-        ValueError: the data is damaged, more images cannot be read than are bearable, or `out` holds shards of other
-            data or settings.
+        ValueError: the data is damaged, its parts have different classes, more images cannot be read than are
+            bearable, or `out` holds shards of other data or settings.
         BlockingIOError: another process writes there.
     """
     settings, out = settings or ShardSettings(), Path(out)
     layout = find_layout(Path(data))
     parts: dict[Part | None, ImageDataset[int]] = {part: layout.open(part) for part in layout.parts}
+    class_names = next(iter(parts.values())).class_names
+    if other := [part for part, dataset in parts.items() if dataset.class_names != class_names]:
+        raise ValueError(
+            f"the part {other[0]!r} of {data} has other classes than the first one, and no training part says which "
+            "count; write each part alone"
+        )
     made_of = {
         "settings": asdict(settings),
         "data": {part or WHOLE: DataFingerprint.of(dataset).digest for part, dataset in parts.items()},
@@ -102,7 +108,7 @@ def write_shards(
         shards: dict[Part | None, tuple[Shard, ...]] = {}
         for part, dataset in parts.items():
             shards[part] = writer.write(part or WHOLE, dataset)
-        index = Index(next(iter(parts.values())).class_names, shards, tuple(writer.left_out))
+        index = Index(class_names, shards, tuple(writer.left_out))
         _write_json(out / INDEX_FILE, {**index.to_plain(), "made_of": made_of})
         (out / UNFINISHED_FILE).unlink()
     return index

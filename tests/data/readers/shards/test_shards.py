@@ -133,6 +133,15 @@ def test_other_data_or_settings_are_refused(folders: Path, tmp_path: Path) -> No
         write_shards(folders, out, SMALL)
 
 
+def test_parts_of_other_classes_are_not_written_together(folders: Path, tmp_path: Path) -> None:
+    (folders / "train").rename(folders / "test")
+    shutil.rmtree(folders / "test" / "ant")
+    with pytest.raises(ValueError, match=r"the part 'test' of .* has other classes"):
+        write_shards(folders, tmp_path / "shards")
+    with pytest.raises(FileNotFoundError, match="give the folder of the data set"):
+        write_shards(tmp_path / "missing", tmp_path / "shards")
+
+
 def test_unreadable_files_are_named_and_bounded(folders: Path, tmp_path: Path) -> None:
     (folders / "train/bee/1.jpg").write_bytes(b"")
     index = write_shards(folders, tmp_path / "shards", ShardSettings(6000, max_unreadable=1))
