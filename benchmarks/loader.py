@@ -29,7 +29,7 @@ from internimage.data.readers.shards.write import write_shards
 from internimage.training import recipe
 
 RECIPE, BATCH, MIN_ROUNDS = "internimage_t_1k_224", 16, 4
-IMAGES, LARGE_IMAGES = 128, 12
+IMAGES, LARGE_IMAGES = 128, 16
 SIZES_WH = ((500, 375), (375, 500), (500, 333), (400, 300), (640, 480))
 LARGE_WH = ((3000, 2000), (2000, 3000))
 QUALITY = 92
