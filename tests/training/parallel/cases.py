@@ -32,7 +32,8 @@ DETECTION = (*RANDOM, "augment.shorter_side=64,64")
 
 def classifier(*overrides: str) -> Any:
     given = recipe("internimage_pico_fashion")
-    return given.with_overrides([*TINY, *RANDOM, "model.weights=none", "model.start=recipe", *overrides])
+    size = "data.size=64"  # so that a process can also take a single image
+    return given.with_overrides([*TINY, *RANDOM, size, "model.weights=none", "model.start=recipe", *overrides])
 
 
 CASES: dict[str, tuple[str, Callable[[], Any]]] = {

@@ -45,14 +45,21 @@ def compare(root: Path, names: list[str], strategy: str, dtype: str, processes: 
                     assert is_close.all(), f"{name}, {part} of process {rank}: {key}, {difference.max()}"
 
 
-def test_two_processes_with_whole_models(root: Path) -> None:
-    compare(root, list(CASES), "ddp", "float64", 2)
+def test_two_processes(root: Path) -> None:
+    compare(root, ["classifier_mixed", "mask_rcnn", "upernet"], "ddp", "float64", 2)
 
 
 def test_two_processes_with_shards(root: Path) -> None:
-    compare(root, ["classifier", "mask_rcnn"], "fsdp", "float64", 2)
+    compare(root, ["mask_rcnn"], "fsdp", "float64", 2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_with_every_model(root: Path, strategy: str) -> None:
+    compare(root, list(CASES), strategy, "float64", 2)
+
+
+@pytest.mark.slow
 def test_compressed_gradients_are_rounded(root: Path) -> None:
     for processes, strategy in ((1, "auto"), (2, "bf16")):
         finished(start_worker(processes, "five_steps", root, strategy, "float32", "classifier"))

@@ -92,6 +92,7 @@ def test_kills_lose_nothing(whole: Path, tiny_fashion: Path, tmp_path: Path) -> 
     assert_same_state(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_shards_go_on_with_whole_models(whole: Path, tiny_fashion: Path, tmp_path: Path) -> None:
     """Weights, average, moments and sums of a run in shards are those of any other."""
     process = start_training(tmp_path, *words(tiny_fashion, "parallel.strategy=fsdp", "parallel.offload=true"))
@@ -153,6 +154,7 @@ def test_what_cannot_work_is_said_before_a_process_starts(tiny_fashion: Path, tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_diverged_run_ends_all_processes(tiny_fashion: Path, tmp_path: Path) -> None:
     overrides = ("optimizer.lr_per_512=1e30", "schedule.epochs=30", "optimizer.clip_norm=0")
     text = finished(start_training(tmp_path, *words(tiny_fashion, *overrides)), 1)
