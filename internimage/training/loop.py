@@ -178,6 +178,7 @@ class Trainer:
             save_recipe(self.out, self.recipe)
             self._run_data.save()
             note_start(self.out, self.engine.device, step=self.step)
+        self.records.start(self.step + 1)
         self._log_batch()
         if self.step == 0:
             self.save()

@@ -38,6 +38,10 @@ class Records:
         self._figure = _figure_class() if settings.plot else None
         self._trackers = Trackers(tracker_names(settings) if parallel.rank() == 0 else [], out, shown or {})
 
+    def start(self, step: int) -> None:
+        """Start the trackers of the first process, at the step with this number."""
+        self._trackers.start(step)
+
     def track(self, values: Mapping[str, float], step: int) -> None:
         """Give values of a step to the trackers of the first process."""
         self._trackers.log(values, step)

@@ -60,7 +60,11 @@ class StepTracking:
         """Return means of losses, and images per second, since the last time or the last validation."""
         if self._seen is not meters:
             self._seen, self._sums, self._steps = meters, {}, 0
-        sums = {"loss": float(meters.loss), **{f"loss/{name}": float(value) for name, value in meters.terms.items()}}
+        # No name is the folder of another one: MLflow keeps values in files.
+        sums = {
+            "train_loss": float(meters.loss),
+            **{f"loss/{name}": float(value) for name, value in meters.terms.items()},
+        }
         steps, now = meters.steps - self._steps, time.monotonic()
         means = {name: parallel.mean((total - self._sums.get(name, 0.0)) / steps) for name, total in sums.items()}
         speed = self._images * steps / (now - self._time)

@@ -56,18 +56,24 @@ class Trackers:
         self._names, self._out, self._settings = names, out, settings
         self._running: list[GeneralTracker] | None = None
 
+    def start(self, step: int) -> None:
+        """Start the trackers, so that one that cannot work says so before the first step.
+
+        Args:
+            step: number of the first step that they are to show.
+        """
+        if self._names and self._running is None:
+            self._running = self._started(step)
+
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Show values of a step.
 
         Raises:
             OSError: the disk is full.
         """
-        if not self._names:
-            return
-        with writing(self._out / self._names[0]), _raised_once():
-            if self._running is None:
-                self._running = self._started(step)
-            for tracker in self._running:
+        with writing(self._out / "".join(self._names[:1])), _raised_once():
+            self.start(step)
+            for tracker in self._running or ():
                 tracker.log(dict(values), step=step)
 
     def close(self) -> None:
@@ -78,7 +84,6 @@ class Trackers:
         self._running = None
 
     def _started(self, step: int) -> list[GeneralTracker]:
-        """Start the trackers at the first step that they are to show."""
         from accelerate import PartialState  # pyright: ignore[reportMissingImports]  # an extra
 
         PartialState()  # the log of accelerate asks for it
