@@ -25,7 +25,7 @@ EVERYWHERE = {"torch", "torchvision", "numpy", "PIL", "typing_extensions"}
 HOMES = {
     "triton": ("ops/**/kernel_triton.py", "ops/runtime/triton/bilinear.py"),
     "timm": ("classification/batches/*.py", "integrations/*.py"),
-    "matplotlib": ("training/records/rows.py", "evaluation/*.py"),
+    "matplotlib": ("training/planning/*.py", "training/records/rows.py", "evaluation/*.py"),
     "scipy": ("ops/assignment.py",),
     "faster_coco_eval": ("evaluation/*.py", "data/objects/segmentations.py"),
     "cv2": ("segmentation/batches/photometric.py",),

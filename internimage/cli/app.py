@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from internimage.cli import bench, convert, demo, env, evaluate, info, models, predict, recipes, shard, train
+from internimage.cli import bench, convert, demo, env, evaluate, info, models, planning, predict, recipes, shard, train
 from internimage.cli.terminal import installed_version, log_to_stderr, shown, stderr
 from internimage.errors import BackendUnavailable, MissingExtra, UnknownName
 from internimage.processors import let_threads_sleep
@@ -79,6 +79,7 @@ app.command("info")(info.info)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
+app.command("plan")(planning.plan)
 app.command("recipe")(recipes.print_recipe)
 app.command("shard")(shard.shard)
 app.command("convert")(convert.convert)

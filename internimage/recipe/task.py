@@ -120,6 +120,16 @@ class TrainingTask(ABC, Generic[RecipeT, DataT, BatchT, ModelT]):
         """
 
     @abstractmethod
+    def example_batch(self, recipe: RecipeT, model: ModelT, images: int) -> BatchT:
+        """Return a made-up batch of the largest images that a run may have, to count memory or time with.
+
+        Args:
+            recipe: sizes of the images.
+            model: its classes.
+            images: of the batch.
+        """
+
+    @abstractmethod
     def loss(self, recipe: RecipeT, model: ModelT, batch: BatchT, device: torch.device) -> dict[str, Tensor]:
         """Return the named scalar losses of a batch; their sum is what training minimizes."""
 

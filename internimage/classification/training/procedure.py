@@ -103,6 +103,12 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         """Return the batches of this process."""
         return train_batches(train_set, recipe, model.config.preprocess)
 
+    def example_batch(self, recipe: ClassificationRecipe, model: Classifier, images: int) -> TrainBatch:
+        """Return made-up images of made-up classes."""
+        channels = recipe.model.config.backbone.in_chans
+        pixels = torch.randn(images, channels, recipe.size, recipe.size)
+        return TrainBatch(pixels, torch.arange(images) % model.config.num_classes)
+
     def loss(
         self, recipe: ClassificationRecipe, model: Classifier, batch: TrainBatch, device: torch.device
     ) -> dict[str, Tensor]:

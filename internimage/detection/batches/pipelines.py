@@ -54,3 +54,21 @@ def own_data_pipeline(
     crop = () if smallest_crop == 1.0 else (CropFraction(smallest_crop),)
     resize = Resize((low,), longer_side) if low == high else ResizeRange((low, high), (longer_side, longer_side))
     return (*crop, Flip(flip), resize)
+
+
+def largest_sides(pipeline: Pipeline) -> tuple[int, int]:
+    """Return shorter and longer side of the largest images that leave a pipeline, in pixels.
+
+    Example:
+        >>> largest_sides(PIPELINES["3x"])
+        (800, 1333)
+    """
+    sides = (0, 0)
+    for step in pipeline:
+        if isinstance(step, Resize):
+            sides = (max(step.shorter_sides), step.longer_side)
+        elif isinstance(step, ResizeRange):
+            sides = (step.shorter_side[1], step.longer_side[1])
+        elif isinstance(step, OneOf):
+            sides = max(map(largest_sides, step.choices))
+    return sides

@@ -20,15 +20,17 @@ from internimage.data.objects.census import count_examples, count_targets
 from internimage.data.objects.dataset import DetectionDataset
 from internimage.data.readers.open_objects import open_detection_dataset
 from internimage.detection.batches.grouping import class_balanced
+from internimage.detection.batches.pipelines import largest_sides
 from internimage.detection.dino.model import DINO
 from internimage.detection.evaluate import evaluate_detection
 from internimage.detection.model import Detector
 from internimage.detection.presets import build_detector
 from internimage.detection.rcnn.model import RCNN
-from internimage.detection.training.batches import DetectionBatch, DetectionBatches
+from internimage.detection.training.batches import DetectionBatch, DetectionBatches, pipeline_of
 from internimage.detection.training.recipe import DetectionRecipe, architecture_of, has_masks
 from internimage.recipe.recipe import CONFIG
 from internimage.recipe.task import Batches, LimitedBatches, Progress, TrainingTask
+from internimage.types import DetectionTargets, Images
 
 logger = logging.getLogger("internimage.training.detection")
 # Columns of the validation and the metrics that they show; masks come first where there are any.
@@ -43,6 +45,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "crowdhuman": {"val_box_ap": "AP", "val_miss_rate": "MR^-2"},
 }
 MASK_HEADS = "mask_heads."
+EXAMPLE_OBJECTS = 10  # in a made-up image
 
 
 class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, DetectionBatch, RCNN | DINO]):
@@ -140,6 +143,21 @@ class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, Detectio
         """Return the batches of this process."""
         found = DetectionBatches(train_set, recipe, masks=has_masks(model.config))
         return LimitedBatches(found, recipe.data.max_unreadable)
+
+    def example_batch(self, recipe: DetectionRecipe, model: RCNN | DINO, images: int) -> DetectionBatch:
+        """Return made-up images, each with a row of objects, the widest that a run may have."""
+        divisor = model.config.preprocess.divisor
+        shorter, longer = largest_sides(pipeline_of(recipe.augment))
+        height, width = (-(-side // divisor) * divisor for side in (shorter, longer))
+        left = torch.arange(EXAMPLE_OBJECTS) * (longer / EXAMPLE_OBJECTS)
+        boxes = torch.stack([left, left * 0, left + longer / EXAMPLE_OBJECTS, left * 0 + shorter / 2], dim=1)
+        masks = torch.zeros(EXAMPLE_OBJECTS, height, width, dtype=torch.uint8) if has_masks(model.config) else None
+        if masks is not None:
+            masks[:, : shorter // 2] = 1
+        target = DetectionTargets(boxes, torch.arange(EXAMPLE_OBJECTS) % model.config.num_classes, masks)
+        pixels = torch.randn(images, model.config.backbone.in_chans, height, width)
+        sizes = torch.tensor([[shorter, longer]] * images)
+        return DetectionBatch(Images(pixels, sizes, ((shorter, longer),) * images), [target] * images)
 
     def loss(
         self, recipe: DetectionRecipe, model: RCNN | DINO, batch: DetectionBatch, device: torch.device

@@ -23,9 +23,10 @@ from internimage.segmentation.batches.batches import SegmentationBatch, Segmenta
 from internimage.segmentation.evaluate import evaluate_segmentation
 from internimage.segmentation.model import Segmentor
 from internimage.segmentation.training.recipe import SegmentationRecipe
-from internimage.types import Palette
+from internimage.types import Images, Palette
 
 LabelMaps = ImageDataset[np.ndarray]
+EXAMPLE_SIDE = 1024  # of a made-up image where the recipe cuts none out
 
 
 class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, SegmentationBatch, Segmentor]):
@@ -107,6 +108,14 @@ class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, Segmentat
             std=model.config.preprocess.std,
         )
         return LimitedBatches(found, recipe.data.max_unreadable)
+
+    def example_batch(self, recipe: SegmentationRecipe, model: Segmentor, images: int) -> SegmentationBatch:
+        """Return made-up images of eight stripes, each a class."""
+        height, width = recipe.augment.crop_hw or (EXAMPLE_SIDE, EXAMPLE_SIDE)
+        stripes = (torch.arange(width) * 8 // width % model.config.num_classes).to(torch.uint8)
+        pixels = torch.randn(images, recipe.model.config.backbone.in_chans, height, width)
+        batch = Images(pixels, torch.tensor([[height, width]] * images), ((height, width),) * images)
+        return SegmentationBatch(batch, stripes.expand(images, height, width))
 
     def loss(
         self, recipe: SegmentationRecipe, model: Segmentor, batch: SegmentationBatch, device: torch.device

@@ -60,6 +60,13 @@ class RotationTraining(TrainingTask[RotationRecipe, Turned, Batch, Rotation]):
     def batches(self, recipe: RotationRecipe, model: Rotation, train_set: Turned) -> RotationBatches:
         return RotationBatches(recipe, model, train_set)
 
+    def example_batch(self, recipe: RotationRecipe, model: Rotation, images: int) -> Batch:
+        side = 32
+        batch = Images(
+            torch.randn(images, 3, side, side), torch.tensor([[side, side]] * images), ((side, side),) * images
+        )
+        return batch, torch.arange(images) % len(TURNS)
+
     def loss(self, recipe: RotationRecipe, model: Rotation, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         images, targets = batch
         return model.loss(images.to(device), targets.to(device))

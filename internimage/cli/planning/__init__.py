@@ -1,0 +1,3 @@
+"""`internimage plan`: what a run will need."""
+
+from internimage.cli.planning.command import plan as plan

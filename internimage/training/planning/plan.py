@@ -1,0 +1,366 @@
+"""A recipe, devices and their memory to what fits, how long it takes and the command that runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from internimage.checkpoints.catalog import row_of_recipe
+from internimage.recipe import Recipe
+from internimage.training.device import Engine
+from internimage.training.optim import build_optimizer, param_groups
+from internimage.training.planning.step import (
+    Activations,
+    Counts,
+    Precision,
+    activations,
+    classes,
+    count,
+    head_memory,
+)
+from internimage.training.planning.strategies import (
+    DEEPSPEED_BESIDE,
+    STRATEGIES,
+    Load,
+    Memory,
+    Strategy,
+    host_memory,
+    memory_of,
+    sent_per_step,
+)
+from internimage.training.recipes import recipe as find_recipe
+from internimage.training.setup import training_of
+
+GIB, GB = 2**30, 10**9
+RESERVE_GIB = 1.5
+# Images that the published recipes train on, by the data of their row in the catalog.
+TRAINING_IMAGES = {
+    "ImageNet-1K": 1_281_167,
+    "iNaturalist-2018": 437_513,
+    "Fashion-MNIST": 60_000,
+    "COCO-2017": 117_266,
+    "LVIS v1": 100_170,
+    "CrowdHuman": 15_000,
+    "ADE20K": 20_210,
+    "Cityscapes": 2_975,
+}
+# What `internimage train` runs today.
+RUNNABLE = ("one device", "ddp")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A strategy with or without activation checkpointing.
+
+    Args:
+        strategy: how devices share the model.
+        checkpointing: whether blocks are computed anew in the backward pass.
+        memory: bytes of a device.
+        host: bytes that the host holds for each device.
+        sent: bytes that a device sends in a step.
+        fits: whether the memory of a device is enough.
+    """
+
+    strategy: Strategy
+    checkpointing: bool
+    memory: Memory
+    host: int
+    sent: int
+    fits: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        parts = {f"{name}_bytes": size for name, size in dataclasses.asdict(self.memory).items()}
+        return {
+            "strategy": self.strategy.name,
+            "activation_checkpointing": self.checkpointing,
+            "fits": self.fits,
+            **parts,
+            "total_bytes": self.memory.total,
+            "host_bytes": self.host,
+            "sent_bytes_per_step": self.sent,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will need.
+
+    Args:
+        source: name or file of the recipe, for the command.
+        recipe: with every setting as it will run.
+        devices: that train together.
+        memory: bytes of each device.
+        counts: sizes of the model.
+        options: each strategy, without and with activation checkpointing.
+        highest_lr: of a group with multiplier 1.
+        steps: optimizer steps of the run; None where the images of the data set are not known.
+        images_per_second: of one device; None where it is not known.
+        interconnect: bytes a second that a device sends; None where it is not known.
+        assumptions: what the plan takes for granted, in sentences.
+    """
+
+    source: str
+    recipe: Recipe
+    devices: int
+    memory: int
+    counts: Counts
+    options: tuple[Option, ...]
+    highest_lr: float
+    steps: int | None
+    images_per_second: float | None
+    interconnect: float | None
+    assumptions: tuple[str, ...]
+
+    @property
+    def global_batch(self) -> int:
+        """Images of a step."""
+        return self.recipe.data.batch_size * self.devices * self.recipe.optimizer.accumulation_steps
+
+    @property
+    def chosen(self) -> Option | None:
+        """The first option that fits and that `internimage train` runs: as the recipe has it, then the other way."""
+        preferred = self.recipe.model.activation_checkpointing
+        fitting = [option for option in self.options if option.fits and option.strategy.name in RUNNABLE]
+        return min(fitting, key=lambda option: option.checkpointing != preferred, default=None)
+
+    def seconds_of_sending(self, option: Option) -> float | None:
+        """Return how long a step sends; None where the interconnect is not known."""
+        return option.sent / self.interconnect if self.interconnect and self.devices > 1 else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run takes, if nothing is sent while it computes; None where that is not known."""
+        if self.steps is None or self.images_per_second is None:
+            return None
+        computing = self.global_batch / self.devices / self.images_per_second
+        sending = None if self.chosen is None else self.seconds_of_sending(self.chosen)
+        return self.steps * (computing + (sending or 0.0))
+
+    def command(self, settings: Sequence[str] = ()) -> str | None:
+        """Return the command that runs it, None where nothing fits that `internimage train` runs.
+
+        Args:
+            settings: "key=value" texts that the recipe was changed by.
+        """
+        option = self.chosen
+        if option is None:
+            return None
+        settings = list(settings)
+        if option.checkpointing != self.recipe.model.activation_checkpointing:
+            settings.append(f"model.activation_checkpointing={str(option.checkpointing).lower()}")
+        words = ["internimage", "train", self.source, "--data", "DATA", "--out", f"runs/{self.recipe.name}"]
+        words += ["--processes", str(self.devices)] if self.devices > 1 else []
+        return shlex.join([*words, *(word for text in settings for word in ("--set", text))])
+
+    def to_dict(self, settings: Sequence[str] = ()) -> dict[str, Any]:
+        """Return JSON types; `settings` are those of `command`."""
+        return {
+            "recipe": self.recipe.name,
+            "devices": self.devices,
+            "memory_bytes": self.memory,
+            "parameters": self.counts.parameters,
+            "trained_parameters": self.counts.trained,
+            "precision": self.recipe.run.precision,
+            "batch_size": self.recipe.data.batch_size,
+            "accumulation_steps": self.recipe.optimizer.accumulation_steps,
+            "global_batch": self.global_batch,
+            "highest_learning_rate": self.highest_lr,
+            "steps": self.steps,
+            "images_per_second": self.images_per_second,
+            "seconds": self.seconds,
+            "strategies": [
+                {**option.to_dict(), "sending_seconds_per_step": self.seconds_of_sending(option)}
+                for option in self.options
+            ],
+            "command": self.command(settings),
+            "assumptions": list(self.assumptions),
+        }
+
+
+def plan(
+    recipe: Recipe | str,
+    *,
+    devices: int,
+    memory_gib: float,
+    overrides: Sequence[str] = (),
+    interconnect_gb: float | None = None,
+    images_per_second: float | None = None,
+    measure_on: torch.device | None = None,
+    images: int | None = None,
+    num_classes: int | None = None,
+    reserve_gib: float = RESERVE_GIB,
+) -> Plan:
+    """Return what a run of a recipe will need; nothing is trained.
+
+    Args:
+        recipe: a recipe, or what `internimage.training.recipe` takes.
+        devices: that train together.
+        memory_gib: of each device.
+        overrides: "section.key=value" texts, see `Recipe.with_overrides`.
+        interconnect_gb: GB a second that a device sends.
+        images_per_second: that one device trains.
+        measure_on: a device that measures them with a few steps on made-up images.
+        images: of the training set; None takes those of the published data.
+        num_classes: of the data; None takes those of the published data.
+        reserve_gib: of each device that nothing counts: driver, libraries, communication.
+
+    Raises:
+        UnknownName: no such recipe or setting.
+        ValueError: a number is out of range, or the memory does not hold the parameters once.
+
+    Example:
+        >>> found = plan("internimage_pico_fashion", devices=2, memory_gib=8)
+        >>> found.global_batch, found.counts.parameters, found.steps
+        (256, 1337104, 5616)
+        >>> found.command()
+        'internimage train internimage_pico_fashion --data DATA --out runs/internimage_pico_fashion --processes 2'
+    """
+    _check(devices, memory_gib, reserve_gib, interconnect_gb, images_per_second)
+    chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_overrides(overrides)
+    notes = [] if chosen.run.precision != "auto" else ["run.precision=auto is bf16, as GPUs have it"]
+    chosen = chosen.with_values({"run.precision": "bf16"}) if chosen.run.precision == "auto" else chosen
+    row = row_of_recipe(chosen.name)
+    num_classes = num_classes or (row.num_classes if row and row.num_classes else None)
+    if num_classes is None:
+        num_classes = 1000
+        notes.append("1000 classes (--classes)")
+    counts = count(chosen, num_classes)
+    if counts.parameters * 4 > memory_gib * GIB:
+        raise ValueError(
+            f"{memory_gib:g} GiB do not hold the {counts.parameters:,} parameters of {chosen.name} once (at least "
+            f"{counts.parameters * 4 / GIB:.2f} GiB); give devices with more memory, or take a smaller backbone"
+        )
+    if images is None and row is not None:
+        images = next((size for name, size in TRAINING_IMAGES.items() if row.dataset.startswith(name)), None)
+        notes += [f"{images:,} training images, those of {row.dataset} (--images)"] if images else []
+    load = Load(
+        counts,
+        devices,
+        is_half=chosen.run.precision != "fp32",
+        moments=2 if chosen.optimizer.name == "adamw" else 1,
+        has_average=chosen.ema.decay > 0,
+        accumulation=chosen.optimizer.accumulation_steps,
+        reserve=round(reserve_gib * GIB),
+    )
+    steps, highest = _schedule(chosen, images, devices)
+    if measure_on is not None:
+        images_per_second = training_speed(chosen, num_classes, measure_on)
+        notes.append(
+            f"{images_per_second:.4g} images a second, measured on this machine's {measure_on} on made-up images"
+        )
+    return Plan(
+        recipe if isinstance(recipe, str) else chosen.name,
+        chosen,
+        devices,
+        round(memory_gib * GIB),
+        counts,
+        _options(chosen, load, num_classes, round(memory_gib * GIB)),
+        highest,
+        steps,
+        images_per_second,
+        None if interconnect_gb is None else interconnect_gb * GB,
+        (*notes, *_assumptions(chosen, devices, reserve_gib)),
+    )
+
+
+def training_speed(recipe: Recipe, num_classes: int, device: torch.device, *, steps: int = 3) -> float:
+    """Train on made-up images and return the images a second.
+
+    Args:
+        recipe: what is trained, at its batch size and precision.
+        num_classes: of the model.
+        device: where.
+        steps: timed ones, after one to warm up.
+    """
+    task, engine = training_of(recipe), Engine(device, recipe)
+    model = engine.adapt(task.build(recipe, classes(num_classes)).train())
+    batch = task.example_batch(recipe, model, recipe.data.batch_size)
+    groups = param_groups(model, recipe.layer_rules(), depths=recipe.model.config.backbone.depths)
+    optimizer, started = build_optimizer(groups, recipe.optimizer), 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            started = time.perf_counter()
+        with engine.autocast():
+            losses = task.loss(recipe, model, batch, device)
+        engine.backward(sum(losses.values(), torch.zeros((), device=device)))
+        engine.step(optimizer, model.parameters(), clip_norm=recipe.optimizer.clip_norm)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return steps * recipe.data.batch_size / (time.perf_counter() - started)
+
+
+def _check(devices: int, memory_gib: float, reserve_gib: float, *rates: float | None) -> None:
+    if devices < 1:
+        raise ValueError(f"devices must be at least 1, given {devices}")
+    if not 0 <= reserve_gib < memory_gib < math.inf:
+        raise ValueError(f"the memory of a device must exceed the reserve of {reserve_gib:g} GiB, given {memory_gib:g}")
+    for rate in rates:
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"images and GB a second must be positive, given {rate:g}")
+
+
+def _schedule(recipe: Recipe, images: int | None, devices: int) -> tuple[int | None, float]:
+    """Return the steps of a run, None where the images are not known, and its highest rate."""
+    batch, accumulation = recipe.data.batch_size * devices, recipe.optimizer.accumulation_steps
+    per_epoch = None if images is None else images // batch // accumulation
+    if per_epoch == 0:
+        raise ValueError(
+            f"{images:,} images do not fill one step of {devices} devices x {recipe.data.batch_size} images x "
+            f"{accumulation} batches; lower data.batch_size, optimizer.accumulation_steps or the number of devices"
+        )
+    schedule = recipe.rates(per_epoch or 1000, world=devices)
+    total = schedule.total_steps
+    highest = max(schedule.lr(step) for step in range(0, total, max(1, total // 1000)))
+    counts_steps = recipe.rates(1).total_steps == recipe.rates(2).total_steps
+    return total if per_epoch or counts_steps else None, highest
+
+
+def _options(recipe: Recipe, load: Load, num_classes: int, memory: int) -> tuple[Option, ...]:
+    """Return each strategy without and with checkpointing."""
+    head = head_memory(recipe, num_classes, autocast=load.is_half)
+    found: dict[tuple[Precision, bool], Activations] = {}
+    options = []
+    for strategy in STRATEGIES:
+        if (strategy.name == "one device") != (load.devices == 1):
+            continue
+        is_cast = load.is_half and not (strategy.deepspeed or strategy.splits_weights)
+        precision = Precision(torch.float32 if is_cast or not load.is_half else torch.bfloat16, autocast=is_cast)
+        for checkpointing in (False, True):
+            key = (precision, checkpointing)
+            if key not in found:
+                found[key] = activations(recipe, head, precision, checkpointing=checkpointing)
+            held = dataclasses.replace(memory_of(strategy, load), activations=found[key].alone)
+            if load.devices == load.accumulation == 1:  # gradients come while activations go
+                held = dataclasses.replace(held, gradients=found[key].with_gradients - found[key].alone)
+            host, sent = host_memory(strategy, load), sent_per_step(strategy, load)
+            options.append(Option(strategy, checkpointing, held, host, sent, held.total <= memory))
+    return tuple(options)
+
+
+def _assumptions(recipe: Recipe, devices: int, reserve_gib: float) -> tuple[str, ...]:
+    """Return what a plan takes for granted."""
+    found = [
+        "activations are those of torch's own layers and of the operators here, counted tensor by tensor without "
+        "running the backbone; the kernels for GPUs keep less",
+        "the head is run once on made-up images with made-up ground truth; its memory grows with the images of a batch",
+        f"{reserve_gib:g} GiB of a device are for driver, libraries and communication (--reserve)",
+    ]
+    if devices > 1:
+        found += [
+            f"DeepSpeed holds {DEEPSPEED_BESIDE} bytes a parameter beside what is known of it, by one row of the "
+            "published memory of InternImage-H",
+            "DeepSpeed's buckets have their default sizes; FSDP2 gathers block by block; the running average is split "
+            "as the weights are",
+            "devices send by rings, and nothing is sent while they compute",
+        ]
+    if recipe.run.precision != "fp32":
+        found.append("DeepSpeed and FSDP2 compute with weights in half precision, one device and DDP under autocast")
+    return tuple(found)
