@@ -38,6 +38,11 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         {"--data", "--out", "--resume", "--set", "--start", "--backbone-weights", "--device", "--json"}
         | {"--list", "--show"},
     ),
+    "plan": (
+        ["recipe"],
+        {"--devices", "--memory", "--set", "--batch", "--interconnect", "--images-per-second", "--measure", "--images"}
+        | {"--classes", "--reserve", "--plot", "--json"},
+    ),
     "recipe": (["name"], {"--set", "--json"}),
     "shard": (["data", "out"], {"--size", "--seed", "--max-unreadable", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),

@@ -181,12 +181,12 @@ def _try_command(words: list[str], block: Block) -> set[str]:
     command = group.commands[name]  # type: ignore[attr-defined]
     values = command.make_context(name, list(arguments)).params  # refuses unknown options and wrong values
     model = values.get("model") or values.get("source")
-    if name in ("train", "recipe"):
+    if name in ("train", "recipe", "plan"):
         _check_recipe({"recipe": values.get("name"), **values}, block.place)
     elif model is not None:
         known = find(model) is not None or model in VARIANTS or Path(model).suffix or Path(model).exists()
         assert known or model.isupper(), f"{block.place}: there is no checkpoint {model}"
-    only_shows = name in RUN or values.get("shows_list") or values.get("shows_settings")
+    only_shows = name in (*RUN, "plan") or values.get("shows_list") or values.get("shows_settings")
     if only_shows and block.not_run is None and _is_here(name, values):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{block.place}: {words}: {result.stderr}"
