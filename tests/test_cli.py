@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "train": (
         ["recipe"],
         {"--data", "--out", "--resume", "--set", "--start", "--backbone-weights", "--device", "--json"}
-        | {"--list", "--show"},
+        | {"--processes", "--list", "--show"},
     ),
     "plan": (
         ["recipe"],
