@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "recipe": (["name"], {"--set", "--json"}),
     "shard": (["data", "out"], {"--size", "--seed", "--max-unreadable", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
-    "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile"}),
+    "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile", "--tune"}),
 }
 GLOBAL_OPTIONS = {"--verbose", "-v", "--version", "--install-completion", "--show-completion"}
 

@@ -33,6 +33,6 @@ def draw_plan(plan: Plan, path: Path) -> None:
     axes.set_yticks(range(len(rows)), names)
     axes.axvline(plan.memory / GIB, color="black", linestyle="--", label="memory of a device")
     axes.set(xlabel="GiB of a device", title=f"{plan.recipe.name}, {plan.devices} x {plan.memory / GIB:g} GiB")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
