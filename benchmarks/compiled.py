@@ -235,7 +235,7 @@ def _nvidia(cubin: bytes) -> Code:
 
 
 def _amd(text: str) -> Code:
-    body, instruction = text.partition("s_endpgm")[0], re.compile(r"^\t([a-z]\w+)\s*(.*)")
+    body, instruction = text.partition("\n.Lfunc_end")[0], re.compile(r"^\t([a-z]\w+)\s*(.*)")
     instructions, inner = _loops(body, re.compile(r"^(\.LBB\w+):"), instruction, re.compile(r"^s_c?branch"))
     registers, scratch = (
         re.search(rf"\.{name}:\s+(\d+)", text)[1] for name in ("vgpr_count", "private_segment_fixed_size")
