@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 
@@ -73,11 +72,12 @@ class StepTracking:
 
 
 def _memory(device: torch.device) -> dict[str, float]:
-    """Return the memory of this process in GiB."""
-    pages = Path("/proc/self/statm")  # Linux
-    values = {"memory/peak_resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
-    if pages.exists():
-        values["memory/resident"] = int(pages.read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 2**30
+    """Return the memory of this process in GiB; that of the machine where the system is Linux."""
+    status, values = Path("/proc/self/status"), {}
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        kept = {"peak_resident": lines["VmHWM"], "resident": lines["VmRSS"]}
+        values = {f"memory/{name}": int(text.split()[0]) / 2**20 for name, text in kept.items()}
     if device.type == "cuda":
         values["memory/device"] = torch.cuda.max_memory_allocated(device) / 2**30
     return values

@@ -63,7 +63,8 @@ class Trackers:
             step: number of the first step that they are to show.
         """
         if self._names and self._running is None:
-            self._running = self._started(step)
+            with writing(self._out / self._names[0]):
+                self._running = self._started(step)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Show values of a step.

@@ -76,7 +76,7 @@ def test_trackers_get_steps_and_validations(service: Service, tiny_fashion: Path
     assert first["steps/gradient_norm"] > 0 and first["steps/images_per_second"] > 0
     rates = [value for name, value in last.items() if name.startswith("steps/lr/x")]
     assert len(rates) > 2 and max(rates) == pytest.approx(row["lr"])
-    assert 0 < last["memory/resident"] <= last["memory/peak_resident"] * 1.05 < 100
+    assert 0 < last["memory/resident"] <= last["memory/peak_resident"] < 100
     # Of the three steps of an epoch, one was seen at step 4 and two at step 6.
     assert last["steps/train_loss"] == pytest.approx(
         (3 * row["train_loss"] - service.logged[2][1]["steps/train_loss"]) / 2
