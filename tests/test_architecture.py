@@ -34,10 +34,7 @@ HOMES = {
     "accelerate": ("training/parallel/*.py", "training/records/trackers.py"),
     "safetensors": ("checkpoints/*.py",),
     "huggingface_hub": ("checkpoints/*.py",),
-    "typer": (
-        "cli/*.py",
-        "cli/planning/*.py",
-    ),
+    "typer": ("cli/*.py", "cli/planning/*.py"),
     "pydantic": ("settings.py",),
     "pydantic_core": ("settings.py",),
     "yaml": ("data/readers/yolo.py", "training/recipes.py"),

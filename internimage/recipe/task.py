@@ -120,13 +120,14 @@ class TrainingTask(ABC, Generic[RecipeT, DataT, BatchT, ModelT]):
         """
 
     @abstractmethod
-    def example_batch(self, recipe: RecipeT, model: ModelT, images: int) -> BatchT:
+    def example_batch(self, recipe: RecipeT, model: ModelT, images: int, *, scale: float = 1.0) -> BatchT:
         """Return a made-up batch of the largest images that a run may have, to count memory or time with.
 
         Args:
             recipe: sizes of the images.
             model: its classes.
             images: of the batch.
+            scale: factor on their sides.
         """
 
     @abstractmethod

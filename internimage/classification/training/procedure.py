@@ -103,10 +103,12 @@ class ClassificationTraining(TrainingTask[ClassificationRecipe, ImageDataset[int
         """Return the batches of this process."""
         return train_batches(train_set, recipe, model.config.preprocess)
 
-    def example_batch(self, recipe: ClassificationRecipe, model: Classifier, images: int) -> TrainBatch:
+    def example_batch(
+        self, recipe: ClassificationRecipe, model: Classifier, images: int, *, scale: float = 1.0
+    ) -> TrainBatch:
         """Return made-up images of made-up classes."""
-        channels = recipe.model.config.backbone.in_chans
-        pixels = torch.randn(images, channels, recipe.size, recipe.size)
+        side = round(recipe.size * scale)
+        pixels = torch.randn(images, recipe.model.config.backbone.in_chans, side, side)
         return TrainBatch(pixels, torch.arange(images) % model.config.num_classes)
 
     def loss(

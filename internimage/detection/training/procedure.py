@@ -144,10 +144,12 @@ class DetectionTraining(TrainingTask[DetectionRecipe, DetectionDataset, Detectio
         found = DetectionBatches(train_set, recipe, masks=has_masks(model.config))
         return LimitedBatches(found, recipe.data.max_unreadable)
 
-    def example_batch(self, recipe: DetectionRecipe, model: RCNN | DINO, images: int) -> DetectionBatch:
+    def example_batch(
+        self, recipe: DetectionRecipe, model: RCNN | DINO, images: int, *, scale: float = 1.0
+    ) -> DetectionBatch:
         """Return made-up images, each with a row of objects, the widest that a run may have."""
         divisor = model.config.preprocess.divisor
-        shorter, longer = largest_sides(pipeline_of(recipe.augment))
+        shorter, longer = (round(side * scale) for side in largest_sides(pipeline_of(recipe.augment)))
         height, width = (-(-side // divisor) * divisor for side in (shorter, longer))
         left = torch.arange(EXAMPLE_OBJECTS) * (longer / EXAMPLE_OBJECTS)
         boxes = torch.stack([left, left * 0, left + longer / EXAMPLE_OBJECTS, left * 0 + shorter / 2], dim=1)

@@ -109,9 +109,11 @@ class SegmentationTraining(TrainingTask[SegmentationRecipe, LabelMaps, Segmentat
         )
         return LimitedBatches(found, recipe.data.max_unreadable)
 
-    def example_batch(self, recipe: SegmentationRecipe, model: Segmentor, images: int) -> SegmentationBatch:
+    def example_batch(
+        self, recipe: SegmentationRecipe, model: Segmentor, images: int, *, scale: float = 1.0
+    ) -> SegmentationBatch:
         """Return made-up images of eight stripes, each a class."""
-        height, width = recipe.augment.crop_hw or (EXAMPLE_SIDE, EXAMPLE_SIDE)
+        height, width = (round(side * scale) for side in recipe.augment.crop_hw or (EXAMPLE_SIDE, EXAMPLE_SIDE))
         stripes = (torch.arange(width) * 8 // width % model.config.num_classes).to(torch.uint8)
         pixels = torch.randn(images, recipe.model.config.backbone.in_chans, height, width)
         batch = Images(pixels, torch.tensor([[height, width]] * images), ((height, width),) * images)

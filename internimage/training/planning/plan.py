@@ -350,7 +350,8 @@ def _assumptions(recipe: Recipe, devices: int, reserve_gib: float) -> tuple[str,
     found = [
         "activations are those of torch's own layers and of the operators here, counted tensor by tensor without "
         "running the backbone; the kernels for GPUs keep less",
-        "the head is run once on made-up images with made-up ground truth; its memory grows with the images of a batch",
+        "the head is run once on made-up images with made-up ground truth; its memory grows with the images of a "
+        "batch, and with their pixels beyond those of 800 x 1344",
         f"{reserve_gib:g} GiB of a device are for driver, libraries and communication (--reserve)",
     ]
     if devices > 1:

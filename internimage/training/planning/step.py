@@ -6,6 +6,7 @@ Shape legend: N images of a batch, C channels, H W size of the batch in pixels.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ from internimage.training.planning.live_memory import StepMemory, step_memory
 from internimage.training.setup import training_of
 from internimage.types import Features
 
+# Images that the head is run on have no more pixels; what it needs for larger ones grows with them.
+MOST_PIXELS = 800 * 1344
 Backbone = InternImage | CompositeInternImage
 # What autocast computes in; float16 takes the same room. A CPU, which the head is run on, has all operators for this.
 HALF = torch.bfloat16
@@ -79,12 +82,12 @@ class HeadMemory:
 
     Args:
         step: of the images that it was run on.
-        images: their count.
-        image_shape: (C, H, W) of the images that the backbone reads.
+        images: their count, in images of the true size.
+        image_shape: (C, H, W) of the images that the backbone reads, in their true size.
     """
 
     step: StepMemory
-    images: int
+    images: float
     image_shape: tuple[int, ...]
 
     def peak(self, images: int) -> int:
@@ -93,28 +96,32 @@ class HeadMemory:
 
 
 def head_memory(recipe: Recipe, num_classes: int, *, autocast: bool) -> HeadMemory:
-    """Run the head of a recipe forward and backward on made-up maps of the true size and count.
+    """Run the head of a recipe forward and backward on made-up maps and count.
 
     Args:
         recipe: what is trained.
         num_classes: of the model.
         autocast: whether it runs in half precision.
     """
-    task, backbone = training_of(recipe), recipe.model.config.backbone
-    shallow = replace(backbone, depths=(1, 1, 1, 1), level2_post_norm_block_ids=())  # its blocks are not run
+    task, config = training_of(recipe), recipe.model.config.backbone
+    shallow = replace(config, depths=(1, 1, 1, 1), level2_post_norm_block_ids=())  # its blocks are not run
     recipe = recipe.with_values({f"{CONFIG}.backbone": shallow})
     model = task.build(recipe, classes(num_classes)).train()
-    images = _fewest_images(recipe)
-    batch = task.example_batch(recipe, model, images)
-    shapes = _replace_backbone(model.backbone)
-    cpu = torch.device("cpu")
+    images, cpu = _fewest_images(recipe), torch.device("cpu")
+    backbone = _StandIn(model.backbone)
 
-    def loss() -> Tensor:
+    def loss(scale: float) -> Tensor:
+        batch = task.example_batch(recipe, model, images, scale=scale)
         with torch.autocast("cpu", dtype=HALF, enabled=autocast):
             return sum(task.loss(recipe, model, batch, cpu).values(), torch.zeros(()))
 
-    memory = step_memory(model, loss)
-    return HeadMemory(memory, images, shapes[-1])
+    with contextlib.suppress(_Seen):
+        loss(1.0)
+    shape, backbone.runs = backbone.image_shape, True
+    scale = min(1.0, math.sqrt(MOST_PIXELS / math.prod(shape[1:])))
+    memory = step_memory(model, lambda: loss(scale))
+    measured = math.prod(backbone.image_shape[1:]) / math.prod(shape[1:])
+    return HeadMemory(memory, images * measured, shape)
 
 
 def _fewest_images(recipe: Recipe) -> int:
@@ -126,22 +133,41 @@ def _fewest_images(recipe: Recipe) -> int:
     return 1
 
 
-def _replace_backbone(backbone: Backbone) -> list[tuple[int, ...]]:
-    """Let a backbone give made-up maps of the size of its own; returns the list of shapes of images that it gets."""
-    shapes: list[tuple[int, ...]] = []
+class _Seen(Exception):
+    """The size of the images is known, and the head need not run."""
 
-    def forward(pixels: Tensor) -> Features:
+
+class _StandIn:
+    """Takes the place of the forward pass of a backbone: made-up maps of the size of its own.
+
+    Attributes:
+        image_shape: (C, H, W) of the images that it got last.
+        runs: whether it gives maps, or ends the run of the model.
+    """
+
+    image_shape: tuple[int, ...] = ()
+    runs = False
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        backbone.forward = self.forward  # type: ignore[method-assign]  # of this one module
+
+    def forward(self, pixels: Tensor) -> Features:
+        """Return maps.
+
+        Raises:
+            _Seen: `runs` is off.
+        """
         images, _, height, width = pixels.shape
-        shapes.append(tuple(pixels.shape[1:]))
+        self.image_shape = tuple(pixels.shape[1:])
+        if not self.runs:
+            raise _Seen
         maps = []
-        for i, channels in zip(backbone.out_indices, backbone.channels, strict=True):
-            stride = backbone.strides[i]
+        for i, channels in zip(self._backbone.out_indices, self._backbone.channels, strict=True):
+            stride = self._backbone.strides[i]
             made_up = torch.randn(images, -(-height // stride), -(-width // stride), channels)
             maps.append(made_up.requires_grad_().permute(0, 3, 1, 2))
         return Features(tuple(maps))
-
-    backbone.forward = forward  # type: ignore[method-assign]  # of this one module
-    return shapes
 
 
 @dataclass(frozen=True)

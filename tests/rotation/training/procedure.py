@@ -60,8 +60,8 @@ class RotationTraining(TrainingTask[RotationRecipe, Turned, Batch, Rotation]):
     def batches(self, recipe: RotationRecipe, model: Rotation, train_set: Turned) -> RotationBatches:
         return RotationBatches(recipe, model, train_set)
 
-    def example_batch(self, recipe: RotationRecipe, model: Rotation, images: int) -> Batch:
-        side = 32
+    def example_batch(self, recipe: RotationRecipe, model: Rotation, images: int, *, scale: float = 1.0) -> Batch:
+        side = round(32 * scale)
         batch = Images(
             torch.randn(images, 3, side, side), torch.tensor([[side, side]] * images), ((side, side),) * images
         )

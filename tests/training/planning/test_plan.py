@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from internimage.errors import UnknownName
-from internimage.training.planning import plan
+from internimage.training import recipe
+from internimage.training.planning import plan, step
 from internimage.training.planning.live_memory import LiveMemory, step_memory
-from internimage.training.planning.step import Counts
+from internimage.training.planning.step import Counts, head_memory
 from internimage.training.planning.strategies import STRATEGIES, Load, memory_of, sent_per_step
 
 PICO = "internimage_pico_fashion"
@@ -102,6 +103,17 @@ def test_checkpointing_is_proposed_where_nothing_else_fits() -> None:
 def test_what_is_refused(name: str, changes: dict[str, float], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         plan(name, **{"devices": 2, "memory_gib": 8.0, **changes})  # type: ignore[arg-type]  # of several types
+
+
+def test_a_head_of_large_images_is_run_on_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = recipe("upernet_internimage_pico_closet")
+    whole = head_memory(chosen, 11, autocast=False)
+    monkeypatch.setattr(step, "MOST_PIXELS", whole.image_shape[1] * whole.image_shape[2] // 4)
+    quarter = head_memory(chosen, 11, autocast=False)
+    assert quarter.image_shape == whole.image_shape
+    assert quarter.images == pytest.approx(whole.images / 4)
+    assert quarter.step.peak < whole.step.peak / 2
+    assert quarter.peak(8) == pytest.approx(whole.peak(8), rel=0.05)
 
 
 def test_unknown_recipes_are_answered_with_the_nearest() -> None:
