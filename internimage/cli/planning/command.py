@@ -159,6 +159,4 @@ def _no_command(found: Plan) -> str:
     """Return what to do where nothing fits that can be run."""
     others = ", ".join(dict.fromkeys(option.strategy.name for option in found.options if option.fits))
     way = "take a smaller data.batch_size, more devices, or devices with more memory"
-    return (
-        f"{others} would fit, which `internimage train` does not run yet; {way}" if others else f"nothing fits; {way}"
-    )
+    return f"{others} would fit, which `internimage train` does not run; {way}" if others else f"nothing fits; {way}"

@@ -51,8 +51,13 @@ TRAINING_IMAGES = {
     "ADE20K": 20_210,
     "Cityscapes": 2_975,
 }
-# What `internimage train` runs today.
-RUNNABLE = ("one device", "ddp")
+# What `internimage train` runs, and the settings that ask for it.
+RUNNABLE: dict[str, tuple[str, ...]] = {
+    "one device": (),
+    "ddp": (),
+    "fsdp": ("parallel.strategy=fsdp",),
+    "fsdp_offload": ("parallel.strategy=fsdp", "parallel.offload=true"),
+}
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,14 @@ class Plan:
 
     @property
     def chosen(self) -> Option | None:
-        """The first option that fits and that `internimage train` runs: as the recipe has it, then the other way."""
+        """The first option that fits and that `internimage train` runs, without offload and as the recipe has it first."""
         preferred = self.recipe.model.activation_checkpointing
-        fitting = [option for option in self.options if option.fits and option.strategy.name in RUNNABLE]
-        return min(fitting, key=lambda option: option.checkpointing != preferred, default=None)
+        fitting = [option for option in self.options if option.fits and _runs(option.strategy, self.recipe)]
+        return min(
+            fitting,
+            key=lambda option: (option.strategy.offloads, option.checkpointing != preferred),
+            default=None,
+        )
 
     def seconds_of_sending(self, option: Option) -> float | None:
         """Return how long a step sends; None where the interconnect is not known."""
@@ -153,7 +162,7 @@ class Plan:
         option = self.chosen
         if option is None:
             return None
-        settings = list(settings)
+        settings = list(dict.fromkeys([*settings, *RUNNABLE[option.strategy.name]]))
         if option.checkpointing != self.recipe.model.activation_checkpointing:
             settings.append(f"model.activation_checkpointing={str(option.checkpointing).lower()}")
         words = ["internimage", "train", self.source, "--data", "DATA", "--out", f"runs/{self.recipe.name}"]
@@ -297,6 +306,17 @@ def training_speed(recipe: Recipe, num_classes: int, device: torch.device, *, st
     return steps * recipe.data.batch_size / (time.perf_counter() - started)
 
 
+def _runs(strategy: Strategy, recipe: Recipe) -> bool:
+    """Whether `internimage train` runs a recipe so."""
+    asked = recipe.parallel
+    is_sharded = strategy.name.startswith("fsdp")
+    if is_sharded and (recipe.run.precision == "fp16" or asked.gradient_compression != "none"):
+        return False
+    if asked.offload and not strategy.offloads:
+        return False
+    return strategy.name in RUNNABLE and asked.strategy in ("auto", "fsdp" if is_sharded else "ddp")
+
+
 def _check(devices: int, memory_gib: float, reserve_gib: float, *rates: float | None) -> None:
     if devices < 1:
         raise ValueError(f"devices must be at least 1, given {devices}")
@@ -331,7 +351,7 @@ def _options(recipe: Recipe, load: Load, num_classes: int, memory: int) -> tuple
     for strategy in STRATEGIES:
         if (strategy.name == "one device") != (load.devices == 1):
             continue
-        is_cast = load.is_half and not (strategy.deepspeed or strategy.splits_weights)
+        is_cast = load.is_half and not strategy.deepspeed
         precision = Precision(torch.float32 if is_cast or not load.is_half else torch.bfloat16, autocast=is_cast)
         for checkpointing in (False, True):
             key = (precision, checkpointing)
@@ -358,10 +378,10 @@ def _assumptions(recipe: Recipe, devices: int, reserve_gib: float) -> tuple[str,
         found += [
             f"DeepSpeed holds {DEEPSPEED_BESIDE} bytes a parameter beside what is known of it, by one row of the "
             "published memory of InternImage-H",
-            "DeepSpeed's buckets have their default sizes; FSDP2 gathers block by block; the running average is split "
-            "as the weights are",
+            "DeepSpeed's buckets have their default sizes; fsdp gathers block by block, in full precision, and keeps a "
+            "whole copy to measure and save; the running average is split as the weights are",
             "devices send by rings, and nothing is sent while they compute",
         ]
     if recipe.run.precision != "fp32":
-        found.append("DeepSpeed and FSDP2 compute with weights in half precision, one device and DDP under autocast")
+        found.append("DeepSpeed computes with weights in half precision, the others under autocast")
     return tuple(found)

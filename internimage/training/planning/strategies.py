@@ -47,8 +47,8 @@ STRATEGIES = (
     Strategy("zero2_offload", deepspeed=True, splits_optimizer=True, splits_gradients=True, offloads=True),
     Strategy("zero3", deepspeed=True, **_SPLIT),
     Strategy("zero3_offload", deepspeed=True, offloads=True, **_SPLIT),
-    Strategy("fsdp2", **_SPLIT),
-    Strategy("fsdp2_offload", offloads=True, **_SPLIT),
+    Strategy("fsdp", **_SPLIT),
+    Strategy("fsdp_offload", offloads=True, **_SPLIT),
 )
 
 
@@ -109,11 +109,13 @@ def memory_of(strategy: Strategy, load: Load) -> Memory:
     own = HALF if load.is_half and strategy.deepspeed else FULL
     kept = FULL * (load.moments + (1 if strategy.deepspeed else 0))
     weights = own * _part(counts.parameters, parts, strategy.splits_weights)
-    gradients = own * _part(counts.trained, parts, strategy.splits_gradients)
+    # FSDP2 keeps gradients whole until the last batch of a step.
+    splits_gradients = strategy.splits_gradients and (strategy.deepspeed or load.accumulation == 1)
+    gradients = own * _part(counts.trained, parts, splits_gradients)
     optimizer = kept * _part(counts.trained, parts, strategy.splits_optimizer)
     average = FULL * _part(counts.parameters, parts, strategy.splits_weights) if load.has_average else 0
     if strategy.offloads:
-        optimizer = gradients = 0
+        optimizer, gradients = 0, 0 if splits_gradients else gradients
         weights, average = (0, 0) if strategy.splits_weights else (weights, average)
     reserve = load.reserve + (DEEPSPEED_BESIDE * counts.parameters if strategy.deepspeed and load.reserve else 0)
     return Memory(weights + counts.buffers, gradients, optimizer, average, _gathered(strategy, load), reserve)
@@ -135,9 +137,8 @@ def sent_per_step(strategy: Strategy, load: Load) -> int:
     counts, batches = load.counts, load.accumulation
     own = HALF if load.is_half and strategy.deepspeed else FULL
     gradients, weights = own * counts.trained, own * counts.parameters
-    if strategy.splits_weights:  # gathered forward and backward for each batch, in the precision of the computation
-        weights = (HALF if load.is_half else FULL) * counts.parameters
-        whole = batches * (2 * weights + gradients)
+    if strategy.splits_weights:  # gathered forward and backward for each batch
+        whole = batches * 2 * weights + (batches if strategy.deepspeed else 1) * gradients
     elif strategy.splits_gradients:
         whole = batches * gradients + weights
     else:
@@ -151,13 +152,13 @@ def _part(numbers: int, parts: int, is_split: bool) -> int:
 
 def _gathered(strategy: Strategy, load: Load) -> int:
     """Return the bytes of what is gathered and of the buckets on the way."""
-    counts, size = load.counts, HALF if load.is_half else FULL
+    counts = load.counts
     if strategy.deepspeed:
         bucket = min(counts.trained, REDUCE_BUCKET)
         live = min(counts.parameters, MAX_LIVE) if strategy.splits_weights else 0
-        return size * (bucket + live)
+        return (HALF if load.is_half else FULL) * (bucket + live)
     if not strategy.splits_weights:
         return 0
-    # One block at work and the next one on its way, the gradient of one, and what is no block all the time.
-    blocks = size * 2 * counts.largest_block + FULL * counts.largest_block
-    return blocks + size * counts.outside_blocks
+    # A block at work, the next one on its way, the gradient of one; what is no block, all the time; the whole copy that
+    # is measured and saved.
+    return FULL * (3 * counts.largest_block + counts.outside_blocks + counts.parameters) + counts.buffers

@@ -58,12 +58,13 @@ def test_strategies_split_what_they_say() -> None:
         "zero2_offload": (2012, 0, 0, 4000),
         "zero3": (512, 400, 2400, 1000),
         "zero3_offload": (12, 0, 0, 0),
-        "fsdp2": (1012, 800, 1600, 1000),
-        "fsdp2_offload": (12, 0, 0, 0),
+        "fsdp": (1012, 3200, 1600, 1000),
+        "fsdp_offload": (12, 3200, 0, 0),
     }
     sent = {strategy.name: sent_per_step(strategy, load) for strategy in STRATEGIES}
     assert sent["ddp"] == 3200 * 2 * 3 // 4  # gradients in full precision, around the ring twice
     assert sent["zero1"] == (1600 + 2000) * 3 // 4
+    assert sent["fsdp"] == (2 * 2 * 4000 + 3200) * 3 // 4  # gradients once a step
     assert sent["zero3"] == 2 * (2 * 2000 + 1600) * 3 // 4
 
 
@@ -74,9 +75,9 @@ def test_checkpointing_and_more_devices_need_less() -> None:
     assert checkpointed.memory.activations < plain.memory.activations
     assert alone.global_batch == 4 and alone.steps == 24 * (60_000 // 4)
     two = plan(PICO, devices=2, memory_gib=4, overrides=settings, interconnect_gb=1.0, images_per_second=100)
-    fsdp2 = next(option for option in two.options if option.strategy.name == "fsdp2")
+    fsdp = next(option for option in two.options if option.strategy.name == "fsdp")
     ddp = next(option for option in two.options if option.strategy.name == "ddp")
-    assert fsdp2.memory.total < ddp.memory.total
+    assert fsdp.memory.total < ddp.memory.total
     assert two.global_batch == 8 and two.highest_lr == pytest.approx(2 * alone.highest_lr, rel=1e-3)
     assert two.seconds is not None and two.steps is not None
     assert two.seconds == pytest.approx(two.steps * (0.04 + ddp.sent / 1e9))
