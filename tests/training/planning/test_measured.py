@@ -5,7 +5,7 @@
 | classifier, 16 images, one device        | 62.6        | 63.5     | -1.3 %     |
 | the same, bf16 with checkpointing        | 35.0        | 36.6     | -4.2 %     |
 | the same, fp32, 2 processes, DDP         | 68.0        | 66.8     | +1.7 %     |
-| the same, FSDP2                         | 58.3        | 59.7     | -2.3 %     |
+| the same, FSDP2                          | 66.3        | 64.9, 68 | +2, -2.5 % |
 | Mask R-CNN, 2 images, one device         | 189.6       | 183.5    | +3.3 %     |
 | UperNet, 2 images, one device            | 177.5       | 177.8    | -0.1 %     |
 """
