@@ -131,7 +131,7 @@ class Plan:
 
     @property
     def chosen(self) -> Option | None:
-        """The first option that fits and that `internimage train` runs; without offload, as the recipe has it, if any."""
+        """The first option that fits and that `internimage train` runs; one without offload, and as the recipe is."""
         preferred = self.recipe.model.activation_checkpointing
         fitting = [option for option in self.options if option.fits and _runs(option.strategy, self.recipe)]
         return min(
