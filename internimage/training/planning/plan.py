@@ -32,6 +32,7 @@ from internimage.training.planning.strategies import (
     Memory,
     Strategy,
     host_memory,
+    memory_at_start,
     memory_of,
     sent_per_step,
 )
@@ -361,7 +362,8 @@ def _options(recipe: Recipe, load: Load, num_classes: int, memory: int) -> tuple
             if load.devices == load.accumulation == 1:  # gradients come while activations go
                 held = dataclasses.replace(held, gradients=found[key].with_gradients - found[key].alone)
             host, sent = host_memory(strategy, load), sent_per_step(strategy, load)
-            options.append(Option(strategy, checkpointing, held, host, sent, held.total <= memory))
+            fits = max(held.total, memory_at_start(strategy, load)) <= memory
+            options.append(Option(strategy, checkpointing, held, host, sent, fits))
     return tuple(options)
 
 
@@ -379,7 +381,8 @@ def _assumptions(recipe: Recipe, devices: int, reserve_gib: float) -> tuple[str,
             f"DeepSpeed holds {DEEPSPEED_BESIDE} bytes a parameter beside what is known of it, by one row of the "
             "published memory of InternImage-H",
             "DeepSpeed's buckets have their default sizes; fsdp gathers block by block, in full precision, and keeps a "
-            "whole copy to measure and save; the running average is split as the weights are",
+            "whole copy to measure and save; it begins with the whole model on each device, which must fit, too",
+            "the running average is split as the weights are",
             "devices send by rings, and nothing is sent while they compute",
         ]
     if recipe.run.precision != "fp32":

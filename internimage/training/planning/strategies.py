@@ -121,6 +121,13 @@ def memory_of(strategy: Strategy, load: Load) -> Memory:
     return Memory(weights + counts.buffers, gradients, optimizer, average, _gathered(strategy, load), reserve)
 
 
+def memory_at_start(strategy: Strategy, load: Load) -> int:
+    """Return the bytes of a device before the first step, where fsdp has the whole model and its copy."""
+    if strategy.deepspeed or not strategy.splits_weights:
+        return 0
+    return 2 * (FULL * load.counts.parameters + load.counts.buffers) + load.reserve
+
+
 def host_memory(strategy: Strategy, load: Load) -> int:
     """Return the bytes that the host holds for each device."""
     if not strategy.offloads:

@@ -11,7 +11,7 @@ from internimage.training import recipe
 from internimage.training.planning import plan, step
 from internimage.training.planning.live_memory import LiveMemory, step_memory
 from internimage.training.planning.step import Counts, head_memory
-from internimage.training.planning.strategies import STRATEGIES, Load, memory_of, sent_per_step
+from internimage.training.planning.strategies import STRATEGIES, Load, memory_at_start, memory_of, sent_per_step
 
 PICO = "internimage_pico_fashion"
 
@@ -61,6 +61,9 @@ def test_strategies_split_what_they_say() -> None:
         "fsdp": (1012, 3200, 1600, 1000),
         "fsdp_offload": (12, 3200, 0, 0),
     }
+    start = {strategy.name: memory_at_start(strategy, load) for strategy in STRATEGIES}
+    assert {name for name, size in start.items() if size} == {"fsdp", "fsdp_offload"}
+    assert start["fsdp"] == 2 * 4012  # the whole model and its copy
     sent = {strategy.name: sent_per_step(strategy, load) for strategy in STRATEGIES}
     assert sent["ddp"] == 3200 * 2 * 3 // 4  # gradients in full precision, around the ring twice
     assert sent["zero1"] == (1600 + 2000) * 3 // 4
