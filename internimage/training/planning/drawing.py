@@ -7,7 +7,8 @@ from pathlib import Path
 
 from internimage.errors import MissingExtra
 from internimage.files import replacing
-from internimage.training.planning.plan import GIB, Plan
+from internimage.training.planning.plan import GIB
+from internimage.training.planning.result import Plan
 from internimage.training.planning.strategies import Memory
 
 

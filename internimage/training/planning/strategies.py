@@ -64,6 +64,7 @@ class Load:
         has_average: whether a running average of the weights is kept.
         accumulation: batches of a step.
         reserve: bytes of a device that nothing here counts.
+        compresses: whether ddp sends gradients in half precision.
     """
 
     counts: Counts
@@ -73,6 +74,7 @@ class Load:
     has_average: bool
     accumulation: int
     reserve: int = 0
+    compresses: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def sent_per_step(strategy: Strategy, load: Load) -> int:
     elif strategy.splits_gradients:
         whole = batches * gradients + weights
     else:
+        gradients = gradients // 2 if load.compresses and not strategy.deepspeed else gradients
         whole = gradients + (weights if strategy.splits_optimizer else gradients)
     return whole * (load.devices - 1) // load.devices
 

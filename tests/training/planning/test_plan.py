@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -66,6 +68,7 @@ def test_strategies_split_what_they_say() -> None:
     assert start["fsdp"] == 2 * 4012  # the whole model and its copy
     sent = {strategy.name: sent_per_step(strategy, load) for strategy in STRATEGIES}
     assert sent["ddp"] == 3200 * 2 * 3 // 4  # gradients in full precision, around the ring twice
+    assert sent_per_step(STRATEGIES[1], dataclasses.replace(load, compresses=True)) == sent["ddp"] // 2
     assert sent["zero1"] == (1600 + 2000) * 3 // 4
     assert sent["fsdp"] == (2 * 2 * 4000 + 3200) * 3 // 4  # gradients once a step
     assert sent["zero3"] == 2 * (2 * 2000 + 1600) * 3 // 4
