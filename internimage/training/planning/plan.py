@@ -192,7 +192,7 @@ def _assumptions(recipe: Recipe, devices: int, reserve_gib: float) -> tuple[str,
     ]
     if devices > 1:
         found += [
-            f"DeepSpeed holds {DEEPSPEED_BESIDE} bytes a parameter beside what is known of it, by one row of the "
+            f"DeepSpeed holds {DEEPSPEED_BESIDE} bytes a parameter beside what is known of it, fitted to the "
             "published memory of InternImage-H",
             "DeepSpeed's buckets have their default sizes; fsdp gathers block by block, in full precision, and keeps a "
             "whole copy to measure and save; it begins with the whole model on each device, which must fit, too",

@@ -151,6 +151,12 @@ class _StandIn:
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         backbone.forward = self.forward  # type: ignore[method-assign]  # of this one module
+        if isinstance(backbone, CompositeInternImage):
+            backbone.forward_both = self.forward_both  # type: ignore[method-assign]  # of this one module
+
+    def forward_both(self, pixels: Tensor) -> tuple[Features, Features]:
+        """Return maps of both backbones of a composite one."""
+        return self.forward(pixels), self.forward(pixels)
 
     def forward(self, pixels: Tensor) -> Features:
         """Return maps.
@@ -200,8 +206,8 @@ def backbone_memory(recipe: Recipe, shape: Sequence[int], precision: Precision, 
         def loss() -> Tensor:
             pixels = torch.empty(*shape, device=device, dtype=precision.weights)
             with torch.autocast(device, dtype=HALF) if precision.autocast else contextlib.nullcontext():
-                maps = model(pixels).maps
-            return sum((one.sum() for one in maps), torch.zeros((), device=device))
+                given = model.forward_both(pixels) if isinstance(model, CompositeInternImage) else (model(pixels),)
+            return sum((one.sum() for features in given for one in features.maps), torch.zeros((), device=device))
 
         return step_memory(model, loss)
 

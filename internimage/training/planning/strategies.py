@@ -12,8 +12,8 @@ from internimage.training.planning.step import Counts
 FULL, HALF = 4, 2  # bytes of a number
 # Defaults of DeepSpeed: numbers that are reduced together, and gathered ones that stay.
 REDUCE_BUCKET, MAX_LIVE = 500_000_000, 1_000_000_000
-# What DeepSpeed holds beside what is known of it, in bytes of a number. Chosen by one row of the published memory of H
-# (ZeRO 1, 640 pixels); the others are then met within 10 %, see tests/training/planning/test_published.py.
+# What DeepSpeed holds beside what is known of it, in bytes of a number. Fitted to the published memory of H, of which
+# all rows are met within 10 %, see tests/training/planning/test_published.py; it was seen for no other model.
 DEEPSPEED_BESIDE = 4
 
 

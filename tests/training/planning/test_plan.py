@@ -12,7 +12,7 @@ from internimage.errors import UnknownName
 from internimage.training import recipe
 from internimage.training.planning import plan, step
 from internimage.training.planning.live_memory import LiveMemory, step_memory
-from internimage.training.planning.step import Counts, head_memory
+from internimage.training.planning.step import Counts, Precision, backbone_memory, head_memory
 from internimage.training.planning.strategies import STRATEGIES, Load, memory_at_start, memory_of, sent_per_step
 
 PICO = "internimage_pico_fashion"
@@ -121,6 +121,20 @@ def test_a_head_of_large_images_is_run_on_small_ones(monkeypatch: pytest.MonkeyP
     assert quarter.images == pytest.approx(whole.images / 4)
     assert quarter.step.peak < whole.step.peak / 2
     assert quarter.peak(8) == pytest.approx(whole.peak(8), rel=0.05)
+
+
+def test_both_backbones_of_a_composite_one_are_counted() -> None:
+    chosen = recipe("dino_internimage_pico_closet").with_overrides(["data.batch_size=1"])
+    precision = Precision(torch.float32, autocast=False)
+    one, two = (
+        backbone_memory(
+            chosen.with_values({"model.config.num_backbones": count}), (1, 3, 64, 64), precision, checkpointing=False
+        )
+        for count in (1, 2)
+    )
+    assert two.kept > 1.9 * one.kept
+    head = head_memory(chosen.with_values({"model.config.num_backbones": 2}), 11, autocast=False)
+    assert head.image_shape == head_memory(chosen, 11, autocast=False).image_shape
 
 
 def test_unknown_recipes_are_answered_with_the_nearest() -> None:

@@ -1,7 +1,7 @@
 """Plans beside the memory that the original published for InternImage-H on 8 GPUs (its classification/README.md).
 
 16 images a GPU, 4 batches a step, fp16, blocks computed anew, no running average. What DeepSpeed holds beside what is
-known of it was chosen by the first row; the others are predictions.
+known of it was fitted with all rows in view: 4 bytes a parameter, by the first of them.
 
 | side | strategy      | published, MiB | planned | difference |
 | ---- | ------------- | -------------- | ------- | ---------- |
