@@ -19,9 +19,9 @@ from pathlib import Path
 from internimage.files import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:
+        print("locked", flush=True)  # by the child, which has run by then
         time.sleep(20)
         os._exit(0)
-    print("locked", flush=True)
     sys.stdin.readline()
 """
 

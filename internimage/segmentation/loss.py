@@ -148,7 +148,8 @@ def _layer_losses(
     """The three losses of one layer; `counts` are the matched masks of each image of the whole batch."""
     n, num_queries, num_outputs = output.class_logits.shape
     labels = torch.full((n, num_queries), num_outputs - 1, device=output.class_logits.device)
-    matching_points = _drawn([1] * len(counts), config.loss_points, output.mask_logits)
+    drawn = [random_points(1, config.loss_points, output.mask_logits) for _ in counts]  # image by image, as published
+    matching_points = own_part(torch.cat(drawn), [1] * len(counts))
     predicted, wanted = [], []
     for i, region in enumerate(regions):
         queries, indices = _match(

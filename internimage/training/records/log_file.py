@@ -9,21 +9,32 @@ from pathlib import Path
 from types import TracebackType
 
 from internimage.training.display import LOGGER, log_on_terminal
+from internimage.training.state import RECIPE_FILE
 
 LOG_FILE = "log.txt"
 PACKAGE = "internimage"
 
 
 class _File(logging.FileHandler):
-    """Writes each record once, although two loggers give it; where the disk is full, saving the state says so."""
+    """Writes each record once, although two loggers give it; where the disk is full, saving the state says so.
 
-    _last: logging.LogRecord | None = None
+    A run that is refused leaves nothing behind: records wait until the folder holds its recipe.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / LOG_FILE, delay=True, encoding="utf-8")
+        self._recipe, self._waiting = folder / RECIPE_FILE, list[logging.LogRecord]()
+        self._last: logging.LogRecord | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        if record is not self._last:
-            self._last = record
-            super().emit(record)
+        """Write a record, and what has waited."""
+        if record is self._last:
+            return
+        self._last = record
+        self._waiting.append(record)
+        if self.stream is not None or self._recipe.exists():
+            while self._waiting:
+                super().emit(self._waiting.pop(0))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Go on without the line."""
@@ -63,7 +74,7 @@ def run_log(folder: Path, *, progress: bool, is_first: bool) -> Iterator[None]:
 
 def _add_file(folder: Path, at_end: contextlib.ExitStack) -> None:
     training, package = logging.getLogger(LOGGER), logging.getLogger(PACKAGE)
-    file, upwards = _File(folder / LOG_FILE, delay=True, encoding="utf-8"), _Upwards()
+    file, upwards = _File(folder), _Upwards()
     shown = training.getEffectiveLevel()
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     at_end.callback(file.close)

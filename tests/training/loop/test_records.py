@@ -140,6 +140,8 @@ def test_the_log_says_what_ended_a_run(tmp_path: Path, caplog: pytest.LogCapture
     state = before.level, before.propagate, list(before.handlers)
     with pytest.raises(ValueError, match="no more"), run_log(tmp_path, progress=False, is_first=True):
         training.info("said")
+        assert not list(tmp_path.iterdir()), "a run that is refused writes nothing"
+        (tmp_path / "recipe.json").write_text("{}")
         training.warning("warned once")
         rest.warning("broken image")
         raise ValueError("no more")
