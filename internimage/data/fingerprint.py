@@ -238,7 +238,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _common_folder(contents: Iterable[Path | bytes]) -> str:
     """Return the deepest folder that holds all files; names below it stay when it moves."""
-    folders = {os.path.dirname(content) for content in contents if isinstance(content, Path)}  # noqa: PTH120 - as above
+    # As text: that of Path.parent takes twice as long, which a million files feel.
+    folders = {os.path.dirname(content) for content in contents if isinstance(content, Path)}  # noqa: PTH120
     try:
         return os.path.commonpath(folders) if folders else ""
     except ValueError:  # several drives

@@ -186,7 +186,7 @@ def _zip_members(path: Path) -> Iterator[tuple[Member, str | None]]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # the last one: of versions zipfile lacks
         raise DamagedArchive(f"{path} is no zip file, or damaged ({error}); copy it again") from error
     for entry in entries:
         reason = None

@@ -224,7 +224,8 @@ def _gradients(ctx: Any, grad: Tensor, grad_normed: Tensor | None) -> tuple[Tens
         above, *of_next = torch.func.vjp(norm, total, *parameters[3:])[1](grad_normed)
         grad = grad + above
     names = ("shift", "gamma", "norm_weight", "norm_bias")
-    given = {name: value for name, value in zip(names, (shift, *parameters), strict=False) if value is not None}
+    of_branch = zip(names, (shift, *parameters[:3]), strict=True)
+    given = {name: value for name, value in of_branch if value is not None}
 
     def branch(y: Tensor, given: dict[str, Tensor]) -> Tensor:
         shift, others = given.get("shift"), {name: value for name, value in given.items() if name != "shift"}
