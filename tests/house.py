@@ -53,11 +53,12 @@ ROOMS = {
     "detection": Room(6, "a task: detectors of the R-CNN family, DINO"),
     "segmentation": Room(6, "a task: UperNet, SegFormer head, Mask2Former"),
     "tasks": Room(7, "the only list of tasks"),
-    "hub": Room(8, "create, load, evaluate, convert, inspect: short, over the list of tasks"),
-    "training": Room(9, "the loop of training, its state and its records"),
-    "cli": Room(10, "argv in, exit code out"),
-    "__init__": Room(10, "the public names, imported at first use"),
-    "__main__": Room(11, "python -m internimage"),
+    "exporting": Room(8, "models to files that other runtimes run, and these files run"),
+    "hub": Room(9, "create, load, evaluate, convert, inspect: short, over the list of tasks"),
+    "training": Room(10, "the loop of training, its state and its records"),
+    "cli": Room(11, "argv in, exit code out"),
+    "__init__": Room(11, "the public names, imported at first use"),
+    "__main__": Room(12, "python -m internimage"),
 }
 
 # Folders inside a room that a newcomer should know, for the map.
