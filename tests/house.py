@@ -38,6 +38,7 @@ ROOMS = {
     "processors": Room(0, "how many processors there are to use, and whether they are busy"),
     "parallel": Room(0, "what processes that train together share: whose images, counts of the whole batch"),
     "version": Room(0, "the version"),
+    "launch": Room(1, "how several processes are started, know of one another, and end together"),
     "ranges": Room(1, "which values a setting may have, written beside its field"),
     "settings": Room(1, "settings as plain values and as texts, and back"),
     "ops": Room(1, "tensors in, tensors out; no parameters; the only home of kernels"),

@@ -122,20 +122,21 @@ def train(
 
 def _run_processes(chosen: Recipe | str | None, words: Sequence[str], processes: int, *, on_cpu: bool) -> None:
     """Train in several processes, which tell what there is to tell, once the recipe is known to be fit for it."""
+    from internimage.launch import launched_processes
     from internimage.training import Recipe
-    from internimage.training.parallel.launch import chosen_strategy, launched_processes, run_processes
+    from internimage.training.parallel.launch import chosen_strategy, train_in_processes
 
     if isinstance(chosen, Recipe):
         chosen_strategy(chosen)
     if launched_processes() > 1:
         raise typer.BadParameter("torchrun or accelerate launch has started the processes", param_hint="--processes")
-    if code := run_processes(["train", *words], processes, on_cpu=on_cpu):
+    if code := train_in_processes(["train", *words], processes, on_cpu=on_cpu):
         raise typer.Exit(code)
 
 
 def _tell(result: TrainingResult, out: Path, *, as_json: bool) -> None:
     """Show how a run went; the first of several processes does."""
-    from internimage.training.parallel.launch import process_index
+    from internimage.launch import process_index
 
     if process_index() > 0:
         pass

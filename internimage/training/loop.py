@@ -17,12 +17,13 @@ from internimage import parallel
 from internimage.checkpoints.save import save_model
 from internimage.files import finite_or_none, remove_leftovers
 from internimage.flow import AnyModel
+from internimage.launch import launched_processes
 from internimage.recipe import Recipe
 from internimage.training.device import HeldStates, Losses, chosen_device, with_precision
 from internimage.training.display import RunDisplay, StopEvent, run_display, stop_on_signals
 from internimage.training.meters import BusyHint, Meters, MeterSums, diverged, first_not_finite
 from internimage.training.optim import build_optimizer, set_rates
-from internimage.training.parallel.launch import build_engine, launched_processes, one_of_the_processes
+from internimage.training.parallel.launch import build_engine, one_of_the_processes
 from internimage.training.recipes import recipe as find_recipe
 from internimage.training.records import Records, TrainingResult
 from internimage.training.records.environment import note_start

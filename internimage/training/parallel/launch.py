@@ -1,4 +1,4 @@
-"""How the processes of a run come to be: each by itself under torchrun and the like, all of them by `run_processes`."""
+"""How the processes of a run share the work: which engine each has, by the recipe and by what started them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,21 @@ import contextlib
 import importlib.util
 import logging
 import os
-import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import torch
-import torch.distributed as dist
 
 from internimage import parallel
 from internimage.errors import MissingExtra
 from internimage.files import locked
-from internimage.processors import usable_processors
+from internimage.launch import launched_processes, process_index, run_processes, told_of_losses
 from internimage.recipe import Recipe
 from internimage.training.device import Engine
 from internimage.training.parallel.engine import ParallelEngine
 from internimage.training.parallel.fsdp import ShardedEngine
 
 logger = logging.getLogger("internimage.training")
-# How torch tells that another process has gone, besides by the class of the error.
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Socket Timeout")
-
-
-def launched_processes() -> int:
-    """Return how many processes were started to train together (torchrun, accelerate launch, `train --processes`)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def process_index() -> int:
-    """Return the index of this process among them; the first one writes the files of a run."""
-    return int(os.environ.get("RANK", "0")) if launched_processes() > 1 else 0
 
 
 def build_engine(device: torch.device, recipe: Recipe) -> Engine:
@@ -124,72 +108,16 @@ def one_of_the_processes(lock: Path) -> Iterator[bool]:
             at_end.enter_context(locked(lock))
         else:
             logger.setLevel(logging.WARNING)
-        if launched_processes() > 1:
-            at_end.push(_name_process)
-        try:
-            yield is_first
-        except RuntimeError as error:
-            if not (isinstance(error, dist.DistError) or any(text in str(error) for text in _LOST)):
-                raise
-            raise ConnectionError(
-                "another process has ended or did not answer in time (parallel.timeout_minutes); its own message says "
-                f"why. The last saved state stays. ({str(error).splitlines()[0]})"
-            ) from error
+        at_end.enter_context(told_of_losses("The last saved state stays.", setting="parallel.timeout_minutes"))
+        yield is_first
 
 
-def _name_process(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-    """Say which process an error ends; it goes on."""
-    if error is not None:
-        logger.error("process %d of %d: %s: %s", process_index(), launched_processes(), type(error).__name__, error)
-    return False
-
-
-def run_processes(arguments: Sequence[str], processes: int, *, on_cpu: bool) -> int:
-    """Run a command of `internimage` in several processes of this machine that train together, and wait for them.
-
-    Where one of them fails, the others are asked to end, and made to after 30 seconds; so it goes with SIGTERM and
-    Ctrl-C, at which they save the run.
-
-    Args:
-        arguments: of the command line of each process.
-        processes: how many; one for each accelerator, if there are any.
-        on_cpu: whether they leave accelerators alone.
-
-    Returns:
-        Exit code of the first one that failed, else 0.
+def train_in_processes(arguments: Sequence[str], processes: int, *, on_cpu: bool) -> int:
+    """Train in several processes of this machine, see `internimage.launch.run_processes`.
 
     Raises:
-        ValueError: there are fewer accelerators than processes.
         MissingExtra: accelerate is not installed.
     """
     if importlib.util.find_spec("accelerate") is None:
         raise MissingExtra("accelerate", "train", "training in several processes")
-    devices = 0 if on_cpu else torch.cuda.device_count()
-    if devices and processes > devices:
-        raise ValueError(
-            f"{processes} processes need as many accelerators, and this machine has {devices}; give at most that many, "
-            "or --device cpu"
-        )
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_processors() // processes)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "internimage", *arguments)
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
-    except SignalException as error:
-        return 128 + error.sigval
-    return 0
+    return run_processes(arguments, processes, on_cpu=on_cpu)
