@@ -1,4 +1,4 @@
-"""How the processes of a command come to be and work together: started by torchrun and the like, or by `run_processes`."""
+"""How the processes of a command are started and work together: by torchrun and the like, or by `run_processes`."""
 
 from __future__ import annotations
 
