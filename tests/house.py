@@ -74,6 +74,7 @@ INNER = {
     "data/untrusted": "files from outside: limits, damaged content, what is broken",
     "backbones/original": "names and settings of the original backbones, and how they show in a checkpoint",
     "checkpoints/formats": "files of torch, of Transformers, of OpenMMLab; what keeps hostile ones out",
+    "exporting/graphs": "a model as a graph of tensors with its description, traced in operators that others know",
     "training/parallel": "several processes: engines on accelerate and FSDP2, layers that see the whole batch",
     "training/records": "what a run writes down: rows and curves, trackers, its log, its environment",
 }
@@ -88,6 +89,7 @@ STATIONS = (
     ("postprocess",),
     ("model", "presets"),
     ("batches",),
+    ("graph",),
     ("report", "evaluate", "tta", "box_merging", "submission", "worst_images", "speed"),
     ("published",),
     ("original",),

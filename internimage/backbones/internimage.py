@@ -15,6 +15,7 @@ from internimage.backbones.blocks import Level, Stem
 from internimage.backbones.config import BackboneConfig
 from internimage.backbones.fused import FusedStem, fused_maps
 from internimage.backbones.pixels import check_pixels
+from internimage.layers.backend import set_backend
 from internimage.layers.deform_conv import DCNv3, DCNv4
 from internimage.layers.fused import fuse, use_twins
 from internimage.types import Features
@@ -91,6 +92,15 @@ class InternImage(nn.Module):
         On a processor that would emulate bfloat16, such a model computes in float32, from copies twice as large.
         """
         fuse(self)
+        return self
+
+    def set_backend(self, backend: str) -> InternImage:
+        """Let all operators run on a backend from now on, see `internimage.ops.dcnv3`; return self.
+
+        Raises:
+            ValueError: there is no such backend.
+        """
+        set_backend(self, backend)
         return self
 
     def forward(self, pixels: Tensor) -> Features:

@@ -8,6 +8,10 @@ from internimage.flow.config import ModelConfig as ModelConfig
 from internimage.flow.config import TaskConfig as TaskConfig
 from internimage.flow.config import on_weights as on_weights
 from internimage.flow.evaluation import Report as Report
+from internimage.flow.graph import ExportGraph as ExportGraph
+from internimage.flow.graph import GraphDescription as GraphDescription
+from internimage.flow.graph import GraphOptions as GraphOptions
+from internimage.flow.graph import GraphTensor as GraphTensor
 from internimage.flow.model import ALL_LEVELS as ALL_LEVELS
 from internimage.flow.model import AnyModel as AnyModel
 from internimage.flow.model import ImageInput as ImageInput

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from internimage.backbones import CompositeInternImage, InternImage
 from internimage.data.images.read import ImageInput as ImageInput
 from internimage.flow.config import TaskConfig
+from internimage.layers.backend import set_backend
 from internimage.layers.evaluation_mode import evaluation_mode
 from internimage.layers.fused import fuse
 from internimage.types import Images
@@ -100,6 +101,15 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
     def fuse(self) -> Self:
         """Prepare for inference and return self, see `InternImage.fuse`."""
         fuse(self)
+        return self
+
+    def set_backend(self, backend: str) -> Self:
+        """Let all operators run on a backend from now on, see `internimage.ops.dcnv3`; return self.
+
+        Raises:
+            ValueError: there is no such backend.
+        """
+        set_backend(self, backend)
         return self
 
     @property

@@ -15,6 +15,7 @@ from internimage.backbones.original.names import Rules
 from internimage.flow.checkpoint import Checkpoint, Settings
 from internimage.flow.config import TaskConfig
 from internimage.flow.evaluation import Report
+from internimage.flow.graph import ExportGraph, GraphOptions
 from internimage.flow.model import AnyModel, RunOptions
 from internimage.flow.prediction import PredictionOptions, Presented
 
@@ -92,6 +93,7 @@ class Task(Generic[Config, Model]):
         own_kind: names of parameters -> the `TaskConfig.kind` of a model of this task, None for others.
         to_original: (configuration, weights by original names) -> content of a file in the original's form.
         to_folder: configuration -> JSON files of a Transformers folder; None for tasks that it has no form for.
+        graph: (model, what belongs to it) -> the graph that leaves PyTorch; None for tasks without one.
         usual_hw: configuration -> (height, width) of the network's input that the model was made for, in pixels.
         evaluate: (model, data set or its path, options as keywords) -> report; every task takes `split`, `batch_size`,
             `workers`, `folder`, `max_unreadable`, `published` and `progress`, and names its own options.
@@ -124,6 +126,7 @@ class Task(Generic[Config, Model]):
     comparable: Callable[[Model, Any, Tensor], list[Tensor]] | None = None
     num_objects: Callable[[Any], int] | None = None
     to_folder: Callable[[Config], Mapping[str, Settings]] | None = None
+    graph: Callable[[Model, GraphOptions], ExportGraph] | None = None
 
     def takes(self, option: str) -> bool:
         """Whether an evaluation of this task can be asked for something."""

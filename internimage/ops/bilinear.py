@@ -74,7 +74,9 @@ def sample_backward(grad: Tensor, maps: Tensor, at: Position) -> tuple[Tensor, T
 
 
 def _size(like: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(W, H) as a tensor."""
+    """(W, H) as a tensor; symbolic sides stay so, of which `torch.tensor` would make constants."""
+    if any(isinstance(side, torch.SymInt) for side in size_hw):
+        return torch.stack([torch.full((), side, dtype=like.dtype, device=like.device) for side in reversed(size_hw)])
     return torch.tensor((size_hw[1], size_hw[0]), dtype=like.dtype, device=like.device)
 
 
