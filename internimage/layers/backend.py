@@ -18,20 +18,20 @@ def set_backend(model: nn.Module, backend: str) -> None:
     """
     check_name("dcnv3", backend)
     for part in _parts(model):
-        part.backend = backend
+        vars(part)["backend"] = backend
 
 
 @contextmanager
 def backend_for_a_while(model: nn.Module, backend: str) -> Iterator[None]:
     """Do what `set_backend` does, and put back what was there."""
-    before = [(part, part.backend) for part in _parts(model)]
+    before = [(part, vars(part)["backend"]) for part in _parts(model)]
     set_backend(model, backend)
     try:
         yield
     finally:
         for part, own in before:
-            part.backend = own
+            vars(part)["backend"] = own
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:
-    return [part for part in model.modules() if isinstance(getattr(part, "backend", None), str)]
+    return [part for part in model.modules() if isinstance(vars(part).get("backend"), str)]
