@@ -9,7 +9,7 @@ anything for it.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -85,6 +85,28 @@ def gathered(own: T) -> list[T]:
     found: list[T | None] = [None] * _team.size
     dist.all_gather_object(found, own, group=_team.group)
     return found  # type: ignore[return-value]  # every place is filled
+
+
+def each_does(own: Callable[[], T], *, may_fail: type[OSError] | type[ValueError]) -> list[T]:
+    """Return what a function returns on each process; all of them call this, and where one fails, all of them fail.
+
+    Args:
+        own: what this process does; it must not wait for the others.
+        may_fail: the error that it may raise. The others raise it, too, with the message of the first that failed.
+    """
+    if _team is None:
+        return [own()]
+    value: T | None = None
+    error: Exception | None = None
+    try:
+        value = own()
+    except may_fail as found:
+        error = found
+    done = gathered((value, None if error is None else str(error)))
+    for process, (_, problem) in enumerate(done):
+        if problem is not None:
+            raise may_fail(f"process {process} of {_team.size}: {problem}") from error
+    return [result for result, _ in done]  # type: ignore[misc]  # none of them failed
 
 
 def largest(own: Sequence[int]) -> list[int]:

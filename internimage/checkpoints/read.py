@@ -32,11 +32,9 @@ from internimage.checkpoints.formats.torch_files import load_torch_file
 from internimage.checkpoints.header import HEADER_KEY, from_json
 from internimage.checkpoints.local import WEIGHT_FILES
 from internimage.checkpoints.rename import to_original
+from internimage.checkpoints.run_folder import STATE_FILE, described_beside, weights_within, with_weights
 from internimage.errors import printable
 from internimage.flow import Checkpoint, Stated
-
-# What marks the folder of a training run, and its weights, the ones to prefer first.
-RUN_RECIPE, RUN_WEIGHTS = "recipe.json", ("best.safetensors", "last.safetensors")
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def read_checkpoint(path: str | PathLike[str], known: KnownModels, *, ema: bool 
     Args:
         path: `.safetensors` (ours, with the model's description, or anybody's), a `.pth` in any published container,
             a folder with `config.json` and `model.safetensors` or `pytorch_model.bin`, or the folder of a training
-            run, see `run_weights`.
+            run or of one of its states, see `weights_within`.
         known: the models that there are, see `internimage.tasks.known`.
         ema: True for the averaged weights of a training file, False for the raw ones, None for the raw ones if there
             are any.
@@ -61,7 +59,7 @@ def read_checkpoint(path: str | PathLike[str], known: KnownModels, *, ema: bool 
     """
     path = Path(path)
     if path.is_dir():
-        path = run_weights(path) or path
+        path = weights_within(path, ema=ema) or path
     if not path.exists():
         raise FileNotFoundError(f"no weight file at {printable(path)}")
     with about(str(path)):
@@ -71,26 +69,14 @@ def read_checkpoint(path: str | PathLike[str], known: KnownModels, *, ema: bool 
         return read(path, ema, known)
 
 
-def run_weights(folder: Path) -> Path | None:
-    """Return the weights that a training run left in a folder, the best ones where it has any, None for other folders.
-
-    Raises:
-        FileNotFoundError: it is the folder of a run that has no weights.
-    """
-    if not (folder / RUN_RECIPE).is_file() or (folder / CONFIG).exists():
-        return None
-    found = next((folder / name for name in RUN_WEIGHTS if (folder / name).is_file()), None)
-    if found is None:
-        raise FileNotFoundError(f"{folder} is the folder of a training run, but has none of {', '.join(RUN_WEIGHTS)}")
-    logger.info("%s: taking %s", folder, found.name)
-    return found
-
-
 def _read_torch_file(path: Path, ema: bool | None, known: KnownModels) -> Checkpoint:
     """Open a file of `torch.save`; the older format cannot be mapped and stays in memory."""
-    content = load_torch_file(path)
-    again = partial(load_torch_file, path) if zipfile.is_zipfile(path) else None
+    stored = load_torch_file(path)
+    content = with_weights(stored, path)
+    again = partial(load_torch_file, path) if zipfile.is_zipfile(path) and content is stored else None
     checkpoint = _foreign(path, content, again, ema, known)
+    if path.name == STATE_FILE and (described := described_beside(path)) is not None:
+        return _of_run(checkpoint, content, described, known)
     text = stored_meta(content).get(HEADER_KEY)
     config, info = from_json(text, str(path), known.configs) if isinstance(text, str) else (None, {})
     preprocess = content.get("preprocess") if isinstance(content, Mapping) else None
@@ -101,6 +87,16 @@ def _read_torch_file(path: Path, ema: bool | None, known: KnownModels) -> Checkp
         palette=stored_palette(content),
     )
     return replace(checkpoint, config=config, info=info, stated=stated)
+
+
+def _of_run(checkpoint: Checkpoint, state: object, described: Path, known: KnownModels) -> Checkpoint:
+    """Return the weights in a state of a run, with what another file of the run says of the model."""
+    text = _map_safetensors(described)[1].get(HEADER_KEY)
+    if text is None:
+        return checkpoint
+    config, info = from_json(text, str(described), known.configs)
+    step = state.get("step") if isinstance(state, Mapping) else None
+    return replace(checkpoint, config=config, info={"recipe": info.get("recipe"), "step": step})
 
 
 def _foreign(

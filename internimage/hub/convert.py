@@ -15,8 +15,8 @@ from torch import Tensor
 
 from internimage import tasks
 from internimage.checkpoints.local import WEIGHT_FILES
-from internimage.checkpoints.read import run_weights
 from internimage.checkpoints.rename import to_huggingface
+from internimage.checkpoints.run_folder import STATE_FILE, weights_within
 from internimage.checkpoints.save import save_model, write_safetensors, write_torch_file
 from internimage.flow import Settings, TaskModel
 from internimage.hub.keys import original_state
@@ -62,7 +62,7 @@ def convert(
         )
     model = load(source, ema=ema, cache_dir=cache_dir, offline=offline, dtype=dtype)
     if suffix == ".safetensors":
-        return save_model(model, destination, info=_notes(source))
+        return save_model(model, destination, info=_notes(source, ema=ema))
     if not isinstance(model, TaskModel):
         raise ValueError(f"{source} is a bare backbone; it is kept as .safetensors only")
     task, state = tasks.of_model(model), original_state(model)
@@ -74,12 +74,13 @@ def convert(
     return _write_folder(to_huggingface(state), task.to_folder(model.config), destination)
 
 
-def _notes(source: str | PathLike[str]) -> Mapping[str, Any] | None:
+def _notes(source: str | PathLike[str], *, ema: bool | None) -> Mapping[str, Any] | None:
     """Return the notes in a file of ours, None for other sources."""
     path = Path(source)
     if path.is_dir():
-        path = run_weights(path) or path
-    return read_checkpoint(path).info if path.is_file() and path.suffix == ".safetensors" else None
+        path = weights_within(path, ema=ema) or path
+    is_ours = path.suffix == ".safetensors" or path.name == STATE_FILE
+    return read_checkpoint(path, ema=ema).info if path.is_file() and is_ours else None
 
 
 def _write_folder(state: Mapping[str, Tensor], texts: Mapping[str, Settings], folder: Path) -> Path:

@@ -170,6 +170,7 @@ class RunSettings:
             instructions for it.
         threads: CPU threads of torch, 0 leaves the default.
         save_minutes: time between two saved states within an epoch; each validation is followed by one anyway.
+        keep_states: states that stay, the newest ones; a run goes on from the one before where the newest is damaged.
         tensorboard: write TensorBoard events.
         trackers: services that show the run, besides TensorBoard.
         track_every: steps between two looks of the trackers at loss, rates, speed and memory.
@@ -180,6 +181,7 @@ class RunSettings:
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     threads: FromZero = 0
     save_minutes: RateFromZero = 10.0
+    keep_states: FromOne = 1
     tensorboard: bool = True
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
     track_every: FromOne = 50

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from internimage import parallel
+from internimage.checkpoints.pieces import Piece, Stored, changed, whole
 from internimage.flow import AnyModel
 from internimage.recipe import EmaSettings, Recipe
 from internimage.training.ema import Average, build_ema
@@ -61,10 +63,26 @@ class Losses(nn.Module):
 
 
 class HeldStates(TypedDict):
-    """The states of what a run trains, whole, in the form of torch."""
+    """The states of what a run trains, in the form of torch."""
 
     model: dict[str, Tensor]
     ema: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+
+
+class PieceStates(TypedDict):
+    """The same with a piece in place of each tensor: what one of several processes writes of it."""
+
+    model: dict[str, Piece]
+    ema: dict[str, Piece] | None
+    optimizer: dict[str, Any]
+
+
+class StoredStates(TypedDict):
+    """The same as files hold it: each process reads what it needs of a tensor."""
+
+    model: dict[str, Stored]
+    ema: dict[str, Stored] | None
     optimizer: dict[str, Any]
 
 
@@ -116,17 +134,23 @@ class Engine:
         ema = None if average is None else average.state_dict()
         return {"model": model.state_dict(), "ema": ema, "optimizer": optimizer.state_dict()}
 
-    def states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
-        """Return the states of a run for `restore`, of whatever engine; all processes call this."""
-        return self.own_states(model, average, optimizer)
+    def pieces(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> PieceStates:
+        """Return what this one of several processes writes of the state of a run.
 
-    def restore(self, model: nn.Module, average: Average | None, optimizer: Optimizer, held: HeldStates) -> None:
-        """Take over what `states` returned."""
-        model.load_state_dict(held["model"])
+        The pieces of all processes make up each tensor once, with the shape and the place in the state that it has when
+        a single process trains, so that `restore` of any engine and number of processes reads them.
+        """
+        own = self.own_states(model, average, optimizer)
+        shared = _Shares(own)
+        return cast("PieceStates", changed(own, lambda value: Piece.of(value, kept=shared.is_next_own(value))))
+
+    def restore(self, model: nn.Module, average: Average | None, optimizer: Optimizer, stored: StoredStates) -> None:
+        """Take over what `pieces` of any engine returned; processes do not wait for one another in it."""
+        model.load_state_dict(changed(stored["model"], whole))
         if average is not None:
-            assert held["ema"] is not None  # the settings are those of the run
-            average.load_state_dict(held["ema"])
-        optimizer.load_state_dict(held["optimizer"])
+            assert stored["ema"] is not None  # the settings are those of the run
+            average.load_state_dict(changed(stored["ema"], whole))
+        optimizer.load_state_dict(with_moments(stored, optimizer, _as_laid_out))
 
     def accumulating(self, losses: nn.Module) -> contextlib.AbstractContextManager[object]:
         """Return the context of one of the batches of a step."""
@@ -152,6 +176,49 @@ class Engine:
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+class _Shares:
+    """Shares out tensors that all processes have among them, about as many bytes to each."""
+
+    def __init__(self, states: HeldStates) -> None:
+        self._before, self._total = 0, 0
+        changed(states, self._count)
+
+    def _count(self, value: Tensor) -> None:
+        self._total += value.nbytes
+
+    def is_next_own(self, value: Tensor) -> bool:
+        """Whether the next tensor is written by this process."""
+        owner = self._before * parallel.world() // max(self._total, 1)
+        self._before += value.nbytes
+        return min(owner, parallel.world() - 1) == parallel.rank()
+
+
+def with_moments(
+    stored: StoredStates, optimizer: Optimizer, read: Callable[[Stored, Tensor], Tensor]
+) -> dict[str, Any]:
+    """Return the state of an optimizer as it takes it.
+
+    Args:
+        stored: the state of the run.
+        optimizer: what is to go on.
+        read: gives a value of the optimizer's state for a parameter.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = {
+        index: changed(values, lambda value, index=index: read(value, parameters[index]))
+        for index, values in stored["optimizer"]["state"].items()
+    }
+    return {**stored["optimizer"], "state": moments}
+
+
+def _as_laid_out(value: Stored, parameter: Tensor) -> Tensor:
+    """Return a moment with the memory layout of its parameter, as the optimizer made it."""
+    found = value.whole()
+    if found.shape != parameter.shape or found.stride() == parameter.stride():
+        return found
+    return torch.empty_like(parameter, dtype=found.dtype, device=found.device).copy_(found)
 
 
 def has_bf16_instructions(device: torch.device) -> bool:

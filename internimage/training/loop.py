@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from internimage import parallel
+from internimage.checkpoints.pieces import DamagedFile
+from internimage.checkpoints.run_folder import saved_states
 from internimage.checkpoints.save import save_model
-from internimage.files import finite_or_none, remove_leftovers
+from internimage.files import finite_or_none
 from internimage.flow import AnyModel
 from internimage.launch import launched_processes
 from internimage.recipe import Recipe
-from internimage.training.device import HeldStates, Losses, chosen_device, with_precision
+from internimage.training.device import Losses, chosen_device, with_precision
 from internimage.training.display import RunDisplay, StopEvent, run_display, stop_on_signals
 from internimage.training.meters import BusyHint, Meters, MeterSums, diverged, first_not_finite
 from internimage.training.optim import build_optimizer, set_rates
@@ -37,12 +39,11 @@ from internimage.training.state import (
     FORMAT,
     LAST_WEIGHTS,
     LOCK_FILE,
-    RUN_FILES,
-    STATE_FILE,
-    RunState,
+    RunPosition,
+    SavedStates,
     flat_settings,
     generator_state,
-    load_state,
+    remove_unfinished,
     save_recipe,
     save_state,
     set_generator_state,
@@ -93,10 +94,11 @@ def train(
         raise ValueError("a new run needs a recipe and data; only a run that goes on (resume) knows its own")
     with one_of_the_processes(folder / LOCK_FILE) as is_first, run_log(folder, progress=progress, is_first=is_first):
         if is_first:
-            remove_leftovers(folder, RUN_FILES)
-        state = load_state(folder) if resume else None
+            remove_unfinished(folder)
+        states = SavedStates(folder) if resume else None
+        state = None if states is None else states.newest()
         if state is None:
-            if (folder / STATE_FILE).exists():
+            if saved_states(folder):
                 raise FileExistsError(f"{folder} holds a run already; resume it or choose another folder")
             assert recipe is not None and data is not None
             chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_overrides(overrides)
@@ -108,8 +110,9 @@ def train(
                 raise ValueError(f"{folder} does not say where its data is; give the folder of the data set")
         run_data = RunData(folder, state)
         trainer = Trainer(chosen, data=data, out=folder, device=device, progress=progress, run_data=run_data)
-        if state is not None:
-            trainer.restore(state)
+        if states is not None:
+            trainer.restore(states)
+            state = states = None  # its tensors would stay for the whole run
         return trainer.run()
 
 
@@ -180,7 +183,7 @@ class Trainer:
             self._run_data.save()
             note_start(self.out, self.engine.device, step=self.step)
         self.records.start(self.step + 1)
-        self._log_batch()
+        self.task.log_batch(self.engine.batches_per_step)
         if self.step == 0:
             self.save()
         total, shown = self.schedule.total_steps, self.progress and parallel.rank() == 0
@@ -197,20 +200,6 @@ class Trainer:
             interrupted=self.step < total,
             metric=self.task.metric,
             stopped_by=stop.signal,
-        )
-
-    def _log_batch(self) -> None:
-        """Say how many images make a step, and at which rate it learns."""
-        size, batches, processes = self.task.batch_size, self.engine.batches_per_step, parallel.world()
-        parts = [f"{size} images", *([f"{batches} batches"] if batches > 1 else [])]
-        parts += [f"{processes} processes"] if processes > 1 else []
-        total = self.schedule.total_steps
-        highest = max(self.schedule.lr(step) for step in range(0, total, max(1, total // 1000)))
-        logger.info(
-            "a step has %d images (%s); learning rates up to %.3g",
-            size * batches * processes,
-            " x ".join(parts),
-            highest,
         )
 
     def _asked(self, stop: StopEvent) -> _Asked:
@@ -330,8 +319,7 @@ class Trainer:
         self.records.add(row, terms)
         if row[self.task.metric] > self.best_value:
             self.best_value = row[self.task.metric]
-            if parallel.rank() == 0:
-                save_model(delivered, self.out / BEST_WEIGHTS, info=self._notes())
+            parallel.each_does(lambda: self._write_weights(delivered, BEST_WEIGHTS), may_fail=OSError)
         self.save()
         display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
 
@@ -345,25 +333,30 @@ class Trainer:
 
         Raises:
             FloatingPointError: they are not finite; what was saved before stays.
+            OSError: a process cannot write its part; what was saved before stays.
         """
         self._refuse_bad_state()
-        sums, held = parallel.gathered(self._meters.state()), self.engine.states(self.model, self.ema, self.optimizer)
-        delivered = self.delivered
-        if parallel.rank() == 0:
-            self._write(delivered, held, sums)
+        sums, delivered = parallel.gathered(self._meters.state()), self.delivered
+        parallel.each_does(lambda: self._write_weights(delivered, LAST_WEIGHTS), may_fail=OSError)
+        states = self.engine.own_states if parallel.world() == 1 else self.engine.pieces
+        held = states(self.model, self.ema, self.optimizer)
+        save_state(self.out, self._position(sums), held, keep=self.recipe.run.keep_states)
         self._last_save, self._saved_step = time.monotonic(), self.step
 
-    def _write(self, delivered: AnyModel, held: HeldStates, sums: Sequence[MeterSums]) -> None:
-        """Write weights and state; `sums` are what the meters of each process have added up."""
-        save_model(delivered, self.out / LAST_WEIGHTS, info=self._notes())
-        state: RunState = {
+    def _write_weights(self, delivered: AnyModel, name: str) -> None:
+        """Let the first process write a file of weights."""
+        if parallel.rank() == 0:
+            save_model(delivered, self.out / name, info=self._notes())
+
+    def _position(self, sums: Sequence[MeterSums]) -> RunPosition:
+        """Return where the run stands; `sums` are what the meters of each process have added up."""
+        return {
             "format": FORMAT,
             "task": self.recipe.task,
             "settings": flat_settings(self.recipe),
             "data_path": self._data_path,
             "data": self._run_data.digests,
             "step": self.step,
-            **held,
             "random": generator_state(self.engine.device),
             "rows": self.records.rows,
             "best_value": self.best_value,
@@ -372,7 +365,6 @@ class Trainer:
             "since_of_others": list(sums[1:]),
             "scaler": self.engine.scaler.state_dict(),
         }
-        save_state(self.out, state)
 
     def _notes(self) -> dict[str, object]:
         """What the weight files say about their run."""
@@ -380,9 +372,16 @@ class Trainer:
         notes = {"recipe": self.recipe.name, "step": self.step, self.task.metric: last.get(self.task.metric)}
         return finite_or_none(notes)
 
-    def restore(self, state: RunState) -> None:
+    def restore(self, states: SavedStates) -> None:
         """Take over what `save` wrote, so that the next step is the one that would have followed."""
-        self.engine.restore(self.model, self.ema, self.optimizer, state)
+        state = states.newest()
+        try:
+            parallel.each_does(
+                lambda: self.engine.restore(self.model, self.ema, self.optimizer, state), may_fail=DamagedFile
+            )
+        except DamagedFile as error:
+            states.give_up(error)
+            return self.restore(states)
         self.step, self.best_value = state["step"], state["best_value"]
         self._saved_step = self.step
         self.engine.scaler.load_state_dict(state.get("scaler", {}))

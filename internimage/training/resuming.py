@@ -20,6 +20,7 @@ FREE_SETTINGS = frozenset(
     {
         "run.threads",
         "run.save_minutes",
+        "run.keep_states",
         "run.tensorboard",
         "run.trackers",
         "run.track_every",

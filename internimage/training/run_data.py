@@ -14,7 +14,7 @@ from internimage.data.class_names import some_names
 from internimage.data.fingerprint import DataFingerprint
 from internimage.files import replacing
 from internimage.hub.opening import read_checkpoint
-from internimage.training.state import DATA_FILE, LAST_WEIGHTS, RunState
+from internimage.training.state import DATA_FILE, LAST_WEIGHTS, RunPosition
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class RunData:
         state: the state of a run that goes on, None for a new run.
     """
 
-    def __init__(self, out: Path, state: RunState | None = None) -> None:
+    def __init__(self, out: Path, state: RunPosition | None = None) -> None:
         self.out, self._is_new = out, state is None
         self._expected: Mapping[str, str] | None = None if state is None else state.get("data")
         self._found: dict[str, DataFingerprint] = {}

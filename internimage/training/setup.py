@@ -104,6 +104,23 @@ class Setup(Generic[RecipeT, DataT, BatchT, ModelT]):
             )
         return batches // accumulation
 
+    def log_batch(self, batches: int) -> None:
+        """Say how many images make a step, and at which rate it learns.
+
+        Args:
+            batches: of a step, on one process.
+        """
+        size, processes, total = self.batch_size, parallel.world(), self.schedule.total_steps
+        parts = [f"{size} images", *([f"{batches} batches"] if batches > 1 else [])]
+        parts += [f"{processes} processes"] if processes > 1 else []
+        highest = max(self.schedule.lr(step) for step in range(0, total, max(1, total // 1000)))
+        logger.info(
+            "a step has %d images (%s); learning rates up to %.3g",
+            size * batches * processes,
+            " x ".join(parts),
+            highest,
+        )
+
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[BatchT]:
         """Yield the batches of zero-based `epoch` from index `start` on."""
         return self._batches.epoch(epoch, start=start)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+import math
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from internimage import parallel
 from internimage.backbones.blocks import Block
+from internimage.checkpoints.pieces import Piece, Stored, changed
 from internimage.flow import AnyModel
 from internimage.recipe import EmaSettings, Recipe
-from internimage.training.device import Engine, HeldStates, Losses, ModuleT
+from internimage.training.device import Engine, HeldStates, Losses, ModuleT, PieceStates, StoredStates, with_moments
 from internimage.training.ema import Average, decay_at
 from internimage.training.parallel.engine import ParallelEngine
 
@@ -80,30 +82,25 @@ class ShardedEngine(ParallelEngine):
 
     def own_states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
         """Return the states of what this process keeps: its shards."""
-        return _each(super().own_states(model, average, optimizer), _local)
+        return changed(super().own_states(model, average, optimizer), _local)
 
-    def states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
-        """Return the states of a run, gathered from all processes, which call this together."""
-        return _each(super().own_states(model, average, optimizer), lambda value: self._gathered(value).cpu())
+    def pieces(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> PieceStates:
+        """Return the shards of this process; what is not sharded is the first one's."""
+        return cast("PieceStates", changed(super().own_states(model, average, optimizer), _piece))
 
     def _gathered(self, value: Tensor) -> Tensor:
         moved = value.detach().to(self.device)
         return moved.full_tensor() if isinstance(moved, DTensor) else moved
 
-    def restore(self, model: nn.Module, average: Average | None, optimizer: Optimizer, held: HeldStates) -> None:
-        """Take over what `states` returned, or any other engine."""
-        _take_over(model.state_dict(), held["model"])
+    def restore(self, model: nn.Module, average: Average | None, optimizer: Optimizer, stored: StoredStates) -> None:
+        """Take over what `pieces` of any engine returned; each process reads its shards."""
+        _take_over(model.state_dict(), stored["model"])
         if average is not None:
-            assert held["ema"] is not None  # the settings are those of the run
-            average.load_state_dict(
-                {name: _like(value, average.state_dict()[name]) for name, value in held["ema"].items()}
-            )
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        moments = {
-            index: {name: _like(value, parameters[index]) for name, value in state.items()}
-            for index, state in held["optimizer"]["state"].items()
-        }
-        optimizer.load_state_dict({**held["optimizer"], "state": moments})
+            assert (
+                isinstance(average, ShardedAverage) and stored["ema"] is not None
+            )  # the settings are those of the run
+            average.take_over(stored["ema"])
+        optimizer.load_state_dict(with_moments(stored, optimizer, _like))
 
 
 class ShardedAverage:
@@ -131,33 +128,44 @@ class ShardedAverage:
         return {"n_averaged": torch.tensor(self._count), **values}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` returned."""
-        self._count = int(state["n_averaged"])
+        """Take over what `state_dict` returned, or whole tensors."""
+        self.take_over({name: Stored(value) for name, value in state.items()})
+
+    def take_over(self, state: Mapping[str, Stored]) -> None:
+        """Take over tensors from files."""
+        self._count = int(state["n_averaged"].whole())
         _take_over(self.values, {name: state[f"module.{name}"] for name in self.values})
-
-
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return dictionaries of any depth with their tensors changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    return {key: _each(inner, change) for key, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 def _local(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def _like(value: Any, other: Tensor) -> Any:
-    """Return a whole tensor in shards as another one is; what has another shape, such as a counter, stays."""
-    if not isinstance(other, DTensor) or not isinstance(value, Tensor) or value.shape != other.shape:
-        return value
-    if isinstance(value, DTensor):
-        return value
-    placed = value.to(other.device_mesh.device_type)
-    return distribute_tensor(placed, other.device_mesh, other.placements, src_data_rank=None).to(other.device)
+def _piece(value: Tensor) -> Piece:
+    """Return the rows of this process, or, for the first one, what is whole everywhere."""
+    if not isinstance(value, DTensor):
+        return Piece.of(value, kept=parallel.rank() == 0)
+    return Piece(value.to_local().detach().contiguous().view(-1), _start(value), tuple(value.shape))
+
+
+def _start(value: DTensor) -> int:
+    """Return where the rows of this process start in the whole tensor, in values."""
+    rows = -(-value.shape[0] // parallel.world())
+    return min(parallel.rank() * rows, value.shape[0]) * math.prod(value.shape[1:])
+
+
+def _like(stored: Stored, other: Tensor) -> Tensor:
+    """Return a tensor in shards as another one is; what has another shape, such as a counter, is read whole."""
+    if not isinstance(other, DTensor) or stored.shape != tuple(other.shape):
+        return stored.whole()
+    own = other.to_local()
+    rows = stored.part(_start(other), own.numel()).view(own.shape).to(own.device)
+    return DTensor.from_local(
+        rows, other.device_mesh, other.placements, run_check=False, shape=other.shape, stride=other.stride()
+    )
 
 
 @torch.no_grad()
-def _take_over(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def _take_over(own: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> None:
     for name, value in own.items():
-        value.copy_(_like(given[name], value))
+        _local(value).copy_(_local(_like(stored[name], value)))

@@ -15,8 +15,9 @@ import PIL.Image
 import pytest
 import torch
 
+from internimage.checkpoints.run_folder import STATE_FILE
 from internimage.training import recipe, train
-from internimage.training.state import DATA_FILE, STATE_FILE, load_state
+from internimage.training.state import DATA_FILE, load_state
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_state, stop_after
 from tests.training.scenes import SMALL, TINY_DENSE, write_scenes
