@@ -57,6 +57,7 @@ ROOMS = {
     "exporting": Room(8, "models to files that other runtimes run, and these files run"),
     "hub": Room(9, "create, load, evaluate, convert, inspect: short, over the list of tasks"),
     "training": Room(10, "the loop of training, its state and its records"),
+    "serving": Room(10, "models behind HTTP: queues, worker processes, limits, metrics, and a page to try them"),
     "cli": Room(11, "argv in, exit code out"),
     "__init__": Room(11, "the public names, imported at first use"),
     "__main__": Room(12, "python -m internimage"),

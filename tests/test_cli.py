@@ -47,6 +47,12 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "shard": (["data", "out"], {"--size", "--seed", "--max-unreadable", "--json"}),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile", "--tune"}),
+    "serve": (
+        ["models"],
+        {"--host", "--port", "--workers", "--batch-size", "--max-delay", "--max-body", "--max-pixels", "--max-images"}
+        | {"--max-queue", "--max-requests", "--max-memory", "--timeout", "--body-timeout", "--api-keys"}
+        | {"--allow-origin", "--page", "--no-page", "--device", "--dtype", "--backend"},
+    ),
 }
 GLOBAL_OPTIONS = {"--verbose", "-v", "--version", "--install-completion", "--show-completion"}
 

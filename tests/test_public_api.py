@@ -30,7 +30,7 @@ def run(code: str, environment: dict[str, str] | None = None) -> str:
 
 def test_import_is_silent_and_loads_no_optional_package() -> None:
     optional = ["triton", "matplotlib", "timm", "tensorboard", "accelerate", "rich", "typer"]
-    optional += ["huggingface_hub", "onnx", "transformers"]
+    optional += ["huggingface_hub", "onnx", "transformers", "fastapi", "uvicorn", "prometheus_client"]
     # torch itself may import some of them; only what internimage adds counts.
     code = (
         "import sys, torch, torchvision, PIL.Image; before = set(sys.modules); from internimage import *;"

@@ -11,7 +11,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from internimage.cli import bench, convert, demo, env, evaluate, info, models, planning, predict, recipes, shard, train
+from internimage.cli import (
+    bench,
+    convert,
+    demo,
+    deploying,
+    env,
+    evaluate,
+    info,
+    models,
+    planning,
+    predict,
+    recipes,
+    shard,
+    train,
+)
 from internimage.cli.terminal import installed_version, log_to_stderr, shown, stderr
 from internimage.errors import BackendUnavailable, MissingExtra, UnknownName
 from internimage.processors import let_threads_sleep
@@ -84,6 +98,7 @@ app.command("recipe")(recipes.print_recipe)
 app.command("shard")(shard.shard)
 app.command("convert")(convert.convert)
 app.command("bench")(bench.bench)
+app.command("serve")(deploying.serve)
 
 
 def main() -> None:

@@ -1,0 +1,3 @@
+"""Models for others to use: `internimage serve`."""
+
+from internimage.cli.deploying.serve import serve as serve
