@@ -152,6 +152,20 @@ class ExportGraph(nn.Module, ABC):
             images: what `model.preprocess` gave; of a graph with preprocessing only the `original_hw` of its images.
         """
 
+    def agreement(self, outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+        """Return the fraction of what outputs decide that is as expected, 0..1.
+
+        A floating output decides on the best class along its axis 1, every other one on each of its values.
+        """
+        found = 1.0
+        for ours, theirs in zip(outputs, expected, strict=True):
+            if ours.shape != theirs.shape:
+                return 0.0
+            if theirs.is_floating_point():
+                ours, theirs = ours.argmax(1), theirs.argmax(1)
+            found = min(found, float((ours == theirs).double().mean()) if theirs.numel() else 1.0)
+        return found
+
     def example_inputs(self, sizes: dict[str, int] | None = None) -> tuple[Tensor, ...]:
         """Return inputs of the described shapes with random values; `sizes` are those of free dimensions."""
         chosen = EXAMPLE | (sizes or {})
@@ -160,7 +174,7 @@ class ExportGraph(nn.Module, ABC):
             for tensor in self.description.inputs
         )
 
-    def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
+    def dynamic_shapes(self) -> tuple[Any, ...]:
         """Return the free axes of each input as `torch.export.export` takes them."""
         free: dict[int | str, Any] = {}
         for dimension in self.description.dimensions:
