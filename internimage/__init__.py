@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from internimage.errors import CheckpointMismatch as CheckpointMismatch
     from internimage.errors import MissingExtra as MissingExtra
     from internimage.errors import UnknownName as UnknownName
+    from internimage.exporting.write import export as export
     from internimage.hub.convert import convert as convert
     from internimage.hub.create import create as create
     from internimage.hub.evaluation import evaluate as evaluate
@@ -42,6 +43,7 @@ __all__ = [
     "create",
     "draw",
     "evaluate",
+    "export",
     "features",
     "info",
     "list_models",
@@ -66,6 +68,7 @@ if not TYPE_CHECKING:  # a checker would take any name for one of this package
             "convert": "internimage.hub.convert",
             "draw": "internimage.visualize",
             "evaluate": "internimage.hub.evaluation",
+            "export": "internimage.exporting.write",
             "features": "internimage.hub.features",
             "save_model": "internimage.checkpoints.save",
             "ops": "internimage.ops",

@@ -45,6 +45,19 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     ),
     "recipe": (["name"], {"--set", "--json"}),
     "shard": (["data", "out"], {"--size", "--seed", "--max-unreadable", "--json"}),
+    "export": (
+        ["model", "file"],
+        {"--dtype", "--operators", "--opset", "--batch", "--size", "--image-size", "--preprocess", "--layout"}
+        | {
+            "--postprocess",
+            "--mask-size",
+            "--calibration",
+            "--images",
+            "--max-difference",
+            "--min-agreement",
+            "--json",
+        },
+    ),
     "convert": (["source", "target"], {"--dtype", "--ema", "--raw"}),
     "bench": (["model"], RUN_OPTIONS | {"--batch-size", "--size", "--runs", "--fuse", "--compile", "--tune"}),
     "serve": (

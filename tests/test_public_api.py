@@ -13,7 +13,7 @@ import internimage as ii
 
 RESULTS = {"Classification", "Detections", "Features", "Segmentation"}
 ERRORS = {"BackendUnavailable", "CheckpointMismatch", "MissingExtra", "UnknownName"}
-FUNCTIONS = {"convert", "create", "draw", "evaluate", "features", "info", "list_models", "load", "save_model"}
+FUNCTIONS = {"convert", "create", "draw", "evaluate", "export", "features", "info", "list_models", "load", "save_model"}
 PUBLIC = RESULTS | ERRORS | FUNCTIONS | {"ops"}
 
 

@@ -22,6 +22,7 @@ from internimage.cli.terminal import (
     print_fields,
     print_json,
     print_table,
+    read_size_hw,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def bench(
     target, precision = choose_device(device), choose_dtype(dtype)
     network, weights = model_to_measure(model, choose_backend(backend))
     network = network.to(target, precision).eval()
-    size_hw = usual_hw(network) if size is None else _size_hw(size)
+    size_hw = usual_hw(network) if size is None else read_size_hw(size)
     pixels = scene(network, batch_size, size_hw).to(target, precision)
     with torch.inference_mode():
         expected = _reference(network, pixels)
@@ -127,14 +128,6 @@ def _tune(device: str, as_json: bool) -> None:
     else:
         print_table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
     note(f"settings that are clearly faster than the table's are in {file}, which is read from now on")
-
-
-def _size_hw(text: str) -> tuple[int, int]:
-    """Read "224" or "800x1344" (height x width)."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise typer.BadParameter(f"{text!r} is no size; give a side such as 224, or height x width such as 800x1344")
-    return (int(sides[0]), int(sides[-1]))
 
 
 def _reference(network: Network, pixels: Tensor) -> list[Tensor]:

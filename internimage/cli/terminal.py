@@ -219,3 +219,15 @@ def choose_backend(text: str) -> str:
     if text not in names:
         raise typer.BadParameter(f"{text!r} is no backend; give one of {', '.join(names)}")
     return text
+
+
+def read_size_hw(text: str) -> tuple[int, int]:
+    """Read "224" or "800x1344" (height x width).
+
+    Raises:
+        typer.BadParameter: it is no size.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise typer.BadParameter(f"{text!r} is no size; give a side such as 224, or height x width such as 800x1344")
+    return (int(sides[0]), int(sides[-1]))

@@ -43,6 +43,7 @@ class Format:
             meanwhile: whatever is left there goes beside the file, and must be named after it.
         open: path -> the file, ready to run; it has the description inside or beside it.
         description: path -> the text of `document.to_text` in a file.
+        check: raises ValueError for options that the format does not take, before anything is computed.
         why_not_run: () -> why its files cannot run on this machine, None where they can.
     """
 
@@ -54,6 +55,7 @@ class Format:
     write: Callable[[ExportGraph, WriteOptions, Path], dict[str, object]]
     open: Callable[[Path], Runner]
     description: Callable[[Path], str]
+    check: Callable[[WriteOptions], object] = field(default=lambda options: None)
     why_not_run: Callable[[], str | None] = field(default=lambda: None)
 
 

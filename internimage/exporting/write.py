@@ -114,6 +114,7 @@ def export(
     options = WriteOptions(dtype, operators, opset, tuple(calibration))
     if dtype not in format_.dtypes:
         raise ValueError(f"{format_.name} files are of {', '.join(format_.dtypes)}; given dtype={dtype!r}")
+    format_.check(options)
     _check_writable(path)
     belonging = GraphOptions(batch, size_hw, image_hw, preprocess, layout, postprocess, mask_hw)
     graph = build_graph(model, belonging)

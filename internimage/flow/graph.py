@@ -90,7 +90,7 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class GraphDescription:
+class GraphDescription(Ranged):
     """What a user of an exported file must know; texts and numbers only (`settings.to_plain`, `settings.from_plain`).
 
     Args:

@@ -1,3 +1,4 @@
-"""Models for others to use: `internimage serve`."""
+"""Models for others to use: `internimage export`, `internimage serve`."""
 
+from internimage.cli.deploying.export import export as export
 from internimage.cli.deploying.serve import serve as serve

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
+from onnx_ir.passes import common as passes
 from torch import Tensor
 
 from internimage.checkpoints.header import HEADER_KEY
@@ -61,7 +62,7 @@ def write(graph: ExportGraph, options: WriteOptions, path: Path) -> dict[str, ob
     """Write a graph, see `Format.write`."""
     operators, opset = choose(options)
     model = _traced(HalfGraph(graph) if options.dtype == "float16" else graph, operators, max(opset, WRITTEN))
-    model = clean(model, opset)
+    model = _name(clean(model, opset), graph)
     notes: dict[str, object] = {
         "format": "ONNX",
         "dtype": options.dtype,
@@ -83,7 +84,7 @@ def save(model: ir.Model, path: Path) -> int:
 
 
 def _traced(graph: ExportGraph, operators: str, opset: int) -> ir.Model:
-    """Return a graph as torch's exporter writes it, with the names of its description."""
+    """Return a graph as torch's exporter writes it."""
     with _quiet():
         program = torch.onnx.export(
             trace(graph, operators="internimage"),
@@ -93,14 +94,22 @@ def _traced(graph: ExportGraph, operators: str, opset: int) -> ir.Model:
             verbose=False,
         )
     assert program is not None  # of the exporter that writes programs, not files
-    model = program.model
+    return program.model
+
+
+def _name(model: ir.Model, graph: ExportGraph) -> ir.Model:
+    """Give inputs, outputs and their free sizes the names of the description."""
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            value.shape = None  # in the exporter's names of sizes
     for values, tensors in (
         (model.graph.inputs, graph.description.inputs),
         (model.graph.outputs, graph.description.outputs),
     ):
         for value, tensor in zip(values, tensors, strict=True):
             value.name, value.doc_string = tensor.name, tensor.meaning
-    return model
+            value.shape = ir.Shape(tensor.shape)
+    return passes.ShapeInferencePass()(model).model
 
 
 @contextmanager
@@ -175,4 +184,5 @@ FORMAT = Format(
     write=write,
     open=OnnxRunner,
     description=description,
+    check=choose,
 )

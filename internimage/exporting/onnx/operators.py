@@ -150,19 +150,21 @@ def _by_grid_sample(x: ir.Value, offset: ir.Value, mask: ir.Value, window: Windo
     height, side = op.Shape(x, start=1, end=2), op.Shape(x, start=2, end=3)
     out_sides = op.Shape(offset, start=1, end=3)  # [Ho, Wo]
     out_pixels = op.ReduceProd(out_sides, keepdims=1)
+    batch = op.Shape(x, start=0, end=1)
+    number = op.Mul(batch, _integers(groups))  # of maps; optimizers know what it is, but have erred about -1
     maps = op.Transpose(_reshape(x, 0, 0, 0, groups, width), perm=[0, 3, 4, 1, 2])  # (N, G, D, H, W)
-    maps = op.Reshape(maps, op.Concat(_integers(-1, width), height, side, axis=0))  # (N*G, D, H, W)
+    maps = op.Reshape(maps, op.Concat(number, _integers(width), height, side, axis=0))  # (N*G, D, H, W)
     shift = op.Mul(_reshape(offset, 0, 0, 0, groups, points, 2), _number(window.offset_scale))
     place = op.Add(op.Add(shift, _array(_corner_grid(window))), _corners(offset, window))  # (N, Ho, Wo, G, K, 2) px
     place = op.Transpose(place, perm=[0, 3, 1, 2, 4, 5])
-    place = op.Reshape(place, op.Concat(_integers(-1), out_pixels, _integers(points, 2), axis=0))
+    place = op.Reshape(place, op.Concat(number, out_pixels, _integers(points, 2), axis=0))
     size_wh = op.Cast(op.Concat(side, height, axis=0), to=ir.DataType.FLOAT)
     grid = op.Sub(op.Div(op.Add(op.Mul(place, _number(2)), _number(1)), size_wh), _number(1))
     samples = op.GridSample(maps, grid, align_corners=0, mode="bilinear", padding_mode="zeros")  # (N*G, D, Ho*Wo, K)
     weights = op.Transpose(_softmax(mask, window), perm=[0, 3, 1, 2, 4])
-    weights = op.Reshape(weights, op.Concat(_integers(-1, 1), out_pixels, _integers(points), axis=0))
+    weights = op.Reshape(weights, op.Concat(number, _integers(1), out_pixels, _integers(points), axis=0))
     summed = op.ReduceSum(op.Mul(samples, weights), _integers(3), keepdims=0)  # (N*G, D, Ho*Wo)
-    y = op.Reshape(summed, op.Concat(_integers(-1, channels), out_sides, axis=0))
+    y = op.Reshape(summed, op.Concat(batch, _integers(channels), out_sides, axis=0))
     return op.Transpose(y, perm=[0, 2, 3, 1])
 
 
@@ -220,25 +222,26 @@ def _attention(
     levels = list(zip(sizes[::2], sizes[1::2], strict=True))
     flat = _reshape(weights, 0, 0, 0, len(levels) * points)
     flat = op.Softmax(flat, axis=-1) if softmax else flat
-    queries = op.Shape(locations, start=1, end=2)
+    batch, queries = op.Shape(locations, start=0, end=1), op.Shape(locations, start=1, end=2)
+    number = op.Mul(batch, _integers(heads))
     flat = op.Transpose(flat, perm=[0, 2, 1, 3])
-    flat = op.Reshape(flat, op.Concat(_integers(-1, 1), queries, _integers(len(levels) * points), axis=0))
+    flat = op.Reshape(flat, op.Concat(number, _integers(1), queries, _integers(len(levels) * points), axis=0))
     maps = op.Transpose(value, perm=[0, 2, 3, 1])  # (N, M, D, S)
     places = op.Transpose(locations, perm=[3, 0, 2, 1, 4, 5])  # (L, N, M, Q, P, 2)
     samples, start = [], _integers(0)
     for index, (height, side) in enumerate((_as_tensor(height), _as_tensor(side)) for height, side in levels):
         end = op.Add(start, op.Mul(height, side))
         level = op.Slice(maps, start, end, _integers(3))
-        level = op.Reshape(level, op.Concat(_integers(-1, width), height, side, axis=0))
+        level = op.Reshape(level, op.Concat(number, _integers(width), height, side, axis=0))
         place = op.Gather(places, op.Constant(value_int=index), axis=0)
-        place = op.Reshape(place, op.Concat(_integers(-1), queries, _integers(points, 2), axis=0))
+        place = op.Reshape(place, op.Concat(number, queries, _integers(points, 2), axis=0))
         if not normalized:
             place = op.Div(place, op.Cast(op.Concat(side, height, axis=0), to=ir.DataType.FLOAT))
         grid = op.Sub(op.Mul(place, _number(2)), _number(1))
         samples.append(op.GridSample(level, grid, align_corners=0, mode="bilinear", padding_mode="zeros"))
         start = end
     summed = op.ReduceSum(op.Mul(op.Concat(*samples, axis=3), flat), _integers(3), keepdims=0)  # (N*M, D, Q)
-    y = op.Reshape(summed, op.Concat(_integers(-1, heads * width), queries, axis=0))
+    y = op.Reshape(summed, op.Concat(batch, _integers(heads * width), queries, axis=0))
     return op.Transpose(y, perm=[0, 2, 1])
 
 
