@@ -36,7 +36,6 @@ HOMES = {
     "onnx_ir": ("exporting/onnx/*.py",),
     "onnxscript": ("exporting/onnx/*.py",),
     "onnxruntime": ("exporting/onnx/*.py",),
-    "onnxslim": ("exporting/onnx/*.py",),
     "safetensors": ("checkpoints/*.py",),
     "huggingface_hub": ("checkpoints/*.py",),
     "typer": ("cli/*.py", "cli/planning/*.py", "cli/deploying/*.py"),

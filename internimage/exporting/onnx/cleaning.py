@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-import onnxslim
 from onnx import inliner, version_converter
 from onnx_ir.passes import common as passes
 
-SLIM_BYTES = 1_500_000_000  # onnxslim works on protobuf messages, which take less than 2 GiB
-# Gemm takes matrices only: each would stand between two reshapes.
-SKIPPED = ("FusionGemm", "FusionGemmMul", "FusionGemmAdd")
 NORM_OPSET = 17  # the first with LayerNormalization
 
 
@@ -19,15 +15,11 @@ def clean(model: ir.Model, opset: int) -> ir.Model:
     Raises:
         ValueError: a node of the model has no form in so old an opset.
     """
-    passes.TopologicalSortPass()(model)
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    if size < SLIM_BYTES:
-        # Its own inference of shapes takes products of free sizes for one of them, and removes reshapes that are needed.
-        slim = onnxslim.slim(ir.to_proto(model), no_shape_infer=True, skip_fusion_patterns=[*SKIPPED])
-        model = ir.from_proto(slim)
     for step in (
+        passes.TopologicalSortPass(),  # the exporter's optimizer leaves nodes in front of what they read
         passes.CommonSubexpressionEliminationPass(),
         passes.DeduplicateInitializersPass(),
+        passes.IdentityEliminationPass(),
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedOpsetsPass(),
         passes.TopologicalSortPass(),

@@ -178,7 +178,7 @@ def description(path: Path) -> str:
 FORMAT = Format(
     name="ONNX",
     runtime=f"onnxruntime {onnxruntime.__version__}",
-    packages=("onnx", "onnxscript", "onnxruntime", "onnxslim"),
+    packages=("onnx", "onnxscript", "onnxruntime"),
     extra="export",
     dtypes=("float32", "float16", "int8"),
     write=write,
