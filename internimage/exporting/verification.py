@@ -55,7 +55,8 @@ def verify(graph: ExportGraph, runner: Runner, images: Sequence[ImageInput]) -> 
             shapes = {name: tuple(value.shape) for name, value in zip(names, given, strict=True)}
             differences = [_differences(ours, theirs) for ours, theirs in zip(outputs, expected, strict=True)]
             agreement = graph.agreement(outputs, expected)
-            found.append(Check(shapes, *(max(column) for column in zip(*differences, strict=True)), agreement))
+            largest, mean = (max(column) for column in zip(*differences, strict=True))
+            found.append(Check(shapes, largest, mean, agreement))
     return tuple(found)
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxscript
 import torch
-from onnxscript import opset16, opset19
 
 from internimage.ops.sampling import Window, window_points
 
+# `Any`, because their annotations are of functions that onnxscript compiles, not of calls on values of a graph.
+opset16: Any = onnxscript.opset16
+opset19: Any = onnxscript.opset19
 DEFORM_CONV, GRID_SAMPLE = "deform_conv", "grid_sample"
 OPSETS = {DEFORM_CONV: 19, GRID_SAMPLE: 16}  # the first that has the operator
 Side = int | ir.Value
@@ -55,7 +58,8 @@ def translations(operators: str) -> Translations:
 
 def _window(settings: Sequence[Any]) -> Window:
     """Return the arguments of an operator behind its tensors, without the backend's name."""
-    return Window(*(tuple(value) if isinstance(value, Sequence) else value for value in settings[:-1]))
+    values: list[Any] = [tuple(value) if isinstance(value, Sequence) else value for value in settings[:-1]]
+    return Window(*values)
 
 
 def _in_float(sample: Callable[..., ir.Value], *arguments: Any) -> ir.Value:
@@ -69,8 +73,9 @@ def _in_float(sample: Callable[..., ir.Value], *arguments: Any) -> ir.Value:
 
 def _side(x: ir.Value, axis: int) -> int:
     """Return a size that is never free, such as the channels of a map."""
-    assert x.shape is not None and isinstance(x.shape[axis], int)
-    return int(x.shape[axis])
+    side = None if x.shape is None else x.shape[axis]
+    assert isinstance(side, int)
+    return side
 
 
 # ---------------------------------------------------------------- windows

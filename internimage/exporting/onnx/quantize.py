@@ -27,7 +27,7 @@ class _Reader(CalibrationDataReader):
         for inputs in batches_of(graph, images):
             yield {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]  # None is how it ends
         """Return the inputs of the next call, None behind the last one."""
         return next(self.calls, None)
 
@@ -57,7 +57,8 @@ def quantize(model: ir.Model, graph: ExportGraph, images: Sequence[ImageInput], 
         )
         found = ir.load(narrow)
         for value in found.graph.initializers.values():  # read before the file goes
-            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
         return found
     finally:
         for path in (wide, prepared, narrow):
