@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         ["model", "data"],
         RUN_OPTIONS
         | {"--split", "--metric", "--pictures", "--multi-scale", "--merge", "--out", "--batch-size", "--workers"}
-        | {"--confusion", "--value-range"},
+        | {"--confusion", "--value-range", "--processes"},
     ),
     "train": (
         ["recipe"],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from internimage import parallel
 from internimage.checkpoints.catalog import info
 from internimage.classification.model import Classifier
 from internimage.classification.preprocess import encode_observation, prepare
@@ -94,7 +95,7 @@ def evaluate_classification(
             published_metrics(info(published)) if isinstance(published, str) else published_by_name(published, "top1")
         ),
     )
-    if confusion is not None:
+    if confusion is not None and parallel.rank() == 0:
         with replacing(Path(confusion)) as temporary:
             draw_confusion(report.confusion, report.class_names).save(temporary, "PNG")
     return report

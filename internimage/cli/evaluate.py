@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,15 @@ def evaluate(
         Path | None,
         typer.Option("--confusion", help="Draw a classifier's confusion matrix into this file.", show_default=False),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            min=1,
+            help="Processes of this machine that share the images, one for each GPU.",
+            show_default="1",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: PrecisionOption = "float32",
     backend: BackendOption = "auto",
@@ -86,16 +96,27 @@ def evaluate(
     """
     if data.suffix.lower() != ".json" or not data.exists():  # the annotations of a detector, read as they are
         data = data_folder(data, "DATA")
+    if processes is not None and processes > 1:
+        words = [model, str(data), *_words(split=split, metric=metric, pictures=images, merge=merge, out=out)]
+        words += _words(multi_scale=multi_scale, batch_size=batch_size, workers=workers, confusion=confusion)
+        words += _words(device=device, dtype=dtype, backend=backend, value_range=value_range, json=as_json)
+        _run_processes(words, processes, on_cpu=device == "cpu")
+        return
     from internimage.checkpoints.catalog import info
     from internimage.hub.evaluation import evaluate as evaluate_model
+    from internimage.launch import process_index
 
-    logging.getLogger("internimage.evaluation.record_log").setLevel(logging.INFO)  # what is taken up again is said
+    is_first = process_index() == 0  # of processes that share the images, one tells what there is to tell
+    if is_first:
+        logging.getLogger("internimage.evaluation.record_log").setLevel(logging.INFO)  # what is taken up again is said
+    else:
+        logging.getLogger("internimage").setLevel(logging.ERROR)
     predictor = load_predictor(model, device=device, dtype=dtype, backend=backend, value_range=value_range)
     entry = None if Path(model).exists() else info(model)
     asked = {"metric": metric, "images": images, "tta": multi_scale, "merge": merge, "confusion": confusion}
     options = {name: value for name, value in asked.items() if value}
     _refuse_foreign_options(predictor, options)
-    with progress("pictures", None) as advance:
+    with progress("pictures", None) if is_first else contextlib.nullcontext() as advance:
         report = evaluate_model(
             predictor,
             data,
@@ -107,6 +128,8 @@ def evaluate(
             progress=advance,
             **options,
         )
+    if not is_first:
+        return
     if confusion is not None:
         note(f"written: {confusion}")
     for index, reason in report.skipped:
@@ -115,9 +138,34 @@ def evaluate(
         note(f"kept in {out}")
     if as_json:
         print_json({"model": model, "data": str(data), "split": split, **report.to_dict()})
-        return
-    dataset = "" if entry is None else entry.dataset
-    print_fields({"pictures": _images(report), **report.fields(dataset)}, title=model)
+    else:
+        _print_report(report, title=model, dataset="" if entry is None else entry.dataset)
+
+
+def _words(**options: object) -> list[str]:
+    """Return options as words of a command line, without those that are not given."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        values = () if value is True else value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words
+
+
+def _run_processes(words: Sequence[str], processes: int, *, on_cpu: bool) -> None:
+    """Measure in several processes, of which the first one tells the result."""
+    from internimage.launch import launched_processes, run_processes
+
+    if launched_processes() > 1:
+        raise typer.BadParameter("torchrun or accelerate launch has started the processes", param_hint="--processes")
+    if code := run_processes(["evaluate", *words], processes, on_cpu=on_cpu):
+        raise typer.Exit(code)
+
+
+def _print_report(report: Report, *, title: str, dataset: str) -> None:
+    """Show what was measured, with the published metrics of a data set beside it."""
+    print_fields({"pictures": _images(report), **report.fields(dataset)}, title=title)
     quoted = [row for row in report.rows() if row[0] in report.quoted]  # the others stand below the classes
     _print_metrics(quoted, dataset, style="bold")
     _print_classes(report.per_class())

@@ -187,8 +187,12 @@ def choose_device(text: str) -> torch.device:
     """
     import torch
 
+    from internimage.launch import launched_processes, local_index
+
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cuda" and launched_processes() > 1:
+        text = f"cuda:{local_index()}"
     try:
         device = torch.device(text)
     except RuntimeError as error:

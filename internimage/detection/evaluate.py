@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from internimage import parallel
 from internimage.checkpoints.catalog import info
 from internimage.data import Sample, Unreadable
 from internimage.data.dataset import read_as
@@ -104,7 +105,7 @@ def evaluate_detection(
     targets = [dataset.annotation(i) for i in found.by_index]
     predictions = list(found.by_index.values())
     results = None if folder is None else Path(folder) / RESULTS
-    if results is not None:
+    if results is not None and parallel.rank() == 0:
         named = zip((target.image_id for target in targets), predictions, strict=True)
         write_coco_results(results, list(named), classes.category_ids)
     has_masks = dataset.has_masks and isinstance(model, RCNN) and bool(model.mask_heads)
@@ -149,7 +150,7 @@ def _find(
 
     path = None if folder is None else Path(folder) / RECORDS
     with record_log(path, PREDICTIONS, model, str(tta), dataset) as log:
-        if path is not None:
+        if path is not None and parallel.rank() == 0:
             remove_leftovers(path.parent, (RESULTS,))
         read: Callable[[Sequence[Any]], Any] = (
             partial(prepare, config=config) if tta is None else ViewReader(config, tta)

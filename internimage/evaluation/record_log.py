@@ -7,14 +7,17 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
 import torch
 from torch import nn
 
+from internimage import parallel
 from internimage.data import ImageDataset
 from internimage.data.fingerprint import DataChanges, DataFingerprint
 from internimage.files import locked, remove_leftovers, replacing, writing
@@ -65,26 +68,49 @@ def model_fingerprint(model: nn.Module) -> str:
 def record_log(
     path: Path | None, form: RecordFormat[Record], model: nn.Module, settings: str, dataset: ImageDataset[Any]
 ) -> Iterator[RecordLog[Record]]:
-    """Open the records of an evaluation for one process at a time; without a path they are in memory only.
+    """Open the records of one evaluation at a time; without a path they are in memory only.
 
     What belongs to a model, to `settings` (how images are read and views of them merged) and to a data set is known
-    again; see `RecordLog`.
+    again; see `RecordLog`. Of processes that share an evaluation, each but the first has a file of its own beside the
+    path until what it found stands there, too.
 
     Raises:
-        BlockingIOError: another process works with the file.
+        BlockingIOError: another evaluation works with the file.
         ValueError: the file is of another kind or damaged, or belongs to something else.
     """
     if path is None:
         yield RecordLog()
         return
     identity = {"model": model_fingerprint(model), "way of looking": settings}
+    opened = partial(FileLog, form=form, identity=identity, data=DataFingerprint.of(dataset))
+    with (_first_log if parallel.rank() == 0 else _other_log)(path, opened) as log:
+        yield log
+        parallel.gathered(None)  # before the files of the others go
+
+
+@contextmanager
+def _first_log(path: Path, opened: Callable[[Path], FileLog[Record]]) -> Iterator[FileLog[Record]]:
+    """Open the file itself, together with what other processes of an evaluation that was cut had found."""
     with locked(path.with_name(f".{path.name}.lock")):
         remove_leftovers(path.parent, (path.name,))
-        log = FileLog(path, form, identity, DataFingerprint.of(dataset))
-        try:
+        with closing(opened(path)) as log:
+            for part in sorted(path.parent.glob(f"{escape(path.name)}.part*")):
+                with closing(opened(part)) as found:
+                    log.take_over(found.records)
+                part.unlink()
+            parallel.gathered(log.records)
             yield log
-        finally:
-            log.close()
+
+
+@contextmanager
+def _other_log(path: Path, opened: Callable[[Path], FileLog[Record]]) -> Iterator[FileLog[Record]]:
+    """Open a file for what this process finds; the first one takes it over, at the end or after a cut."""
+    done = parallel.gathered({})[0]
+    part = path.with_name(f"{path.name}.part{parallel.rank()}")
+    with closing(opened(part)) as log:
+        log.records.update(done)
+        yield log
+    part.unlink()
 
 
 class RecordLog(Generic[Record]):
@@ -96,6 +122,14 @@ class RecordLog(Generic[Record]):
     def add(self, index: int, record: Record) -> None:
         """Keep what was found in image `index`."""
         self.records[index] = record
+
+    def take_over(self, records: Mapping[int, Record]) -> None:
+        """Keep what other processes have found; the first process writes it down."""
+        for index in sorted(records.keys() - self.records.keys()):
+            if parallel.rank() == 0:
+                self.add(index, records[index])
+            else:
+                self.records[index] = records[index]
 
     def add_unreadable(self, index: int, reason: str) -> None:
         """Note why image `index` cannot be read; the next evaluation tries again."""

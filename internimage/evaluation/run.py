@@ -136,8 +136,9 @@ def evaluate_images(
     """
     limit = UnreadableLimit(settings.max_unreadable)
     rest = [i for i in range(len(dataset)) if i not in log.records]
-    own = _own_indices(rest, settings.batch_size)
+    own, done = _own_indices(rest, settings.batch_size), 0
     for batch in batches(dataset, own, preprocess, settings):
+        done += len(batch.items) + len(batch.unreadable)
         with evaluation_mode(model):
             found = [] if batch.images is None else predict(batch.images, batch.items)
         unreadable = batch.unreadable
@@ -149,9 +150,8 @@ def evaluate_images(
         for broken in unreadable:
             log.add_unreadable(broken.index, broken.reason)
         limit.report(unreadable)
-        if settings.progress is not None:
-            done = len(log.records) + len(limit.reasons) + len(rest) - len(own)
-            settings.progress(done, len(dataset))
+        if settings.progress is not None:  # the others are taken to be as far
+            settings.progress(len(dataset) - len(rest) + round(done * len(rest) / len(own)), len(dataset))
     _exchange({i: log.records[i] for i in own if i in log.records}, log, limit)
     refuse_none_read(len(log.records), list(limit.reasons.values()))
     return Outcome({i: log.records[i] for i in sorted(log.records)}, tuple(sorted(limit.reasons.items())))
@@ -167,7 +167,5 @@ def _exchange(own: Mapping[int, Record], log: RecordLog[Record], limit: Unreadab
     """Take over what the other processes have found, and count what none of them could read."""
     reasons = dict(limit.reasons)
     for records, unreadable in parallel.gathered((own, reasons)):
-        for index, record in records.items():
-            if index not in log.records:
-                log.add(index, record)
+        log.take_over(records)
         limit.report([Unreadable(index, reason) for index, reason in unreadable.items()])

@@ -67,7 +67,8 @@ def evaluate_segmentation(
         max_unreadable: broken images and masks that are left out and listed in the report.
         published: metrics of the original to stand beside the measured ones, or the name of a published checkpoint.
         progress: called with (images done, images in all) after each batch.
-        on_prediction: called with the name of each image and its prediction, for example to write it.
+        on_prediction: called with the name of each image and its prediction, for example to write it; of processes that
+            share an evaluation, each calls it for its own images.
 
     Raises:
         ValueError: the data has classes that the model does not know, no pixel has a label, more than `max_unreadable`
