@@ -115,5 +115,6 @@ def _refuse_differences(model: AnyModel, *arguments: ImageDataset[Any] | str | P
 
 def _text(argument: ImageDataset[Any] | str | PathLike[str] | int | None) -> str:
     """Return what is compared of an argument; opened data sets by their kind and length."""
-    is_plain = argument is None or isinstance(argument, str | PathLike | int)
-    return str(argument) if is_plain else f"{type(argument).__name__} {len(argument)}"
+    if argument is None or isinstance(argument, str | PathLike | int):
+        return str(argument)
+    return f"{type(argument).__name__} {len(argument)}"
