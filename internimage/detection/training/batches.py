@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torch.utils.data
 
 from internimage import parallel
@@ -75,13 +76,16 @@ class DetectionBatches:
             keys = [[(number, int(i)) for i in next(drawn)[self._own]] for number in range(first, last)]
         else:
             keys = [[(epoch, int(i)) for i in indices] for indices in self._order(epoch)[start:]]
-        yield from torch.utils.data.DataLoader(
+        loader: torch.utils.data.DataLoader[DetectionBatch] = torch.utils.data.DataLoader(
             self._views,  # type: ignore[arg-type]  # items and a length are all that a loader asks for
             batch_sampler=keys,
             num_workers=bounded_workers(self.recipe.data.workers),
             collate_fn=self._collate,
             generator=torch.Generator(),  # else each start would draw from the generator that layers use
         )
+        for batch in loader:
+            height, width = parallel.largest(batch.images.pixels.shape[-2:])
+            yield padded(batch, height, width)
 
     def _order(self, epoch: int) -> np.ndarray:
         return epoch_batches(self.groups, epoch=epoch, **self._settings)[:, self._own]
@@ -99,6 +103,24 @@ class _Collating:
             [entry.view for entry in drawn], normalize=partial(normalize, config=config), divisor=config.divisor
         )
         return DetectionBatch(images, targets, tuple(broken for entry in drawn for broken in entry.unreadable))
+
+
+def padded(batch: DetectionBatch, height: int, width: int) -> DetectionBatch:
+    """Return a batch with more zeros at the right and the bottom.
+
+    Args:
+        batch: with sides of this or less.
+        height: of the padded images, in pixels.
+        width: likewise.
+    """
+    own_height, own_width = batch.images.pixels.shape[-2:]
+    if (own_height, own_width) == (height, width):
+        return batch
+    more = (0, width - own_width, 0, height - own_height)
+    pixels = F.pad(batch.images.pixels.permute(0, 2, 3, 1), (0, 0, *more)).permute(0, 3, 1, 2)  # stays channels last
+    masks = [None if target.masks is None else F.pad(target.masks, more) for target in batch.targets]
+    targets = [replace(target, masks=own) for target, own in zip(batch.targets, masks, strict=True)]
+    return replace(batch, images=replace(batch.images, pixels=pixels), targets=targets)
 
 
 def pipeline_of(settings: DetectionAugmentSettings) -> Pipeline:

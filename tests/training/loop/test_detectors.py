@@ -3,16 +3,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from internimage import parallel
 from internimage.detection import DINOConfig, RCNNConfig
 from internimage.detection.training.batches import DetectionBatches
 from internimage.detection.training.procedure import TRAINING
 from internimage.training import train
 from internimage.training.setup import Setup
+from tests.processes import be_process
 from tests.training.scenes import scene_recipe as tiny
 
 
@@ -40,6 +43,33 @@ def test_batches_start_anywhere(scenes: Path, schedule: tuple[str, ...]) -> None
     assert whole[0].images.pixels.shape != other.images.pixels.shape or not torch.equal(
         whole[0].images.pixels, other.images.pixels
     )
+
+
+def test_processes_pad_as_the_whole_batch(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of all sizes: what two processes have is, put together, the batch of one."""
+    sizes = ("augment.shorter_side=24,120", "augment.longer_side=120")
+    chosen = tiny("mask_rcnn", *sizes, "data.batch_size=2")
+    train_set, _ = TRAINING.open(chosen, scenes, test_stands_in=False)
+    whole = list(DetectionBatches(train_set, tiny("mask_rcnn", *sizes, "data.batch_size=4"), masks=True).epoch(0))
+    largest = [tuple(batch.images.pixels.shape[-2:]) for batch in whole]
+    own_sizes = set()
+    for rank in (0, 1):
+        be_process(monkeypatch, rank, of=2)
+        rows, answers = parallel.own_rows(2), iter(largest)
+
+        def answer(own: torch.Size, rank: int = rank, answers: Iterator[tuple[int, ...]] = answers) -> tuple[int, ...]:
+            own_sizes.add((rank, *own))
+            return next(answers)
+
+        monkeypatch.setattr(parallel, "largest", answer)
+        for batch, expected in zip(DetectionBatches(train_set, chosen, masks=True).epoch(0), whole, strict=True):
+            assert torch.equal(batch.images.pixels, expected.images.pixels[rows])
+            assert batch.images.pixels.stride() == expected.images.pixels[rows].stride()
+            assert torch.equal(batch.images.valid_hw, expected.images.valid_hw[rows])
+            for target, other in zip(batch.targets, (expected.targets[row] for row in rows), strict=True):
+                assert target.masks is not None and other.masks is not None and torch.equal(target.masks, other.masks)
+                assert torch.equal(target.boxes_xyxy, other.boxes_xyxy)
+    assert {own[1:] for own in own_sizes} != set(largest)
 
 
 def test_detectors_of_boxes_read_no_masks(scenes: Path) -> None:
