@@ -1,8 +1,8 @@
 """Runs that are killed at chosen points and go on: killing.py FOLDER DATA PROCESSES POINTS writes what came of it.
 
 A point is an operation on a file of the run folder: what opens it for writing, renames or removes it. A run is killed
-before that (SIGKILL), or by the file that it then writes, at its 20,000th byte (SIGXFSZ, which nobody catches). Each run
-is a process forked from this one, which has loaded everything, so that it takes no time to start.
+before that (SIGKILL), or by what it writes next, at the 20,000th byte of a file (SIGXFSZ, which nobody catches). Each
+run is a process forked from this one, which has loaded everything, so that it takes no time to start.
 """
 
 from __future__ import annotations
