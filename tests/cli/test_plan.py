@@ -46,6 +46,15 @@ def test_a_plan_as_table_with_a_measured_speed() -> None:
     assert "measured on this machine" in err
 
 
+def test_more_devices_than_a_machine_has_are_started_machine_by_machine() -> None:
+    code, out, err = invoke(*PICO, "--devices", 12, *SMALL, "--json")
+    assert code == 0, err
+    command = shlex.split(json.loads(out)["command"])
+    assert command[:5] == ["torchrun", "--nnodes", "2", "--nproc-per-node", "6"]
+    start = command.index("internimage")
+    assert command[start - 1] == "-m" and command[start + 1] == "train" and "--processes" not in command
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

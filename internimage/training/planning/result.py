@@ -20,6 +20,10 @@ RUNNABLE: dict[str, tuple[str, ...]] = {
     "fsdp_offload": ("parallel.strategy=fsdp", "parallel.offload=true"),
 }
 
+LARGEST_MACHINE = 8  # devices
+# How the machines of a run find one another; MASTER is the name of one of them.
+RENDEZVOUS = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "MASTER:29500")
+
 
 @dataclass(frozen=True)
 class Option:
@@ -117,6 +121,8 @@ class Plan:
     def command(self, settings: Sequence[str] = ()) -> str | None:
         """Return the command that runs it, None where nothing fits that `internimage train` runs.
 
+        More than eight devices are taken to stand in several machines of equally many; the command is that of each one.
+
         Args:
             settings: "key=value" texts that the recipe was changed by.
         """
@@ -127,7 +133,12 @@ class Plan:
         if option.checkpointing != self.recipe.model.activation_checkpointing:
             settings.append(f"model.activation_checkpointing={str(option.checkpointing).lower()}")
         words = ["internimage", "train", self.source, "--data", "DATA", "--out", f"runs/{self.recipe.name}"]
-        words += ["--processes", str(self.devices)] if self.devices > 1 else []
+        if self.devices > LARGEST_MACHINE:
+            own = max(count for count in range(1, LARGEST_MACHINE + 1) if self.devices % count == 0)
+            machines = ["--nnodes", str(self.devices // own), "--nproc-per-node", str(own)]
+            words = ["torchrun", *machines, *RENDEZVOUS, "-m", *words]
+        elif self.devices > 1:
+            words += ["--processes", str(self.devices)]
         return shlex.join([*words, *(word for text in settings for word in ("--set", text))])
 
     def to_dict(self, settings: Sequence[str] = ()) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from internimage.checkpoints.run_folder import saved_states
 from internimage.training import train
 from internimage.training.state import load_state
 from tests.training.conftest import TINY
@@ -68,7 +69,7 @@ def _run(data: Path, out: Path, point: int, *, is_within: bool, batch: int) -> N
 
     sys.addaudithook(watch)
     try:
-        has_state = (out / "state.pt").exists()
+        has_state = bool(saved_states(out))
         overrides = () if has_state else (*SETTINGS, f"data.batch_size={batch}")
         recipe = None if has_state else "internimage_pico_fashion"
         train(recipe, data=data, out=out, resume=has_state, overrides=overrides, device="cpu", progress=False)
@@ -99,8 +100,8 @@ def main(folder: Path, data: Path, processes: int, points: int) -> None:
     for index in range(points):
         out, point = folder / str(index), 1 + index * (total - 1) // max(points - 1, 1)
         code = wait(start(data, out, processes=processes, point=point, is_within=index % 2 == 1))[0]
-        left = sorted(path.name for path in out.glob("*.tmp"))
-        step = load_state(out)["step"] if (out / "state.pt").exists() else None
+        left = sorted(path.name for path in out.rglob("*.tmp"))
+        step = load_state(out)["step"] if saved_states(out) else None
         assert wait(start(data, out, processes=processes)) == [0] * processes, f"point {point} of {total}"
         assert_same_state(whole, out)
         found.append({"point": point, "of": total, "signal": -code, "left": left, "step": step})
