@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from internimage.classification.creation import create_config
 from internimage.classification.evaluate import evaluate_classification
+from internimage.classification.graph import ClassifierGraph
 from internimage.classification.model import Classifier, ClassifierConfig
 from internimage.classification.original.files import to_folder, to_original
 from internimage.classification.original.names import CLASSIFIERS, own_kind
@@ -44,4 +45,5 @@ TASK = Task(
     usual_hw=usual_hw,
     evaluate=evaluate_classification,
     present=present,
+    graph=ClassifierGraph,
 )

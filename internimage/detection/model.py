@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from internimage.detection.config import DINOConfig, RCNNConfig
-from internimage.detection.postprocess import RawDetections, to_detections
+from internimage.detection.postprocess import RawDetections, Rows, to_detections
 from internimage.detection.preprocess import prepare
 from internimage.flow import ImageInput, TaskModel
 from internimage.types import Detections, DetectionTargets, Images
@@ -76,8 +76,26 @@ class Detector(TaskModel[Detections]):
 
     def postprocess(self, outputs: RawDetections, images: Images) -> list[Detections]:
         """Turn raw outputs into one result for each image, in original coordinates."""
-        threshold = self.config.mask.threshold if isinstance(self.config, RCNNConfig) and self.config.mask else 0.5
-        return to_detections(outputs, images, self.config.class_names, mask_threshold=threshold)
+        return to_detections(outputs, images, self.config.class_names, mask_threshold=self.mask_threshold)
+
+    @property
+    def mask_threshold(self) -> float:
+        """Probability from which a pixel belongs to an object, 0..1."""
+        return 0.5
+
+    @property
+    def mask_side(self) -> int | None:
+        """Side S of the probability map of an object, None without masks."""
+        return None
+
+    @property
+    def has_free_batch(self) -> bool:
+        """Whether one exported graph serves for any number of images."""
+        return True
+
+    def in_rows(self, found: RawDetections, number: int, rows: int) -> Rows:
+        """Put the objects of `number` images into `rows` rows for each, without a branch or loop over their number."""
+        return Rows.of(found, number, rows)
 
     def predict(
         self, images: Sequence[ImageInput], *, batch_size: int = 1, score_threshold: float = 0.0

@@ -43,6 +43,50 @@ class RawDetections(NamedTuple):
         return RawDetections(self.boxes[index], self.scores[index], self.labels[index], self.image[index], masks)
 
 
+class Rows(NamedTuple):
+    """The objects of a batch in rows of one number D for each image, behind the objects zeros (labels -1)."""
+
+    boxes: Tensor  # (N, D, 4)
+    scores: Tensor  # (N, D)
+    labels: Tensor  # (N, D) int64
+    counts: Tensor  # (N,) int64 number of objects
+    mask_probabilities: Tensor | None = None  # (N, D, S, S)
+
+    @classmethod
+    def of(cls, found: RawDetections, number: int, rows: int) -> Rows:
+        """Put the objects of `number` images, of which none has more than `rows`, into rows; ties to no number of them."""
+        images = torch.arange(number, device=found.image.device)
+        counts = (found.image == images[:, None]).sum(dim=1)  # (N,)
+        first = counts.cumsum(0) - counts
+        index = torch.arange(found.image.shape[0], device=found.image.device) - first[found.image]
+        index = index + rows * found.image
+
+        def spread(values: Tensor, fill: float) -> Tensor:
+            empty = torch.full((number * rows, *values.shape[1:]), fill, dtype=values.dtype, device=values.device)
+            return empty.index_copy(0, index, values).unflatten(0, (number, rows))
+
+        masks = found.mask_probabilities
+        return cls(
+            spread(found.boxes, 0.0),
+            spread(found.scores, 0.0),
+            spread(found.labels, -1),
+            counts,
+            None if masks is None else spread(masks, 0.0),
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return what is there, in order."""
+        return tuple(values for values in self if values is not None)
+
+    def objects(self) -> RawDetections:
+        """Return the objects of all images one behind the other."""
+        number, rows = self.scores.shape
+        exists = torch.arange(rows, device=self.scores.device) < self.counts[:, None]  # (N, D)
+        image = torch.arange(number, device=self.scores.device)[:, None].expand(-1, rows)[exists]
+        masks = None if self.mask_probabilities is None else self.mask_probabilities[exists]
+        return RawDetections(self.boxes[exists], self.scores[exists], self.labels[exists], image, masks)
+
+
 def to_detections(
     outputs: RawDetections, images: Images, class_names: tuple[str, ...] | None, *, mask_threshold: float = 0.5
 ) -> list[Detections]:

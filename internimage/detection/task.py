@@ -11,7 +11,8 @@ from internimage.detection.config import DINOConfig, RCNNConfig
 from internimage.detection.creation import architecture_of, create_config
 from internimage.detection.dino.model import DINO
 from internimage.detection.evaluate import evaluate_detection
-from internimage.detection.model import DetectorConfig
+from internimage.detection.graph import DetectorGraph
+from internimage.detection.model import Detector, DetectorConfig
 from internimage.detection.original import names
 from internimage.detection.original.recognition import recognize
 from internimage.detection.presets import DETECTORS, build_detector
@@ -19,7 +20,7 @@ from internimage.detection.published import published_config
 from internimage.detection.rcnn.model import RCNN
 from internimage.detection.speed import comparable, num_objects, set_to_work
 from internimage.evaluation.object_classes import category_ids
-from internimage.flow import PredictionOptions, Presented, Task
+from internimage.flow import GraphOptions, PredictionOptions, Presented, Task
 from internimage.types import Detections
 
 NUM_CLASSES_SHOWN = 4
@@ -55,6 +56,11 @@ def present(result: Detections, options: PredictionOptions, image_id: int) -> Pr
     return Presented(kept, row, words, str(len(shown)), best, num_hidden=num_hidden, entries=entries)
 
 
+def graph(model: Detector, options: GraphOptions) -> DetectorGraph:
+    """Return the graph of a detector."""
+    return DetectorGraph(model, options, architecture=model_name(model.config))
+
+
 TASK: Task[DetectorConfig, RCNN | DINO] = Task(
     name="detection",
     noun="detector",
@@ -76,4 +82,5 @@ TASK: Task[DetectorConfig, RCNN | DINO] = Task(
     set_to_work=set_to_work,
     comparable=comparable,
     num_objects=num_objects,
+    graph=graph,
 )

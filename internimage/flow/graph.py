@@ -197,14 +197,15 @@ def example(dtype: DTypeName, shape: Sequence[int]) -> Tensor:
     return torch.randint(0, 256 if dtype == "uint8" else 2, tuple(shape), dtype=getattr(torch, dtype))
 
 
-def image_input(channels: int, options: GraphOptions) -> GraphTensor:
-    """Describe the first input of every graph: images, or pixels."""
+def image_input(channels: int, options: GraphOptions, *, batch: int | str | None = None) -> GraphTensor:
+    """Describe the first input of every graph: images, or pixels; `batch` is None for that of the options."""
+    batch = batch or options.batch or BATCH
     if not options.preprocess:
-        shape = (options.batch or BATCH, channels, *(options.size_hw or (HEIGHT, WIDTH)))
+        shape = (batch, channels, *(options.size_hw or (HEIGHT, WIDTH)))
         return GraphTensor("pixels", "float32", shape, "normalized pixels, (value - mean) / std of RGB 0..255")
     height, width = options.image_hw or (IMAGE_HEIGHT, IMAGE_WIDTH)
     axes = (height, width, channels) if options.layout == "nhwc" else (channels, height, width)
-    return GraphTensor("images", "uint8", (options.batch or BATCH, *axes), "RGB images, 0..255")
+    return GraphTensor("images", "uint8", (batch, *axes), "RGB images, 0..255")
 
 
 def free_dimensions(
@@ -218,3 +219,16 @@ def free_dimensions(
         else Dimension(name, -(-least // step) * step, MOST_PIXELS, step)
         for name in names
     )
+
+
+def planes(images: Tensor, options: GraphOptions) -> Tensor:
+    """Return the images of a graph with preprocessing as (N, C, H, W) float32 of 0..255."""
+    return (images if options.layout == "nchw" else images.permute(0, 3, 1, 2)).float()
+
+
+def standardized(images: Tensor, description: GraphDescription) -> Tensor:
+    """Normalize (N, C, H, W) of 0..255."""
+    mean, std = (
+        torch.tensor(values, device=images.device)[:, None, None] for values in (description.mean, description.std)
+    )
+    return (images - mean) / std

@@ -129,8 +129,21 @@ def nms_in_groups(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: 
     Returns:
         Indices of the survivors, best first.
     """
-    if boxes.numel() == 0:
-        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     boxes = boxes.float()
-    offsets = groups.to(boxes.dtype) * (boxes.max() + 1)
-    return nms(boxes + offsets[:, None], scores.float(), iou_threshold)
+    # The zero is for no boxes at all, which a branch would ask for: their number is not known in an exported graph.
+    largest = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max()
+    offsets = groups.to(boxes.dtype) * (largest + 1)
+    return _suppress(boxes + offsets[:, None], scores.float(), iou_threshold)
+
+
+def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """torchvision's `nms` of boxes that are not negative and scores from 0 on.
+
+    torchvision tells a compiler that at least two boxes survive, which an exported graph would insist on. Two that
+    overlap nothing and come last make it true.
+    """
+    if not torch.compiler.is_compiling():
+        return nms(boxes, scores, iou_threshold)
+    more = -torch.arange(1, 9, dtype=boxes.dtype, device=boxes.device).flip(0).reshape(2, 4)[:, [0, 0, 1, 1]]
+    kept = nms(torch.cat([boxes, more]), torch.cat([scores, scores.new_full((2,), -1.0)]), iou_threshold)
+    return kept[: kept.shape[0] - 2]

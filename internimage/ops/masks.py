@@ -71,7 +71,7 @@ def _column_runs(
     first = torch.cat([number.new_zeros(1), number.cumsum(0)[:-1]])
     x = torch.arange(len(region), device=boxes.device) - first[region] + left[region]  # (V,) image columns
     box = boxes[region]
-    u = _map_coordinate(x.double(), box[:, 0], box[:, 2], side)
+    u = map_coordinate(x.double(), box[:, 0], box[:, 2], side)
     lower = u.floor()
     index = (lower.long() + 1).clamp(0, side + 1)  # a frame of zeros around the map
     framed = torch.nn.functional.pad(maps, (1, 1, 1, 1))
@@ -96,7 +96,7 @@ def _column_runs(
     return region[column], start + begin[is_on], start + end[is_on]
 
 
-def _map_coordinate(pixel: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
+def map_coordinate(pixel: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
     """Place of a pixel's center in a map whose cell centers are 0 .. S - 1; the middle for boxes without extent."""
     extent = high - low
     place = (pixel + 0.5 - low) / extent * side - 0.5
@@ -104,7 +104,7 @@ def _map_coordinate(pixel: Tensor, low: Tensor, high: Tensor, side: int) -> Tens
 
 
 def _image_coordinate(place: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
-    """The pixel whose center lies at a place of the map; inverse of `_map_coordinate`."""
+    """The pixel whose center lies at a place of the map; inverse of `map_coordinate`."""
     return (place + 0.5) / side * (high - low) + low - 0.5
 
 

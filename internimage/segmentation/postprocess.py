@@ -141,9 +141,14 @@ def segment(
     return results
 
 
+def label_dtype(num_classes: int) -> torch.dtype:
+    """Return the type of a label map."""
+    return torch.uint8 if num_classes <= 256 else torch.int16
+
+
 def best_class(scores: Tensor) -> Tensor:
     """Return the index of the largest of (K, rows, width) scores as (rows, width) uint8, int16 beyond 256 classes."""
-    dtype = torch.uint8 if scores.shape[0] <= 256 else torch.int16
+    dtype = label_dtype(scores.shape[0])
     if scores.device.type != "cpu":
         return scores.argmax(dim=0).to(dtype)
     # Class by class over parts that stay in the cache and are too small for torch to wake its threads 300 times;

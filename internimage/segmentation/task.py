@@ -12,6 +12,7 @@ from internimage.flow import PredictionOptions, Presented, Task
 from internimage.segmentation.config import SegmentorConfig
 from internimage.segmentation.creation import SEGMENTORS, create_config
 from internimage.segmentation.evaluate import evaluate_segmentation
+from internimage.segmentation.graph import SegmentorGraph
 from internimage.segmentation.model import Segmentor
 from internimage.segmentation.original import names
 from internimage.segmentation.original.recognition import recognize
@@ -60,4 +61,5 @@ TASK = Task(
     evaluate=evaluate_segmentation,
     present=present,
     headings=("area", "next"),
+    graph=SegmentorGraph,
 )

@@ -70,6 +70,21 @@ class RCNN(Detector):
             MaskHead(config.channels, config.num_classes, mask) for _ in config.stages if mask is not None
         )
 
+    @property
+    def mask_threshold(self) -> float:
+        """Probability from which a pixel belongs to an object, 0..1."""
+        return super().mask_threshold if self.config.mask is None else self.config.mask.threshold
+
+    @property
+    def mask_side(self) -> int | None:
+        """Side S of the probability map of an object, None without masks."""
+        return None if self.config.mask is None else 2 * self.config.mask.roi_size
+
+    @property
+    def has_free_batch(self) -> bool:
+        """False: proposals are suppressed image by image, in a loop that a graph unrolls."""
+        return False
+
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:
         """Find objects, see `Detector.forward`."""
         self.backbone.check(pixels)

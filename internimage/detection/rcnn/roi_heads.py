@@ -38,11 +38,9 @@ def region_features(
     """
     levels = region_levels(rois, len(maps), finest_scale)
     is_compiled = can_average(maps[0], backend=backend)
-    features = maps[0].new_zeros(len(rois), side, side, maps[0].shape[1]).permute(0, 3, 1, 2)
+    features = maps[0].new_zeros(rois.shape[0], side, side, maps[0].shape[1]).permute(0, 3, 1, 2)
     for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         own = (levels == level).nonzero().flatten()
-        if len(own) == 0:
-            continue
         if is_compiled:
             features[own] = average_regions(x, rois[own].float(), side, 1 / stride)
         else:
@@ -55,7 +53,7 @@ def in_parts(function: Callable[..., tuple[Tensor, ...]], number: int, *rows: Te
 
     In inference on a CPU it sees at most `number` of them at a time, so that what it needs in between stays small.
     """
-    if len(rows[0]) <= number or not may_divide(rows[0]):
+    if not may_divide(rows[0]) or len(rows[0]) <= number:
         return function(*rows)
     parts = [function(*part) for part in zip(*(values.split(number) for values in rows), strict=True)]
     return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
@@ -98,7 +96,7 @@ class BoxHead(nn.Module):
         """Pick the (R, 4) regression values of one class for each region."""
         if self.config.class_agnostic:
             return deltas
-        return deltas.unflatten(1, (self.num_classes, 4))[torch.arange(len(labels), device=labels.device), labels]
+        return deltas.unflatten(1, (self.num_classes, 4))[torch.arange(labels.shape[0], device=labels.device), labels]
 
     def move(self, rois: Tensor, labels: Tensor, deltas: Tensor, valid_hw: Tensor) -> Tensor:
         """Return (R, 4): each region moved by the regression of one class, clipped to its image (`valid_hw`)."""

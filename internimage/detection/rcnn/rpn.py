@@ -97,8 +97,9 @@ class RPN(nn.Module):
         flat = zip(outputs.flat_logits(), outputs.flat_deltas(), self.anchors(outputs), strict=True)
         for level, (logits, deltas, anchors) in enumerate(flat):
             score = logits.sigmoid()
-            if score.shape[1] > pre_nms:
-                score, best = score.topk(pre_nms, dim=1)
+            number = score.shape[1]
+            if isinstance(number, torch.SymInt) or number > pre_nms:  # a comparison would tie a graph to its sizes
+                score, best = score.topk(torch.sym_min(number, pre_nms), dim=1)
                 deltas = deltas.gather(1, best[..., None].expand(-1, -1, 4))
                 anchors = anchors[best]
             boxes = decode_deltas(anchors, deltas, STDS, clip_hw=valid_hw[:, None])
