@@ -52,7 +52,7 @@ class ClassifierGraph(ExportGraph):
             architecture="classifier",
             inputs=inputs,
             outputs=(GraphTensor(name, "float32", (batch, model.config.num_classes), f"of each class, {meaning}"),),
-            dimensions=free_dimensions(inputs),
+            dimensions=free_dimensions(inputs, step=1 if options.preprocess else model.head.exported_step),
             class_names=model.config.class_names,
             mean=tuple(WHITE * value for value in own.mean),
             std=tuple(WHITE * value for value in own.std),

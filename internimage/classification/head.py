@@ -25,6 +25,8 @@ TEMPORAL_SIZE, SPATIAL_SIZE = 4, 3
 class ConvHead(nn.Module):
     """1x1 convolution, batch norm and GELU on the last map, global average, linear (T, S, B, L, XL)."""
 
+    exported_step = 1  # of the input's sides in a graph with free sizes, in pixels
+
     def __init__(self, config: BackboneConfig, num_classes: int, *, scale: float = 1.5) -> None:
         super().__init__()
         hidden = int(config.widths[-1] * scale)
@@ -46,6 +48,7 @@ class AttentionPoolHead(nn.Module):
     """Sum of the projected last two maps, attention pooling, norm, linear (H, G)."""
 
     CHANNELS, HEADS, POOLED = 1024, 16, 768
+    exported_step = 32  # the two maps must meet without a surplus, which a graph would have to ask for
 
     def __init__(self, config: BackboneConfig, num_classes: int) -> None:
         super().__init__()
@@ -102,6 +105,7 @@ class MetadataHead(nn.Module):
     """
 
     CHANNELS = 64
+    exported_step = AttentionPoolHead.exported_step
 
     def __init__(self, config: BackboneConfig, num_classes: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor
 from internimage.detection.model import Detector
 from internimage.detection.postprocess import RawDetections, Rows, to_detections
 from internimage.flow import ExportGraph, GraphDescription, GraphOptions, GraphTensor
-from internimage.flow.graph import BATCH, free_dimensions, image_input, planes, standardized
+from internimage.flow.graph import BATCH, Dimension, free_dimensions, image_input, planes, standardized
 from internimage.ops.boxes import clip_boxes
 from internimage.ops.masks import map_coordinate
 from internimage.ops.resampling import interpolated, resample, scalar, triangle
@@ -47,7 +47,7 @@ class DetectorGraph(ExportGraph):
             architecture=architecture,
             inputs=inputs,
             outputs=_outputs(model, options, batch, rows),
-            dimensions=free_dimensions(inputs, step=own.divisor if options.size_hw is None else 1),
+            dimensions=_free(model, inputs, options),
             class_names=model.config.class_names,
             mean=own.mean,
             std=own.std,
@@ -135,6 +135,13 @@ class DetectorGraph(ExportGraph):
         return to_detections(
             rows.objects(), images, self.model.config.class_names, mask_threshold=self.model.mask_threshold
         )
+
+
+def _free(model: Detector, inputs: tuple[GraphTensor, ...], options: GraphOptions) -> tuple[Dimension, ...]:
+    """Describe the free sizes; without a resize, images are padded and have two cells of the coarsest level."""
+    if options.size_hw is not None:
+        return free_dimensions(inputs)
+    return free_dimensions(inputs, step=model.config.preprocess.divisor, least=model.coarsest_stride + 1)
 
 
 def _outputs(model: Detector, options: GraphOptions, batch: int | str, rows: int) -> tuple[GraphTensor, ...]:

@@ -89,6 +89,11 @@ class Detector(TaskModel[Detections]):
         return None
 
     @property
+    @abstractmethod
+    def coarsest_stride(self) -> int:
+        """Pixels for a cell of the coarsest level."""
+
+    @property
     def has_free_batch(self) -> bool:
         """Whether one exported graph serves for any number of images."""
         return True

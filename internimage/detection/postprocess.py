@@ -54,7 +54,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, found: RawDetections, number: int, rows: int) -> Rows:
-        """Put the objects of `number` images, of which none has more than `rows`, into rows; ties to no number of them."""
+        """Put the objects of `number` images, of which none has more than `rows`, into rows."""
         images = torch.arange(number, device=found.image.device)
         counts = (found.image == images[:, None]).sum(dim=1)  # (N,)
         first = counts.cumsum(0) - counts

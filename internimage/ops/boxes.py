@@ -137,7 +137,7 @@ def nms_in_groups(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: 
 
 
 def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """torchvision's `nms` of boxes that are not negative and scores from 0 on.
+    """Suppress boxes by torchvision's `nms`; they are not negative, nor are the scores.
 
     torchvision tells a compiler that at least two boxes survive, which an exported graph would insist on. Two that
     overlap nothing and come last make it true.

@@ -93,6 +93,11 @@ class DINO(Detector):
         for classifier in classifiers:
             nn.init.constant_(classifier.bias, PRIOR_LOGIT)
 
+    @property
+    def coarsest_stride(self) -> int:
+        """Pixels for a cell of the coarsest level."""
+        return self.backbone.strides[1] * 2 ** (self.config.num_levels - 1)
+
     def forward(self, pixels: Tensor, valid_hw: Tensor | None = None) -> RawDetections:
         """Find objects, see `Detector.forward`."""
         self.backbone.check(pixels)

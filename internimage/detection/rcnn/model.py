@@ -81,6 +81,11 @@ class RCNN(Detector):
         return None if self.config.mask is None else 2 * self.config.mask.roi_size
 
     @property
+    def coarsest_stride(self) -> int:
+        """Pixels for a cell of the coarsest level."""
+        return self.config.rpn.strides[-1]
+
+    @property
     def has_free_batch(self) -> bool:
         """False: proposals are suppressed image by image, in a loop that a graph unrolls."""
         return False
