@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -196,11 +196,25 @@ def check_traced(name: str, options: GraphOptions, operators: Operators = "inter
             for free in graph.description.dimensions
         }
         inputs = graph.example_inputs(sizes)
-        for one, other in zip(program(*inputs), run(graph, *inputs), strict=True):
+        found, expected = program(*inputs), run(graph, *inputs)
+        if name in DETECTORS:
+            check_objects(found, expected)
+            continue
+        for one, other in zip(found, expected, strict=True):
             if one.is_floating_point():
                 torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4)
             else:
                 assert (one != other).float().mean() < 0.001
+
+
+def check_objects(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Check that nearly all objects have their equals: of two with one score, either may come first."""
+    assert torch.equal(found[3], expected[3])
+    assert int(expected[3].min()) > 0
+    apart = (found[0][:, :, None] - expected[0][:, None]).abs().amax(dim=-1)  # (N, D, D) pixels
+    apart += (found[1][:, :, None] - expected[1][:, None]).abs()
+    apart += (found[2][:, :, None] - expected[2][:, None]).abs()
+    assert (apart.amin(dim=2) < 0.01).float().mean() > 0.98
 
 
 BARE, WHOLE = GraphOptions(), GraphOptions(preprocess=True, postprocess=True, size_hw=(96, 96))
