@@ -16,7 +16,7 @@ from internimage.settings import from_plain, to_plain
 SMALL = dataclasses.replace(variant("internimage_pico"), depths=(1, 1, 1, 1))
 
 
-def stirred(model: torch.nn.Module) -> torch.nn.Module:
+def stirred(model: InternImage) -> InternImage:
     """A model whose operators look between the pixels."""
     for name, parameter in model.named_parameters():
         if ".offset" in name or "sampling_offsets" in name:
@@ -35,6 +35,27 @@ def test_a_backbone_of_any_size(operators: Operators) -> None:
             expected, found = backbone(pixels).maps, program.module()(pixels)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fused_backbone_is_traced_without_its_packed_weights() -> None:
+    backbone = stirred(InternImage(SMALL))
+    pixels = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = backbone(pixels).maps
+    program = trace(build_graph(backbone.fuse()))
+    assert set(program.state_dict) == {f"model.{name}" for name in backbone.state_dict()}
+    for one, other in zip(program.module()(pixels), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_the_backend_of_a_model_is_put_back(backend: str) -> None:
+    backbone = InternImage(SMALL).eval().set_backend(backend)
+    program = trace(build_graph(backbone, GraphOptions(batch=1, size_hw=(64, 64))), operators="internimage")
+    assert "internimage.dcnv3" in str(program.graph)
+    assert {part.backend for part in backbone.modules() if hasattr(part, "backend")} == {backend}
+    with pytest.raises(ValueError, match="backend must be one of"):
+        backbone.set_backend("nonsense")
 
 
 def test_descriptions_survive_json() -> None:

@@ -61,7 +61,9 @@ def model_of(name: str) -> AnyModel:
         model = ii.create("classifier", backbone=FLASH, num_classes=10)
     elif name in DETECTORS:
         preprocess = DetectionPreprocess(shorter_side=96, longer_side=128)
-        model = tasks.build(narrow(ii.create(name, backbone=SMALL, num_classes=5, preprocess=preprocess).config))
+        config = ii.create(name.removeprefix("cb_"), backbone=SMALL, num_classes=5, preprocess=preprocess).config
+        config = narrow(config)
+        model = tasks.build(replace(config, num_backbones=2) if name == "cb_dino" else config)
     else:
         model = ii.create(name, backbone=SMALL, num_classes=5, preprocess=SegmentationPreprocess(scale=None))
     return stirred(model)
