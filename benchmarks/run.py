@@ -25,6 +25,7 @@ SUITES = (
     "first_calls",
     "host",
     "compiled",
+    "serving",
 )
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WITH_DTYPES = ("operators", "rows", "models")

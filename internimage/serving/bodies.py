@@ -20,8 +20,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from internimage.serving.settings import Limits
 
 CLOSE = {"Connection": "close"}  # what is left of the body is not read
-# A client that has not read our refusal yet gets it more surely when it may finish sending.
-DISCARD_SECONDS = 2.0
+# A client reads our refusal when it has sent everything; one that is cut off before as a rule sees an error instead.
+DISCARD_SECONDS, DISCARD_BYTES = 2.0, 64 << 20
 EXPECTED = 'expected multipart/form-data with files, or application/json {"images": ["<base64>", ...]}'
 
 
@@ -104,15 +104,15 @@ async def _limited(request: Request, limit: int, hold: Callable[[int], None]) ->
         else:
             return
     with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_discard(stream, limit), DISCARD_SECONDS)
+        await asyncio.wait_for(_discard(stream), DISCARD_SECONDS)
     raise HTTPException(413, f"the request has more than {limit} bytes, the limit here", CLOSE)
 
 
-async def _discard(stream: AsyncGenerator[bytes, None], most: int) -> None:
+async def _discard(stream: AsyncGenerator[bytes, None]) -> None:
     discarded = 0
     async for part in stream:
         discarded += len(part)
-        if discarded > most:
+        if discarded > DISCARD_BYTES:
             return
 
 

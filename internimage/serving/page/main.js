@@ -25,7 +25,7 @@ async function ask(address, options = {}) {
 function complain(error) {
   get("message").textContent = error.message;
   get("message").hidden = false;
-  if (error.status === 401) get("key-field").hidden = false;
+  if (error.status === 401) get("key-form").hidden = false;
 }
 
 async function loadModels() {
@@ -73,7 +73,7 @@ async function predict() {
     const result = await readResult(json.predictions[0], model?.num_classes ?? 0, drawOnServer);
     if (number !== state.asked) return; // another image or model was chosen meanwhile
     Object.assign(state, { json, result });
-    view.hidden.clear();
+    view.hidden = new Set(result.hiddenAtFirst);
   } catch (error) {
     if (number !== state.asked) return;
     Object.assign(state, { json: null, result: null });
@@ -128,6 +128,7 @@ function legendRow(row) {
   const item = document.createElement("li"), button = document.createElement("button");
   const swatch = document.createElement("canvas"), name = document.createElement("span"), value = document.createElement("span");
   swatch.width = swatch.height = 1;
+  swatch.hidden = !row.color;
   if (row.color) {
     const context = swatch.getContext("2d");
     context.fillStyle = css(row.color);
@@ -195,6 +196,7 @@ get("model").onchange = () => {
   describe();
   predict();
 };
+get("key-form").onsubmit = (event) => event.preventDefault();
 get("key").onchange = async () => {
   await loadModels();
   await predict();

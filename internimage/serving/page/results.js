@@ -2,6 +2,7 @@
 // Objects have boxes and perhaps masks, a label map has a class for each pixel, anything else has classes alone.
 
 const FONT_PIXELS = 14;
+const BACKGROUND = "background"; // pixels of a class of this name stay as they are until it is asked for
 
 // Neighboring indices differ by the golden angle; the same colors as in drawings of the Python package.
 export function classColor(index) {
@@ -108,6 +109,7 @@ class LabelMap {
     this.labels = labels; // ImageData whose red channel is the class
     this.canvas = new OffscreenCanvas(labels.width, labels.height);
     this.drawnFor = null;
+    this.hiddenAtFirst = prediction.classes.map(({ name }) => name).filter((name) => name === BACKGROUND);
   }
 
   summary() {
