@@ -2,8 +2,9 @@
 
 100 clients on the loopback send JPEG photographs one after the other, each its own, and compare every answer with the
 prediction of the model alone: none may be lost, and none may be that of another client. The memory of all processes is
-read once a second. The model alone reads the same files and predicts in full batches, before and after; what the server
-adds is the HTTP, which shares the cores with the clients here.
+read once a second. The model alone reads the same files and predicts in full batches, before and after. What the
+server adds is the HTTP, which shares the cores with the clients here; how much of the time the worker had work
+(`worker_busy`) says what it is without them.
 
 Run: `python -m benchmarks.run --only serving`.
 """
@@ -27,14 +28,15 @@ import httpx
 import numpy as np
 import torch
 
+from benchmarks import record
 from benchmarks.loader import photographs
-from benchmarks.record import RESULTS, print_table, save
+from benchmarks.record import print_table, save
 from internimage import create, load, save_model
 from internimage.serving.metrics import resident_bytes
 
 CLIENTS, BATCH, SIZE_WH = 100, 8, (500, 375)
 TOLERANCE = 1e-3  # of a probability: sums depend on the batch
-MODELS = {"internimage_t": "classifier", "internimage_pico": "classifier"}
+SIZES = ("internimage_pico", "internimage_t")  # with random weights, at 224 pixels
 
 
 def write_photos(folder: Path) -> list[Path]:
@@ -85,6 +87,11 @@ class Server:
             self.memory.append(row)
             time.sleep(1)
 
+    def busy_seconds(self) -> float:
+        """Return the time in which the worker had a batch."""
+        text = httpx.get(f"{self.address}/metrics").text
+        return float(text.split('internimage_batch_seconds_sum{model="model"} ')[1].split("\n")[0])
+
     def close(self) -> int:
         """End the server; return its exit code."""
         self._is_watched = False
@@ -122,6 +129,7 @@ async def clients(
     elapsed = time.perf_counter() - start
     p50, p99 = (float(np.percentile(latencies, q)) for q in (50, 99))
     return {
+        "seconds": elapsed,
         "requests": sum(statuses.values()),
         "statuses": {str(status): count for status, count in statuses.items()},
         "mixed": mixed,
@@ -131,14 +139,14 @@ async def clients(
     }
 
 
-def run(device: str, *, seconds: float = 60.0) -> None:
+def run(device: str, *, seconds: float = 60.0, sizes: Sequence[str] = SIZES) -> None:
     """Measure, print and save; the device has no part in it."""
     rows: list[dict[str, Any]] = []
     curves: dict[str, list[tuple[float, float, float]]] = {}
-    for size, architecture in MODELS.items():
+    for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             torch.manual_seed(0)
-            model = create(architecture, backbone=size, num_classes=1000)
+            model = create("classifier", backbone=size, num_classes=1000)
             with torch.no_grad():
                 model.head.classifier.weight.mul_(50)  # predictions that differ
             file, paths = save_model(model, Path(folder, "model.safetensors")), write_photos(Path(folder))
@@ -147,12 +155,13 @@ def run(device: str, *, seconds: float = 60.0) -> None:
             before = alone(model, paths, seconds / 4)
             server = Server(file)
             found = asyncio.run(clients(server.address, paths, expected, seconds))
+            busy = server.busy_seconds() / found["seconds"]
             code = server.close()
             after = alone(model, paths, seconds / 4)
         curves[size] = server.memory
         peaks = {"front_mib": max(row[1] for row in server.memory), "worker_mib": max(row[2] for row in server.memory)}
         share = found["images_per_second"] / ((before + after) / 2)
-        both = {"alone_before": before, "alone_after": after, "over_alone": share}
+        both = {"alone_before": before, "alone_after": after, "over_alone": share, "worker_busy": busy}
         rows.append({"model": size, "clients": CLIENTS, "exit_code": code, **found, **both, **peaks})
     print_table("Serving, images per second", [{k: v for k, v in row.items() if k != "statuses"} for row in rows])
     load_now = os.getloadavg()[0]
@@ -183,6 +192,6 @@ def plot(curves: dict[str, list[tuple[float, float, float]]]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(path := RESULTS / "serving_cpu.png", dpi=130)
+    figure.savefig(path := record.RESULTS / "serving_cpu.png", dpi=130)
     plt.close(figure)
     print(f"wrote {path}")

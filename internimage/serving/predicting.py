@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 PNG, JSON, TEXT = "image/png", "application/json", "text/plain; charset=utf-8"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_DRAWN_SIDE = 4096  # of drawings: a PNG of the largest images would take half a minute
-WARM_UP_HW = (64, 96)
 NO_MEMORY = "there is not enough memory for this image here; make it smaller, or try again later"
 
 
@@ -93,30 +92,32 @@ class Predictor:
         self.max_pixels = min(job["pixels"], MAX_PIXELS)
 
     def warm_up(self) -> dict[str, Any]:
-        """Predict for black images, one and a whole batch; return what clients may know of the model."""
-        black = PIL.Image.fromarray(np.zeros((*WARM_UP_HW, 3), np.uint8))
-        image = read_image(np.zeros((*WARM_UP_HW, self.channels), np.uint8), self.model.config.preprocess.reading)
-        for images in ([image], [image] * self.batch):
-            [result, *_] = self.model.predict(images, batch_size=len(images))
-        presented = self.task.present(result, PredictionOptions(), 0)
-        draw(presented.result, black)
-        options = {"top_k", *self.task.prediction_options} - {"coco"}
+        """Predict for a black image, on a GPU also for a batch of them; return what clients may know of the model."""
         config = self.model.config
+        hw = self.task.usual_hw(config)
+        image = read_image(np.zeros((*hw, config.preprocess.channels), np.uint8), config.preprocess.reading)
+        options = {"top_k", "masks", *self.task.prediction_options} - {"coco"}
+        try:
+            [result] = self.model.predict([image])
+            if self.model.device.type != "cpu":
+                self.model.predict([image] * self.batch, batch_size=self.batch)
+        except ValueError as error:  # such as an exported file that takes images of another size only
+            logger.warning("%s was not warmed up: %s", self.source, error)
+        else:
+            presented = self.task.present(result, PredictionOptions(), 0)
+            draw(presented.result, np.zeros((*hw, 3), np.uint8))
+            if presented.label_map is None:
+                options -= {"masks"} - self.task.prediction_options
         return {
             "task": self.task.name,
             "source": self.source,
             "num_classes": config.num_classes,
             "class_names": None if config.class_names is None else list(config.class_names),
-            "input_hw": list(self.task.usual_hw(config)),
+            "input_hw": list(hw),
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "options": sorted(options if presented.label_map is None else options | {"masks"}),
+            "options": sorted(options),
         }
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images that the model reads."""
-        return self.model.config.preprocess.channels
 
     def predict(self, contents: Sequence[bytes], asked: Sequence[Mapping[str, Any]]) -> list[Reply]:
         """Return a reply for each image, in the order given."""
