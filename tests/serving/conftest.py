@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str], address: str) -> None:
         self.process, self.address = process, address
-        self.client = httpx.Client(base_url=address, timeout=120)
+        self.client = httpx.Client(base_url=address, timeout=600)
 
     @property
     def at(self) -> tuple[str, int]:
@@ -43,7 +43,7 @@ class Server:
         return response.json()["predictions"]
 
     def wait_until_ready(self) -> None:
-        for _ in range(600):
+        for _ in range(1500):  # 5 minutes and more: the machine may be busy
             assert self.process.poll() is None
             if self.client.get("/readyz").status_code == 200:
                 return
