@@ -21,7 +21,7 @@ from internimage.files import finite_or_none
 from internimage.flow import AnyModel
 from internimage.launch import launched_processes
 from internimage.recipe import Recipe
-from internimage.training.device import Losses, chosen_device, with_precision
+from internimage.training.device import Losses, chosen_device, compile_backbone, with_precision
 from internimage.training.display import RunDisplay, StopEvent, run_display, stop_on_signals
 from internimage.training.meters import BusyHint, Meters, MeterSums, diverged, first_not_finite
 from internimage.training.optim import build_optimizer, set_rates
@@ -154,6 +154,7 @@ class Trainer:
         self.task: Setup[Any, Any, Any, Any] = Setup(recipe, data, examine=self._run_data.examine)
         self.recipe = recipe = self.task.recipe
         self.model = self.engine.adapt(self.task.model)
+        compile_backbone(self.model, recipe, self.engine.device)
         losses = Losses(self.model, lambda batch: self.task.loss(batch, self.engine.device), self.engine.autocast)
         self.engine.shard(losses)
         self.ema = self.engine.average(self.model, recipe.ema) if recipe.ema.decay else None
@@ -300,9 +301,9 @@ class Trainer:
     def _validate(self, epoch: int, display: RunDisplay) -> None:
         """Measure the model, write the row, the weights and the state."""
         self._refuse_bad_state()
-        meters, delivered = self._meters, self.delivered
+        meters = self._meters
         with display.validation() as progress:
-            measured = self.task.validate(delivered, progress)
+            measured = self.task.validate(self.delivered, progress)
         images = meters.steps * self.recipe.optimizer.accumulation_steps * self.task.batch_size
         row = {
             "epoch": epoch,
@@ -319,13 +320,13 @@ class Trainer:
         self.records.add(row, terms)
         if row[self.task.metric] > self.best_value:
             self.best_value = row[self.task.metric]
-            parallel.each_does(lambda: self._write_weights(delivered, BEST_WEIGHTS), may_fail=OSError)
+            self._write_weights(BEST_WEIGHTS)
         self.save()
         display.saved(f"loss {row['train_loss']:.4g}, {self.task.metric} {row[self.task.metric]:.2%}")
 
     @property
     def delivered(self) -> AnyModel:
-        """The model that validation measures and files hold: the running average when there is one."""
+        """The model that validation measures: the running average when there is one."""
         return self.engine.delivered(self.model, self.ema)
 
     def save(self) -> None:
@@ -336,17 +337,22 @@ class Trainer:
             OSError: a process cannot write its part; what was saved before stays.
         """
         self._refuse_bad_state()
-        sums, delivered = parallel.gathered(self._meters.state()), self.delivered
-        parallel.each_does(lambda: self._write_weights(delivered, LAST_WEIGHTS), may_fail=OSError)
+        sums = parallel.gathered(self._meters.state())
+        self._write_weights(LAST_WEIGHTS)
         states = self.engine.own_states if parallel.world() == 1 else self.engine.pieces
         held = states(self.model, self.ema, self.optimizer)
         save_state(self.out, self._position(sums), held, keep=self.recipe.run.keep_states)
         self._last_save, self._saved_step = time.monotonic(), self.step
 
-    def _write_weights(self, delivered: AnyModel, name: str) -> None:
-        """Let the first process write a file of weights."""
-        if parallel.rank() == 0:
-            save_model(delivered, self.out / name, info=self._notes())
+    def _write_weights(self, name: str) -> None:
+        """Write a file of weights; the first process does, all of them call this."""
+        model = self.engine.written(self.model, self.ema)
+
+        def write() -> None:
+            if parallel.rank() == 0:
+                save_model(model, self.out / name, info=self._notes())
+
+        parallel.each_does(write, may_fail=OSError)
 
     def _position(self, sums: Sequence[MeterSums]) -> RunPosition:
         """Return where the run stands; `sums` are what the meters of each process have added up."""

@@ -1,7 +1,6 @@
 """Parameters, gradients, moments and running average in shards, one on each process (FSDP2 of torch).
 
-A block of the backbone is whole only while it is computed. What is measured and saved is gathered: weights and state
-are those of any other run, which goes on with any strategy and number of processes.
+A block of the backbone XX
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from internimage.recipe import EmaSettings, Recipe
 from internimage.training.device import Engine, HeldStates, Losses, ModuleT, PieceStates, StoredStates, with_moments
 from internimage.training.ema import Average, decay_at
 from internimage.training.parallel.engine import ParallelEngine
+from internimage.training.parallel.layers import see_whole_batch
 
 
 class ShardedEngine(ParallelEngine):
@@ -39,16 +39,20 @@ class ShardedEngine(ParallelEngine):
         if recipe.parallel.offload:
             self._offload = CPUOffloadPolicy(pin_memory=self.device.type != "cpu")
         self._batches = 0
-        self._whole: nn.Module | None = None
+        self._hollow: nn.Module | None = None  # the model without the values of its parameters
 
     def adapt(self, model: ModuleT) -> ModuleT:
-        """Return the model on the device, and keep a copy to measure and to save."""
-        model = super().adapt(model)
-        self._whole = copy.deepcopy(model).eval().requires_grad_(False)
+        """Return the model with layers that see the whole batch, in the memory of the host until it is sharded."""
+        see_whole_batch(model, self.device)
+        hollow: dict[int, object] = {
+            id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+            for parameter in model.parameters()
+        }
+        self._hollow = copy.deepcopy(model, hollow).eval()
         return model
 
     def shard(self, losses: Losses) -> None:
-        """Replace the parameters by shards: those of each block, then the others."""
+        """Replace the parameters by shards on the device: those of each block, then the others."""
         for module in losses.modules():
             if isinstance(module, Block):
                 fully_shard(module, mesh=self._mesh, offload_policy=self._offload)
@@ -73,12 +77,22 @@ class ShardedEngine(ParallelEngine):
         return ShardedAverage(model, settings)
 
     def delivered(self, model: AnyModel, average: Average | None) -> AnyModel:
-        """Return a whole copy of the model, or of its average; all processes call this."""
+        """Return a whole copy of the model, or of its average, on the device; all processes call this."""
+        return self._whole(model, average, self.device)
+
+    def written(self, model: AnyModel, average: Average | None) -> AnyModel:
+        """Return the same in the memory of the host, for the first process; the others get no values."""
+        return self._whole(model, average, torch.device("cpu" if parallel.rank() == 0 else "meta"))
+
+    def _whole(self, model: AnyModel, average: Average | None, place: torch.device) -> AnyModel:
         assert average is None or isinstance(average, ShardedAverage)
+        assert self._hollow is not None  # the model was adapted
+        whole = copy.deepcopy(self._hollow)
         values = model.state_dict() if average is None else average.values
-        assert self._whole is not None  # the model was adapted
-        self._whole.load_state_dict({name: self._gathered(value) for name, value in values.items()})
-        return cast("AnyModel", self._whole)
+        layouts = whole.state_dict()
+        gathered = {name: _laid_out(self._gathered(value).to(place), layouts[name]) for name, value in values.items()}
+        whole.load_state_dict(gathered, assign=True)
+        return cast("AnyModel", whole)
 
     def own_states(self, model: nn.Module, average: Average | None, optimizer: Optimizer) -> HeldStates:
         """Return the states of what this process keeps: its shards."""
@@ -135,6 +149,13 @@ class ShardedAverage:
         """Take over tensors from files."""
         self._count = int(state["n_averaged"].whole())
         _take_over(self.values, {name: state[f"module.{name}"] for name in self.values})
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor with the memory layout of another one of its shape."""
+    if value.stride() == like.stride():
+        return value
+    return torch.empty_strided(like.shape, like.stride(), dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _local(value: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from internimage.training.planning.strategies import (
     STRATEGIES,
     Load,
     host_memory,
-    memory_at_start,
+    memory_in_validation,
     memory_of,
     sent_per_step,
 )
@@ -176,7 +176,7 @@ def _options(recipe: Recipe, load: Load, num_classes: int, memory: int) -> tuple
             if load.devices == load.accumulation == 1:  # gradients come while activations go
                 held = dataclasses.replace(held, gradients=found[key].with_gradients - found[key].alone)
             host, sent = host_memory(strategy, load), sent_per_step(strategy, load)
-            fits = max(held.total, memory_at_start(strategy, load)) <= memory
+            fits = max(held.total, memory_in_validation(strategy, load)) <= memory
             options.append(Option(strategy, checkpointing, held, host, sent, fits))
     return tuple(options)
 
@@ -194,8 +194,8 @@ def _assumptions(recipe: Recipe, devices: int, reserve_gib: float) -> tuple[str,
         found += [
             f"DeepSpeed holds {DEEPSPEED_BESIDE} bytes a parameter beside what is known of it, fitted to the "
             "published memory of InternImage-H",
-            "DeepSpeed's buckets have their default sizes; fsdp gathers block by block, in full precision, and keeps a "
-            "whole copy to measure and save; it begins with the whole model on each device, which must fit, too",
+            "DeepSpeed's buckets have their default sizes; fsdp gathers block by block, in full precision, and for a "
+            "validation the whole model, which must fit beside the shards, too",
             "the running average is split as the weights are",
             "devices send by rings, and nothing is sent while they compute",
         ]

@@ -5,6 +5,7 @@ Counted in bytes a device. P numbers in all, T trained ones, N devices.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, fields
 
 from internimage.training.planning.step import Counts
@@ -123,11 +124,12 @@ def memory_of(strategy: Strategy, load: Load) -> Memory:
     return Memory(weights + counts.buffers, gradients, optimizer, average, _gathered(strategy, load), reserve)
 
 
-def memory_at_start(strategy: Strategy, load: Load) -> int:
-    """Return the bytes of a device before the first step, where fsdp has the whole model and its copy."""
+def memory_in_validation(strategy: Strategy, load: Load) -> int:
+    """Return the bytes of a device while fsdp has a whole copy beside its shards; 0 for others, which need no more."""
     if strategy.deepspeed or not strategy.splits_weights:
         return 0
-    return 2 * (FULL * load.counts.parameters + load.counts.buffers) + load.reserve
+    kept = dataclasses.replace(memory_of(strategy, load), gradients=0, gathered=0)
+    return kept.total + FULL * load.counts.parameters + load.counts.buffers
 
 
 def host_memory(strategy: Strategy, load: Load) -> int:
@@ -169,6 +171,5 @@ def _gathered(strategy: Strategy, load: Load) -> int:
         return (HALF if load.is_half else FULL) * (bucket + live)
     if not strategy.splits_weights:
         return 0
-    # A block at work, the next one on its way, the gradient of one; what is no block, all the time; the whole copy that
-    # is measured and saved.
-    return FULL * (3 * counts.largest_block + counts.outside_blocks + counts.parameters) + counts.buffers
+    # A block at work, the next one on its way, the gradient of one; what is no block, all the time.
+    return FULL * (3 * counts.largest_block + counts.outside_blocks) + counts.buffers

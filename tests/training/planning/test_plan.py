@@ -13,7 +13,7 @@ from internimage.training import recipe
 from internimage.training.planning import plan, step
 from internimage.training.planning.live_memory import LiveMemory, step_memory
 from internimage.training.planning.step import Counts, Precision, backbone_memory, head_memory
-from internimage.training.planning.strategies import STRATEGIES, Load, memory_at_start, memory_of, sent_per_step
+from internimage.training.planning.strategies import STRATEGIES, Load, memory_in_validation, memory_of, sent_per_step
 
 PICO = "internimage_pico_fashion"
 
@@ -63,9 +63,10 @@ def test_strategies_split_what_they_say() -> None:
         "fsdp": (1012, 3200, 1600, 1000),
         "fsdp_offload": (12, 3200, 0, 0),
     }
-    start = {strategy.name: memory_at_start(strategy, load) for strategy in STRATEGIES}
-    assert {name for name, size in start.items() if size} == {"fsdp", "fsdp_offload"}
-    assert start["fsdp"] == 2 * 4012  # the whole model and its copy
+    beside = {strategy.name: memory_in_validation(strategy, load) for strategy in STRATEGIES}
+    assert {name for name, size in beside.items() if size} == {"fsdp", "fsdp_offload"}
+    assert beside["fsdp"] == 1012 + 1600 + 1000 + 4012  # the whole model beside weights, moments and average
+    assert beside["fsdp_offload"] == 12 + 4012
     sent = {strategy.name: sent_per_step(strategy, load) for strategy in STRATEGIES}
     assert sent["ddp"] == 3200 * 2 * 3 // 4  # gradients in full precision, around the ring twice
     assert sent_per_step(STRATEGIES[1], dataclasses.replace(load, compresses=True)) == sent["ddp"] // 2
