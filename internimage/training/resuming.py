@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 FREE_SETTINGS = frozenset(
     {
         "run.threads",
-        "run.compile",
         "run.save_minutes",
         "run.keep_states",
         "run.tensorboard",

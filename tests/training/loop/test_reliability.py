@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from internimage.checkpoints.run_folder import saved_states
 from internimage.files import locked
 from internimage.hub.load import load
 from internimage.recipe import RunSettings
@@ -164,3 +165,19 @@ def test_a_disk_too_full_for_tensorboard_is_one_sentence(tmp_path: Path, capsys:
     with largest_file(size), pytest.raises(OSError, match=r"^cannot write .*tensorboard: no space is left there"):
         records.close()
     assert "Traceback" not in "".join(capsys.readouterr())
+
+
+def test_a_damaged_state_is_passed_over_for_the_one_before(
+    whole: Path, tiny_fashion: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+        run(tiny_fashion, tmp_path, "run.keep_states=2")
+    states = list(saved_states(tmp_path))
+    assert [path.parent.name for path in states] == ["step-00000005", "step-00000003"]
+    content = states[0].read_bytes()
+    states[0].write_bytes(content[: len(content) // 2])
+    resume(tmp_path, "run.keep_states=1")
+    assert f"{states[0]} is damaged" in caplog.text and f"goes on from the state before, {states[1]}" in caplog.text
+    assert_same_state(whole, tmp_path)
+    assert (tmp_path / "state.pt").exists() and not (tmp_path / "states").exists()

@@ -31,6 +31,16 @@ def five_steps(folder: Path, strategy: str, dtypes: str, *names: str) -> None:
             parallel.leave()
 
 
+def resume_on_full_disk(out: Path) -> None:
+    """Go on with a run for another epoch while the last process cannot write its shards."""
+    from internimage.training import train
+    from tests.full_disk import largest_file
+
+    limit = largest_file(100_000) if RANK == WORLD - 1 else contextlib.nullcontext()
+    with limit:
+        train(out=out, resume=True, overrides=["schedule.epochs=3"], device="cpu", progress=False)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     globals()[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
