@@ -80,8 +80,9 @@ def with_weights(state: object, path: Path) -> object:
         return state
     found = {key: value for key, value in state.items() if key != PIECES}
     stored = _stored_beside(path, state[PIECES])
-    with_stored(found, {route: value for route, value in stored.items() if route[0] in ("model", "ema")})
-    return changed(found, whole)
+    parts = ("model", "ema")
+    with_stored(found, {route: value for route, value in stored.items() if route[0] in parts})
+    return {key: changed(value, whole) if key in parts else value for key, value in found.items()}
 
 
 def state_folder(out: Path, step: int) -> Path:
