@@ -30,7 +30,7 @@ def convert(
     """Convert a checkpoint.
 
     Official .pth files and safetensors in every direction, for classifiers, detectors and segmentors; Hub folders for
-    classifiers. Nothing is left out silently.
+    classifiers. Of a training run, --ema or --raw takes the weights in its newest state. Nothing is left out silently.
     """
     from internimage.hub.convert import convert as convert_model
 
