@@ -169,6 +169,8 @@ class RunSettings:
         precision: "fp32", "bf16" or "fp16" (with a scaled loss) for autocast, or "auto": bf16 where the device has
             instructions for it.
         threads: CPU threads of torch, 0 leaves the default.
+        compile: "true", or a mode of torch.compile, compiles the backbone; the first step takes minutes longer. For one
+            process and for "ddp".
         save_minutes: time between two saved states within an epoch; each validation is followed by one anyway.
         keep_states: states that stay, the newest ones; a run goes on from the one before where the newest is damaged.
         tensorboard: write TensorBoard events.
@@ -180,6 +182,7 @@ class RunSettings:
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     threads: FromZero = 0
+    compile: Literal["false", "true", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "false"
     save_minutes: RateFromZero = 10.0
     keep_states: FromOne = 1
     tensorboard: bool = True

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -223,6 +224,33 @@ def _as_laid_out(value: Stored, parameter: Tensor) -> Tensor:
     if found.shape != parameter.shape or found.stride() == parameter.stride():
         return found
     return torch.empty_like(parameter, dtype=found.dtype, device=found.device).copy_(found)
+
+
+def compile_backbone(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    """Let torch compile the backbone of a model as `run.compile` says; its random numbers stay those of torch.
+
+    Heads and losses stay as they are: what they do depends on the ground truth of each image.
+
+    Args:
+        model: what is trained; changed in place, under the same names.
+        recipe: every setting of the run.
+        device: where it is trained.
+
+    Raises:
+        ValueError: nothing on this machine compiles for the device.
+    """
+    if recipe.run.compile == "false":
+        return
+    compiler = os.environ.get("CXX") or "g++"
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(
+            f"run.compile={recipe.run.compile} needs a C++ compiler, and there is no {compiler}; install g++, or name "
+            "another one by the environment variable CXX, or train with run.compile=false"
+        )
+    mode = "default" if recipe.run.compile == "true" else recipe.run.compile
+    options = {**torch._inductor.list_mode_options(mode), "fallback_random": True}
+    logger.info("compiles the backbone (run.compile=%s), which makes the first steps slow", recipe.run.compile)
+    model.get_submodule("backbone").compile(options=options)
 
 
 def has_bf16_instructions(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from internimage.files import finite_or_none
 from internimage.flow import AnyModel
 from internimage.launch import launched_processes
 from internimage.recipe import Recipe
-from internimage.training.device import Losses, chosen_device, with_precision
+from internimage.training.device import Losses, chosen_device, compile_backbone, with_precision
 from internimage.training.display import RunDisplay, StopEvent, run_display, stop_on_signals
 from internimage.training.meters import BusyHint, Meters, MeterSums, diverged, first_not_finite
 from internimage.training.optim import build_optimizer, set_rates
@@ -154,6 +154,7 @@ class Trainer:
         self.task: Setup[Any, Any, Any, Any] = Setup(recipe, data, examine=self._run_data.examine)
         self.recipe = recipe = self.task.recipe
         self.model = self.engine.adapt(self.task.model)
+        compile_backbone(self.model, recipe, self.engine.device)
         losses = Losses(self.model, lambda batch: self.task.loss(batch, self.engine.device), self.engine.autocast)
         self.engine.shard(losses)
         self.ema = self.engine.average(self.model, recipe.ema) if recipe.ema.decay else None

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 FREE_SETTINGS = frozenset(
     {
         "run.threads",
+        "run.compile",
         "run.save_minutes",
         "run.keep_states",
         "run.tensorboard",

@@ -63,6 +63,11 @@ def chosen_strategy(recipe: Recipe) -> str:
         )
     if recipe.run.precision == "fp16" and strategy != "ddp":
         raise ValueError(f"run.precision=fp16 goes with parallel.strategy=ddp, given {strategy}; take bf16")
+    if recipe.run.compile != "false" and strategy != "ddp":
+        raise ValueError(
+            f"run.compile={recipe.run.compile} goes with parallel.strategy=ddp, given {strategy}, whose parameters "
+            "come and go while a block is computed; train with run.compile=false"
+        )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision != "no" and precision != recipe.run.precision:
         raise ValueError(

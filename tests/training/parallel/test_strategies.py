@@ -34,6 +34,9 @@ def test_what_does_not_go_together_is_refused(monkeypatch: pytest.MonkeyPatch) -
         strategy("parallel.strategy=fsdp", "run.precision=fp16")
     with pytest.raises(ValueError, match=r"gradient_compression=bf16 goes with parallel\.strategy=ddp, given fsdp"):
         strategy("parallel.strategy=fsdp", "parallel.gradient_compression=bf16")
+    assert strategy("run.compile=true") == "ddp"
+    with pytest.raises(ValueError, match=r"run\.compile=true goes with parallel\.strategy=ddp, given fsdp"):
+        strategy("parallel.strategy=fsdp", "run.compile=true")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert strategy("run.precision=bf16") == "ddp"
     with pytest.raises(ValueError, match=r"accelerate launch asks for bf16, but the recipe has run\.precision=fp32"):
