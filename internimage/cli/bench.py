@@ -26,6 +26,7 @@ from internimage.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from internimage.cli.measuring.models import Network
@@ -59,7 +60,8 @@ def bench(
 ) -> None:
     """Measure latency, throughput and memory.
 
-    The results are compared with those of the reference operators first; without agreement nothing is measured. Weights
+    The results are compared with those of the reference operators first; without agreement nothing is measured (files
+    of `internimage export` were compared when they were written). Weights
     are those of the file, of this package or of the cache; nothing is downloaded: a name whose weights are not on this
     machine is measured with random ones. The input is a scene with a few objects. With --tune no model is measured.
     """
@@ -71,19 +73,21 @@ def bench(
 
     from internimage.cli.measuring.models import RANDOM, model_to_measure, scene, usual_hw
     from internimage.cli.measuring.timing import interleave, peak_mib, reset_peak
+    from internimage.exporting.suffixes import suffix_of
 
-    target, precision = choose_device(device), choose_dtype(dtype)
+    is_exported = suffix_of(model) is not None
+    target, precision = _target(device, is_exported, fuse or compile_), choose_dtype(dtype)
     network, weights = model_to_measure(model, choose_backend(backend))
     network = network.to(target, precision).eval()
     size_hw = usual_hw(network) if size is None else read_size_hw(size)
     pixels = scene(network, batch_size, size_hw).to(target, precision)
     with torch.inference_mode():
-        expected = _reference(network, pixels)
+        expected = None if is_exported else _reference(network, pixels)
         if fuse:
             network.fuse()
         run = torch.compile(network) if compile_ else network
         found, objects = _comparable(network, run, pixels)
-        difference = _compare(found, expected, dtype)
+        difference = None if expected is None else _compare(found, expected, dtype)
         reset_peak(target)
         latency = interleave({model: lambda: run(pixels)}, device=target, rounds=runs, warm_up=WARM_UP_RUNS)[model]
         memory_mib = peak_mib(target)
@@ -107,12 +111,16 @@ def bench(
         "peak_memory_mib": None if memory_mib is None else round(memory_mib, 1),
         "torch": torch.__version__,
     }
-    if as_json:
-        print_json(report)
-    else:
-        print_fields({name.replace("_", " "): value for name, value in report.items()})
+    print_json(report) if as_json else print_fields({name.replace("_", " "): report[name] for name in report})
     if weights == RANDOM:
         note("random weights: those of this model are not on this machine. " + _ABOUT_RANDOM)
+
+
+def _target(device: str, is_exported: bool, prepares: bool) -> torch.device:
+    """Return where to measure; exported files take their inputs on the CPU, and are as they were written."""
+    if is_exported and prepares:
+        raise typer.BadParameter("an exported file runs as it was written; leave --fuse and --compile out")
+    return choose_device("cpu" if is_exported and device == "auto" else device)
 
 
 def _tune(device: str, as_json: bool) -> None:
@@ -166,6 +174,7 @@ def _compare(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: Precisi
 def _comparable(network: Network, run: Callable[[Tensor], Any], pixels: Tensor) -> tuple[list[Tensor], int | None]:
     """Run a network; return what two backends must agree on, and how many objects it works on to the end, if any."""
     from internimage import tasks
+    from internimage.exporting.file_model import FileModel
     from internimage.flow import TaskModel
 
     outputs = run(pixels)
@@ -173,4 +182,6 @@ def _comparable(network: Network, run: Callable[[Tensor], Any], pixels: Tensor) 
         return list(outputs.maps), None
     task = tasks.of_model(network)
     num_objects = None if task.num_objects is None else task.num_objects(outputs)
-    return [outputs] if task.comparable is None else task.comparable(network, outputs, pixels), num_objects
+    if task.comparable is None or isinstance(network, FileModel):  # its parts cannot be run on their own
+        return [outputs], num_objects
+    return task.comparable(network, outputs, pixels), num_objects

@@ -18,13 +18,15 @@ def load_predictor(
     Raises:
         ValueError: MODEL is a bare backbone, which predicts nothing.
     """
+    from internimage.exporting.suffixes import suffix_of
     from internimage.flow import TaskModel
     from internimage.hub.load import load
 
+    is_file_of_runtime = suffix_of(name) is not None  # which takes its inputs on the CPU, whatever it runs on
     model = load(
         name,
         value_range=value_range,
-        device=choose_device(device),
+        device=choose_device("cpu" if is_file_of_runtime and device == "auto" else device),
         dtype=choose_dtype(dtype),
         backend=choose_backend(backend),
     )

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from internimage.errors import MissingExtra
 from internimage.exporting.options import WriteOptions
+from internimage.exporting.suffixes import MODULES, suffix_of
 from internimage.flow import ExportGraph
 
-# The module of each format holds its `FORMAT`; it is imported at first use.
-MODULES = {
-    ".onnx": "internimage.exporting.onnx.file",
-}
+EXTRAS = {".engine": "tensorrt"}  # of formats that do not come with "export"
 
 
 class Runner(Protocol):
@@ -66,11 +64,17 @@ def format_of(path: Path) -> Format:
         ValueError: no format has this suffix.
         MissingExtra: its packages are not installed.
     """
-    suffix = path.suffix.lower()
-    if suffix not in MODULES:
+    suffix = suffix_of(path.name)
+    if suffix is None:
         known = ", ".join(MODULES)
         raise ValueError(f"cannot tell the format of {path.name!r} by its suffix; name the file with one of {known}")
-    found: Format = importlib.import_module(MODULES[suffix]).FORMAT
+    try:
+        found: Format = importlib.import_module(MODULES[suffix]).FORMAT
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package == "internimage":
+            raise
+        raise MissingExtra(package, EXTRAS.get(suffix, "export"), f"a {suffix} file") from error
     for package in found.packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, found.extra, f"{found.name} export")

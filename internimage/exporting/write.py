@@ -14,6 +14,7 @@ from typing import Literal
 
 from internimage.data.images.read import ImageInput
 from internimage.exporting.document import to_text
+from internimage.exporting.file_model import FileModel
 from internimage.exporting.formats import Format, format_of
 from internimage.exporting.graphs import build_graph
 from internimage.exporting.options import ExportPrecision, Operators, WriteOptions
@@ -105,11 +106,13 @@ def export(
     Example:
         >>> from internimage import load
         >>> model = load("internimage_pico_fashion")
-        >>> export(model, "fashion.jpg")
+        >>> export(model, "fashion.jpg")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: cannot tell the format of 'fashion.jpg' by its suffix; name the file with one of .onnx
+        ValueError: cannot tell the format of 'fashion.jpg' by its suffix; name the file with one of .onnx, ...
     """
     path = Path(file)
+    if isinstance(model, FileModel):
+        raise ValueError(f"{model.source} is an exported file already; export the model that it was made of")
     format_ = format_of(path)
     options = WriteOptions(dtype, operators, opset, tuple(calibration))
     if dtype not in format_.dtypes:

@@ -13,6 +13,7 @@ from internimage.backbones import BackboneConfig
 from internimage.checkpoints.catalog import CatalogEntry, find
 from internimage.checkpoints.fill import check_description
 from internimage.checkpoints.foreign import about
+from internimage.exporting.suffixes import suffix_of
 from internimage.flow import TaskConfig
 from internimage.hub.opening import read_checkpoint
 from internimage.settings import to_plain, to_plain_value
@@ -75,6 +76,8 @@ def inspect_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         ValueError: the file is damaged, dangerous, or holds no model of this package.
     """
     path = Path(path)
+    if suffix_of(path) is not None:
+        return _inspect_exported(path)
     checkpoint = read_checkpoint(path)
     config, entry = checkpoint.config, find(path.name)
     if not isinstance(config, BackboneConfig):
@@ -91,6 +94,22 @@ def inspect_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         "dtypes": sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point),
         "notes": dict(checkpoint.info),
         "files": describe_files(source if source.exists() else path),
+    }
+
+
+def _inspect_exported(path: Path) -> dict[str, Any]:
+    """Return what a file of `export` says of itself; it is not run."""
+    from internimage.exporting.opening import read_document  # the runtimes take long to import
+
+    document = read_document(path)
+    written = dict(document.written)
+    return {
+        "task": document.description.task,
+        **describe_config(document.config),
+        "dtypes": [str(written.pop("dtype", "float32"))],
+        "notes": written,
+        "graph": to_plain(document.description),
+        "files": describe_files(path),
     }
 
 

@@ -18,6 +18,7 @@ from internimage.checkpoints.fill import check_description, fill
 from internimage.checkpoints.foreign import about
 from internimage.checkpoints.rename import to_ours
 from internimage.data.images.normalize import for_channels
+from internimage.exporting.suffixes import suffix_of
 from internimage.flow import Checkpoint, Network, Settings, TaskConfig, TaskModel
 from internimage.hub.loaded import LoadedModel
 from internimage.hub.opening import open_checkpoint
@@ -42,7 +43,8 @@ def load(
     """Return a checkpoint as a model ready to predict: architecture, weights, preprocessing and class names.
 
     Args:
-        name_or_path: a name of `list_models`, a weight file (`.safetensors`, `.pth`), or a Transformers folder.
+        name_or_path: a name of `list_models`, a weight file (`.safetensors`, `.pth`), a Transformers folder, or a file
+            that `export` wrote, which runs in its runtime on the CPU; see docs/deployment.md.
         num_classes: None keeps the checkpoint's; 1000 of 21,841 takes the rows of the same classes; any other number
             starts the last layer afresh.
         in_chans: channels of the images, None for the checkpoint's. For another number than its 3 (or 1) the first
@@ -76,6 +78,11 @@ def load(
         ...     load(path).config.class_names
         ('cat', 'dog')
     """
+    if suffix_of(name_or_path) is not None:
+        own = {"dtype": None if dtype == torch.float32 else dtype, "backend": None if backend == "auto" else backend}
+        asked = {"num_classes": num_classes, "in_chans": in_chans, "value_range": value_range, "ema": ema, **own}
+        refuse({**asked, "settings": settings}, "an exported file, which is as it was written,")
+        return cast("LoadedModel", _opened_file(name_or_path, torch.device(device)))
     checkpoint, row = open_checkpoint(name_or_path, ema=ema, cache_dir=cache_dir, offline=offline, whole=True)
     if isinstance(checkpoint.config, BackboneConfig):
         refuse({"num_classes": num_classes, "settings": settings, "value_range": value_range}, "a bare backbone")
@@ -89,6 +96,19 @@ def load(
     build = partial(tasks.build, config, backend=backend)
     model = filled(build, config, checkpoint, new_classes=new_classes, dtype=dtype, device=device)
     return cast("LoadedModel", model.eval())  # a bare backbone is rare enough to stay out of the types
+
+
+def _opened_file(path: str | PathLike[str], device: torch.device) -> Network:
+    """Open a file that `export` wrote.
+
+    Raises:
+        ValueError: it is wanted on another device than the CPU, or cannot be opened, see `open_exported`.
+    """
+    from internimage.exporting.opening import open_exported  # torch's exporter takes long to import
+
+    if device.type != "cpu":
+        raise ValueError(f"{path} is an exported file, which gets its inputs on the CPU; given device={str(device)!r}")
+    return open_exported(path)
 
 
 def from_original(settings: Settings, state: Mapping[str, Tensor], *, backend: str = "auto") -> TaskModel[Any]:

@@ -19,7 +19,7 @@ def export(
     model: ModelArgument,
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Where to write; its suffix is the format: .onnx.", show_default=False),
+        typer.Argument(metavar="FILE", help="Where to write; the suffix says the format.", show_default=False),
     ],
     dtype: Annotated[
         Literal["float32", "float16", "int8"], typer.Option("--dtype", help="Type of weights and maps.")

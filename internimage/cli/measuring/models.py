@@ -15,6 +15,7 @@ from internimage.checkpoints.catalog import BUNDLED, info
 from internimage.checkpoints.local import local_copy
 from internimage.data.images.normalize import IMAGENET_MEAN, IMAGENET_STD
 from internimage.data.images.read import read_rgb
+from internimage.exporting.file_model import FileModel
 from internimage.flow import Network, TaskModel
 from internimage.hub.create import create
 from internimage.hub.inspect import row_config
@@ -53,6 +54,8 @@ def model_to_measure(name: str, backend: str) -> tuple[Network, str]:
 
 def usual_hw(network: Network) -> tuple[int, int]:
     """Return height and width of the input that a model was made for."""
+    if isinstance(network, FileModel) and network.input_hw is not None:
+        return network.input_hw
     return tasks.of_model(network).usual_hw(network.config) if isinstance(network, TaskModel) else BACKBONE_HW
 
 
