@@ -57,7 +57,7 @@ if has pytest; then
   if has xdist; then workers=(-n "$(nproc)"); fi
   marker=gpu
   if [ "$device" = cpu ]; then marker="not slow and not gpu"; fi
-  part "tests" "$tests_limit" "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" -m "$marker" tests/ops/test_triton.py tests/ops/fused/test_rows.py tests/ops/test_registration.py
+  part "tests" "$tests_limit" "$python" -m pytest -q -p no:cacheprovider -p no:benchmark "${workers[@]}" -m "$marker" tests/ops/test_triton.py tests/ops/fused/test_rows.py tests/ops/test_registration.py
 else
   skipped+=("tests: pytest is not installed")
 fi

@@ -8,7 +8,7 @@ ways of derivatives.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -181,16 +181,20 @@ class _Registered(NamedTuple):
             return self.registered(*values, *settings, backend)
         return _Direct.apply(chosen, self, settings, backend, *values)
 
+    def _made(self, settings: Iterable[Any]) -> Any:
+        """What the backends take, of the values as torch hands them over: its pairs are lists, no keys of a cache."""
+        return self.make_settings(*(tuple(value) if isinstance(value, list) else value for value in settings))
+
     def _choose(self, backend: str, x: Tensor) -> Backend:
         return choose(self.name, backend, x.device.type, x.dtype)
 
     def _forward(self, *values: Any) -> Tensor:
         tensors, settings = values[: self.tensor_count], values[self.tensor_count : -1]
-        return self._choose(values[-1], tensors[0]).forward(*tensors, self.make_settings(*settings))
+        return self._choose(values[-1], tensors[0]).forward(*tensors, self._made(settings))
 
     def _backward(self, grad: Tensor, *values: Any) -> tuple[Tensor, ...]:
         tensors, settings = values[: self.tensor_count], values[self.tensor_count : -1]
-        return self._choose(values[-1], tensors[0]).backward(grad, *tensors, self.make_settings(*settings))
+        return self._choose(values[-1], tensors[0]).backward(grad, *tensors, self._made(settings))
 
     def _functionalize(
         self, run: Callable[..., Any], mode: Any, func: Any, types: Any, args: tuple[Any, ...], kwargs: Any = None
@@ -204,7 +208,7 @@ class _Registered(NamedTuple):
 
     def _fake_forward(self, *values: Any) -> Tensor:
         tensors, settings = values[: self.tensor_count], values[self.tensor_count : -1]
-        return tensors[0].new_empty(self.output_shape(*tensors, self.make_settings(*settings)))
+        return tensors[0].new_empty(self.output_shape(*tensors, self._made(settings)))
 
     def _fake_backward(self, grad: Tensor, *values: Any) -> tuple[Tensor, ...]:
         return tuple(tensor.new_empty(tensor.shape) for tensor in values[: self.tensor_count])
@@ -215,7 +219,7 @@ class _Registered(NamedTuple):
 
     def _second_gradients(self, ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         *settings, backend = ctx.settings
-        operator = self.bind(self.make_settings(*settings), backend)
+        operator = self.bind(self._made(settings), backend)
         found = differentiate_twice(operator, ctx.saved_tensors, upstream)
         return (*found, *(None for _ in ctx.settings))
 

@@ -42,7 +42,7 @@ def test_tuning_needs_a_gpu(run: Callable[..., Result]) -> None:
 def test_what_is_clearly_faster_is_kept_and_used(tuned: Path) -> None:
     device = torch.device("cuda", 0)
     usual = launch.settings_of("window", "forward", HALF, 16, device)
-    assert usual == launch.default_settings("forward", HALF)
+    assert usual == launch.default_settings("window", "forward", HALF)
     rows = [tuning.Found("window forward float16 16", 2048, 8, 0.5, 0.6)]
     rows.append(tuning.Found("window forward float32 16", 2048, 8, 0.599, 0.6))
     assert tuning.keep(device, rows) == tuned
@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_used_counts_as_none(tuned: Path, text: str, caplo
     tuned.parent.mkdir()
     tuned.write_text(text)
     found = launch.settings_of("window", "forward", HALF, 16, torch.device("cuda", 0))
-    assert found == launch.default_settings("forward", HALF)
+    assert found == launch.default_settings("window", "forward", HALF)
     assert f"{tuned} is not used" in caplog.text and "bench --tune" in caplog.text
 
 

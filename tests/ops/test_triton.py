@@ -235,3 +235,21 @@ def test_second_device():
     leaves = [tensor.to("cuda:1", torch.float32) for tensor in window_inputs()]
     want = dcnv3(*(tensor.cpu() for tensor in leaves), groups=2)
     torch.testing.assert_close(dcnv3(*leaves, groups=2).cpu(), want)
+
+
+@pytest.mark.parametrize("name", ["dcnv3", "dcnv4", "ms_deform_attn"])
+def test_the_profiler_sees_the_operator(name):
+    """Observed, it comes through torch, which hands its settings over as lists."""
+    levels = ((4, 5), (2, 3))
+    operator, inputs = {
+        "dcnv3": (partial(dcnv3, groups=2), window_inputs()),
+        "dcnv4": (partial(dcnv4, groups=2), packed_inputs()),
+        "ms_deform_attn": (
+            lambda v, *rest, backend: ms_deform_attn(v, levels, *rest, backend=backend),
+            level_inputs(levels),
+        ),
+    }[name]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        check(operator, inputs, torch.float32)
+    names = {event.key for event in seen.key_averages()}
+    assert {f"internimage::{name}", f"internimage::{name}_backward"} <= names

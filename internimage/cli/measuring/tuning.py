@@ -45,7 +45,7 @@ def tune(device: torch.device, seconds: float = 0.5) -> Iterator[Found]:
         for dtype in DTYPES:
             for width in widths:
                 for direction, run in _runs(operator, dtype, width, device).items():
-                    usual = launch.default_settings(direction, dtype)
+                    usual = launch.default_settings(operator, direction, dtype)
                     tried = {usual, *launch.candidates(direction)}
                     calls = {str(settings): _repeated(run, settings) for settings in tried}
                     times = interleave(calls, device=device, seconds=seconds)

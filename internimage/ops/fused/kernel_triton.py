@@ -23,10 +23,13 @@ from torch import Tensor
 from internimage.ops.runtime.triton import launch
 from internimage.ops.runtime.triton.support import device_of, next_power_of_two
 
-# Of 32 threads, by P; measured on an H200 up to 512, in half precision.
-FORWARD_WARPS = {64: 2, 128: 4, 256: 4, 512: 1, 1024: 1, 2048: 4}
-FORWARD_TILE, BACKWARD_TILE = 4096, 2048  # bytes of the rows of a program
-PROGRAMS = 512  # that share the rows of a backward pass
+# Measured on an H100 and an H200 up to P = 512, in half precision.
+FORWARD_WARPS = {64: 2, 128: 4, 256: 4, 512: 1, 1024: 1, 2048: 4}  # of 32 threads, by P
+TILE, GELU_BACKWARD_TILE = 4096, 2048  # bytes of the rows of a program
+PROGRAMS, GELU_PROGRAMS = (
+    264,
+    1056,
+)  # that share the rows of a backward pass: 2 and 8 for each multiprocessor of an H100
 COLUMNS = 256  # of a tile of GELU
 _SIZES = ["row_count", "image_rows"]
 
@@ -236,8 +239,7 @@ def _tile_of(channels: int, itemsize: int, is_forward: bool, threads_of_warp: in
     else:
         warps = max(4, min(8, padded // 256), padded // 512)
     warps = min(1024 // threads_of_warp, max(1, warps * 32 // threads_of_warp))
-    elements = (FORWARD_TILE if is_forward else BACKWARD_TILE) // itemsize
-    return _Tile(padded, max(1, elements // padded), warps)
+    return _Tile(padded, max(1, TILE // itemsize // padded), warps)
 
 
 def rows(
@@ -268,7 +270,7 @@ def rows_backward(
     channels = grad_y.shape[-1]
     count, tile = grad_y.numel() // channels, _tile_of(channels, grad_y.itemsize, False, launch.lanes())
     slots = sum((shift is not None, gamma is not None, 2 * (weight is not None), 2 * (next_weight is not None)))
-    programs = _programs(count, tile.rows)
+    programs = _programs(count, tile.rows, PROGRAMS)
     sums = torch.empty(programs, slots, channels, dtype=torch.float32, device=grad_y.device)
     with device_of(grad_y):
         _rows_backward_kernel[(programs,)](
@@ -282,7 +284,7 @@ def rows_backward(
 def gelu(y: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """Fill `out` with GELU(y + bias), (..., C) contiguous; it may be y."""
     channels = y.shape[-1]
-    count, columns, height, warps = _gelu_tile(y, FORWARD_TILE)
+    count, columns, height, warps = _gelu_tile(y, TILE)
     with device_of(y):
         _gelu_kernel[(-(-count // height), -(-channels // columns))](
             y, bias, out, count, channels, columns, height, num_warps=warps
@@ -292,11 +294,12 @@ def gelu(y: Tensor, bias: Tensor | None, out: Tensor) -> None:
 def gelu_backward(grad: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """GELU(y + bias) once more, and the gradients of y and bias."""
     channels, out, grad_y = y.shape[-1], torch.empty_like(y), torch.empty_like(y)
-    count, columns, height, warps = _gelu_tile(y, BACKWARD_TILE)
-    programs = _programs(count, height)
+    count, columns, height, warps = _gelu_tile(y, GELU_BACKWARD_TILE)
+    blocks = -(-channels // columns)
+    programs = _programs(count, height, -(-GELU_PROGRAMS // blocks))
     sums = torch.empty(programs, channels, dtype=torch.float32, device=y.device)
     with device_of(y):
-        _gelu_backward_kernel[(programs, -(-channels // columns))](
+        _gelu_backward_kernel[(programs, blocks)](
             *(grad, y, bias, out, grad_y, sums, count, channels, columns, height), num_warps=warps
         )
     return out, grad_y, sums.sum(0)
@@ -350,6 +353,6 @@ def _gelu_tile(y: Tensor, size: int) -> tuple[int, int, int, int]:
     return y.numel() // y.shape[-1], columns, size // y.itemsize // columns, 128 // launch.lanes()
 
 
-def _programs(count: int, tile_rows: int) -> int:
+def _programs(count: int, tile_rows: int, most: int) -> int:
     """Programs of a backward pass, so few that their sums are small beside the rows."""
-    return min(-(-count // tile_rows), PROGRAMS, max(32, count // 16))
+    return min(-(-count // tile_rows), most, max(32, count // 16))

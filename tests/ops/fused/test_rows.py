@@ -134,7 +134,7 @@ def test_gelu_linear(dtype: torch.dtype, poisoned_empty: None) -> None:
 def test_gradients_of_parameters_are_sums_over_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel_triton = rows.kernels()
     monkeypatch.setattr(kernel_triton, "PROGRAMS", 2)
-    monkeypatch.setattr(kernel_triton, "BACKWARD_TILE", 256)
+    monkeypatch.setattr(kernel_triton, "TILE", 256)
     kernel_triton._tile_of.cache_clear()
     inputs = [torch.randn(23, 16), *vectors(16, 2)]
     check(lambda *v: layer_norm(*v, EPS), lambda x, w, b: F.layer_norm(x, (16,), w, b, EPS), inputs)

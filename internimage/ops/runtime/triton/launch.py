@@ -41,10 +41,18 @@ class Settings(NamedTuple):
     warps: int
 
 
-# Direction and bytes of an element to elements of a thread and warps. Forward, a thread holds 16 bytes of a corner;
-# backward, four channels, which one vector atomic adds. Programs of two warps are small enough for a map of 7 x 7 to
-# fill a device.
-DEFAULTS = {("forward", 2): (8, 2), ("forward", 4): (4, 2), ("backward", 2): (4, 2), ("backward", 4): (4, 2)}
+# Operator, direction and bytes of an element to elements of a thread and warps, measured on an H100. Forward, a thread
+# holds 16 bytes of a corner; backward, where atomics set the pace, small programs finish soonest.
+DEFAULTS = {
+    ("window", "forward", 2): (8, 4),
+    ("window", "forward", 4): (4, 4),
+    ("window", "backward", 2): (4, 1),
+    ("window", "backward", 4): (4, 2),
+    ("levels", "forward", 2): (8, 1),
+    ("levels", "forward", 4): (4, 2),
+    ("levels", "backward", 2): (4, 1),
+    ("levels", "backward", 4): (4, 2),
+}
 _forced: list[Settings] = []
 
 
@@ -55,7 +63,7 @@ def lanes() -> int:
 
 def candidates(direction: str) -> list[Settings]:
     """What tuning tries."""
-    elements = (4, 8, 16) if direction == "forward" else (4, 8)
+    elements = (4, 8, 16) if direction == "forward" else (2, 4, 8)
     return [Settings(lanes() * warps * each, warps) for warps in (1, 2, 4, 8) for each in elements]
 
 
@@ -79,14 +87,14 @@ def settings_of_device(operator: str, direction: str, dtype: torch.dtype, width:
         tuned = tuned_settings(device_name(device)).get(settings_key(operator, direction, dtype, width))
         if tuned is not None:
             return tuned
-    return default_settings(direction, dtype)
+    return default_settings(operator, direction, dtype)
 
 
-def default_settings(direction: str, dtype: torch.dtype) -> Settings:
+def default_settings(operator: str, direction: str, dtype: torch.dtype) -> Settings:
     """The settings of the table."""
     if interpreting():
         return Settings(1024, 4)
-    elements, warps = DEFAULTS[direction, dtype.itemsize]
+    elements, warps = DEFAULTS[operator, direction, dtype.itemsize]
     return Settings(lanes() * warps * elements, warps)
 
 
