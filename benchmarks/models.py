@@ -103,10 +103,22 @@ def contenders(device: str, batch: int, dtype: torch.dtype, with_reference: bool
     if device == "cuda":
         for name in ("internimage_t", "internimage_t fused", "flash_internimage_t fused", *PEERS):
             functions[f"{name} cuda graph"] = replayed(functions[name])
-        for name in ("internimage_t", "flash_internimage_t fused", PEERS[0]):
-            compiled = torch.compile(models[name])
-            functions[f"{name} compiled"] = lambda model=compiled: model(pixels)
+        for name in ("internimage_t", "flash_internimage_t"):
+            model = build(name, device, dtype).fuse(graphs=1)
+            functions[f"{name} fused, graphs=1"] = lambda model=model: model(pixels)
     return functions
+
+
+def compiled_contenders(device: str, batch: int, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    """Return compiled networks by name; the first call of each takes up to minutes."""
+    pixels = torch.randn(batch, 3, SIZE, SIZE, device=device, dtype=dtype)
+    models: dict[str, nn.Module] = {
+        PEERS[0]: timm.create_model(PEERS[0], num_classes=0).eval().to(device, dtype),
+        "internimage_t": build("internimage_t", device, dtype),
+        "flash_internimage_t fused": build("flash_internimage_t", device, dtype).fuse(),
+    }
+    compiled = {name: torch.compile(model) for name, model in models.items()}
+    return {name: lambda model=model: model(pixels) for name, model in compiled.items()}
 
 
 def training_contenders(device: str, batch: int, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
@@ -142,7 +154,7 @@ def measure(
             "p50_ms": timing.p50,
             "p99_ms": timing.p99,
             "images_per_second": 1e3 * batch / timing.p50,
-            "over_convnext": timing.p50 / timings["convnext_tiny"].p50,
+            "over_convnext": timing.p50 / timings[PEERS[0]].p50,
         }
         if "linear layers alone" in timings and (name.startswith("internimage_t") or "linear" in name):
             line["over_linear"] = timing.p50 / timings["linear layers alone"].p50
@@ -170,6 +182,11 @@ def run(device: str, *, seconds: float = 10.0, dtypes: Sequence[torch.dtype] = (
             trained = torch.bfloat16 if dtype == torch.float16 else dtype  # which needs no scaling of the loss
             steps = training_contenders(device, batches[-1], trained)
             rows += measure(steps, device, batches[-1], trained, "training step", seconds)
+        if device == "cuda":
+            dtype = (dtypes or usual)[0]
+            with torch.inference_mode():
+                functions = compiled_contenders(device, batches[-1], dtype)
+                rows += measure(functions, device, batches[-1], dtype, "compiled forward", seconds)
     finally:
         _report(rows, device, errors)
 
@@ -177,7 +194,8 @@ def run(device: str, *, seconds: float = 10.0, dtypes: Sequence[torch.dtype] = (
 def _report(rows: list[dict[str, Any]], device: str, errors: dict[str, float]) -> None:
     forward = [row for row in rows if row["what"] == "forward"]
     print_table(f"InternImage-T at {SIZE} x {SIZE} on {device}: forward", forward)
-    print_table("training step", [row for row in rows if row["what"] != "forward"])
+    for what in ("training step", "compiled forward"):
+        print_table(what, [row for row in rows if row["what"] == what])
     save("models", device, rows, check_relative_error=errors)
     shown = [row for row in forward if row["dtype"] == forward[0]["dtype"]]
     models = list(dict.fromkeys(row["model"] for row in shown))

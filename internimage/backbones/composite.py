@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from internimage.backbones.blocks import Level
 from internimage.backbones.config import BackboneConfig
 from internimage.backbones.internimage import InternImage
-from internimage.layers.fused import fuse
+from internimage.layers.fused import Replayed, fuse, keep_graphs
 from internimage.types import Features
 
 ALL_LEVELS = (0, 1, 2, 3)
 
 
-class CompositeInternImage(nn.Module):
+class CompositeInternImage(Replayed):
     """Two InternImage backbones; every level of the second one also sees all coarser maps of the first.
 
     The second backbone has no stem of its own. What is fed to it is scaled by learned factors that start at zero; the
@@ -82,14 +82,16 @@ class CompositeInternImage(nn.Module):
         for backbone in self._both():
             backbone.set_activation_checkpointing(enabled)
 
-    def fuse(self) -> CompositeInternImage:
+    def fuse(self, *, graphs: int = 0) -> CompositeInternImage:
         """Prepare for inference and return self, see `InternImage.fuse`."""
         fuse(self)
+        keep_graphs(self, graphs)
         return self
 
     def forward(self, pixels: Tensor) -> Features:
         """Return the chosen maps of the second backbone, see `InternImage.forward`."""
-        return self.forward_both(pixels)[1]
+        self.check(pixels)
+        return Features(self.replayed(pixels, lambda pixels: self.forward_both(pixels)[1].maps))
 
     def check(self, pixels: Tensor) -> None:
         """Raise what `InternImage.forward` promises unless the pixels can be the input."""

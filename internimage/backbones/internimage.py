@@ -17,11 +17,11 @@ from internimage.backbones.fused import FusedStem, fused_maps
 from internimage.backbones.pixels import check_pixels
 from internimage.layers.backend import set_backend
 from internimage.layers.deform_conv import DCNv3, DCNv4
-from internimage.layers.fused import fuse, use_twins
+from internimage.layers.fused import Replayed, fuse, keep_graphs, use_twins
 from internimage.types import Features
 
 
-class InternImage(nn.Module):
+class InternImage(Replayed):
     """InternImage backbone: images in, maps at strides 4, 8, 16 and 32 out, for any input size.
 
     Args:
@@ -83,15 +83,24 @@ class InternImage(nn.Module):
         for level in cast("list[Level]", self.levels):
             level.activation_checkpointing = enabled
 
-    def fuse(self) -> InternImage:
+    def fuse(self, *, graphs: int = 0) -> InternImage:
         """Prepare for inference and return self: evaluation mode, packed weights, offsets and weights from one layer.
 
         Results stay equal to rounding. The packed copies take as much memory as the linear layers (and, where our own
         products run, the convolutions of stem and downsampling); they are dropped by `train()`, by loading weights and
         by moving the model, so call `fuse` last. Weights that are changed in place afterward are not seen.
         On a processor that would emulate bfloat16, such a model computes in float32, from copies twice as large.
+
+        Args:
+            graphs: on a GPU, how many sizes of input to keep the launches of as CUDA graphs: the first call at a size
+                takes longer, others need no Python. Results are the same; layers inside are not called, so graphs do
+                not serve while one of them has a hook, nor under autocast, gradients or `torch.compile`.
+
+        Raises:
+            ValueError: `graphs` is negative, or the model is not on a GPU.
         """
         fuse(self)
+        keep_graphs(self, graphs)
         return self
 
     def set_backend(self, backend: str) -> InternImage:
@@ -118,9 +127,12 @@ class InternImage(nn.Module):
             TypeError: pixels are no dense floating-point tensor of the weights' dtype.
         """
         self.check(pixels)
+        return Features(self.replayed(pixels, self._maps))
+
+    def _maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
         levels = cast("list[Level]", self.levels)
         if isinstance(self.patch_embed, FusedStem):
-            return Features(fused_maps(self.patch_embed, self.pos_drop, levels, self.out_indices, pixels))
+            return fused_maps(self.patch_embed, self.pos_drop, levels, self.out_indices, pixels)
         x = self.pos_drop(self.patch_embed(pixels))
         maps: list[Tensor] = []
         for i, level in enumerate(levels):
@@ -130,7 +142,7 @@ class InternImage(nn.Module):
             if i == self.out_indices[-1] or level.downsample is None:
                 break
             x = level.downsample(x)
-        return Features(tuple(maps))
+        return tuple(maps)
 
     def check(self, pixels: Tensor) -> None:
         """Raise what `forward` promises unless the pixels can be its input."""

@@ -21,7 +21,7 @@ from internimage.data.images.read import ImageInput as ImageInput
 from internimage.flow.config import TaskConfig
 from internimage.layers.backend import set_backend
 from internimage.layers.evaluation_mode import evaluation_mode
-from internimage.layers.fused import fuse
+from internimage.layers.fused import fuse, keep_graphs
 from internimage.types import Images
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ class TaskModel(nn.Module, ABC, Generic[Result]):
     def loss(self, images: Images, targets: Any) -> dict[str, Tensor]:
         """Return the named scalar losses of a batch; their sum is what training minimizes."""
 
-    def fuse(self) -> Self:
-        """Prepare for inference and return self, see `InternImage.fuse`."""
+    def fuse(self, *, graphs: int = 0) -> Self:
+        """Prepare for inference and return self; the graphs are those of the backbone, see `InternImage.fuse`."""
         fuse(self)
+        keep_graphs(self, graphs)
         return self
 
     def set_backend(self, backend: str) -> Self:

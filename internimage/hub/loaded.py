@@ -34,8 +34,8 @@ if TYPE_CHECKING:
             """Return one result for each image; see the model's own `predict` for its options."""
             ...
 
-        def fuse(self) -> Self:
-            """Pack the weights for inference on a CPU."""
+        def fuse(self, *, graphs: int = 0) -> Self:
+            """Prepare for inference, see `InternImage.fuse`."""
             ...
 else:
     LoadedModel = TaskModel

@@ -237,6 +237,7 @@ def test_second_device():
     torch.testing.assert_close(dcnv3(*leaves, groups=2).cpu(), want)
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events")
 @pytest.mark.parametrize("name", ["dcnv3", "dcnv4", "ms_deform_attn"])
 def test_the_profiler_sees_the_operator(name):
     """Observed, it comes through torch, which hands its settings over as lists."""

@@ -3,6 +3,8 @@
 from internimage.layers.fused.deform_conv import FusedDCNv3 as FusedDCNv3
 from internimage.layers.fused.deform_conv import FusedDCNv4 as FusedDCNv4
 from internimage.layers.fused.deform_conv import FusedDeformConv as FusedDeformConv
+from internimage.layers.fused.graphs import Replayed as Replayed
+from internimage.layers.fused.graphs import keep_graphs as keep_graphs
 from internimage.layers.fused.mlp import FusedMLP as FusedMLP
 from internimage.layers.fused.transformer import FusedAttention as FusedAttention
 from internimage.layers.fused.transformer import FusedFeedForward as FusedFeedForward

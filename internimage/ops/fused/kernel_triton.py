@@ -207,7 +207,7 @@ def _gelu_backward_kernel(grad, y, bias, out, grad_y, sums, row_count, C: tl.con
 @triton.jit(do_not_specialize=["row_count", "height", "width"])
 def _depthwise_kernel(x, taps, conv_bias, weight, bias, out, row_count, height, width, eps, SIDE: tl.constexpr,
                       C: tl.constexpr, P: tl.constexpr, B: tl.constexpr):  # fmt: skip
-    """GELU of the norm of a depth-wise convolution; a row is a pixel, `taps` are (SIDE * SIDE, C)."""
+    """GELU of the norm of a depth-wise convolution; a row is a pixel, `taps` are (C, SIDE * SIDE)."""
     first = tl.program_id(0).to(tl.int64) * B
     at, row, channel, inside = _tile(first, row_count, C, P, B)
     real, base = channel < C, first * C
@@ -217,7 +217,7 @@ def _depthwise_kernel(x, taps, conv_bias, weight, bias, out, row_count, height, 
         down, right = tap // SIDE - SIDE // 2, tap % SIDE - SIDE // 2
         valid = (line + down >= 0) & (line + down < height) & (column + right >= 0) & (column + right < width)
         shifted = base + (down * width + right).to(tl.int64) * C
-        v += _load(x + shifted, at, inside & valid[:, None]) * _load(taps + tap * C, channel, real)[None, :]
+        v += _load(x + shifted, at, inside & valid[:, None]) * _load(taps + tap, channel * (SIDE * SIDE), real)[None, :]
     v, _ = _standardize(tl.where(inside, v, 0.0), inside, eps, C)
     v = _gelu(v * _load(weight, channel, real)[None, :] + _load(bias, channel, real)[None, :])
     tl.store(out + base + at, v.to(out.dtype.element_ty), mask=inside)
@@ -333,10 +333,9 @@ def depthwise_norm_gelu(
     _, height, width, channels = x.shape
     tile = _tile_of(channels, x.itemsize, False, launch.lanes())
     count = x.numel() // channels
-    taps = weight.flatten(1).t().contiguous()  # (k * k, C)
     with device_of(x):
         _depthwise_kernel[(-(-count // tile.rows),)](
-            *(x, taps, bias, norm_weight, norm_bias, out, count, height, width, eps),
+            *(x, weight.contiguous(), bias, norm_weight, norm_bias, out, count, height, width, eps),
             *(weight.shape[-1], channels, tile.padded, tile.rows),
             num_warps=tile.warps,
         )
