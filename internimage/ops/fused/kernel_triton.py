@@ -237,7 +237,7 @@ def _tile_of(channels: int, itemsize: int, is_forward: bool, threads_of_warp: in
     if is_forward:
         warps = FORWARD_WARPS.get(max(64, padded), padded // 512)
     else:
-        warps = max(4, min(8, padded // 256), padded // 512)
+        warps = max(8, padded // 512)
     warps = min(1024 // threads_of_warp, max(1, warps * 32 // threads_of_warp))
     return _Tile(padded, max(1, TILE // itemsize // padded), warps)
 
