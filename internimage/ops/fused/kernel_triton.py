@@ -234,10 +234,7 @@ class _Tile(NamedTuple):
 @functools.cache
 def _tile_of(channels: int, itemsize: int, is_forward: bool, threads_of_warp: int) -> _Tile:
     padded = next_power_of_two(channels)
-    if is_forward:
-        warps = FORWARD_WARPS.get(max(64, padded), padded // 512)
-    else:
-        warps = max(8, padded // 512)
+    warps = FORWARD_WARPS.get(max(64, padded), padded // 512) if is_forward else max(8, padded // 512)
     warps = min(1024 // threads_of_warp, max(1, warps * 32 // threads_of_warp))
     return _Tile(padded, max(1, TILE // itemsize // padded), warps)
 
