@@ -40,6 +40,7 @@ HOMES = {
     "nncf": ("exporting/openvino.py",),
     "tensorrt": ("exporting/tensorrt.py",),
     "tensorrt_rtx": ("exporting/tensorrt.py",),
+    "deepspeed": ("training/parallel/deepspeed_setup.py",),
     "safetensors": ("checkpoints/*.py",),
     "huggingface_hub": ("checkpoints/*.py",),
     "typer": ("cli/*.py", "cli/planning/*.py", "cli/deploying/*.py"),

@@ -197,14 +197,15 @@ class ParallelSettings:
 
     Args:
         strategy: "ddp" gives each process the whole model; "fsdp" shares out parameters, gradients, moments and running
-            average, of which each process keeps a shard; "auto" is what accelerate launch asks for, else "ddp".
-        offload: keep shards in the memory of the processor while they are not needed; for "fsdp".
+            average, of which each process keeps a shard; "zero1" (moments and average), "zero2" (and gradients) and
+            "zero3" (and parameters) do so by DeepSpeed; "auto" is what accelerate launch asks for, else "ddp".
+        offload: keep shards in the memory of the processor while they are not needed; not for "ddp".
         gradient_compression: type in which "ddp" exchanges gradients, "none" for their own; halves what goes over the
             network, and rounds.
         timeout_minutes: how long a process waits for the others before it fails, so that nothing hangs.
     """
 
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = "auto"
     offload: bool = False
     gradient_compression: Literal["none", "fp16", "bf16"] = "none"
     timeout_minutes: Annotated[float, Range(0.1, 1440.0)] = 10.0

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,12 @@ class ParallelEngine(Engine):
         MissingExtra: accelerate is not installed.
     """
 
+    accelerate_scales_loss: ClassVar[bool] = True
+
     def __init__(self, device: torch.device, recipe: Recipe) -> None:
         super().__init__(device, recipe)
-        self.accelerator = _accelerator(device, recipe)
+        scales = self.accelerate_scales_loss and recipe.run.precision == "fp16"
+        self.accelerator = _accelerator(device, recipe, "fp16" if scales else "no")
         self.device = self.accelerator.device
         parallel.join(timeout_of(recipe))
 
@@ -78,7 +81,7 @@ def timeout_of(recipe: Recipe) -> datetime.timedelta:
     return datetime.timedelta(minutes=recipe.parallel.timeout_minutes)
 
 
-def _accelerator(device: torch.device, recipe: Recipe) -> Accelerator:
+def _accelerator(device: torch.device, recipe: Recipe, precision: str) -> Accelerator:
     try:
         from accelerate import Accelerator  # pyright: ignore[reportMissingImports]  # an extra
         from accelerate.utils import (  # pyright: ignore[reportMissingImports]  # an extra
@@ -97,7 +100,7 @@ def _accelerator(device: torch.device, recipe: Recipe) -> Accelerator:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="fp16" if recipe.run.precision == "fp16" else "no",  # of bf16 the losses take care
+        mixed_precision=precision,  # of bf16 the losses take care
         gradient_accumulation_steps=recipe.optimizer.accumulation_steps,
         kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timeout_of(recipe))],
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from internimage.files import locked
 from internimage.launch import launched_processes, process_index, run_processes, told_of_losses
 from internimage.recipe import Recipe
 from internimage.training.device import Engine
+from internimage.training.parallel.accelerate_settings import asked_strategy, check_agreement
 from internimage.training.parallel.engine import ParallelEngine
 from internimage.training.parallel.fsdp import ShardedEngine
+from internimage.training.parallel.zero import STAGES, ZeroEngine
 
 logger = logging.getLogger("internimage.training")
 
@@ -38,6 +39,8 @@ def build_engine(device: torch.device, recipe: Recipe) -> Engine:
         if strategy != "ddp":
             logger.warning("parallel.strategy=%s is for several processes; a single one keeps everything", strategy)
         return Engine(device, recipe)
+    if strategy in STAGES:
+        return ZeroEngine(device, recipe, STAGES[strategy])
     return ShardedEngine(device, recipe) if strategy == "fsdp" else ParallelEngine(device, recipe)
 
 
@@ -46,8 +49,9 @@ def chosen_strategy(recipe: Recipe) -> str:
 
     Raises:
         ValueError: they contradict each other, or settings do not go together.
+        MissingExtra: it needs a package that is not installed.
     """
-    settings, asked = recipe.parallel, _asked_by_accelerate()
+    settings, asked = recipe.parallel, asked_strategy()
     if asked is not None and settings.strategy not in ("auto", asked):
         raise ValueError(
             f"accelerate launch asks for {asked}, but the recipe has parallel.strategy={settings.strategy}; change one "
@@ -55,41 +59,26 @@ def chosen_strategy(recipe: Recipe) -> str:
         )
     strategy = (asked or "ddp") if settings.strategy == "auto" else settings.strategy
     if settings.offload and strategy == "ddp":
-        raise ValueError("parallel.offload=true goes with parallel.strategy=fsdp, given ddp, which keeps everything")
+        raise ValueError(
+            "parallel.offload=true goes with parallel.strategy=fsdp, given ddp, which keeps everything; zero1 to zero3 "
+            "have it, too"
+        )
     if settings.gradient_compression != "none" and strategy != "ddp":
         raise ValueError(
             f"parallel.gradient_compression={settings.gradient_compression} goes with parallel.strategy=ddp, given "
             f"{strategy}"
         )
-    if recipe.run.precision == "fp16" and strategy != "ddp":
-        raise ValueError(f"run.precision=fp16 goes with parallel.strategy=ddp, given {strategy}; take bf16")
+    if recipe.run.precision == "fp16" and strategy == "fsdp":
+        raise ValueError("run.precision=fp16 goes with parallel.strategy=ddp, given fsdp; take bf16, or zero1 to zero3")
     if recipe.run.compile != "false" and strategy != "ddp":
         raise ValueError(
             f"run.compile={recipe.run.compile} goes with parallel.strategy=ddp, given {strategy}, whose parameters "
             "come and go while a block is computed; train with run.compile=false"
         )
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision != "no" and precision != recipe.run.precision:
-        raise ValueError(
-            f"accelerate launch asks for {precision}, but the recipe has run.precision={recipe.run.precision}; write "
-            f"--set run.precision={precision}, or take it out of the configuration of accelerate"
-        )
+    check_agreement(recipe)
+    if strategy in STAGES and importlib.util.find_spec("deepspeed") is None:
+        raise MissingExtra("deepspeed", "deepspeed", f"parallel.strategy={strategy}")
     return strategy
-
-
-def _asked_by_accelerate() -> str | None:
-    """Return the strategy of the configuration of accelerate launch, None where it has none."""
-    environment = os.environ
-    if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise ValueError(
-            "accelerate launch asks for DeepSpeed, which this package does not use; take its FSDP 2, or "
-            "parallel.strategy=fsdp, which shards parameters, gradients and moments as ZeRO 3 does"
-        )
-    if environment.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
-        return None
-    if environment.get("FSDP_VERSION", "1") != "2":
-        raise ValueError("accelerate launch asks for FSDP 1; set fsdp_version: 2 in its configuration")
-    return "fsdp"
 
 
 @contextlib.contextmanager

@@ -90,7 +90,22 @@ def five_steps(name: str, data: Path, out: Path, *, processes: int, overrides: t
             gradients.update({key: whole(p.grad).clone() for key, p in named if p.grad is not None})
         clear(*args, **options)
 
-    with unittest.mock.patch.object(trainer.optimizer, "zero_grad", remember):
+    step = trainer.engine.step
+
+    def remember_of_deepspeed(*args: Any, **options: Any) -> Any:
+        """Its gradients are there before the step only, which limits their norm."""
+        from deepspeed.utils import safe_get_full_grad
+
+        is_first, named = not gradients, trainer.model.named_parameters()
+        found = {key: safe_get_full_grad(p) for key, p in named if p.requires_grad} if is_first else {}
+        norm = step(*args, **options)
+        limit = min(1.0, chosen.optimizer.clip_norm / (float(norm) + 1e-6))
+        gradients.update({key: limit * value for key, value in found.items() if value is not None})
+        return norm
+
+    is_zero = chosen.parallel.strategy.startswith("zero")
+    watched = (trainer.engine, "step", remember_of_deepspeed) if is_zero else (trainer.optimizer, "zero_grad", remember)
+    with unittest.mock.patch.object(*watched):
         trainer.model.train()
         while trainer.step < STEPS:
             epoch, done = divmod(trainer.step, trainer.steps_per_epoch)
@@ -100,7 +115,8 @@ def five_steps(name: str, data: Path, out: Path, *, processes: int, overrides: t
                 if trainer.step == STEPS:
                     break
     state = {key: value.clone() for key, value in trainer.delivered.state_dict().items()}
-    model = {key: whole(value) for key, value in trainer.model.state_dict().items()}
+    model = (trainer.engine.delivered(trainer.model, None) if is_zero else trainer.model).state_dict()
+    model = {key: whole(value) for key, value in model.items()}
     return {"gradients": gradients, "model": model, "average": state}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.training.parallel.processes import finished, start_worker
 
 pytestmark = pytest.mark.distributed
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
+NEEDS_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
 PLAIN = [name for name in CASES if name != "classifier_mixed"]
 
 
@@ -51,6 +53,13 @@ def test_two_processes(root: Path) -> None:
 
 def test_two_processes_with_shards(root: Path) -> None:
     compare(root, ["mask_rcnn"], "fsdp", "float64", 2)
+
+
+@NEEDS_DEEPSPEED
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
+def test_two_processes_with_deepspeed(root: Path, strategy: str) -> None:
+    """It keeps float32, whatever the model has."""
+    compare(root, ["classifier_mixed", "mask_rcnn", "upernet"], strategy, "float32", 2)
 
 
 @pytest.mark.slow

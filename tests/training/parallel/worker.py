@@ -19,6 +19,8 @@ def five_steps(folder: Path, strategy: str, dtypes: str, *names: str) -> None:
     """Write what each case gives in these precisions, such as "float64,float32"."""
     chosen = {
         "offload": ("parallel.strategy=fsdp", "parallel.offload=true"),
+        "zero1_offload": ("parallel.strategy=zero1", "parallel.offload=true"),
+        "zero3_offload": ("parallel.strategy=zero3", "parallel.offload=true"),
         "bf16": ("parallel.gradient_compression=bf16",),
     }
     overrides = chosen.get(strategy, (f"parallel.strategy={strategy}",))
