@@ -166,8 +166,7 @@ def _options(recipe: Recipe, load: Load, num_classes: int, memory: int) -> tuple
     for strategy in STRATEGIES:
         if (strategy.name == "one device") != (load.devices == 1):
             continue
-        is_cast = load.is_half and not strategy.deepspeed
-        precision = Precision(torch.float32 if is_cast or not load.is_half else torch.bfloat16, autocast=is_cast)
+        precision = Precision(torch.float32, autocast=load.is_half)
         for checkpointing in (False, True):
             key = (precision, checkpointing)
             if key not in found:
@@ -196,9 +195,9 @@ def _assumptions(recipe: Recipe, devices: int, reserve_gib: float) -> tuple[str,
             "published memory of InternImage-H",
             "DeepSpeed's buckets have their default sizes; fsdp gathers block by block, in full precision, and for a "
             "validation the whole model, which must fit beside the shards, too",
-            "the running average is split as the weights are",
+            "the running average is split as the moments are, and lies where they do",
             "devices send by rings, and nothing is sent while they compute",
         ]
     if recipe.run.precision != "fp32":
-        found.append("DeepSpeed computes with weights in half precision, the others under autocast")
+        found.append("weights are float32 and computed under autocast; DeepSpeed gathers and sends them so")
     return tuple(found)

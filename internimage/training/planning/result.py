@@ -18,6 +18,11 @@ RUNNABLE: dict[str, tuple[str, ...]] = {
     "ddp": (),
     "fsdp": ("parallel.strategy=fsdp",),
     "fsdp_offload": ("parallel.strategy=fsdp", "parallel.offload=true"),
+    "zero1": ("parallel.strategy=zero1",),
+    "zero2": ("parallel.strategy=zero2",),
+    "zero2_offload": ("parallel.strategy=zero2", "parallel.offload=true"),
+    "zero3": ("parallel.strategy=zero3",),
+    "zero3_offload": ("parallel.strategy=zero3", "parallel.offload=true"),
 }
 
 LARGEST_MACHINE = 8  # devices
@@ -101,7 +106,11 @@ class Plan:
         fitting = [option for option in self.options if option.fits and _runs(option.strategy, self.recipe)]
         return min(
             fitting,
-            key=lambda option: (option.strategy.offloads, option.checkpointing != preferred),
+            key=lambda option: (
+                option.strategy.offloads,
+                option.strategy.deepspeed,  # an extra
+                option.checkpointing != preferred,
+            ),
             default=None,
         )
 
@@ -169,9 +178,11 @@ class Plan:
 def _runs(strategy: Strategy, recipe: Recipe) -> bool:
     """Whether `internimage train` runs a recipe so."""
     asked = recipe.parallel
-    is_sharded = strategy.name.startswith("fsdp")
-    if is_sharded and (recipe.run.precision == "fp16" or asked.gradient_compression != "none"):
+    name = strategy.name.removesuffix("_offload")
+    if name == "fsdp" and recipe.run.precision == "fp16":
+        return False
+    if strategy.splits_optimizer and asked.gradient_compression != "none":
         return False
     if asked.offload and not strategy.offloads:
         return False
-    return strategy.name in RUNNABLE and asked.strategy in ("auto", "fsdp" if is_sharded else "ddp")
+    return strategy.name in RUNNABLE and asked.strategy in ("auto", "ddp" if name == "one device" else name)

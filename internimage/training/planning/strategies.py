@@ -24,7 +24,7 @@ class Strategy:
 
     Args:
         name: what it is called.
-        deepspeed: whether DeepSpeed does it, which keeps weights in half precision and a full copy beside the moments.
+        deepspeed: whether DeepSpeed does it, which keeps a full copy of the weights beside the moments.
         splits_optimizer: each device has its part of the moments.
         splits_gradients: ... and of the gradients.
         splits_weights: ... and of the weights, which are gathered when they are needed.
@@ -66,6 +66,8 @@ class Load:
         accumulation: batches of a step.
         reserve: bytes of a device that nothing here counts.
         compresses: whether ddp sends gradients in half precision.
+        halves_weights: whether DeepSpeed keeps weights and gradients in half precision, as the original did; here
+            they are float32 and computed under autocast.
     """
 
     counts: Counts
@@ -76,6 +78,7 @@ class Load:
     accumulation: int
     reserve: int = 0
     compresses: bool = False
+    halves_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,17 +112,17 @@ class Memory:
 def memory_of(strategy: Strategy, load: Load) -> Memory:
     """Return what a device holds without the activations; what lies in the memory of the host does not count."""
     counts, parts = load.counts, load.devices
-    own = HALF if load.is_half and strategy.deepspeed else FULL
-    kept = FULL * (load.moments + (1 if strategy.deepspeed else 0))
+    own = HALF if load.halves_weights and strategy.deepspeed else FULL
+    kept = FULL * (load.moments + (1 if _has_copy(strategy, load) else 0))
     weights = own * _part(counts.parameters, parts, strategy.splits_weights)
     # FSDP2 keeps gradients whole until the last batch of a step.
     splits_gradients = strategy.splits_gradients and (strategy.deepspeed or load.accumulation == 1)
     gradients = own * _part(counts.trained, parts, splits_gradients)
     optimizer = kept * _part(counts.trained, parts, strategy.splits_optimizer)
-    average = FULL * _part(counts.parameters, parts, strategy.splits_weights) if load.has_average else 0
+    average = FULL * _part(counts.parameters, parts, strategy.splits_optimizer) if load.has_average else 0
     if strategy.offloads:
         optimizer, gradients = 0, 0 if splits_gradients else gradients
-        weights, average = (0, 0) if strategy.splits_weights else (weights, average)
+        weights, average = 0 if strategy.splits_weights else weights, 0
     reserve = load.reserve + (DEEPSPEED_BESIDE * counts.parameters if strategy.deepspeed and load.reserve else 0)
     return Memory(weights + counts.buffers, gradients, optimizer, average, _gathered(strategy, load), reserve)
 
@@ -139,14 +142,15 @@ def host_memory(strategy: Strategy, load: Load) -> int:
     parts, counts = load.devices, load.counts
     kept = FULL * (load.moments + (2 if strategy.deepspeed else 1))  # with the gradients
     split = FULL * -(-counts.parameters // parts) if strategy.splits_weights else 0
-    own = split // 2 if strategy.deepspeed and load.is_half else split
-    return kept * -(-counts.trained // parts) + own + (split if load.has_average else 0)
+    own = split // 2 if strategy.deepspeed and load.halves_weights else split
+    average = FULL * -(-counts.parameters // parts) if load.has_average else 0
+    return kept * -(-counts.trained // parts) + own + average
 
 
 def sent_per_step(strategy: Strategy, load: Load) -> int:
     """Return the bytes that a device sends in a step, by rings: (N - 1) / N of what is reduced or gathered."""
     counts, batches = load.counts, load.accumulation
-    own = HALF if load.is_half and strategy.deepspeed else FULL
+    own = HALF if load.halves_weights and strategy.deepspeed else FULL
     gradients, weights = own * counts.trained, own * counts.parameters
     if strategy.splits_weights:  # gathered forward and backward for each batch
         whole = batches * 2 * weights + (batches if strategy.deepspeed else 1) * gradients
@@ -156,6 +160,11 @@ def sent_per_step(strategy: Strategy, load: Load) -> int:
         gradients = gradients // 2 if load.compresses and not strategy.deepspeed else gradients
         whole = gradients + (weights if strategy.splits_optimizer else gradients)
     return whole * (load.devices - 1) // load.devices
+
+
+def _has_copy(strategy: Strategy, load: Load) -> bool:
+    """Whether DeepSpeed has a copy of what it splits; ZeRO 3 in float32 moves the weights themselves."""
+    return strategy.deepspeed and (load.halves_weights or strategy.offloads or not strategy.splits_weights)
 
 
 def _part(numbers: int, parts: int, is_split: bool) -> int:
@@ -168,7 +177,7 @@ def _gathered(strategy: Strategy, load: Load) -> int:
     if strategy.deepspeed:
         bucket = min(counts.trained, REDUCE_BUCKET)
         live = min(counts.parameters, MAX_LIVE) if strategy.splits_weights else 0
-        return (HALF if load.is_half else FULL) * (bucket + live)
+        return (HALF if load.halves_weights else FULL) * (bucket + live)
     if not strategy.splits_weights:
         return 0
     # A block at work, the next one on its way, the gradient of one; what is no block, all the time.

@@ -55,10 +55,10 @@ def test_strategies_split_what_they_say() -> None:
     assert rows == {
         "one device": (4012, 3200, 6400, 4000),
         "ddp": (4012, 3200, 6400, 4000),
-        "zero1": (2012, 1600, 2400, 4000),
-        "zero2": (2012, 400, 2400, 4000),
-        "zero2_offload": (2012, 0, 0, 4000),
-        "zero3": (512, 400, 2400, 1000),
+        "zero1": (4012, 3200, 2400, 1000),
+        "zero2": (4012, 800, 2400, 1000),
+        "zero2_offload": (4012, 0, 0, 0),
+        "zero3": (1012, 800, 1600, 1000),
         "zero3_offload": (12, 0, 0, 0),
         "fsdp": (1012, 3200, 1600, 1000),
         "fsdp_offload": (12, 3200, 0, 0),
@@ -70,9 +70,14 @@ def test_strategies_split_what_they_say() -> None:
     sent = {strategy.name: sent_per_step(strategy, load) for strategy in STRATEGIES}
     assert sent["ddp"] == 3200 * 2 * 3 // 4  # gradients in full precision, around the ring twice
     assert sent_per_step(STRATEGIES[1], dataclasses.replace(load, compresses=True)) == sent["ddp"] // 2
-    assert sent["zero1"] == (1600 + 2000) * 3 // 4
+    assert sent["zero1"] == (3200 + 4000) * 3 // 4
     assert sent["fsdp"] == (2 * 2 * 4000 + 3200) * 3 // 4  # gradients once a step
-    assert sent["zero3"] == 2 * (2 * 2000 + 1600) * 3 // 4
+    assert sent["zero3"] == 2 * (2 * 4000 + 3200) * 3 // 4
+    halves = dataclasses.replace(load, halves_weights=True)  # as the original ran it
+    found = {strategy.name: memory_of(strategy, halves) for strategy in STRATEGIES if strategy.deepspeed}
+    assert [(m.weights, m.gradients, m.optimizer) for m in found.values()] == [
+        *[(2012, 1600, 2400), (2012, 400, 2400), (2012, 0, 0), (512, 400, 2400), (12, 0, 0)]
+    ]
 
 
 def test_checkpointing_and_more_devices_need_less() -> None:

@@ -36,7 +36,9 @@ def test_h_as_published(side: int) -> None:
     chosen = recipe("internimage_h_22kto1k_640").with_overrides([*SETTINGS, f"data.size={side}"])
     head = head_memory(chosen, 1000, autocast=True)
     batch = activations(chosen, head, Precision(torch.bfloat16, autocast=False), checkpointing=True)
-    load = Load(count(chosen, 1000), 8, True, 2, False, accumulation=4, reserve=round(RESERVE_GIB * GIB))
+    load = Load(
+        count(chosen, 1000), 8, True, 2, False, accumulation=4, reserve=round(RESERVE_GIB * GIB), halves_weights=True
+    )
     for strategy in STRATEGIES:
         if strategy.name in PUBLISHED[side]:
             planned = dataclasses.replace(memory_of(strategy, load), activations=batch.alone).total / 2**20
