@@ -14,10 +14,12 @@ from internimage.detection.model import Detector
 from internimage.detection.postprocess import RawDetections, Rows, to_detections
 from internimage.flow import ExportGraph, GraphDescription, GraphOptions, GraphTensor
 from internimage.flow.graph import BATCH, Dimension, free_dimensions, image_input, planes, standardized
-from internimage.ops.boxes import clip_boxes
+from internimage.ops.boxes import clip_boxes, pairwise_overlaps
 from internimage.ops.masks import map_coordinate
 from internimage.ops.resampling import interpolated, resample, scalar, triangle
 from internimage.types import Detections, Images
+
+SAME_BOX = 0.9  # overlap (intersection over union) of boxes that stand for one object
 
 
 class DetectorGraph(ExportGraph):
@@ -118,6 +120,14 @@ class DetectorGraph(ExportGraph):
         """Return inputs of the described shapes; nothing is padded."""
         image, *others = super().example_inputs(sizes)
         return image, *(torch.tensor(image.shape[2:]).expand(image.shape[0], 2) for _ in others)
+
+    def agreement(self, outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+        """Return the fraction of objects that both hold, of one class and almost one box; see `ExportGraph`."""
+        ours, theirs = Rows(*outputs).objects(), Rows(*expected).objects()
+        same = pairwise_overlaps(theirs.boxes, ours.boxes) >= SAME_BOX
+        same &= (theirs.labels[:, None] == ours.labels) & (theirs.image[:, None] == ours.image)
+        total = len(theirs.labels) + len(ours.labels)
+        return float(same.any(0).sum() + same.any(1).sum()) / total if total else 1.0
 
     def raw(self, outputs: Sequence[Tensor]) -> RawDetections:
         """Return the objects of all images as the detector gives them."""
