@@ -138,8 +138,14 @@ class FileModel(Base):
             part = _chosen(images, index)
             yield (_cropped(part, self.graph) if size == 1 and is_padded else part), min(size, len(images) - start)
 
-    def fuse(self) -> Self:
-        """Return self: the runtime has prepared the file already."""
+    def fuse(self, *, graphs: int = 0) -> Self:
+        """Return self: the runtime has prepared the file already; it records nothing on a GPU.
+
+        Raises:
+            ValueError: `graphs` are asked for.
+        """
+        if graphs:
+            raise ValueError(f"{self.source} is an exported file, which records no graphs on a GPU; leave graphs out")
         return self
 
     def loss(self, images: Images, targets: Any) -> NoReturn:

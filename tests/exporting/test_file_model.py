@@ -135,6 +135,8 @@ def test_what_needs_weights_is_refused(models: dict[str, Any], tmp_path: Path) -
         file.backbone(torch.zeros(1, 3, 64, 64))
     assert file.to("cpu") is file
     assert file.fuse() is file
+    with pytest.raises(ValueError, match="records no graphs"):
+        file.fuse(graphs=1)
 
 
 def test_probabilities_need_scores(models: dict[str, Any]) -> None:
