@@ -28,7 +28,8 @@ metrics.csv         a row for each validation
 curves.png          its columns over the steps; tensorboard/ has more of them
 best.safetensors    the weights with the best validation: `internimage predict FOLDER IMAGES`
 last.safetensors    the weights at the end
-state.pt, states/    everything that `internimage train --resume --out FOLDER` needs to go on
+state.pt            all that `internimage train --resume --out FOLDER` needs to go on
+states              the same of runs of several processes, or of `run.keep_states` states
 data.json.gz        what the data set was made of
 """
 
