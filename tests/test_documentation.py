@@ -239,7 +239,7 @@ def test_few_blocks_are_left_out_and_none_is_hidden() -> None:
     left_out = [block.place for block in ALL if block.not_run is not None]
     assert len(left_out) <= MAX_NOT_RUN, left_out
     for block in ALL:
-        assert block.language in ("python", "bash", "json", "yaml", "bibtex", ""), f"{block.place}: {block.language}"
+        assert block.language in ("python", "bash", "json", "yaml", "text", "bibtex", ""), f"{block.place}: {block.language}"
         if not block.language:
             command = re.search(r"^(internimage|python3?|pip|\.venv/bin/\w+|>>>|import) ", block.code, re.MULTILINE)
             assert command is None, f"{block.place}: name the language of the block behind its fence"

@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from internimage.data.images.read import ImageInput
-from internimage.exporting.document import to_text
-from internimage.exporting.file_model import FileModel
-from internimage.exporting.formats import Format, format_of
-from internimage.exporting.graphs import build_graph
 from internimage.exporting.options import ExportPrecision, Operators, WriteOptions
-from internimage.exporting.sample_inputs import bundled_images
-from internimage.exporting.verification import MAX_DIFFERENCE, MIN_AGREEMENT, Check, failures, verify
 from internimage.files import replacing, writing
 from internimage.flow import ExportGraph, GraphOptions, Network
+
+if TYPE_CHECKING:  # the rest of this folder is loaded by the first export, not with the package
+    from internimage.exporting.formats import Format
+    from internimage.exporting.verification import Check
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,12 @@ def export(
         Traceback (most recent call last):
         ValueError: cannot tell the format of 'fashion.jpg' by its suffix; name the file with one of .onnx, ...
     """
+    from internimage.exporting.file_model import FileModel
+    from internimage.exporting.formats import format_of
+    from internimage.exporting.graphs import build_graph
+    from internimage.exporting.sample_inputs import bundled_images
+    from internimage.exporting.verification import MAX_DIFFERENCE, MIN_AGREEMENT
+
     path = Path(file)
     if isinstance(model, FileModel):
         raise ValueError(f"{model.source} is an exported file already; export the model that it was made of")
@@ -139,6 +143,9 @@ def _write(
     limits: dict[str, float | None],
 ) -> Exported:
     """Write into a folder beside the path, verify, then move the files to their names."""
+    from internimage.exporting.document import to_text
+    from internimage.exporting.verification import failures, verify
+
     made = folder / path.name
     with writing(path):
         notes = format_.write(graph, options, made)

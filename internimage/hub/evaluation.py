@@ -10,9 +10,7 @@ from typing import Any
 
 from internimage import parallel, tasks
 from internimage.data import ImageDataset
-from internimage.evaluation.record_log import model_fingerprint
 from internimage.flow import AnyModel, Report
-from internimage.launch import sharing
 from internimage.options import Part
 
 TIMEOUT = datetime.timedelta(minutes=30)  # how long a process that has done its part waits for the others
@@ -91,6 +89,8 @@ def evaluate(
     )
     if not share:
         return measure()
+    from internimage.launch import sharing
+
     with sharing(TIMEOUT):
         _refuse_differences(model, data, split, batch_size, folder)
         return measure()
@@ -103,6 +103,8 @@ def _refuse_differences(model: AnyModel, *arguments: ImageDataset[Any] | str | P
         ValueError: they differ.
     """
     if parallel.world() > 1:
+        from internimage.evaluation.record_log import model_fingerprint
+
         given = parallel.gathered((model_fingerprint(model), *map(_text, arguments)))
         if len(set(given)) > 1:
             columns = zip(("model", "data", "split", "batch_size", "folder"), zip(*given, strict=True), strict=True)

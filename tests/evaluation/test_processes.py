@@ -109,7 +109,8 @@ def test_what_killed_processes_found_is_kept(folder: Path, one: tuple[Path, dict
     assert second.returncode == -9
     part = tmp_path / "detection" / "predictions.jsonl.part1"
     assert len(part.read_text(encoding="utf-8").splitlines()) == 3
-    again = measured(folder, tmp_path, "detection")
+    with torch_threads(1):
+        again = measured(folder, tmp_path, "detection")
     assert again["report"] == one[1]["detection"]["report"] and again["calls"] == [6, 7]  # 5, and what is broken
     assert records(tmp_path, "detection") == records(one[0], "detection")
     assert files(tmp_path, "detection") == files(one[0], "detection")

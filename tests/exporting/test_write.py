@@ -129,7 +129,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.onnx").mkdir()
-    monkeypatch.setattr("internimage.exporting.write.build_graph", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("internimage.exporting.graphs.build_graph", lambda *_: pytest.fail("it began"))
     for name, options, error, message in (
         ("maps.jpg", {}, ValueError, r"by its suffix; name the file with one of \.onnx"),
         ("maps", {}, ValueError, "by its suffix"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -22,11 +23,7 @@ from internimage.data.parts import (
 )
 from internimage.data.readers.fashion_mnist import FILE_STEMS, FashionMNIST, is_fashion_mnist
 from internimage.data.readers.folders import IMAGE_SUFFIXES, ImageFolder
-from internimage.data.readers.hugging_face import find_hugging_face
-from internimage.data.readers.image_lists import find_lists
-from internimage.data.readers.inaturalist import find_inaturalist
 from internimage.data.readers.layout import Layout, OpenPart
-from internimage.data.readers.shards.layout import find_shards
 
 
 def open_dataset(root: str | PathLike[str], split: Part = "val", *, test_stands_in: bool = True) -> ImageDataset[int]:
@@ -105,7 +102,7 @@ def _holds_classes_alone(root: Path) -> bool:
 
 def _find(root: Path) -> Layout | None:
     """Return the layout of a data set of files that are no class folders."""
-    return next((layout for find in FINDERS if (layout := find(root)) is not None), None)
+    return next((layout for find in _finders() if (layout := find(root)) is not None), None)
 
 
 def _find_fashion_mnist(root: Path) -> Layout | None:
@@ -118,8 +115,14 @@ def _find_fashion_mnist(root: Path) -> Layout | None:
     return Layout(root, parts, test_is_published=True)
 
 
-# In this order; what none of them knows is a folder of class folders.
-FINDERS = (_find_fashion_mnist, find_lists, find_inaturalist, find_hugging_face, find_shards)
+def _finders() -> tuple[Callable[[Path], Layout | None], ...]:
+    """Return what knows a layout, in the order of asking; the package is imported without most of them."""
+    from internimage.data.readers.hugging_face import find_hugging_face
+    from internimage.data.readers.image_lists import find_lists
+    from internimage.data.readers.inaturalist import find_inaturalist
+    from internimage.data.readers.shards.layout import find_shards
+
+    return _find_fashion_mnist, find_lists, find_inaturalist, find_hugging_face, find_shards
 
 
 def _home(root: Path) -> Path:
