@@ -60,7 +60,8 @@ class FileModel(Base):
 
         A file that takes another number of images is called as often as needed, where the outputs are one tensor.
         """
-        given = {name: value for name, value in zip(INPUTS, inputs, strict=False) if value is not None}
+        named = zip(INPUTS, inputs, strict=False)  # the last ones may be left out
+        given = {name: value for name, value in named if value is not None}
         number, most = len(given[PIXELS]), self.graph.description.inputs[0].shape[0]
         if number == most or isinstance(most, str):
             return self.graph.raw(self.run_graph(given))
