@@ -59,6 +59,18 @@ class Partitions:
         else:
             self.flats, groups = optimizer.single_partition_of_fp32_groups, optimizer.bit16_groups
         self._places = [self._of_group(group, index) for group in groups]
+        self._clear_padding()
+
+    @torch.no_grad()
+    def _clear_padding(self) -> None:
+        """Set what belongs to no parameter to zero: DeepSpeed leaves there whatever the memory held, NaN too."""
+        for flat, places in zip(self.flats, self._places, strict=True):
+            end = 0
+            for here, _, count in sorted(self._run(place, flat, parallel.rank()) for place in places):
+                if count > 0:
+                    flat[end:here] = 0
+                    end = here + count
+            flat[end:] = 0
 
     def _of_group(self, group: Sequence[Any], index: Mapping[int, int]) -> list[_Place]:
         places, start = [], 0
