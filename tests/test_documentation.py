@@ -34,6 +34,7 @@ from tests.threads import torch_threads
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = ("python", "bash", "json", "yaml", "text", "bibtex", "")  # text: files of other programs
 FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^>]{8,}) -->\s*$")
 MAX_NOT_RUN = 1
@@ -239,7 +240,7 @@ def test_few_blocks_are_left_out_and_none_is_hidden() -> None:
     left_out = [block.place for block in ALL if block.not_run is not None]
     assert len(left_out) <= MAX_NOT_RUN, left_out
     for block in ALL:
-        assert block.language in ("python", "bash", "json", "yaml", "text", "bibtex", ""), f"{block.place}: {block.language}"
+        assert block.language in LANGUAGES, f"{block.place}: {block.language}"
         if not block.language:
             command = re.search(r"^(internimage|python3?|pip|\.venv/bin/\w+|>>>|import) ", block.code, re.MULTILINE)
             assert command is None, f"{block.place}: name the language of the block behind its fence"
