@@ -21,6 +21,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import typer.main
+from accelerate.commands.config.config_args import load_config_from_file
 from typer.testing import CliRunner
 
 import internimage
@@ -34,7 +35,7 @@ from tests.threads import torch_threads
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = ("python", "bash", "json", "yaml", "text", "bibtex", "")  # text: files of other programs
+LANGUAGES = ("python", "bash", "json", "yaml", "bibtex", "")
 FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^>]{8,}) -->\s*$")
 MAX_NOT_RUN = 1
@@ -226,12 +227,18 @@ def _check_script(script: Path, words: list[str], place: str) -> None:
         assert not word.startswith("--") or f'"{word}"' in source, f"{place}: {script.name} has no option {word}"
 
 
-def test_recipes_in_yaml_are_read(tmp_path: Path) -> None:
+def test_files_in_yaml_are_read(tmp_path: Path) -> None:
+    """Each is a recipe, or what accelerate launch reads."""
     yaml = [block for block in ALL if block.language == "yaml"]
-    assert yaml
+    settings = [block for block in yaml if block.code.startswith("compute_environment:")]
+    assert settings and len(yaml) > len(settings)
     for block in yaml:
-        (tmp_path / "mine.yaml").write_text(block.code, encoding="utf-8")
-        assert find_recipe(str(tmp_path / "mine.yaml")).explicit, block.place
+        path = tmp_path / "mine.yaml"
+        path.write_text(block.code, encoding="utf-8")
+        if block in settings:
+            assert load_config_from_file(str(path)).num_processes > 1, block.place  # refuses unknown keys
+        else:
+            assert find_recipe(str(path)).explicit, block.place
 
 
 def test_few_blocks_are_left_out_and_none_is_hidden() -> None:

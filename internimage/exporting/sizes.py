@@ -26,7 +26,7 @@ def check_inputs(description: GraphDescription, inputs: Sequence[Tensor], source
     for expected, given in zip(description.inputs, inputs, strict=True):
         dtype = str(given.dtype).removeprefix("torch.")
         fits = given.dtype == getattr(torch, expected.dtype) and given.dim() == len(expected.shape)
-        for side, size in zip(expected.shape, given.shape, strict=False):  # another number of axes is refused above
+        for side, size in zip(expected.shape, given.shape, strict=False):  # another number of axes does not fit anyway
             if isinstance(side, int):
                 fits &= side == size
             else:

@@ -40,5 +40,6 @@ def trace(graph: ExportGraph, *, operators: Operators = "grid_sample") -> Export
         raise ValueError(f"operators must be one of {', '.join(FORMS)}, given {operators!r}")
     with evaluation_mode(graph), torch.no_grad(), backend_for_a_while(graph, "auto"):
         shapes = graph.dynamic_shapes()
+        # Not strict: Python runs as it is, which is quicker than reading its bytecode and takes all of ours.
         program = torch.export.export(graph, graph.example_inputs(), dynamic_shapes=shapes, strict=False)
         return program.run_decompositions(FORMS[operators]) if FORMS[operators] else program
